@@ -1,0 +1,145 @@
+"""The options of an alignment: each field is a flag, a recipe's key, and the default's place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from align.names import JUDGES
+
+
+@dataclass
+class ModelArguments:
+    """What is aligned with what."""
+
+    base: str = field(
+        default="mini",
+        metadata={"help": "pipeline whose text space is learned: a name, a folder or a hub id"},
+    )
+    backbone: str = field(
+        default="mini-clap",
+        metadata={"help": "CLAP or Wav2Vec2-BERT checkpoint: a name, a folder or a hub id"},
+    )
+    train_backbone: str = field(
+        default="none", metadata={"help": "none, all, or a number: its last layers"}
+    )
+    dropout: float = field(
+        default=0.0, metadata={"help": "dropout in the backbone's hidden layers while it trains"}
+    )
+    adapter: str = field(default="resampler", metadata={"help": "kind of adapter"})
+    adapter_width: int = field(default=256, metadata={"help": "the adapter's own width"})
+    adapter_depth: int = field(default=2, metadata={"help": "the adapter's layers"})
+    adapter_heads: int = field(default=4, metadata={"help": "the adapter's attention heads"})
+    adapter_dropout: float = field(default=0.1, metadata={"help": "dropout in the adapter"})
+    max_windows: int = field(
+        default=120, metadata={"help": "windows heard of one recording; the rest is left out"}
+    )
+
+
+@dataclass
+class DataArguments:
+    """What is heard and said."""
+
+    data: str = field(
+        default="mini",
+        metadata={"help": "a name, a hub id, or a folder with metadata.csv or metadata.jsonl"},
+    )
+    folds: list[int] | None = field(
+        default=None, metadata={"help": "train on these folds only; all by default"}
+    )
+    eval_folds: list[int] | None = field(
+        default=None, metadata={"help": "measure on these folds, which are not trained on"}
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "measure on another data set"})
+    recording_column: str | None = field(
+        default=None, metadata={"help": "column of recordings: file_name or audio by default"}
+    )
+    caption_column: str = field(default="caption", metadata={"help": "column of captions"})
+    label_column: str = field(
+        default="label", metadata={"help": "column of labels: rows of one label say the same"}
+    )
+    extra_data: str | None = field(
+        default=None, metadata={"help": "a second data set, trained on beside the first"}
+    )
+    workers: int = field(default=2, metadata={"help": "processes that compute features"})
+
+    def __post_init__(self) -> None:
+        if self.eval_folds is None or self.eval_data is not None:
+            return
+        if self.folds is None or set(self.folds) & set(self.eval_folds):
+            raise ValueError("give --folds beside --eval_folds, and no fold in both")
+
+
+@dataclass
+class LossArguments:
+    """What the alignment minimises: a weighted sum."""
+
+    info_nce_weight: float = field(default=1.0, metadata={"help": "sequence InfoNCE"})
+    mse_weight: float = field(default=1.0, metadata={"help": "mean squared error"})
+    distillation_weight: float = field(
+        default=0.0, metadata={"help": "keys and values in the base's UNet, as the text's"}
+    )
+    temperature: float = field(default=0.15, metadata={"help": "of the InfoNCE"})
+    target: str = field(
+        default="label_mean",
+        metadata={"help": "label_mean (over a label's captions) or caption (each row's own)"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.target not in ("label_mean", "caption"):
+            raise ValueError(f"--target is label_mean or caption, not {self.target!r}")
+        if not (self.info_nce_weight or self.mse_weight or self.distillation_weight):
+            raise ValueError("every loss has weight 0: nothing would be learned")
+
+
+@dataclass
+class EvaluationArguments:
+    """What is drawn and judged."""
+
+    pictures: int = field(
+        default=60, metadata={"help": "pictures drawn and judged at the end; 0 for none"}
+    )
+    judge: str = field(
+        default="mini",
+        metadata={"help": "who judges pictures: a name, or none"},
+    )
+    draw_steps: int = field(default=20, metadata={"help": "denoising steps a picture"})
+    guidance: float = field(default=5.0, metadata={"help": "classifier-free guidance"})
+    samples: int = field(
+        default=10, metadata={"help": "unseen sounds drawn into samples.png; 0 for none"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.judge != "none" and self.judge not in JUDGES:
+            raise ValueError(
+                f"there is no judge {self.judge!r}; there are: {', '.join(JUDGES)}, none"
+            )
+
+
+@dataclass
+class AlignTrainingArguments(TrainingArguments):
+    """The Trainer's own options, with the miniature's defaults."""
+
+    output_dir: str | None = field(default="runs/align/mini", metadata={"help": "where results go"})
+    num_train_epochs: float = field(default=5.0, metadata={"help": "passes over the data"})
+    per_device_train_batch_size: int = field(default=50, metadata={"help": "rows a step"})
+    per_device_eval_batch_size: int = field(default=50, metadata={"help": "rows a step"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "the peak"})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "after the warm-up"})
+    warmup_steps: float = field(default=0.05, metadata={"help": "steps, or a share below 1"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to it"})
+    logging_steps: float = field(default=20, metadata={"help": "steps between two log lines"})
+    eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
+    save_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+    report_to: str | None = field(default="none", metadata={"help": "tensorboard, wandb, …"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay off"})
+    seed: int = field(default=0, metadata={"help": "of everything drawn at random"})
+    draw_every_evaluation: bool = field(
+        default=False, metadata={"help": "draw samples at every evaluation, not only at the end"}
+    )
+    resume: bool = field(
+        default=True, metadata={"help": "go on from output_dir's last checkpoint, if it has one"}
+    )

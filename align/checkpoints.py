@@ -1,0 +1,71 @@
+"""Checkpoints that tell which options made them, so that only the same run goes on from them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from align.examine import Known
+from align.outcome import TOLD, tell
+
+if TYPE_CHECKING:
+    from align.train import Options
+
+# Of the Trainer's options, those that decide the weights. The number of epochs may grow.
+DECISIVE = (
+    "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "weight_decay", "lr_scheduler_type", "warmup_steps", "max_grad_norm",
+)  # fmt: skip
+# Of ours, those that do not.
+FREE = {"data": ("workers", "eval_folds", "eval_data")}
+
+
+def told_options(options: Options) -> dict[str, Any]:
+    """The options of a run as JSON holds them, by theme."""
+    parts = {k: asdict(v) for k, v in vars(options).items() if k != "training"}
+    parts["training"] = {name: getattr(options.training, name) for name in DECISIVE}
+    return dict(json.loads(json.dumps(parts)))
+
+
+class Telling(TrainerCallback):
+    """Writes into every checkpoint, once it is whole, what it was trained on and how."""
+
+    def __init__(self, options: dict[str, Any], known: Known) -> None:
+        self._options, self._known = options, known
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called when all else is written."""
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            tell(folder, self._options, self._known)
+
+
+def last_checkpoint(folder: Path, options: dict[str, Any]) -> Path | None:
+    """The newest whole checkpoint in a folder; None where there is none.
+
+    A checkpoint that a killed run left half written tells nothing and is passed over.
+
+    Raises:
+        ValueError: it was trained with other options than these.
+    """
+    whole = [told.parent for told in folder.glob(f"checkpoint-*/{TOLD}")]
+    if not whole:
+        return None
+    newest = max(whole, key=lambda path: (path / TOLD).stat().st_mtime_ns)
+    before = json.loads((newest / TOLD).read_text())["options"]
+    differ = [
+        f"{name} was {before[part].get(name)!r} and is {value!r}"
+        for part in ("model", "data", "loss", "augment", "training")
+        for name, value in options[part].items()
+        if name not in FREE.get(part, ()) and before[part].get(name) != value
+    ]
+    if differ:
+        raise ValueError(
+            f"{newest} comes from a run with other options ({'; '.join(differ)}): "
+            "give another --output_dir, or start anew in this one with --resume false"
+        )
+    return newest

@@ -1,0 +1,53 @@
+"""Writes prompt embeds of recordings: `python -m align.encode RUN FILES --out F.safetensors`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m align.encode", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("run", help="folder or hub id of a trained encoder")
+    parser.add_argument("files", nargs="+", type=Path, help="recordings")
+    parser.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("--space", help="the prompt space; the encoder's first by default")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the file"
+    )
+    options = parser.parse_args(given)
+    if options.out.suffix != ".safetensors":
+        parser.error(f"--out writes safetensors: name it so, not {options.out.name}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Encodes the files and saves what a pipeline takes, by the pipeline's own argument names."""
+    options = _arguments(arguments)
+    import torch
+    from safetensors.torch import save_file
+
+    from align.audio import AudioError
+    from align.outcome import load_encoder
+
+    try:
+        encoder = load_encoder(options.run)
+        prompt = encoder.prompt(
+            list(options.files), space=options.space, dtype=getattr(torch, options.dtype)
+        )
+        tensors = {name: value.contiguous().clone() for name, value in prompt.items()}
+        names = "\n".join(str(file) for file in options.files)
+        base = encoder.head(options.space).space.base
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, options.out, metadata={"base": base, "recordings": names})
+    except (AudioError, ValueError, OSError) as error:
+        raise SystemExit(f"align.encode: {error}") from error
+    shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
+    print(f"{options.out}: {shapes}, for {base}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Measures an encoder: `python -m align.evaluate RUN [--data D] [--json F]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.names import DATASETS, JUDGES
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m align.evaluate", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("run", help="folder or hub id of a trained encoder")
+    parser.add_argument("--data", help="a name, a hub id or a folder; by default the run's own")
+    parser.add_argument("--split", default="test", help="of --data, where it has several")
+    parser.add_argument("--folds", type=int, nargs="+", help="measure on these folds only")
+    parser.add_argument("--pictures", type=int, default=100, help="pictures judged (0: none)")
+    parser.add_argument(
+        "--judge", choices=(*JUDGES, "none"), default="mini", help="who judges pictures"
+    )
+    parser.add_argument("--draw_steps", type=int, default=20, help="denoising steps a picture")
+    parser.add_argument("--guidance", type=float, default=5.0, help="classifier-free guidance")
+    parser.add_argument("--recording_column", help="column of recordings")
+    parser.add_argument("--caption_column", help="column of captions: caption by default")
+    parser.add_argument("--label_column", help="column of labels: label by default")
+    parser.add_argument("--workers", type=int, default=2, help="processes that compute features")
+    parser.add_argument("--samples", type=int, default=10, help="sounds drawn with --sheet")
+    parser.add_argument("--sheet", type=Path, help="draw sample sounds and pictures to this PNG")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args(given)
+    if options.pictures < 0 or options.draw_steps < 1:
+        parser.error("--pictures cannot be negative and --draw_steps must be at least 1")
+    if options.sheet and options.samples < 1:
+        parser.error("--sheet draws --samples sounds, at least 1")
+    if options.sheet and options.sheet.suffix != ".png":
+        parser.error(f"--sheet writes a PNG: name it so, not {options.sheet.name}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures on a data set's test rows and prints the table."""
+    options = _arguments(arguments)
+    from align.audio import AudioError
+    from align.data import DataError
+
+    try:
+        _evaluate(options)
+    except (AudioError, DataError, ValueError, OSError) as error:
+        raise SystemExit(f"align.evaluate: {error}") from error
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from align.drawing import Artist
+    from align.examine import Examination, as_table, flat
+    from align.features import hear
+    from align.outcome import examined, load_encoder, told
+    from align.prompts import PromptSpace
+
+    encoder = load_encoder(options.run)
+    trained_on, known = told(options.run)
+    rows, name = _rows(options, trained_on)
+    base = encoder.head().space.base
+    space = PromptSpace.from_pretrained(base)
+    heard = hear(encoder.ear, rows, workers=options.workers)
+    artist = None
+    if options.pictures or options.sheet:
+        artist = Artist.from_pretrained(base, options.draw_steps, options.guidance)
+    seen = Examination.of(encoder, space, heard, known)
+    figures = examined(seen, artist, options, options.sheet)
+    print(f"\n{options.run}, measured on {name}:\n{as_table(figures)}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(flat(figures) | {"measured_on": name}, indent=2) + "\n")
+        print(f"The figures are in {options.json}.")
+    if options.sheet:
+        print(f"The sounds and pictures are in {options.sheet}.")
+
+
+def _rows(options: argparse.Namespace, trained_on: dict[str, Any]) -> tuple[Dataset, str]:
+    """The rows to measure on and what they are: by default those that the run held out."""
+    from align.arguments import DataArguments
+    from align.data import held_out_rows, load_rows, training_rows
+
+    if not (options.data or trained_on):
+        raise ValueError(f"{options.run} does not say what it was trained on: give --data")
+    names = ("recording_column", "caption_column", "label_column")
+    columns = {name: getattr(options, name) for name in names if getattr(options, name)}
+    if options.data is None:
+        columns = {name: trained_on[name] for name in names} | columns
+        if options.folds is None:
+            own = DataArguments(**trained_on | columns)
+            rows, name = held_out_rows(own)
+            return training_rows(own) if rows is None else rows, name
+    name = options.data or trained_on["data"]
+    rows = load_rows(name, options.split, folds=options.folds, **columns)
+    folds = f", folds {', '.join(map(str, options.folds))}" if options.folds else ""
+    split = f", its {options.split} split" if name in DATASETS else ""
+    return rows, name + split + folds + _overlap(name, options, trained_on)
+
+
+def _overlap(name: str, options: argparse.Namespace, trained_on: dict[str, Any]) -> str:
+    """A warning where the rows measured on were trained on, as far as can be told."""
+    trained = trained_on.get("data")
+    same = trained is not None and Path(name).resolve() == Path(trained).resolve()
+    folds = set(trained_on.get("folds") or options.folds or [0])
+    if not same or (name in DATASETS and options.split == "test"):
+        return ""
+    return " (trained on, in part or whole)" if folds & set(options.folds or folds) else ""
+
+
+if __name__ == "__main__":
+    main()

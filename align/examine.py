@@ -1,0 +1,203 @@
+"""What an encoder is worth: embeds against captions, pictures against a judge."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+
+from align.drawing import Artist
+from align.encoder import AudioPromptEncoder
+from align.features import Heard
+from align.heads import Head
+from align.listening import pad
+from align.measures import Measured, centred_cosine, nearest
+from align.prompts import Prompts, PromptSpace
+from align.targets import CaptionTable, label_means
+
+
+class PictureJudge(Protocol):
+    """Whoever can say whether pictures show what their labels say."""
+
+    def right(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
+        """True for each picture that shows its label; what is unclear is not right."""
+        ...
+
+
+@dataclass
+class Known:
+    """The captions by label that an encoder was trained on: {label: [caption, ...]}.
+
+    Repeated captions count as often as they stand there.
+    """
+
+    captions: dict[str, list[str]]
+
+    def with_rows(self, heard: Heard) -> Known:
+        """These, and the labels of further rows that are not among them."""
+        more = {label: list(texts) for label, texts in self.captions.items()}
+        for label, caption in zip(heard.labels, heard.captions, strict=True):
+            if label not in self.captions:
+                more.setdefault(label, []).append(caption)
+        return Known(more)
+
+    def plain(self, label: str) -> str:
+        """The label's most frequent caption; of equally frequent ones, the alphabet's first."""
+        counts = Counter(self.captions[label])
+        return min(counts, key=lambda text: (-counts[text], text))
+
+
+@dataclass
+class Examination:
+    """An encoder's answers to recordings, beside what was asked.
+
+    Attributes:
+        heard: the recordings.
+        standardised: (N, L, D) the encoder's embeds, and pooled.
+        table: the captions' own embeds.
+        names: K labels, with `classes` (K, L, D) their standardised mean embeds.
+        classes: see names.
+        known: captions by label.
+        head: the space's head.
+    """
+
+    heard: Heard
+    standardised: Prompts
+    table: CaptionTable
+    names: list[str]
+    classes: torch.Tensor
+    known: Known
+    head: Head
+
+    @classmethod
+    def of(
+        cls, encoder: AudioPromptEncoder, space: PromptSpace, heard: Heard, known: Known
+    ) -> Examination:
+        """Listens to all recordings and encodes all captions."""
+        known = known.with_rows(heard)
+        texts = [t for group in known.captions.values() for t in group]
+        table = CaptionTable.of(space, texts + heard.captions)
+        labels = [label for label, group in known.captions.items() for _ in group]
+        names, means = label_means(table.prompts.embeds, table.index(texts), labels)
+        head = copy.deepcopy(encoder.head()).cpu()  # the encoder stays where it is
+        classes = head.statistics().standardise(means)
+        return cls(heard, answers(encoder, heard), table, names, classes, known, head)
+
+    def embeds(self) -> dict[str, Measured]:
+        """Class accuracy, centred cosine, and the cosine that a perfect listener reaches."""
+        own = self.table.prompts.embeds[self.table.index(self.heard.captions)]
+        target = self.head.statistics().standardise(own)
+        wanted = torch.tensor([self.names.index(label) for label in self.heard.labels])
+        best = nearest(self.standardised.embeds, self.classes)
+        guessed = self.table.prompts.embeds[self.table.index(self.nearest_captions())]
+        guessed = self.head.statistics().standardise(guessed)
+        return {
+            "class_accuracy": Measured.share((best == wanted).tolist()),
+            "centred_cosine": Measured.mean(centred_cosine(self.standardised.embeds, target)),
+            "centred_cosine_nearest_caption": Measured.mean(centred_cosine(guessed, target)),
+            # Who hears everything still cannot know the wording: the mean over a label's captions.
+            "centred_cosine_oracle": Measured.mean(centred_cosine(self.classes[wanted], target)),
+        }
+
+    def only(self, rows: Sequence[int]) -> Examination:
+        """The same examination of some of its recordings."""
+        heard, pooled = self.heard, self.standardised.pooled
+        chosen = torch.tensor(rows)
+        return replace(
+            self,
+            heard=Heard(
+                [heard.features[i] for i in rows],
+                [heard.captions[i] for i in rows],
+                [heard.labels[i] for i in rows],
+                [heard.recordings[i] for i in rows],
+            ),
+            standardised=Prompts(
+                self.standardised.embeds[chosen], None if pooled is None else pooled[chosen]
+            ),
+        )
+
+    def prompts(self, rows: Sequence[int]) -> Prompts:
+        """Prompt embeds of rows, from their sound."""
+        chosen = torch.tensor(rows)
+        pooled = self.standardised.pooled
+        return self.head.prompts(
+            self.standardised.embeds[chosen], None if pooled is None else pooled[chosen]
+        )
+
+    def text_prompts(self, captions: Sequence[str]) -> Prompts:
+        """Prompt embeds of captions, as the pipeline's own text encoder gives them."""
+        chosen = self.table.index(captions)
+        pooled = self.table.prompts.pooled
+        return Prompts(
+            self.table.prompts.embeds[chosen], None if pooled is None else pooled[chosen]
+        )
+
+    def nearest_captions(self) -> list[str]:
+        """The plain caption of the class nearest to each recording."""
+        best = nearest(self.standardised.embeds, self.classes).tolist()
+        return [self.known.plain(self.names[i]) for i in best]
+
+    def pictures(self, artist: Artist, judge: PictureJudge, count: int) -> dict[str, Measured]:
+        """Draws and judges `count` pictures three ways, seed by seed the same.
+
+        From the sound; from its true caption, the ceiling; and from the caption nearest to the
+        sound, which is what one would do without an alignment. Fewer pictures than recordings
+        are of recordings spread evenly over the set; more draw every recording anew.
+        """
+        n = len(self.heard)
+        rows = (
+            [i * n // count for i in range(count)] if count < n else [i % n for i in range(count)]
+        )
+        seeds = list(range(count))
+        labels = [self.heard.labels[i] for i in rows]
+        guessed = self.nearest_captions()
+        ways = {
+            "right_pictures": self.prompts(rows),
+            "right_pictures_text": self.text_prompts([self.heard.captions[i] for i in rows]),
+            "right_pictures_nearest_caption": self.text_prompts([guessed[i] for i in rows]),
+        }
+        null = self.head.null(count)
+        return {
+            way: Measured.share(judge.right(artist.draw(prompts, null, seeds, title=way), labels))
+            for way, prompts in ways.items()
+        }
+
+
+@torch.no_grad()
+def answers(encoder: AudioPromptEncoder, heard: Heard, batch_size: int = 32) -> Prompts:
+    """The encoder's standardised embeds of recordings, on the CPU."""
+    encoder.eval()
+    embeds, pooled = [], []
+    for start in range(0, len(heard), batch_size):
+        batch = pad(heard.features[start : start + batch_size])
+        out = encoder(**{k: v.to(encoder.device) for k, v in batch.items()})
+        embeds.append(out.embeds.float().cpu())
+        if out.pooled is not None:
+            pooled.append(out.pooled.float().cpu())
+    return Prompts(torch.cat(embeds), torch.cat(pooled) if pooled else None)
+
+
+def flat(measured: dict[str, Measured]) -> dict[str, Any]:
+    """Figures as they stand in metrics.json: each share, its interval, and its count."""
+    out: dict[str, Any] = {}
+    for name, figure in measured.items():
+        out[name] = round(figure.value, 4)
+        out[f"{name}_interval"] = [round(figure.low, 4), round(figure.high, 4)]
+        out[f"{name}_n"] = figure.n
+    return out
+
+
+def as_table(measured: dict[str, Measured]) -> str:
+    """Figures as a table for people."""
+    width = max(len(name) for name in measured)
+    lines = [
+        f"{name:<{width}}  {m.value:7.3f}  [{m.low:.3f}, {m.high:.3f}]  {m.n:>6}"
+        for name, m in measured.items()
+    ]
+    head = f"{'':<{width}}  {'value':>7}  {'95% interval':<14}  {'cases':>6}"
+    return "\n".join([head, *lines])

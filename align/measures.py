@@ -1,0 +1,57 @@
+"""How well embeds fit, and how sure that is: measures and their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure between its 95% interval's ends, from n cases."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def share(cls, right: Sequence[bool]) -> Measured:
+        """A share of cases, with Wilson's score interval.
+
+        Raises:
+            ValueError: there are no cases.
+        """
+        if not len(right):
+            raise ValueError("a share of no cases")
+        n, z = len(right), 1.959964
+        p = sum(bool(r) for r in right) / n
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return cls(p, min(p, middle - half), max(p, middle + half), n)
+
+    @classmethod
+    def mean(cls, values: torch.Tensor) -> Measured:
+        """A mean, with the normal interval of its standard error."""
+        n, centre = len(values), values.double().mean().item()
+        half = 1.959964 * values.double().std().item() / math.sqrt(n) if n > 1 else 0.0
+        return cls(centre, centre - half, centre + half, n)
+
+
+def centred_cosine(standardised: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cosine of whole standardised sequences, row by row: (N,) from two (N, L, D).
+
+    Standardised embeds are centred, so unrelated captions come out near 0; of raw embeds the
+    cosine is near 1 whatever they say.
+    """
+    return F.cosine_similarity(standardised.flatten(1), target.flatten(1), dim=1)
+
+
+def nearest(standardised: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """Which candidate (K, L, D) is nearest by centred cosine: (N,) for (N, L, D)."""
+    left = F.normalize(standardised.flatten(1), dim=1)
+    return (left @ F.normalize(candidates.flatten(1), dim=1).T).argmax(1)

@@ -1,0 +1,231 @@
+"""A training run from its options to its figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, set_seed
+
+from align.augment import Scale
+from align.backbones import freeze, kind_of
+from align.batches import Recordings, Tokens
+from align.checkpoints import Telling, last_checkpoint, told_options
+from align.data import held_out_rows, load_rows, training_rows
+from align.distillation import KeyValueDistillation
+from align.drawing import Artist
+from align.encoder import AudioPromptEncoder
+from align.examine import Examination, Known
+from align.features import Heard, hear, joined
+from align.heads import SpaceShape
+from align.listening import pad
+from align.measures import Measured
+from align.outcome import draw_samples, examined, first_of_each, tell
+from align.prompts import Prompts, PromptSpace
+from align.targets import CaptionTable, label_means
+from align.trainer import AlignmentLoss, AlignTrainer, mean_cosine
+
+if TYPE_CHECKING:
+    from align.train import Options
+
+
+@dataclass
+class Session:
+    """Everything a run holds; `open` makes it, `train` and `measure` use it."""
+
+    options: Options
+    space: PromptSpace
+    encoder: AudioPromptEncoder
+    heard: Heard
+    held_out: Heard
+    measured_on: str
+    known: Known
+    artist: Artist | None
+    checkpoint: Path | None  # to go on from
+
+    @classmethod
+    def open(cls, options: Options) -> Session:
+        """Loads models and data, and computes features.
+
+        Raises:
+            DataError: the data cannot be used.
+            OSError: a model does not exist.
+            ValueError: options contradict each other.
+        """
+        if options.augment.active and options.model.train_backbone == "none":
+            raise ValueError("augmentation needs a backbone that trains: set --train_backbone")
+        if options.model.dropout and options.model.train_backbone == "none":
+            raise ValueError("--dropout is the backbone's, which does not train: --train_backbone")
+        if options.training.resume_from_checkpoint:
+            raise ValueError("a run goes on from its own folder: --resume, not another checkpoint")
+        checkpoint = None
+        if options.training.resume:
+            folder = Path(options.training.output_dir or ".")
+            checkpoint = last_checkpoint(folder, told_options(options))
+        rows = training_rows(options.data)
+        held_out, measured_on = held_out_rows(options.data)
+        set_seed(options.training.seed)
+        space = PromptSpace.from_pretrained(options.model.base)
+        encoder = new_encoder(options, space)
+        freeze(encoder.backbone, options.model.train_backbone)
+        hearing = {"workers": options.data.workers}
+        heard = hear(encoder.ear, rows, title="train features", **hearing)
+        own = Known({}).with_rows(heard)
+        if options.data.extra_data:
+            extra = load_rows(options.data.extra_data, "train")
+            more = hear(encoder.ear, extra, title="extra features", **hearing)
+            heard = joined(heard, more)
+        fresh = heard
+        if held_out is not None:
+            fresh = hear(encoder.ear, held_out, title="test features", **hearing)
+        draws = options.evaluation.pictures or options.evaluation.samples
+        artist = None
+        if draws or options.loss.distillation_weight:
+            given = options.evaluation
+            artist = Artist.from_pretrained(options.model.base, given.draw_steps, given.guidance)
+        return cls(options, space, encoder, heard, fresh, measured_on, own, artist, checkpoint)
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return Path(self.options.training.output_dir or ".")
+
+    def train(self) -> None:
+        """Trains, or goes on where a killed run stopped, and saves the encoder."""
+        trainer = self._trainer()
+        last = None if self.checkpoint is None else str(self.checkpoint)
+        if last is not None:
+            print(f"going on from {last}", flush=True)
+        trainer.train(resume_from_checkpoint=last)
+        self.encoder.save_pretrained(self.folder)
+        tell(self.folder, told_options(self.options), self.known)
+
+    def measure(self) -> dict[str, Measured]:
+        """The figures of the trained encoder; its sample sheet goes to the folder."""
+        seen = Examination.of(self.encoder.cpu(), self.space, self.held_out, self.known)
+        return examined(seen, self.artist, self.options.evaluation, self.folder / "samples.png")
+
+    def _trainer(self) -> AlignTrainer:
+        options, encoder = self.options, self.encoder
+        everything = self.known.with_rows(self.heard).with_rows(self.held_out)
+        captions = self.heard.captions + self.held_out.captions
+        table = CaptionTable.of(self.space, captions)
+        own = CaptionTable.of(self.space, self.heard.captions)
+        encoder.head().set_space(own.statistics(), self.space.unconditional)
+        criterion = self._criterion(table, everything, own.prompts.embeds)
+        frozen = options.model.train_backbone == "none"
+        make = self._tokens if frozen else self._recordings
+        callbacks: list[TrainerCallback] = [Telling(told_options(options), self.known)]
+        if options.training.draw_every_evaluation and options.evaluation.samples:
+            callbacks.append(Samples(self))
+        return AlignTrainer(
+            model=encoder,
+            args=options.training,
+            criterion=criterion,
+            train_dataset=make(self.heard, table, everything, True),
+            eval_dataset=make(self.held_out, table, everything, False),
+            compute_metrics=mean_cosine,
+            callbacks=callbacks,
+        )
+
+    def _criterion(
+        self, table: CaptionTable, everything: Known, trained: torch.Tensor
+    ) -> AlignmentLoss:
+        loss, head = self.options.loss, self.encoder.head()
+        embeds, pooled = table.prompts.embeds, table.prompts.pooled
+        if loss.target == "label_mean":
+            labels = [k for k, group in everything.captions.items() for _ in group]
+            texts = [t for group in everything.captions.values() for t in group]
+            embeds = label_means(embeds, table.index(texts), labels)[1]
+            if pooled is not None:
+                pooled = label_means(pooled[:, None], table.index(texts), labels)[1][:, 0]
+        if pooled is not None and not loss.mse_weight:
+            raise ValueError("pooled embeds learn by --mse_weight alone: it cannot be 0 here")
+        distillation = None
+        if loss.distillation_weight:
+            assert self.artist is not None
+            distillation = KeyValueDistillation(self.artist.unet, trained)
+        standard = head.statistics().standardise(embeds)
+        if pooled is not None:
+            pooled = head.statistics("pooled").standardise(pooled)
+        spread = head.statistics().spread.clone()
+        return AlignmentLoss(Prompts(standard, pooled), loss, distillation, spread)
+
+    def _targets(self, heard: Heard, table: CaptionTable, everything: Known) -> torch.Tensor:
+        if self.options.loss.target == "caption":
+            return table.index(heard.captions)
+        names = sorted(everything.captions)
+        return torch.tensor([names.index(label) for label in heard.labels])
+
+    def _recordings(
+        self, heard: Heard, table: CaptionTable, everything: Known, train: bool
+    ) -> Recordings:
+        ear = self.encoder.ear
+        kind = kind_of(ear.model_type)
+        bins = getattr(ear.extractor, "num_mel_bins", None) or ear.extractor.feature_size
+        return Recordings(
+            heard,
+            self._targets(heard, table, everything),
+            self.options.augment if train else None,
+            Scale(bins, kind.log_scale, kind.normalised),
+            self.options.training.seed,
+        )
+
+    @torch.no_grad()
+    def _tokens(self, heard: Heard, table: CaptionTable, everything: Known, train: bool) -> Tokens:
+        self.encoder.eval()
+        where = self.options.training.device
+        self.encoder.to(where)
+        parts = []
+        for start in range(0, len(heard), 32):
+            batch = pad(heard.features[start : start + 32])
+            found = self.encoder.tokens(**{k: v.to(where) for k, v in batch.items()})
+            parts.append(tuple(column.cpu() for column in found))
+        # Batches differ in their longest recording.
+        longest = max(mask.shape[1] for _, mask in parts)
+        fill = torch.nn.functional.pad
+        tokens = torch.cat([fill(t, (0, 0, 0, longest - t.shape[1])) for t, _ in parts])
+        mask = torch.cat([fill(m, (0, longest - m.shape[1])) for _, m in parts])
+        targets = self._targets(heard, table, everything)
+        return Tokens(tokens, mask, targets, Recordings(heard, targets).groups)
+
+
+class Samples(TrainerCallback):
+    """Draws the fixed sample sounds at every evaluation."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Writes samples/step-N.png."""
+        session = self._session
+        encoder, where = session.encoder, session.encoder.device
+        mode = encoder.training
+        rows = first_of_each(session.held_out.labels, session.options.evaluation.samples)
+        seen = Examination.of(encoder.cpu(), session.space, session.held_out, session.known)
+        sheet = session.folder / f"samples/step-{state.global_step}.png"
+        if session.artist is not None:
+            draw_samples(seen.only(rows), session.artist, sheet)
+        encoder.to(where).train(mode)  # type: ignore[arg-type]
+
+
+def new_encoder(options: Options, space: PromptSpace) -> AudioPromptEncoder:
+    """A fresh encoder for a space around the backbone asked for."""
+    model, null = options.model, space.unconditional
+    pooled = 0 if null.pooled is None else null.pooled.shape[-1]
+    length, width = null.embeds.shape[1:]
+    shape = SpaceShape(model.base, length, width, pooled)
+    adapter = {
+        "kind": model.adapter,
+        "width": model.adapter_width,
+        "depth": model.adapter_depth,
+        "heads": model.adapter_heads,
+        "dropout": model.adapter_dropout,
+    }
+    drops = ("hidden_dropout", "hidden_dropout_prob", "drop_path_rate")
+    changes = dict.fromkeys(drops, model.dropout) if model.dropout else {}
+    return AudioPromptEncoder.from_backbone(
+        model.backbone, adapter, {model.base: shape}, model.max_windows, **changes
+    )

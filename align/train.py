@@ -1,0 +1,75 @@
+"""Trains an alignment: `python -m align.train [RECIPE] [--option value ...]`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.arguments import (
+    AlignTrainingArguments,
+    DataArguments,
+    EvaluationArguments,
+    LossArguments,
+    ModelArguments,
+)
+from align.augment import AugmentArguments
+from align.recipes import parse
+
+if TYPE_CHECKING:
+    from align.measures import Measured
+
+KINDS = (
+    ModelArguments,
+    DataArguments,
+    LossArguments,
+    AugmentArguments,
+    EvaluationArguments,
+    AlignTrainingArguments,
+)
+
+
+@dataclass
+class Options:
+    """All options of a run, by theme."""
+
+    model: ModelArguments
+    data: DataArguments
+    loss: LossArguments
+    augment: AugmentArguments
+    evaluation: EvaluationArguments
+    training: AlignTrainingArguments
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, trains, measures, and says where the results are."""
+    options = Options(*parse(KINDS, "align", "python -m align.train", arguments))
+    # Whatever is heavy is imported after the options are known to be right.
+    from align.audio import AudioError
+    from align.data import DataError
+    from align.session import Session
+
+    try:
+        session = Session.open(options)
+        session.train()
+        figures = session.measure()
+    except (AudioError, DataError, ValueError, OSError) as error:
+        raise SystemExit(f"align.train: {error}") from error
+    _report(session.folder, session.measured_on, figures)
+
+
+def _report(folder: Path, measured_on: str, figures: dict[str, Measured]) -> None:
+    from align.examine import as_table, flat
+
+    kept = flat(figures) | {"measured_on": measured_on}
+    (folder / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n")
+    print(f"\nMeasured on {measured_on}:\n{as_table(figures)}\n")
+    print(f"The encoder is in {folder}; its figures are in {folder / 'metrics.json'}.")
+    if (folder / "samples.png").exists():
+        print(f"Sounds and the pictures they drew are in {folder / 'samples.png'}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The miniature's CLAP: ClapModel at a small size, on procedural sounds and their captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, CLIPTokenizer
+
+from align.augment import Scale
+from align.backbones import ClapBackbone
+from align.listening import Ear
+from mini.build.hearing import Answers, Hearing, contrast
+from mini.build.loop import Loss, Plan, device, fit
+from mini.sounds import DURATION_S, SAMPLE_RATE
+
+PLAN = Plan(steps=9000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
+BATCH = 32
+BINS = 64
+
+
+def new_extractor() -> ClapFeatureExtractor:
+    """CLAP's features for windows of five seconds."""
+    return ClapFeatureExtractor(
+        feature_size=BINS,
+        sampling_rate=SAMPLE_RATE,
+        hop_length=480,
+        max_length_s=int(DURATION_S),
+        fft_window_size=1024,
+        frequency_min=50,
+        frequency_max=SAMPLE_RATE // 2,
+        truncation="rand_trunc",
+        padding="repeatpad",
+    )
+
+
+def new_clap(tokenizer: CLIPTokenizer) -> ClapModel:
+    """The two towers before training: 16 audio tokens, 256 wide, for five seconds."""
+    audio = {
+        "spec_size": 128,
+        "num_mel_bins": BINS,
+        "window_size": 4,
+        "patch_size": 4,
+        "patch_stride": [4, 4],
+        "patch_embeds_hidden_size": 32,
+        "hidden_size": 256,
+        "depths": [1, 2, 3, 2],
+        "num_attention_heads": [2, 4, 4, 8],
+        "enable_fusion": False,
+        "hidden_dropout_prob": 0.0,
+        "drop_path_rate": 0.1,
+    }
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 192,
+        "max_position_embeddings": 80 + len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "type_vocab_size": 1,
+    }
+    return ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=128))
+
+
+class _Learner(nn.Module):
+    def __init__(self, clap: ClapModel) -> None:
+        super().__init__()
+        self.clap = clap
+        self.answers = Answers(clap.config.audio_config.hidden_size)
+
+
+def _loss_of(pool: Hearing, tokenizer: CLIPTokenizer) -> Loss:
+    scale = Scale(BINS, ClapBackbone.log_scale)
+
+    def loss(learner: Any, step: int) -> torch.Tensor:
+        batch = pool.batch(1, step, BATCH, scale)
+        tokens = tokenizer(batch["texts"], padding="longest", return_tensors="pt").to(device())
+        out = learner.clap(
+            input_features=batch["features"][:, None].to(device()),
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+        )
+        pair = contrast(out.audio_embeds, out.text_embeds, learner.clap.logit_scale_a.exp(), batch)
+        return 0.5 * pair + learner.answers(out.audio_model_output.pooler_output, batch)
+
+    return loss
+
+
+def ears() -> dict[str, Ear]:
+    """How both of the miniature's audio models hear."""
+    from mini.build.w2v_bert import new_extractor as new_w2v_extractor
+
+    return {
+        "clap": Ear("clap_audio_model", new_extractor(), 1),
+        "w2v_bert": Ear("wav2vec2-bert", new_w2v_extractor(), 1),
+    }
+
+
+def build(folder: Path, weights: Path) -> None:
+    """Pre-trains CLAP and saves it with its feature extractor and tokenizer."""
+    torch.manual_seed(0)
+    pool = Hearing.load(folder, ears(), "clap")
+    tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
+    learner = fit("clap", _Learner(new_clap(tokenizer)), _loss_of(pool, tokenizer), PLAN, folder)
+    learner.clap.half().save_pretrained(weights / "clap")
+    new_extractor().save_pretrained(weights / "clap")
+    tokenizer.save_pretrained(weights / "clap")

@@ -1,0 +1,121 @@
+"""Features of procedural recordings, kept on disk: what the audio models are pre-trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from align.augment import AugmentArguments, Scale, augment
+from align.backbones import kind_of
+from align.listening import Ear
+from mini.build.samples import SEEDS, rng_of
+from mini.captions import heard
+from mini.sounds import SAMPLE_RATE, recording
+from mini.world import CLASSES, View, random_view
+
+RECORDINGS = 16_000
+CHUNK = 500
+NOTHING = len(CLASSES)  # the answer to "what is far away?" where nothing is
+# Nothing is mixed in: what is far away is part of the answer.
+AUGMENTATION = AugmentArguments(
+    time_shift=1.0, pitch_shift=2, gain_db=12, equalise_db=6, time_masks=1, frequency_masks=1
+)
+
+
+def view_and_sound(seed: int) -> tuple[View, np.ndarray]:
+    """A random view and a recording of it at mini.sounds.SAMPLE_RATE."""
+    rng = np.random.default_rng([SEEDS["sounds"], seed])
+    view = random_view(rng, far_share=0.4)
+    return view, recording(view.near, view.far, rng)
+
+
+def _chunk(ears: dict[str, Ear], start: int, path: Path) -> None:
+    near, far = [], []
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in ears}
+    for seed in range(start, start + CHUNK):
+        view, sound = view_and_sound(seed)
+        near.append(CLASSES.index(view.near))
+        far.append(CLASSES.index(view.far) if view.far else NOTHING)
+        for name, ear in ears.items():
+            waveform = soxr.resample(sound, SAMPLE_RATE, ear.extractor.sampling_rate)
+            feature = kind_of(ear.model_type).features(ear.extractor, [waveform])[0]
+            kept[name].append(feature.astype(np.float16))
+    partial = path.with_suffix(".partial.npz")
+    columns: dict[str, Any] = {name: np.stack(rows) for name, rows in kept.items()}
+    np.savez(partial, **(columns | {"near": near, "far": far}))
+    partial.replace(path)
+
+
+@dataclass
+class Hearing:
+    """The pool for one backbone: features (N, T, F) and what is near and far in each."""
+
+    features: np.ndarray
+    near: np.ndarray
+    far: np.ndarray
+
+    @classmethod
+    def load(cls, folder: Path, ears: dict[str, Ear], name: str) -> Hearing:
+        """Computes what is missing of the pool, and reads it for the backbone `name`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        parts: list[dict[str, Any]] = []
+        for start in range(0, RECORDINGS, CHUNK):
+            path = folder / f"sounds-{start:05d}.npz"
+            if not path.exists():
+                _chunk(ears, start, path)
+                print(f"sounds: {start + CHUNK}/{RECORDINGS}", flush=True)
+            with np.load(path) as data:
+                parts.append({"features": data[name], "near": data["near"], "far": data["far"]})
+        columns = ("features", "near", "far")
+        return cls(*(np.concatenate([part[c] for part in parts]) for c in columns))
+
+    def batch(self, purpose: int, step: int, n: int, scale: Scale) -> dict[str, Any]:
+        """n augmented rows of a step: features, near, far, and a caption each."""
+        rng = rng_of("sounds", purpose, step)
+        rows = rng.choice(len(self.near), n, replace=False)
+        changed = [augment(self.features[r], AUGMENTATION, scale, rng) for r in rows]
+        texts = []
+        for r in rows:
+            far = CLASSES[self.far[r]] if self.far[r] != NOTHING else None
+            texts.append(heard(View(CLASSES[self.near[r]], far, "day", None), rng))
+        return {
+            "features": torch.from_numpy(np.stack(changed)),
+            "near": torch.from_numpy(self.near[rows]),
+            "far": torch.from_numpy(self.far[rows]),
+            "texts": texts,
+        }
+
+
+class Answers(nn.Module):
+    """For pre-training alone: what is near, and what is far, read from a pooled vector."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.near = nn.Linear(width, len(CLASSES))
+        self.far = nn.Linear(width, len(CLASSES) + 1)
+
+    def forward(self, pooled: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+        """Cross entropy of both answers, a scalar."""
+        where = pooled.device
+        near = F.cross_entropy(self.near(pooled).float(), batch["near"].to(where))
+        return near + F.cross_entropy(self.far(pooled).float(), batch["far"].to(where))
+
+
+def contrast(
+    audio: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, batch: dict[str, Any]
+) -> torch.Tensor:
+    """CLIP's loss between unit vectors (B, P); rows that hear the same share the probability."""
+    group = batch["near"] * 100 + batch["far"]
+    wanted = (group[:, None] == group[None]).float().to(audio.device)
+    wanted = wanted / wanted.sum(1, keepdim=True)
+    logits = (audio @ text.T).float() * scale
+    return -(
+        (wanted * logits.log_softmax(1)).sum(1) + (wanted * logits.log_softmax(0)).sum(0)
+    ).mean()

@@ -1,0 +1,127 @@
+"""The one training loop of the miniature's stages: resumable, seeded by the step, with progress."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+CHECKPOINT_EVERY = 250
+Loss = Callable[[Any, int], torch.Tensor]  # of a model and a step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast a stage learns.
+
+    Attributes:
+        steps: optimizer steps.
+        learning_rate: the peak of a cosine that follows a linear warm-up over 3% of the steps.
+        weight_decay: AdamW's.
+        ema: decay of the running mean of the weights that is kept in the end; 0 keeps the last.
+        mixed: run the forward pass in bfloat16.
+    """
+
+    steps: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    ema: float = 0.0
+    mixed: bool = True
+
+
+def device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _rate(plan: Plan, step: int) -> float:
+    warm = max(1, plan.steps * 3 // 100)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, plan.steps - warm)))
+
+
+def fit(
+    name: str,
+    model: Any,
+    loss: Loss,
+    plan: Plan,
+    folder: Path,
+) -> Any:
+    """Trains a model; an interrupted call goes on from its last checkpoint.
+
+    Args:
+        name: the stage, for progress and the checkpoint's name.
+        model: what is trained, in place.
+        loss: the scalar loss of a step; its data must follow from the step alone.
+        plan: length and rates.
+        folder: where the checkpoint lies.
+
+    Returns:
+        The model, or the running mean of its weights where the plan asks for one.
+    """
+    model.to(device()).train()
+    mean = copy.deepcopy(model).eval() if plan.ema else None
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(plan, step))
+    kept = {"model": model, "optimizer": optimizer, "schedule": schedule, "mean": mean}
+    path = folder / f"{name}.pt"
+    start, began, shown = _resume(path, kept), time.monotonic(), 0.0
+    for step in range(start, plan.steps):
+        torch.manual_seed(step)
+        with torch.autocast(device().type, torch.bfloat16, enabled=plan.mixed):
+            value = loss(model, step)
+        optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if mean is not None:
+            _average(mean, model, min(plan.ema, (step + 1) / (step + 10)))
+        shown = value.item() if step == start else 0.95 * shown + 0.05 * value.item()
+        if (step + 1) % 50 == 0 or step + 1 == plan.steps:
+            pace = (time.monotonic() - began) / (step + 1 - start)
+            left = pace * (plan.steps - step - 1) / 60
+            print(
+                f"{name}: step {step + 1}/{plan.steps}, loss {shown:.4f}, "
+                f"{pace:.2f} s a step, {left:.1f} min left",
+                flush=True,
+            )
+        if (step + 1) % CHECKPOINT_EVERY == 0:
+            _keep(path, kept, step + 1)
+    return (mean if mean is not None else model).eval()
+
+
+@torch.no_grad()
+def _average(mean: nn.Module, model: nn.Module, decay: float) -> None:
+    for kept, new in zip(mean.parameters(), model.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+    for own, other in zip(mean.buffers(), model.buffers(), strict=True):
+        own.copy_(other)
+
+
+def _keep(path: Path, kept: dict, step: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {k: v.state_dict() for k, v in kept.items() if v is not None}
+    partial = path.with_suffix(".partial")
+    torch.save({"step": step, **state}, partial)
+    partial.replace(path)  # a kill during the write leaves the last checkpoint whole
+
+
+def _resume(path: Path, kept: dict) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=device(), weights_only=True)
+    for key, value in kept.items():
+        if value is not None:
+            value.load_state_dict(state[key])
+    return int(state["step"])

@@ -1,0 +1,96 @@
+"""The miniature's Wav2Vec2-BERT, pre-trained on procedural sounds against captions' embeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    CLIPModel,
+    CLIPTokenizer,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+)
+
+from align.augment import Scale
+from align.backbones import W2vBertBackbone
+from mini.build.hearing import Answers, Hearing, contrast
+from mini.build.loop import Loss, Plan, device, fit
+
+PLAN = Plan(steps=5000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
+BATCH = 24
+BINS, STRIDE = 80, 4
+
+
+def new_extractor() -> SeamlessM4TFeatureExtractor:
+    """Wav2Vec2-BERT's features, four frames stacked where the large model stacks two."""
+    return SeamlessM4TFeatureExtractor(
+        feature_size=BINS, num_mel_bins=BINS, sampling_rate=16_000, stride=STRIDE
+    )
+
+
+def new_model() -> Wav2Vec2BertModel:
+    """The model before training: 25 audio tokens a second, 128 wide."""
+    return Wav2Vec2BertModel(
+        Wav2Vec2BertConfig(
+            feature_projection_input_dim=BINS * STRIDE,
+            hidden_size=128,
+            output_hidden_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=384,
+            conv_depthwise_kernel_size=15,
+            left_max_position_embeddings=32,
+            right_max_position_embeddings=8,
+            layerdrop=0.0,
+            conformer_conv_dropout=0.05,
+            apply_spec_augment=False,
+        )
+    )
+
+
+class _Learner(nn.Module):
+    """The model, and a projection of its mean token into the space of the miniature's CLIP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.model = new_model()
+        self.project = nn.Linear(self.model.config.hidden_size, width)
+        self.logit_scale = nn.Parameter(torch.tensor(2.66))  # CLIP's initial log temperature
+        self.answers = Answers(self.model.config.hidden_size)
+
+
+def _loss_of(pool: Hearing, clip: CLIPModel, tokenizer: CLIPTokenizer) -> Loss:
+    scale = Scale(BINS, W2vBertBackbone.log_scale)
+
+    def loss(learner: Any, step: int) -> torch.Tensor:
+        batch = pool.batch(2, step, BATCH, scale)
+        tokens = tokenizer(batch["texts"], padding="longest", return_tensors="pt").to(device())
+        with torch.no_grad():
+            text = clip.get_text_features(**tokens)
+            text = F.normalize(getattr(text, "pooler_output", text), dim=-1)
+        hidden = learner.model(input_features=batch["features"].to(device())).last_hidden_state
+        pooled = hidden.mean(1)
+        audio = F.normalize(learner.project(pooled), dim=-1)
+        pair = contrast(audio, text, learner.logit_scale.exp(), batch)
+        return 0.5 * pair + learner.answers(pooled, batch)
+
+    return loss
+
+
+def build(folder: Path, weights: Path) -> None:
+    """Pre-trains Wav2Vec2-BERT and saves it with its feature extractor."""
+    from mini.build.clap import ears
+
+    torch.manual_seed(0)
+    pool = Hearing.load(folder, ears(), "w2v_bert")
+    clip = CLIPModel.from_pretrained(weights / "clip", dtype=torch.float32).eval().to(device())
+    tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
+    learner = _Learner(clip.config.projection_dim)
+    learner = fit("w2v_bert", learner, _loss_of(pool, clip, tokenizer), PLAN, folder)
+    learner.model.half().save_pretrained(weights / "w2v-bert")
+    new_extractor().save_pretrained(weights / "w2v-bert")

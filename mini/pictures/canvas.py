@@ -1,0 +1,68 @@
+"""A box to draw in: unit coordinates in, antialiased pixels out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+Colour = tuple[int, int, int]
+Point = tuple[float, float]
+INK: Colour = (30, 26, 36)
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """A colour made darker (factor < 1) or lighter (factor > 1)."""
+    red, green, blue = (int(np.clip(c * factor, 0, 255)) for c in colour)
+    return red, green, blue
+
+
+class Canvas:
+    """A square part of an image, addressed by x and y from 0 to 1 (y down).
+
+    Args:
+        image: the image drawn on, in pixels.
+        centre: the box's middle, in pixels.
+        side: the box's width and height, in pixels.
+    """
+
+    def __init__(self, image: Image.Image, centre: Point, side: float) -> None:
+        self._draw = ImageDraw.Draw(image)
+        self._centre, self._side = centre, side
+
+    def _at(self, point: Point) -> Point:
+        cx, cy = self._centre
+        return cx + (point[0] - 0.5) * self._side, cy + (point[1] - 0.5) * self._side
+
+    def _width(self, width: float) -> int:
+        return max(1, round(width * self._side))
+
+    def polygon(self, points: Sequence[Point], fill: Colour, edge: float = 0.02) -> None:
+        """A filled polygon with an inked edge."""
+        shape = [self._at(p) for p in points]
+        self._draw.polygon(shape, fill=fill)
+        if edge:
+            ring = [*shape, shape[0], shape[1]]
+            self._draw.line(ring, fill=INK, width=self._width(edge), joint="curve")
+
+    def ellipse(self, at: Point, rx: float, ry: float, fill: Colour, edge: float = 0.02) -> None:
+        """A filled ellipse around a point."""
+        x, y = self._at(at)
+        box = (x - rx * self._side, y - ry * self._side, x + rx * self._side, y + ry * self._side)
+        outline = INK if edge else None
+        self._draw.ellipse(box, fill=fill, outline=outline, width=self._width(edge) if edge else 1)
+
+    def line(self, points: Sequence[Point], fill: Colour, width: float = 0.03) -> None:
+        """A polyline with round joints."""
+        shape = [self._at(p) for p in points]
+        self._draw.line(shape, fill=fill, width=self._width(width), joint="curve")
+
+    def curve(self, points: Sequence[Point], n: int = 12) -> list[Point]:
+        """Points along the Bezier curve that the given points control."""
+        t = np.linspace(0, 1, n)[:, None]
+        level = [np.asarray(p, float)[None] * np.ones_like(t) for p in points]
+        while len(level) > 1:
+            level = [a * (1 - t) + b * t for a, b in pairwise(level)]
+        return [(float(x), float(y)) for x, y in level[0]]

@@ -1,0 +1,116 @@
+"""Procedural sounds of ten everyday classes, and field recordings of them.
+
+No recorded sample is used: every sound is computed from random draws. `sound` gives
+the dry source, `recording` what a microphone somewhere in the field would keep of it.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import fft
+
+from mini.sounds import animals, clocks, field, machines, nature, people
+from mini.sounds.dsp import (
+    SAMPLE_RATE,
+    Signal,
+    decibels,
+    log_uniform,
+    peak_normalised,
+    response,
+    rms,
+    seconds,
+)
+
+__all__ = ["DURATION_S", "GENERATORS", "SAMPLE_RATE", "recording", "sound"]
+
+DURATION_S = 5.0
+
+GENERATORS: dict[str, Callable[[np.random.Generator, int], Signal]] = {
+    "dog": animals.dog,
+    "rain": nature.rain,
+    "sea waves": nature.sea_waves,
+    "crying baby": people.crying_baby,
+    "clock tick": clocks.clock_tick,
+    "sneezing": people.sneezing,
+    "helicopter": machines.helicopter,
+    "chainsaw": machines.chainsaw,
+    "rooster": animals.rooster,
+    "crackling fire": nature.crackling_fire,
+}
+
+# How often a clip of the class is shorter than the recording and padded with zeros:
+# collections of short events are, textures seldom.
+PADDED = {"dog": 0.55, "rooster": 0.5, "sneezing": 0.7, "crying baby": 0.25}
+PADDED_ELSE = 0.04
+
+
+def sound(label: str, rng: np.random.Generator, duration_s: float = DURATION_S) -> Signal:
+    """One dry source of the class `label`: float32 (duration_s * SAMPLE_RATE,), peak one.
+
+    Events and pauses of the class lie at random times; all draws come from `rng`.
+    """
+    if label not in GENERATORS:
+        raise ValueError(f"unknown sound {label!r}; known: {', '.join(GENERATORS)}")
+    n = seconds(duration_s)
+    x = GENERATORS[label](rng, max(n, seconds(DURATION_S)))
+    if n < len(x):
+        # A short clip is cut from a full one around its loudest event, never from a pause.
+        latest = int(np.argmax(np.abs(x))) - int(rng.integers(n))
+        first = min(max(latest, 0), len(x) - n)
+        x = x[first : first + n]
+    return peak_normalised(x)
+
+
+def recording(
+    near: str, far: str | None, rng: np.random.Generator, duration_s: float = DURATION_S
+) -> Signal:
+    """A field recording: float32 (duration_s * SAMPLE_RATE,), |x| <= 1.
+
+    The source `near` is in front; `far`, if any, is 8 to 14 dB weaker in energy, duller
+    and more reverberant. Room, noise, microphone, level and zero padding are drawn.
+    """
+    dry = sound(near, rng, duration_s)
+    n = len(dry)
+    end = n
+    # A second source keeps sounding after the first one, so only lone ones are padded.
+    if far is None and rng.random() < PADDED.get(near, PADDED_ELSE):
+        dry, end = _trimmed(rng, dry)
+    room = field.draw_room(rng)
+    scene = field.placed(rng, dry, room, far=False)
+    scene /= np.float32(rms(dry))
+    snr_db = rng.uniform(20, 65)
+    if far is not None:
+        distant = sound(far, rng, duration_s)
+        placed = field.placed(rng, distant, room, far=True)
+        # Parseval: the norm of a spectrum is the energy that reaches the microphone.
+        ratio = np.linalg.norm(scene) / max(float(np.linalg.norm(placed)), 1e-9)
+        scene += np.float32(decibels(rng.uniform(-14, -8)) * ratio) * placed
+        snr_db = rng.uniform(26, 60)
+    return _captured(rng, scene, field.transform_size(n, room), n, end, snr_db)
+
+
+def _trimmed(rng: np.random.Generator, dry: Signal) -> tuple[Signal, int]:
+    """The source moved to the start of the clip, and the sample where the clip ends."""
+    first, last = field.active_span(dry)
+    lead = min(first, seconds(log_uniform(rng, 0.005, 0.5)))
+    moved = np.zeros_like(dry)
+    kept = dry[first - lead : last]
+    moved[: len(kept)] = kept
+    return moved, min(len(dry), len(kept) + seconds(log_uniform(rng, 0.01, 0.8)))
+
+
+def _captured(
+    rng: np.random.Generator, scene: field.Spectrum, size: int, n: int, end: int, snr_db: float
+) -> Signal:
+    """The scene through microphone and recorder: (n,), exact zeros from sample `end` on."""
+    equaliser = response(lambda f: field.microphone(rng, f), size)
+    floor = field.background(rng, n, size)
+    # Parseval again: both norms stand for the energies in front of the microphone.
+    scale = decibels(-snr_db) * np.linalg.norm(scene) / np.linalg.norm(floor)
+    heard = (scene + np.float32(scale) * floor) * equaliser
+    x = field.level(rng, fft.irfft(heard, size)[:n].astype(np.float32))
+    if end < n:
+        fade = min(end, seconds(0.005))
+        x[end - fade : end] *= np.linspace(1, 0, fade, dtype=np.float32)
+        x[end:] = 0.0
+    return np.clip(x, -1.0, 1.0)

@@ -1,0 +1,136 @@
+"""Tiny checkpoints of the real classes in the hub's layout, and sounds to feed them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+ESC10 = Path(
+    os.environ.get("SOUNDPROMPT_ESC10", Path(__file__).parents[2] / "shared" / "data" / "esc10")
+)
+RATE = 24_000
+WIDTH = 32  # of the tiny text space
+
+
+@pytest.fixture(scope="session")
+def tiny_clap(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A whole CLAP with its feature extractor."""
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    folder = tmp_path_factory.mktemp("clap")
+    torch.manual_seed(0)
+    audio = {
+        "spec_size": 64, "num_mel_bins": 16, "window_size": 4, "patch_size": 4,
+        "patch_stride": [4, 4], "patch_embeds_hidden_size": 8, "hidden_size": 32,
+        "depths": [1, 1, 1], "num_attention_heads": [2, 2, 2], "hidden_dropout_prob": 0.0,
+        "num_hidden_layers": 3, "drop_path_rate": 0.0,
+    }  # fmt: skip
+    text = {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 16, "vocab_size": 50,
+    }  # fmt: skip
+    ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=16)).save_pretrained(
+        folder
+    )
+    ClapFeatureExtractor(
+        feature_size=16, sampling_rate=RATE, hop_length=480, max_length_s=2, fft_window_size=1024,
+        frequency_min=50, frequency_max=12_000, truncation="rand_trunc", padding="repeatpad",
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_w2v_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Wav2Vec2-BERT with its feature extractor."""
+    from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
+
+    folder = tmp_path_factory.mktemp("w2v-bert")
+    torch.manual_seed(0)
+    config = Wav2Vec2BertConfig(
+        feature_projection_input_dim=160, hidden_size=32, output_hidden_size=32,
+        num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        conv_depthwise_kernel_size=7,
+    )  # fmt: skip
+    Wav2Vec2BertModel(config).save_pretrained(folder)
+    SeamlessM4TFeatureExtractor().save_pretrained(folder)
+    return str(folder)
+
+
+def _text_encoder(width: int) -> torch.nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=699, hidden_size=width, intermediate_size=32, num_hidden_layers=2,
+            num_attention_heads=2, bos_token_id=697, eos_token_id=698, pad_token_id=698,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Stable Diffusion pipeline."""
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+
+    from mini.build.clip import new_tokenizer
+
+    folder = tmp_path_factory.mktemp("stable-diffusion")
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, layers_per_block=1, block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH, attention_head_dim=2, norm_num_groups=8,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=8,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=_text_encoder(WIDTH), tokenizer=new_tokenizer(), unet=unet,
+        scheduler=DDIMScheduler(), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+def tone(frequency: float, duration_s: float = 2.0, rate: int = RATE) -> np.ndarray:
+    """A steady tone, float32 (N,)."""
+    t = np.arange(int(duration_s * rate)) / rate
+    return (0.4 * np.sin(2 * np.pi * frequency * t)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def sound_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve recordings of three kinds in three folds, with metadata.csv."""
+    folder = tmp_path_factory.mktemp("sounds")
+    lines = ["file_name,caption,label,fold"]
+    kinds = {"low": (200, "a low hum"), "middle": (900, "a tone"), "high": (4000, "a whistle")}
+    for i in range(12):
+        label = list(kinds)[i % 3]
+        frequency, caption = kinds[label]
+        soundfile.write(folder / f"{i}.wav", tone(frequency * (1 + 0.02 * i)), RATE)
+        lines.append(f"{i}.wav,{caption},{label},{1 + i // 3 % 3}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def esc10() -> Path:
+    """Real recordings, where they lie beside the project (or at $SOUNDPROMPT_ESC10)."""
+    if not (ESC10 / "metadata.csv").exists():
+        pytest.skip(f"no real recordings at {ESC10}")
+    return ESC10
