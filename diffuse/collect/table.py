@@ -1,0 +1,64 @@
+"""metadata.csv, written a row at a time, so that a stopped collector loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+# Who made a recording and under what terms stays beside it.
+ORIGIN = ("source_title", "source_author", "source_url", "license")
+
+
+class Table:
+    """A metadata.csv that grows.
+
+    Args:
+        folder: where metadata.csv lies or will lie; made if it does not exist.
+        columns: its columns, `key` among them.
+        key: the column by which a row is known to be there already.
+
+    Raises:
+        ValueError: the folder has a metadata.csv with other columns.
+    """
+
+    def __init__(self, folder: Path, columns: tuple[str, ...], key: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.path = folder / "metadata.csv"
+        self._columns = columns
+        self.keys: set[str] = set()
+        if not self.path.exists():
+            self._append(dict(zip(columns, columns, strict=True)))
+            return
+        self._drop_broken_line()
+        with self.path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if tuple(rows.fieldnames or ()) != columns:
+                raise ValueError(
+                    f"{self.path} has other columns than this collector writes "
+                    f"({', '.join(columns)}): give another folder"
+                )
+            self.keys = {row[key] for row in rows}
+
+    def _drop_broken_line(self) -> None:
+        """A kill in the middle of a write may leave half a line."""
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            os.truncate(self.path, data.rfind(b"\n") + 1)
+
+    def _append(self, row: dict[str, str]) -> None:
+        line = io.StringIO()
+        # One line a row: half a row is then told from a whole one.
+        flat = {name: " ".join(str(value).split()) for name, value in row.items()}
+        csv.DictWriter(line, self._columns, lineterminator="\n").writerow(flat)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(line.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def add(self, row: dict[str, str], key: str) -> None:
+        """Appends a row whose files are all there."""
+        self._append(row)
+        self.keys.add(key)
