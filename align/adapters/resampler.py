@@ -1,4 +1,4 @@
-"""Adapters: audio tokens of any number to a prompt's sequence of stated length and width."""
+"""Learned queries that look at the audio tokens."""
 
 from __future__ import annotations
 
@@ -93,20 +93,3 @@ class Resampler(nn.Module):
         if self.leave_pooled is None:
             return self.leave(queries), None
         return self.leave(queries[:, :-1]), self.leave_pooled(queries[:, -1])
-
-
-ADAPTERS: dict[str, type[nn.Module]] = {"resampler": Resampler}
-
-
-def new_adapter(kind: str, **sizes: int | float) -> nn.Module:
-    """An adapter by name.
-
-    Raises:
-        ValueError: no adapter has this name, or it has no such size.
-    """
-    if kind not in ADAPTERS:
-        raise ValueError(f"no adapter is called {kind!r}; there are: {', '.join(ADAPTERS)}")
-    try:
-        return ADAPTERS[kind](**sizes)
-    except TypeError as error:
-        raise ValueError(f"the {kind} adapter does not take these sizes: {error}") from None
