@@ -28,13 +28,41 @@ class ModelArguments:
         default=0.0, metadata={"help": "dropout in the backbone's hidden layers while it trains"}
     )
     adapter: str = field(default="resampler", metadata={"help": "kind of adapter"})
-    adapter_width: int = field(default=256, metadata={"help": "the adapter's own width"})
-    adapter_depth: int = field(default=2, metadata={"help": "the adapter's layers"})
-    adapter_heads: int = field(default=4, metadata={"help": "the adapter's attention heads"})
-    adapter_dropout: float = field(default=0.1, metadata={"help": "dropout in the adapter"})
+    # Sizes that are not given are the adapter's own: their defaults stand in align/adapters.
+    adapter_width: int | None = field(default=None, metadata={"help": "the adapter's own width"})
+    adapter_depth: int | None = field(default=None, metadata={"help": "the adapter's layers"})
+    adapter_heads: int | None = field(
+        default=None, metadata={"help": "the adapter's attention heads"}
+    )
+    adapter_head_width: int | None = field(
+        default=None, metadata={"help": "width of each head of the sonic adapter"}
+    )
+    adapter_tokens: int | None = field(
+        default=None, metadata={"help": "tokens that the mlp or conv adapter makes of a recording"}
+    )
+    adapter_kernel: int | None = field(
+        default=None, metadata={"help": "kernel of the conv or sonic adapter's convolutions"}
+    )
+    adapter_stride: int | None = field(
+        default=None, metadata={"help": "stride of the conv adapter's convolutions"}
+    )
+    adapter_scales: int | None = field(
+        default=None, metadata={"help": "kernels side by side in the multiscale adapter"}
+    )
+    adapter_dropout: float | None = field(default=None, metadata={"help": "dropout in the adapter"})
     max_windows: int = field(
         default=120, metadata={"help": "windows heard of one recording; the rest is left out"}
     )
+
+    def __post_init__(self) -> None:
+        from align.adapters import check_sizes
+
+        check_sizes(self.adapter, self.adapter_sizes(), "--adapter_")
+
+    def adapter_sizes(self) -> dict[str, int | float]:
+        """The adapter's sizes that were given."""
+        named = {name: value for name, value in vars(self).items() if name.startswith("adapter_")}
+        return {k.removeprefix("adapter_"): v for k, v in named.items() if v is not None}
 
 
 @dataclass

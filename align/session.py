@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, set_seed
 
+from align.adapters import sizes_of
 from align.augment import Scale
 from align.backbones import freeze, kind_of
 from align.batches import Recordings, Tokens
@@ -217,13 +218,8 @@ def new_encoder(options: Options, space: PromptSpace) -> AudioPromptEncoder:
     pooled = 0 if null.pooled is None else null.pooled.shape[-1]
     length, width = null.embeds.shape[1:]
     shape = SpaceShape(model.base, length, width, pooled)
-    adapter = {
-        "kind": model.adapter,
-        "width": model.adapter_width,
-        "depth": model.adapter_depth,
-        "heads": model.adapter_heads,
-        "dropout": model.adapter_dropout,
-    }
+    # All sizes are kept: a saved encoder must not change where a default does.
+    adapter = {"kind": model.adapter, **sizes_of(model.adapter), **model.adapter_sizes()}
     drops = ("hidden_dropout", "hidden_dropout_prob", "drop_path_rate")
     changes = dict.fromkeys(drops, model.dropout) if model.dropout else {}
     return AudioPromptEncoder.from_backbone(

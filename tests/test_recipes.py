@@ -36,11 +36,11 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_defaults_then_recipe_then_flags(tmp_path: Path) -> None:
     mine = recipe(tmp_path, "adapter_width: 64\nadapter_depth: 3\n")
-    assert (options().model.adapter_width, options().model.adapter_depth) == (256, 2)
+    assert (options().model.adapter_width, options().model.adapter_depth) == (None, None)
     assert (options(mine).model.adapter_width, options(mine).model.adapter_depth) == (64, 3)
     both = options(mine, "--adapter_width", "32")
     assert (both.model.adapter_width, both.model.adapter_depth) == (32, 3)
-    assert options().model.adapter_width == 256
+    assert options().model.adapter_width is None
 
 
 def test_a_flag_may_restore_a_default(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_flag_may_restore_a_default(tmp_path: Path) -> None:
             {"min_lr": 0.1},
         ),
         ("lr_scheduler_type: linear", ("training", "lr_scheduler_type"), "linear"),
-        ("", ("model", "adapter_width"), 256),
+        ("", ("model", "adapter_width"), None),
     ],
 )
 def test_values_arrive_as_their_own_type(

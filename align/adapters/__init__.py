@@ -8,6 +8,7 @@ Tokens that the mask leaves out change nothing.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from torch import nn
 
@@ -33,7 +34,7 @@ ADAPTERS: dict[str, type[nn.Module]] = {
 _SHAPE = ("self", "token_width", "length", "embed_width", "pooled_width")  # every adapter's
 
 
-def sizes_of(kind: str) -> dict[str, int | float]:
+def sizes_of(kind: str) -> dict[str, Any]:
     """The sizes that an adapter takes beside the prompt's shape, with their defaults.
 
     Raises:
@@ -45,7 +46,7 @@ def sizes_of(kind: str) -> dict[str, int | float]:
     return {name: size.default for name, size in given.items() if name not in _SHAPE}
 
 
-def check_sizes(kind: str, sizes: dict[str, int | float], prefix: str = "") -> None:
+def check_sizes(kind: str, sizes: dict[str, Any], prefix: str = "") -> None:
     """Refuses sizes that an adapter does not take.
 
     Args:
@@ -57,6 +58,7 @@ def check_sizes(kind: str, sizes: dict[str, int | float], prefix: str = "") -> N
         ValueError: no adapter has this name, or it has no such size.
     """
     own = sizes_of(kind)
+    sizes = {name: value for name, value in sizes.items() if value is not None}
     for name, value in sizes.items():
         if name not in own:
             there = ", ".join(prefix + size for size in own) or "none"
@@ -83,7 +85,7 @@ def new_adapter(
     length: int,
     embed_width: int,
     pooled_width: int = 0,
-    **sizes: int | float,
+    **sizes: Any,
 ) -> nn.Module:
     """An adapter by name.
 
