@@ -13,11 +13,12 @@ help: ## Show this list
 
 install: $(STAMP) ## Create the virtual environment and install everything into it
 
-# Repeated only when a requirements file is newer than the stamp.
-$(STAMP): requirements.txt requirements-dev.txt
+# Repeated only when one of these files is newer than the stamp.
+$(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make install PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 demo: install ## Train the miniature on this machine, no download, and print its figures
