@@ -14,7 +14,15 @@ BACKBONES = {
     "mini-clap": "mini.models:CLAP",
     "mini-w2v-bert": "mini.models:W2V_BERT",
 }
-DATASETS = {"mini": "mini.dataset:singles", "mini-mixtures": "mini.dataset:mixtures"}
+DATASETS = {
+    "mini": "mini.dataset:singles",
+    "mini-mixtures": "mini.dataset:mixtures",
+    "mini-pairs": "mini.dataset:pairs",
+    "mini-retrieval": "mini.scenes:scenes",
+    "fsd50k": "align.data.named:FSD50K",
+    "audiocaps": "align.data.named:AUDIOCAPS",
+    "esc50": "align.data.named:ESC50",
+}
 JUDGES = {"mini": "mini.judge:judge"}
 
 

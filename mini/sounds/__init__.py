@@ -1,10 +1,11 @@
 """Procedural sounds of ten everyday classes, and field recordings of them.
 
 No recorded sample is used: every sound is computed from random draws. `sound` gives
-the dry source, `recording` what a microphone somewhere in the field would keep of it.
+the dry source, `recording` what a microphone somewhere in the field would keep of it, and `scene`
+what it would keep of several.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import fft
@@ -21,7 +22,7 @@ from mini.sounds.dsp import (
     seconds,
 )
 
-__all__ = ["DURATION_S", "GENERATORS", "SAMPLE_RATE", "recording", "sound"]
+__all__ = ["DURATION_S", "GENERATORS", "SAMPLE_RATE", "recording", "scene", "sound"]
 
 DURATION_S = 5.0
 
@@ -80,13 +81,52 @@ def recording(
     scene /= np.float32(rms(dry))
     snr_db = rng.uniform(20, 65)
     if far is not None:
-        distant = sound(far, rng, duration_s)
-        placed = field.placed(rng, distant, room, far=True)
-        # Parseval: the norm of a spectrum is the energy that reaches the microphone.
-        ratio = np.linalg.norm(scene) / max(float(np.linalg.norm(placed)), 1e-9)
-        scene += np.float32(decibels(rng.uniform(-14, -8)) * ratio) * placed
+        scene += _behind(rng, far, room, duration_s, np.linalg.norm(scene))
         snr_db = rng.uniform(26, 60)
     return _captured(rng, scene, field.transform_size(n, room), n, end, snr_db)
+
+
+def scene(
+    near: Sequence[str],
+    far: Sequence[str],
+    rng: np.random.Generator,
+    duration_s: float = DURATION_S,
+) -> Signal:
+    """A field recording of several things: float32 (duration_s * SAMPLE_RATE,), |x| <= 1.
+
+    The sources `near` are heard one after another, equally long and loud; those in `far` sound
+    behind them from the start to the end, each 8 to 14 dB weaker in energy.
+    """
+    parts = [sound(label, rng, duration_s / len(near)) for label in near]
+    dry = np.concatenate([_faded(part) / np.float32(rms(part)) for part in parts])
+    room = field.draw_room(rng)
+    whole = field.placed(rng, dry, room, far=False) / np.float32(rms(dry))
+    energy = np.linalg.norm(whole)
+    for label in far:
+        whole += _behind(rng, label, room, duration_s, energy)
+    n = len(dry)
+    return _captured(rng, whole, field.transform_size(n, room), n, n, rng.uniform(26, 60))
+
+
+def _faded(part: Signal) -> Signal:
+    """The part without a click where it begins and ends."""
+    ramp = np.linspace(0, 1, min(len(part) // 2, seconds(0.01)), dtype=np.float32)
+    faded = part.copy()
+    faded[: len(ramp)] *= ramp
+    faded[-len(ramp) :] *= ramp[::-1]
+    return faded
+
+
+def _behind(
+    rng: np.random.Generator, label: str, room: field.Room, duration_s: float, energy: np.floating
+) -> field.Spectrum:
+    """The spectrum of a source in the background of one that reaches the microphone with `energy`.
+
+    Parseval: the norm of a spectrum is the energy that reaches the microphone.
+    """
+    placed = field.placed(rng, sound(label, rng, duration_s), room, far=True)
+    ratio = energy / max(float(np.linalg.norm(placed)), 1e-9)
+    return np.float32(decibels(rng.uniform(-14, -8)) * ratio) * placed
 
 
 def _trimmed(rng: np.random.Generator, dry: Signal) -> tuple[Signal, int]:
