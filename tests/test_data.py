@@ -108,8 +108,8 @@ def test_overlapping_folds_are_refused(sound_folder: Path, folds: list[int] | No
         (("path,caption", "a.wav,a hum"), "no column file_name; it has: path, caption"),
         (("path,text", "a.wav,a hum"), "no column file_name and no column caption"),
         (("file_name,caption",), "metadata.csv cannot be read .*no data"),
-        (("file_name,caption", "a.wav,a hum", "a.wav,"), "1 rows have no caption.* row 2"),
-        (("file_name,caption", "a.wav,a hum", 'a.wav," "'), "1 rows have no caption.* row 2"),
+        (("file_name,caption", "a.wav,a hum", "a.wav,"), "1 of 2 rows .* no caption.* row 2"),
+        (("file_name,caption", "a.wav,a hum", 'a.wav," "'), "1 of 2 rows .* no caption.* row 2"),
         (("file_name,caption", "b.wav,a hum", "c.wav,a hum"), "none of the 2 files .* is there"),
     ],
 )

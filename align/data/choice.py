@@ -1,0 +1,91 @@
+"""Which rows the options train on, and which they measure on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+
+from align.data.error import DataError
+from align.data.named import Named
+from align.data.rows import load_rows
+from align.data.stream import Stream, load_stream
+from align.data.tables import has_one_set
+from align.names import DATASETS, lookup
+
+if TYPE_CHECKING:
+    from align.arguments import DataArguments
+
+COLUMNS = (
+    "recording_column", "caption_column", "label_column", "licence_column", "caption_template",
+)  # fmt: skip
+
+
+def training_rows(data: DataArguments) -> Dataset:
+    """The rows that the options train on.
+
+    Raises:
+        DataError: there are none, or all say the same.
+    """
+    rows = load_rows(data.data, "train", folds=data.folds, **_options(data))
+    check_contrast(data.data, list(rows["caption"]), list(rows["label"]))
+    return rows
+
+
+def training_stream(data: DataArguments) -> Stream:
+    """The rows that the options train on, one after the other.
+
+    Raises:
+        DataError: there are none, or all say the same.
+    """
+    stream = load_stream(
+        data.data, "train", folds=data.folds, buffer=data.stream_buffer, **_options(data)
+    )
+    check_contrast(data.data, stream.captions, stream.labels)
+    return stream
+
+
+def check_contrast(data: str, captions: list[str], labels: list[str]) -> None:
+    """Refuses rows that all say the same.
+
+    Raises:
+        DataError: there are not two different things to tell apart.
+    """
+    if len(set(captions)) < 2:
+        raise DataError(
+            f"all {len(captions)} rows of {data} have the caption {captions[0]!r}: there is "
+            "nothing to tell apart, at least two different captions are needed"
+        )
+    if len(set(labels)) < 2:
+        raise DataError(
+            f"all {len(labels)} rows of {data} have the label {labels[0]!r}, and rows of one label "
+            "say the same: give labels that differ, or name another column with --label_column"
+        )
+
+
+def held_out_rows(data: DataArguments) -> tuple[Dataset | None, str]:
+    """The rows that the options measure on, None where no others are left, and what they are."""
+    name, options = data.eval_data or data.data, _options(data)
+    if data.eval_folds is not None:
+        # Folds divide one and the same set.
+        split = "test" if data.eval_data else "train"
+        rows = load_rows(name, split, folds=data.eval_folds, **options)
+        return rows, f"{name}, folds {', '.join(map(str, data.eval_folds))}"
+    if data.eval_data is not None:
+        return load_rows(name, "test", **options), name
+    source = lookup(DATASETS, name.partition("@")[0])
+    if isinstance(source, Named) and source.layout.splits.get("test") == "train":
+        raise DataError(
+            f"{name} has no test split, only folds: give --folds to train on and --eval_folds to "
+            "measure on, or --eval_data"
+        )
+    # A short name goes first: a folder may happen to be called the same.
+    here = Path(name).expanduser()
+    if isinstance(source, str) and has_one_set(here):
+        return None, "the training recordings themselves (no fold was held out)"
+    return load_rows(name, "test", **options), f"{name}, its test split"
+
+
+def _options(data: DataArguments) -> dict[str, Any]:
+    return {name: getattr(data, name) for name in COLUMNS} | {"licences": data.licences}

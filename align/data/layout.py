@@ -1,0 +1,119 @@
+"""How a data set's columns say what is heard: by which names, and in labels or in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import ClassLabel, Features, List
+
+from align.captions import caption_of, clean_label
+from align.data.error import DataError
+
+LICENCES = ("licence", "license")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of a data set.
+
+    Attributes:
+        recording: a path, or a recording's bytes.
+        caption: a sentence; or one or several labels, from which a caption is made.
+        label: rows of one label say the same; without the column, rows of one caption do.
+        licence: of each recording; by default whichever of `LICENCES` there is.
+        template: what is said around labels, {} in their place. None leaves strings as they are
+            and gives lists and class labels as bare words.
+        clip: columns that name a recording together, where it has several rows; such rows say the
+            same.
+        splits: the data set's own names of the splits train and test.
+    """
+
+    recording: str
+    caption: str = "caption"
+    label: str = "label"
+    licence: str | None = None
+    template: str | None = None
+    clip: tuple[str, ...] = ()
+    splits: Mapping[str, str] = field(default_factory=dict)
+
+    def licence_column(self, columns: Sequence[str]) -> str | None:
+        """The column of licences among those there are; None where there is none."""
+        names = LICENCES if self.licence is None else (self.licence,)
+        return next((name for name in names if name in columns), None)
+
+    def light(self, columns: Sequence[str]) -> list[str]:
+        """The columns that say something of a recording, without the recording itself."""
+        names = (self.caption, self.label, self.licence_column(columns), "fold", *self.clip)
+        return list(dict.fromkeys(n for n in names if n in columns and n != self.recording))
+
+    def check(self, data: str, columns: Sequence[str]) -> None:
+        """Refuses a data set without what this layout needs.
+
+        Raises:
+            DataError: a column is missing.
+        """
+        needed = [self.recording, self.caption, *([self.licence] if self.licence else [])]
+        missing = [name for name in needed if name not in columns]
+        if missing:
+            raise DataError(
+                f"{data} has no column {' and no column '.join(missing)}; "
+                f"it has: {', '.join(columns)}"
+            )
+
+    def sayer(self, features: Features | None, columns: Sequence[str]) -> Callable[..., dict]:
+        """A function from a row's light columns to its caption, label and licence."""
+        named = features or {}
+        caption = _reader(named.get(self.caption))
+        label = _reader(named.get(self.label)) if self.label in columns else None
+        licence = self.licence_column(columns)
+
+        def say(row: Mapping[str, Any]) -> dict[str, str]:
+            text = self._caption(caption(row[self.caption]))
+            name = _words(label(row[self.label])) if label else ""
+            if not name and self.clip:
+                name = " ".join(str(row[column]) for column in self.clip)
+            # A row without a label says what its caption says.
+            said = {"caption": text, "label": name or text}
+            if licence is not None:
+                said["licence"] = _text(row[licence])
+            return said
+
+        return say
+
+    def _caption(self, said: str | list[str]) -> str:
+        if isinstance(said, list) or self.template is not None:
+            labels = said if isinstance(said, list) else _split(said)
+            return caption_of(labels, self.template or "{}")
+        return said
+
+
+def _split(labels: str) -> list[str]:
+    """FSD50K writes labels in one string, the particular one first: "Bark,Dog,Animal"."""
+    return [label.strip() for label in labels.split(",")]
+
+
+def _text(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return "" if text in ("None", "nan") or not text.strip() else text
+
+
+def _words(said: str | list[str]) -> str:
+    return said if isinstance(said, str) else ", ".join(sorted(map(clean_label, said)))
+
+
+def _reader(feature: Any) -> Callable[[Any], str | list[str]]:
+    """What a column's values say: a string, or a list of labels."""
+    if isinstance(feature, ClassLabel):
+        return lambda value: [] if value is None else [feature.int2str(value)]
+    inner = feature.feature if isinstance(feature, List) else None
+    if isinstance(inner, ClassLabel):
+        return lambda value: [inner.int2str(one) for one in value or []]
+
+    def read(value: Any) -> str | list[str]:
+        if isinstance(value, list | tuple):
+            return [_text(one) for one in value if _text(one)]
+        return _text(value)
+
+    return read

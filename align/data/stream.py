@@ -1,0 +1,142 @@
+"""A data set as a stream: what is said is read at the start, what is heard row by row.
+
+Captions, labels and licences are text, small enough to know before the first step. Recordings are
+not: they pass one after the other, in an order that follows from seed and epoch, and only a buffer
+of them is ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+
+from align.data.error import DataError
+from align.data.layout import Layout
+from align.data.licences import family, is_wanted, kept_rows, told
+from align.data.rows import find, load_rows
+from align.data.tables import has_parquet, open_hub
+
+Row = tuple[Any, str, str]  # recording, caption, label
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows that can be passed through once an epoch.
+
+    Attributes:
+        captions: one a row, in the data's own order.
+        labels: one a row.
+        passing: from (seed, epoch) to that epoch's rows.
+    """
+
+    captions: list[str]
+    labels: list[str]
+    passing: Callable[[int, int], Iterator[Row]]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def load_stream(
+    data: str,
+    split: str,
+    *,
+    folds: Sequence[int] | None = None,
+    licences: Sequence[str] | None = None,
+    buffer: int = 256,
+    **columns: Any,
+) -> Stream:
+    """A data set's rows as a stream.
+
+    What lies here (a folder, a table, the miniature) is passed in a random order of all rows. What
+    comes from the hub, or from a folder of parquet files, is passed file by file in a random order
+    of files, each row drawn from a buffer.
+
+    Args:
+        data, split, folds, licences, columns: as `load_rows` takes them.
+        buffer: how many recordings are held to draw the next one from.
+
+    Raises:
+        DataError: as `load_rows` does.
+    """
+    source, layout = find(data, **columns)
+    if layout is None or (isinstance(source, Path) and not has_parquet(source)):
+        rows = load_rows(data, split, folds=folds, licences=licences, **columns)
+        return _of_rows(rows)
+    raw = open_hub(str(source), layout.splits.get(split, split), streaming=True)
+    return _of_hub(_Passage(raw, layout, data, folds, licences), buffer)
+
+
+def _of_rows(rows: Dataset) -> Stream:
+    said = rows.with_format(None).select_columns(["caption", "label"])  # makes no sound
+    captions, labels = list(said["caption"]), list(said["label"])
+
+    def passing(seed: int, epoch: int) -> Iterator[Row]:
+        for i in np.random.default_rng([seed, epoch]).permutation(len(captions)).tolist():
+            yield rows[i]["recording"], captions[i], labels[i]
+
+    return Stream(captions, labels, passing)
+
+
+class _Passage:
+    """A streamed data set, and which of its rows are wanted."""
+
+    def __init__(
+        self, raw: IterableDataset, layout: Layout, data: str, folds: Sequence[int] | None,
+        licences: Sequence[str] | None,
+    ) -> None:  # fmt: skip
+        columns = list(raw.column_names or next(iter(raw), {}))
+        layout.check(data, columns)
+        if folds is not None and "fold" not in columns:
+            raise DataError(f"{data} has no column fold; it has: {', '.join(columns)}")
+        self.raw, self.data, self.recording = raw, data, layout.recording
+        self.say = layout.sayer(raw.features, columns)
+        self._light = layout.light(columns)
+        self._folds = None if folds is None else {str(fold) for fold in folds}
+        self._licences = licences
+
+    def said(self) -> list[dict[str, str]]:
+        """What is said of every wanted row; of parquet files only these columns are read."""
+        light = self.raw.select_columns(self._light)
+        said = [self.say(row) for row in light if self._of_folds(row)]
+        if not said:
+            which = f" of fold {', '.join(sorted(self._folds))}" if self._folds else ""
+            raise DataError(f"{self.data} has no rows{which}")
+        stated = [row["licence"] for row in said] if "licence" in said[0] else None
+        if self._licences is not None:
+            said = [said[i] for i in kept_rows(stated, self._licences, self.data)]
+        if stated is not None:
+            print(f"{self.data}: licences: {told([row['licence'] for row in said])}", flush=True)
+        empty = sum(not row["caption"].strip() for row in said)
+        if empty:
+            raise DataError(f"{empty} of {len(said)} rows of {self.data} have no caption")
+        return said
+
+    def is_wanted(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of the folds and licences asked for."""
+        if self._licences is None or not self._of_folds(row):
+            return self._of_folds(row)
+        names = {name.strip().lower() for name in self._licences}
+        names |= {family(name) for name in self._licences}
+        return is_wanted(self.say(row).get("licence"), names)
+
+    def _of_folds(self, row: Mapping[str, Any]) -> bool:
+        return self._folds is None or str(row["fold"]) in self._folds
+
+
+def _of_hub(passage: _Passage, buffer: int) -> Stream:
+    said = passage.said()
+
+    def passing(seed: int, epoch: int) -> Iterator[Row]:
+        mixed = passage.raw.filter(passage.is_wanted).shuffle(seed=seed, buffer_size=buffer)
+        mixed.set_epoch(epoch)
+        for row in mixed:
+            text = passage.say(row)
+            yield row[passage.recording], text["caption"], text["label"]
+
+    return Stream([row["caption"] for row in said], [row["label"] for row in said], passing)

@@ -1,0 +1,138 @@
+"""Where tables come from: a folder, a file, or the hub; always data files, never scripts."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from datasets import Audio, Dataset, Image, IterableDataset, load_dataset
+
+from align.data.error import DataError, first_line
+from align.names import DATASETS
+
+METADATA = ("metadata.csv", "metadata.jsonl")
+CAPTIONS = "captions.csv"  # what align.captioner wrote, beside the pictures
+READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+def table_file(where: Path) -> Path | None:
+    """The table that a folder or a file stands for; None where it is neither."""
+    if where.is_file() and where.suffix.lower() in READERS:
+        return where
+    for name in (*METADATA, CAPTIONS):
+        if (where / name).is_file():
+            return where / name
+    return None
+
+
+def has_parquet(folder: Path) -> bool:
+    """Whether a folder holds data files as the hub serves them, and no table of its own."""
+    return folder.is_dir() and table_file(folder) is None and any(folder.rglob("*.parquet"))
+
+
+def has_one_set(where: Path) -> bool:
+    """Whether a path is one's own table or folder, which has no splits."""
+    return (where.is_dir() or table_file(where) is not None) and not has_parquet(where)
+
+
+def read_table(path: Path) -> Dataset:
+    """The rows of a CSV, TSV, JSON lines or parquet file.
+
+    Raises:
+        DataError: it is empty, no such table, or not in UTF-8.
+    """
+    more = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
+    reader = READERS[path.suffix.lower()]
+    try:
+        if not path.read_bytes()[:1]:
+            raise DataError(f"{path} is empty: it needs at least column names and two rows")
+        rows = load_dataset(reader, data_files=str(path), split="train", **more)
+    except DataError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        hint = ": save it as UTF-8" if "codec can't decode" in reason else ""
+        raise DataError(f"{path} cannot be read as a table: {reason}{hint}") from error
+    return undecoded(rows)
+
+
+def open_folder(folder: Path, split: str) -> Dataset:
+    """The rows of a folder: its table, or its parquet files as the hub would serve them.
+
+    Raises:
+        DataError: it has neither.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}")
+    path = table_file(folder)
+    if path is not None:
+        return _with_captions(read_table(path), path)
+    if has_parquet(folder):
+        rows = open_hub(str(folder), split)
+        assert isinstance(rows, Dataset)
+        return rows
+    raise DataError(
+        f"{folder} has no {' and no '.join(METADATA)}: write one with the columns file_name "
+        "(relative to the folder) and caption, and label, licence and fold where there are any; "
+        "a folder of recordings and pictures of the same names gets captions by align.captioner"
+    )
+
+
+def _with_captions(rows: Dataset, path: Path) -> Dataset:
+    """A table without captions takes those that a captioner made; its own always go first."""
+    made = path.parent / CAPTIONS
+    if path.name not in METADATA or not made.is_file():
+        return rows
+    if "file_name" not in rows.column_names:
+        return rows
+    table = read_table(made)
+    by_name = dict(zip(table["file_name"], table["caption"], strict=True))
+    own = list(rows["caption"]) if "caption" in rows.column_names else [None] * len(rows)
+    filled = [
+        by_name.get(name) if text is None or not str(text).strip() else str(text)
+        for name, text in zip(rows["file_name"], own, strict=True)
+    ]
+    rest = rows.remove_columns("caption") if "caption" in rows.column_names else rows
+    return rest.add_column("caption", filled)
+
+
+def open_hub(name: str, split: str, streaming: bool = False, **options: Any) -> Any:
+    """A data set of the hub, or of a folder of parquet files, its recordings left undecoded.
+
+    Raises:
+        DataError: there is none, or it has no such split.
+    """
+    try:
+        rows = load_dataset(name, split=split, streaming=streaming, **options)
+    except Exception as error:
+        raise DataError(_refusal(name, split, error)) from error
+    return undecoded(rows)
+
+
+def _refusal(name: str, split: str, error: Exception) -> str:
+    reason = first_line(error)
+    if "split" in reason.lower() and "should be one of" in reason.lower():
+        there = reason.lower().partition("should be one of")[2].strip(" .[]")
+        return (
+            f"{name} has no split {split!r}, only {there}: measure on folds of it (--folds and "
+            "--eval_folds) or on another data set (--eval_data)"
+        )
+    near = difflib.get_close_matches(name, DATASETS, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return (
+        f"there is no data set {name!r}: it is neither a short name ({', '.join(DATASETS)}), nor "
+        f"a folder, nor a table, nor a data set that the hub serves as data files "
+        f"({type(error).__name__}: {reason}){hint}"
+    )
+
+
+def undecoded(rows: Any) -> Any:
+    """Rows whose recordings and pictures stay bytes: `align.audio` decodes them one by one."""
+    assert isinstance(rows, Dataset | IterableDataset)
+    for column, feature in (rows.features or {}).items():
+        if isinstance(feature, Audio):
+            rows = rows.cast_column(column, Audio(decode=False))
+        elif isinstance(feature, Image):
+            rows = rows.cast_column(column, Image(decode=False))
+    return rows
