@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from align.names import JUDGES
+from align.names import JUDGES, UNTRAINED
 
 
 @dataclass
@@ -21,8 +21,17 @@ class ModelArguments:
         default="mini-clap",
         metadata={"help": "CLAP or Wav2Vec2-BERT checkpoint: a name, a folder or a hub id"},
     )
+    audio_tokens: str = field(
+        default="all",
+        metadata={"help": "of a window of CLAP: all, or pooled: its one embedding"},
+    )
     train_backbone: str = field(
-        default="none", metadata={"help": "none, all, or a number: its last layers"}
+        default="none", metadata={"help": "none, all, lora, or a number: its last layers"}
+    )
+    lora_rank: int = field(default=8, metadata={"help": "of --train_backbone lora"})
+    start: str | None = field(
+        default=None,
+        metadata={"help": "go on from this trained encoder, with its own backbone and adapter"},
     )
     dropout: float = field(
         default=0.0, metadata={"help": "dropout in the backbone's hidden layers while it trains"}
@@ -53,11 +62,34 @@ class ModelArguments:
     max_windows: int = field(
         default=120, metadata={"help": "windows heard of one recording; the rest is left out"}
     )
+    train_adapter: str = field(
+        default="all",
+        metadata={"help": "all, or level_weights: nothing of a hierarchical one but these"},
+    )
 
     def __post_init__(self) -> None:
         from align.adapters import check_sizes
 
         check_sizes(self.adapter, self.adapter_sizes(), "--adapter_")
+        if self.audio_tokens not in ("all", "pooled"):
+            raise ValueError(f"--audio_tokens is all or pooled, not {self.audio_tokens!r}")
+        if self.train_adapter not in ("all", "level_weights"):
+            raise ValueError(f"--train_adapter is all or level_weights, not {self.train_adapter!r}")
+        if self.train_adapter != "all" and self.start is None:
+            raise ValueError("--train_adapter level_weights goes on from a trained one: --start")
+        if self.train_backbone != "lora" and self.lora_rank != type(self).lora_rank:
+            raise ValueError("--lora_rank is for --train_backbone lora")
+        if self.backbone in UNTRAINED and self.train_backbone != "all":
+            raise ValueError(f"{self.backbone} has no pretraining: give --train_backbone all")
+        if self.start is not None:
+            self._check_start()
+
+    def _check_start(self) -> None:
+        own = ("backbone", "audio_tokens", "adapter", "dropout", "max_windows")
+        given = [name for name in own if getattr(self, name) != getattr(type(self), name)]
+        given += [f"adapter_{name}" for name in self.adapter_sizes()]
+        if given:
+            raise ValueError(f"--start brings its own {given[0]}: leave --{given[0]} out")
 
     def adapter_sizes(self) -> dict[str, int | float]:
         """The adapter's sizes that were given."""

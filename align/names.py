@@ -13,7 +13,9 @@ BASES = {"mini": "mini.models:STABLE_DIFFUSION"}
 BACKBONES = {
     "mini-clap": "mini.models:CLAP",
     "mini-w2v-bert": "mini.models:W2V_BERT",
+    "log-mel": "align.backbones.log_mel:fresh",
 }
+UNTRAINED = ("log-mel",)  # backbones that start from nothing
 DATASETS = {
     "mini": "mini.dataset:singles",
     "mini-mixtures": "mini.dataset:mixtures",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, set_seed
 
-from align.adapters import sizes_of
 from align.augment import Scale
-from align.backbones import freeze, kind_of
+from align.backbones import kind_of
 from align.batches import Recordings, Tokens
+from align.beginning import begin, finish
 from align.checkpoints import Telling, last_checkpoint, told_options
 from align.data import held_out_rows, load_rows, training_rows
 from align.distillation import KeyValueDistillation
@@ -20,7 +20,6 @@ from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
 from align.examine import Examination, Known
 from align.features import Heard, hear, joined
-from align.heads import SpaceShape
 from align.listening import pad
 from align.measures import Measured
 from align.outcome import draw_samples, examined, first_of_each, tell
@@ -69,8 +68,7 @@ class Session:
         held_out, measured_on = held_out_rows(options.data)
         set_seed(options.training.seed)
         space = PromptSpace.from_pretrained(options.model.base)
-        encoder = new_encoder(options, space)
-        freeze(encoder.backbone, options.model.train_backbone)
+        encoder = begin(options.model, space)
         hearing = {"workers": options.data.workers}
         heard = hear(encoder.ear, rows, title="train features", **hearing)
         own = Known({}).with_rows(heard)
@@ -100,6 +98,7 @@ class Session:
         if last is not None:
             print(f"going on from {last}", flush=True)
         trainer.train(resume_from_checkpoint=last)
+        finish(self.encoder)
         self.encoder.save_pretrained(self.folder)
         tell(self.folder, told_options(self.options), self.known)
 
@@ -210,18 +209,3 @@ class Samples(TrainerCallback):
         if session.artist is not None:
             draw_samples(seen.only(rows), session.artist, sheet)
         encoder.to(where).train(mode)  # type: ignore[arg-type]
-
-
-def new_encoder(options: Options, space: PromptSpace) -> AudioPromptEncoder:
-    """A fresh encoder for a space around the backbone asked for."""
-    model, null = options.model, space.unconditional
-    pooled = 0 if null.pooled is None else null.pooled.shape[-1]
-    length, width = null.embeds.shape[1:]
-    shape = SpaceShape(model.base, length, width, pooled)
-    # All sizes are kept: a saved encoder must not change where a default does.
-    adapter = {"kind": model.adapter, **sizes_of(model.adapter), **model.adapter_sizes()}
-    drops = ("hidden_dropout", "hidden_dropout_prob", "drop_path_rate")
-    changes = dict.fromkeys(drops, model.dropout) if model.dropout else {}
-    return AudioPromptEncoder.from_backbone(
-        model.backbone, adapter, {model.base: shape}, model.max_windows, **changes
-    )
