@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from align.devices import add_device, chosen_device
+
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -18,6 +20,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the file"
     )
+    add_device(parser)
     options = parser.parse_args(given)
     if options.out.suffix != ".safetensors":
         parser.error(f"--out writes safetensors: name it so, not {options.out.name}")
@@ -34,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from align.outcome import load_encoder
 
     try:
-        encoder = load_encoder(options.run)
+        encoder = load_encoder(options.run).to(chosen_device(options.device))
         prompt = encoder.prompt(
             list(options.files), space=options.space, dtype=getattr(torch, options.dtype)
         )
-        tensors = {name: value.contiguous().clone() for name, value in prompt.items()}
+        tensors = {name: value.cpu().contiguous().clone() for name, value in prompt.items()}
         names = "\n".join(str(file) for file in options.files)
         base = encoder.head(options.space).space.base
         options.out.parent.mkdir(parents=True, exist_ok=True)

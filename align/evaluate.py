@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.devices import add_device, chosen_device
 from align.names import DATASETS, JUDGES
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--caption_column", help="column of captions: caption by default")
     parser.add_argument("--label_column", help="column of labels: label by default")
     parser.add_argument("--workers", type=int, default=2, help="processes that compute features")
+    add_device(parser)
     parser.add_argument("--samples", type=int, default=10, help="sounds drawn with --sheet")
     parser.add_argument("--sheet", type=Path, help="draw sample sounds and pictures to this PNG")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -64,7 +66,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from align.outcome import examined, load_encoder, told
     from align.prompts import PromptSpace
 
-    encoder = load_encoder(options.run)
+    encoder = load_encoder(options.run).to(chosen_device(options.device))
     trained_on, known = told(options.run)
     rows, name = _rows(options, trained_on)
     base = encoder.head().space.base

@@ -22,7 +22,10 @@ from align.targets import CaptionTable, label_means
 
 
 class PictureJudge(Protocol):
-    """Whoever can say whether pictures show what their labels say."""
+    """Whoever can say whether pictures show what their labels say.
+
+    One who knows only some labels says so in a method `knows(label)`; others are not drawn.
+    """
 
     def right(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
         """True for each picture that shows its label; what is unclear is not right."""
@@ -147,12 +150,16 @@ class Examination:
 
         From the sound; from its true caption, the ceiling; and from the caption nearest to the
         sound, which is what one would do without an alignment. Fewer pictures than recordings
-        are of recordings spread evenly over the set; more draw every recording anew.
+        are of recordings spread evenly over the set; more draw every recording anew. Of what the
+        judge does not know, nothing is drawn.
         """
-        n = len(self.heard)
-        rows = (
-            [i * n // count for i in range(count)] if count < n else [i % n for i in range(count)]
-        )
+        knows = getattr(judge, "knows", lambda label: True)
+        known = [i for i, label in enumerate(self.heard.labels) if knows(label)]
+        n = len(known)
+        if not n:
+            return {}
+        places = (i * n // count if count < n else i % n for i in range(count))
+        rows = [known[place] for place in places]
         seeds = list(range(count))
         labels = [self.heard.labels[i] for i in rows]
         guessed = self.nearest_captions()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
+from align.closeness import distances, retrieval
 from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
 from align.examine import Examination, Known
@@ -87,7 +88,7 @@ def examined(
     Raises:
         ValueError: there is no such judge.
     """
-    figures = examination.embeds()
+    figures = examination.embeds() | distances(examination) | retrieval(examination)
     if evaluation.judge != "none" and evaluation.judge not in JUDGES:
         raise ValueError(
             f"there is no judge {evaluation.judge!r}; there are: {', '.join(JUDGES)}, none"

@@ -84,6 +84,10 @@ class Judge(PreTrainedModel):
             ]
         return verdicts
 
+    def knows(self, label: str) -> bool:
+        """Whether pictures of this label can be judged: one thing, or one with another behind."""
+        return set(label.split(" + ")) <= set(CLASSES) and label.count(" + ") < 2
+
     def right(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
         """Whether each picture shows just what its label ("dog", or "dog + rain") says."""
         return [v.label == label for v, label in zip(self.look(images), labels, strict=True)]

@@ -28,6 +28,14 @@ EMBEDS = (
     "centred_cosine",
     "centred_cosine_nearest_caption",
     "centred_cosine_oracle",
+    "euclidean",
+    "cosine",
+    "mse",
+    # Three recordings, each of a label with one caption: nothing beyond R@1 could fail.
+    "sound_to_caption_R@1",
+    "sound_to_caption_mAP@10",
+    "caption_to_sound_R@1",
+    "caption_to_sound_mAP@10",
 )
 PICTURES = ("right_pictures", "right_pictures_text", "right_pictures_nearest_caption")
 
@@ -100,6 +108,7 @@ def test_without_a_judge_nothing_is_judged(
     kept = json.loads((tmp_path / "metrics.json").read_text())
     assert {name for name in kept if not name.endswith(("_n", "_interval"))} == {
         *EMBEDS, "measured_on",
+        "caption_to_sound_R@5", "caption_to_sound_R@10",  # among twelve recordings
     }  # fmt: skip
     assert "no fold was held out" in kept["measured_on"]
     assert not (tmp_path / "samples.png").exists()
@@ -126,9 +135,10 @@ def test_evaluating_repeats_the_figures(
 def test_evaluating_on_other_folds(run: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     flags = ["--folds", "1", "2", "--pictures", "0", "--workers", "1", "--json", str(figures)]
-    evaluate.main([str(run), *flags])
+    evaluate.main([str(run), *flags, "--device", "cpu"])
     kept = json.loads(figures.read_text())
-    assert kept["class_accuracy_n"] == 9
+    assert kept["class_accuracy_n"] == kept["sound_to_caption_R@1_n"] == 9
+    assert kept["caption_to_sound_R@5_n"] == 3  # captions, among nine recordings
     assert kept["measured_on"].endswith("folds 1, 2 (trained on, in part or whole)")
     assert not set(kept) & set(PICTURES)
     evaluate.main([str(run), "--folds", "3", *flags[3:]])
@@ -212,6 +222,9 @@ def places(
         ("encode RUN good.wav --out a.safetensors --space other", "no prompt space 'other'"),
         ("encode RUN good.wav --out occupied/a.safetensors", "occupied"),
         ("encode RUN --out a.safetensors", "required: files"),
+        ("evaluate RUN --device cuda:99", "no device 'cuda:99'"),
+        ("encode RUN good.wav --out a.safetensors --device gpu", "no device 'gpu'"),
+        ("encode RUN good.wav --out a.safetensors --device meta", "no device 'meta'"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(
