@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+# What runs keep for later goes where it is forgotten, not into the home of whoever tests.
+os.environ.setdefault("SOUNDPROMPT_CACHE", tempfile.mkdtemp(prefix="soundprompt-cache-"))
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+
+if TYPE_CHECKING:
+    from align.encoder import AudioPromptEncoder
 
 ESC10 = Path(
     os.environ.get("SOUNDPROMPT_ESC10", Path(__file__).parents[2] / "shared" / "data" / "esc10")
@@ -134,3 +141,21 @@ def esc10() -> Path:
     if not (ESC10 / "metadata.csv").exists():
         pytest.skip(f"no real recordings at {ESC10}")
     return ESC10
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_base: str, tiny_clap: str) -> AudioPromptEncoder:
+    """An untrained encoder of the tiny base's prompt space."""
+    from align.encoder import AudioPromptEncoder
+    from align.heads import SpaceShape
+    from align.prompts import PromptSpace
+    from align.targets import CaptionTable
+
+    torch.manual_seed(0)
+    space = PromptSpace.from_pretrained(tiny_base)
+    shape = SpaceShape(tiny_base, *space.unconditional.embeds.shape[1:])
+    sizes = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
+    encoder = AudioPromptEncoder.from_backbone(tiny_clap, sizes, {tiny_base: shape})
+    table = CaptionTable.of(space, ["a dog barking", "rain falling", "a fire crackling"])
+    encoder.head().set_space(table.statistics(), space.unconditional)
+    return encoder.eval()

@@ -1,0 +1,219 @@
+"""The sound adapter: all that a UNet needs in order to hear, without the UNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffuse.attention import Audio, AudioLayer
+from diffuse.layers import PARTS, cross_attentions, fingerprint, part_of, plain
+from diffuse.levels import LEVELS, ROUTINGS, heard_places, level_weights, token_weights
+from diffuse.projector import LevelProjector
+from diffuse.sonic import SonicLayer
+
+FORMS: dict[str, type[AudioLayer]] = {"shared": AudioLayer, "sonic": SonicLayer}
+
+
+@dataclass
+class AdapterConfig:
+    """What an adapter is made of: what its folder's config.json holds.
+
+    Attributes:
+        base: the pipeline it belongs to: a name, a folder or a hub id.
+        form: "shared" (the block's query and output) or "sonic" (SonicDiffusion's own ones).
+        blocks: the parts of the UNet that hear, of down, mid, up.
+        routing: which levels each part hears, a key of `levels.ROUTINGS`.
+        width: the projector's own.
+        depth: the projector's layers.
+        heads: the projector's attention heads.
+        lora_rank: of the LoRA on the UNet; 0 for none.
+        lora_alpha: of the LoRA; its rank if not given.
+        lora_targets: the UNet's layers that LoRA changes.
+        space: the encoder's prompt space; found with what follows when an adapter is made.
+        token_width: H of the encoder's audio tokens.
+        prompt_length: L of the space.
+        prompt_width: D of the space.
+        layers: the cross-attentions that hear and their widths.
+        fingerprint: what the base is known by.
+    """
+
+    base: str = "mini"
+    form: str = "shared"
+    blocks: tuple[str, ...] = PARTS
+    routing: str = "all"
+    width: int = 256
+    depth: int = 2
+    heads: int = 4
+    lora_rank: int = 0
+    lora_alpha: int | None = None
+    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    space: str | None = None
+    token_width: int = 0
+    prompt_length: int = 0
+    prompt_width: int = 0
+    layers: dict[str, int] = field(default_factory=dict)
+    fingerprint: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.blocks, self.lora_targets = tuple(self.blocks), tuple(self.lora_targets)
+        for value, choices in ((self.form, FORMS), (self.routing, ROUTINGS)):
+            if value not in choices:
+                raise ValueError(f"there is no {value!r}; there are: {', '.join(choices)}")
+        if self.lora_rank < 0:
+            raise ValueError(f"a LoRA's rank is 0 (none) or more, not {self.lora_rank}")
+
+
+class SoundAdapter(nn.Module):
+    """The projector, the layers that hear, and the levels' weights.
+
+    Its weights stay in float32 beside a UNet of any precision; the LoRA on the UNet is not among
+    them, because it lives in the UNet (see `attachment`).
+
+    Args:
+        config: whole, as `of` makes it.
+    """
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.projector = LevelProjector(
+            config.token_width,
+            config.prompt_length,
+            config.prompt_width,
+            config.width,
+            config.depth,
+            config.heads,
+        )
+        kind = FORMS[config.form]
+        self.layers = nn.ModuleDict(
+            {_key(name): kind(config.prompt_width, c) for name, c in config.layers.items()}
+        )
+        self.level_logits = nn.Parameter(torch.zeros(len(LEVELS)))
+        self.register_buffer("temperature", torch.ones(()))
+        self.lora_folder: Path | None = None  # where a loaded adapter's LoRA lies
+
+    @classmethod
+    def of(
+        cls, unet: Any, encoder: Any, config: AdapterConfig, space: str | None = None
+    ) -> SoundAdapter:
+        """A new adapter between an aligned encoder and a UNet; nothing of either is changed.
+
+        Args:
+            unet: the base's.
+            encoder: an `AudioPromptEncoder`.
+            config: the choices; sizes are filled in.
+            space: the encoder's prompt space; its default one if not given.
+
+        Raises:
+            ValueError: the encoder has no such space, or its prompts do not fit the UNet.
+        """
+        space = space or config.space or encoder.config.default_space
+        head = encoder.head(space)
+        attentions = cross_attentions(unet, config.blocks)
+        width = plain(next(iter(attentions.values())).to_k).in_features
+        if head.space.width != width:
+            raise ValueError(
+                f"the encoder's prompts for {space!r} are {head.space.width} wide and "
+                f"{config.base!r} reads {width}: align an encoder with this base"
+            )
+        config.space, config.prompt_width = space, width
+        config.prompt_length = head.space.length
+        config.token_width = encoder.backbone.token_width
+        config.layers = {n: plain(a.to_k).out_features for n, a in attentions.items()}
+        config.fingerprint = fingerprint(unet)
+        adapter = cls(config)
+        for name, attention in attentions.items():
+            adapter.layer(name).start_from(attention)
+        spread = head.statistics().spread.mean(0)
+        adapter.projector.get_buffer("spread").copy_(spread)
+        return adapter
+
+    def layer(self, name: str) -> AudioLayer:
+        """The layer of a cross-attention by the attention's name."""
+        found = self.layers[_key(name)]
+        assert isinstance(found, AudioLayer)
+        return found
+
+    @property
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The weights by the names that training stages use: each is in exactly one part."""
+        layers = list(self.layers.named_parameters())
+        return {
+            "projector": list(self.projector.parameters()),
+            "attention": [p for name, p in layers if not name.endswith(".gate")],
+            "gates": [p for name, p in layers if name.endswith(".gate")],
+            "level_weights": [self.level_logits],
+        }
+
+    def gates(self) -> dict[str, float]:
+        """How far each layer's gate is open, tanh(g), by the attention's name."""
+        return {n: torch.tanh(self.layer(n).gate).item() for n in self.config.layers}
+
+    def level_weights(self) -> torch.Tensor:
+        """The levels' weights (3,), with mean one, at the stored temperature."""
+        return level_weights(self.level_logits, self.get_buffer("temperature"))
+
+    def set_temperature(self, temperature: float) -> None:
+        """Sharpens (below 1) or evens out (above 1) the levels' weights; it is saved with them.
+
+        Raises:
+            ValueError: it is not positive.
+        """
+        if temperature <= 0:
+            raise ValueError(f"a temperature is positive, not {temperature}")
+        self.get_buffer("temperature").fill_(temperature)
+
+    def project(
+        self, tokens: torch.Tensor, mask: torch.Tensor, embeds: torch.Tensor
+    ) -> torch.Tensor:
+        """Level tokens (B, J, D) of recordings; arguments as `LevelProjector` takes them."""
+        found: torch.Tensor = self.projector(tokens, mask, embeds)
+        return found
+
+    def listen(
+        self,
+        tokens: torch.Tensor,
+        keep: torch.Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        scales: Mapping[str, float] | None = None,
+    ) -> Audio:
+        """What every layer hears of level tokens, for the UNet's `attention.CHANNEL`.
+
+        Args:
+            tokens: (B, J, D).
+            keep: (B,) bool, false where a row shall hear silence; all true by default.
+            dtype: of the result: the UNet's; the adapter's own by default.
+            scales: of single levels by name.
+
+        Raises:
+            ValueError: a scale's level does not exist.
+        """
+        weights = token_weights(self.level_weights(), scales)
+        strength = tokens.new_ones(len(tokens)) if keep is None else keep.to(tokens.dtype)
+        audio: Audio = {}
+        for name in self.config.layers:
+            where = heard_places(ROUTINGS[self.config.routing][part_of(name)])
+            layer = self.layer(name)
+            sound = layer(tokens[:, where], weights[where], strength[:, None, None])
+            audio[name] = [sound.to(tokens.device, dtype or sound.values.dtype)]
+        return audio
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        embeds: torch.Tensor,
+        keep: torch.Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Audio:
+        """`project` and `listen` in one."""
+        return self.listen(self.project(tokens, mask, embeds), keep, dtype)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a module's name may hold no dot

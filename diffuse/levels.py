@@ -1,0 +1,115 @@
+"""Levels: the audio tokens of what is near, of what is behind it and of the air around both.
+
+CLAP2Diffusion planned a hierarchy of foreground, background and ambience tokens, and UNet blocks
+that hear one level each. Here the levels are places in one sequence of tokens, so that a block
+hears a level by reading its places, and a level of another sound is put in by replacing them.
+All functions are pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.nn import functional as F
+
+LEVELS = {"foreground": 5, "background": 3, "ambience": 2}
+TOKENS = sum(LEVELS.values())
+EVERY = tuple(LEVELS)
+
+# Which levels the blocks of the UNet's three parts hear.
+ROUTINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "all": {"down": EVERY, "mid": EVERY, "up": EVERY},
+    "hierarchy": {"down": ("foreground",), "mid": EVERY, "up": ("ambience",)},
+    "reverse": {"down": ("ambience",), "mid": EVERY, "up": ("foreground",)},
+}
+
+
+def places(level: str) -> slice:
+    """Where a level's tokens stand in the sequence.
+
+    Raises:
+        ValueError: there is no such level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"there is no level {level!r}; there are: {', '.join(LEVELS)}")
+    before = list(LEVELS).index(level)
+    start = sum(list(LEVELS.values())[:before])
+    return slice(start, start + LEVELS[level])
+
+
+def heard_places(levels: Sequence[str]) -> list[int]:
+    """The places of several levels, in the sequence's order."""
+    return sorted(i for level in levels for i in range(TOKENS)[places(level)])
+
+
+def swap_level(tokens: torch.Tensor, other: torch.Tensor, level: str) -> torch.Tensor:
+    """Tokens (B, J, D) with one level taken from `other` (B or 1, J, D)."""
+    swapped = tokens.clone()
+    swapped[:, places(level)] = other[:, places(level)]
+    return swapped
+
+
+def level_weights(logits: torch.Tensor, temperature: torch.Tensor | float) -> torch.Tensor:
+    """Weights (3,) with mean one: a softmax of logits (3,), the sharper the colder."""
+    return len(LEVELS) * torch.softmax(logits / temperature, 0)
+
+
+def token_weights(weights: torch.Tensor, scales: Mapping[str, float] | None = None) -> torch.Tensor:
+    """The weight (J,) of every token, from the levels' weights (3,) and their scales by name.
+
+    Raises:
+        ValueError: a scale's level does not exist.
+    """
+    scales = scales or {}
+    for level in scales:
+        places(level)
+    factors = weights.new_tensor([scales.get(level, 1.0) for level in LEVELS])
+    counts = torch.tensor(list(LEVELS.values()), device=weights.device)
+    return (weights * factors).repeat_interleave(counts)
+
+
+def annealed_temperature(share: float, start: float = 2.0, end: float = 0.5) -> float:
+    """The temperature when a share (0 to 1) of the training is done, geometric from start to end.
+
+    Raises:
+        ValueError: a temperature is not positive.
+    """
+    if start <= 0 or end <= 0:
+        raise ValueError(f"temperatures are positive, not {start} and {end}")
+    return float(start * (end / start) ** min(max(share, 0.0), 1.0))
+
+
+def orthogonality(tokens: torch.Tensor) -> torch.Tensor:
+    """How alike the levels of tokens (B, J, D) are: the mean squared cosine of their mean tokens.
+
+    0 where every two levels are orthogonal, 1 where all point the same way.
+    """
+    means = torch.stack([tokens[:, places(level)].mean(1) for level in LEVELS], 1)
+    cosines = F.cosine_similarity(means[:, :, None], means[:, None], dim=-1)
+    apart = ~torch.eye(len(LEVELS), dtype=torch.bool, device=tokens.device)
+    return cosines[:, apart].square().mean()
+
+
+def entropy(weights: torch.Tensor) -> torch.Tensor:
+    """How evenly the levels' weights (3,) are spread: 1 when even, 0 when one level has all.
+
+    It falls as one level takes over, so a loss that keeps every level heard *subtracts* it.
+    """
+    share = weights / weights.sum()
+    return -torch.xlogy(share, share).sum() / torch.log(weights.new_tensor(float(len(weights))))
+
+
+def norm_error(tokens: torch.Tensor, target_norm: float) -> torch.Tensor:
+    """Mean squared relative distance of every token's own norm from a target.
+
+    Args:
+        tokens: (..., D).
+        target_norm: positive.
+
+    Raises:
+        ValueError: the target is not positive.
+    """
+    if target_norm <= 0:
+        raise ValueError(f"a norm to aim at is positive, not {target_norm}")
+    return (tokens.norm(dim=-1) / target_norm - 1).square().mean()

@@ -1,0 +1,167 @@
+"""The player: hooks on a UNet through which any stock pipeline's calls hear what is playing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from diffuse.adapter import SoundAdapter
+from diffuse.attention import CHANNEL, Audio
+from diffuse.levels import places
+from diffuse.playing import (
+    arranged,
+    audio_rows,
+    each_tensor,
+    merged,
+    twice_conditional,
+    without_twice,
+)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """How loud an adapter is.
+
+    Attributes:
+        scale: of the whole sound; 0 is the base.
+        levels: scales of single levels by name, times the whole's.
+        steps: the share of the noise schedule, from its noisy start, in which it is heard.
+        weight: of the adapter among several.
+    """
+
+    scale: float = 1.0
+    levels: dict[str, float] = field(default_factory=dict)
+    steps: tuple[float, float] = (0.0, 1.0)
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for level in self.levels:
+            places(level)
+        if not 0 <= self.steps[0] < self.steps[1] <= 1:
+            raise ValueError(
+                f"steps are a range within 0 (noise) and 1 (picture), not {self.steps}"
+            )
+
+    def at(self, share: float) -> float:
+        """The factor when this share of the noise schedule is done."""
+        begin, end = self.steps
+        return self.scale * self.weight if begin <= share < end or end == 1 <= share else 0.0
+
+
+@dataclass
+class Player:
+    """What plays on a UNet.
+
+    Attributes:
+        pipeline: whose calls tell whether they are guided, or None.
+        adapters: by name, as the attachment holds them.
+        volumes: by the adapters' names.
+        audio_guidance: of the sound apart from the text; None guides by both together.
+    """
+
+    pipeline: Any
+    adapters: dict[str, SoundAdapter]
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    audio_guidance: float | None = None
+    _tokens: dict[str, torch.Tensor] = field(default_factory=dict)
+    _guided: bool | None = None
+    _cache: dict[Any, Audio] = field(default_factory=dict)
+    _tripled: tuple[bool, float] | None = None
+
+    def hook(self, unet: Any) -> list[Any]:
+        """Puts the hooks on a UNet; each has a `remove`."""
+        return [
+            unet.register_forward_pre_hook(self._before, with_kwargs=True),
+            unet.register_forward_hook(self._after),
+        ]
+
+    def play(self, tokens: dict[str, torch.Tensor], guided: bool | None) -> None:
+        """Plays level tokens (B, J, D), by the adapters' names; {} is silence."""
+        self._tokens, self._guided = tokens, guided
+        self.forget()
+
+    def forget(self) -> None:
+        """Keys and values are computed anew at the next step."""
+        self._cache = {}
+
+    def _before(
+        self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, Any] | None:
+        self._tripled = None
+        own = kwargs.get("cross_attention_kwargs") or {}
+        if not self._tokens or CHANNEL in own:
+            return None
+        sample = args[0] if args else kwargs["sample"]
+        time = args[1] if len(args) > 1 else kwargs["timestep"]
+        loud = {n: f for n, f in self._factors(time).items() if f and n in self._tokens}
+        if not loud:
+            return None
+        batch, guided = len(sample), self._is_guided(len(sample))
+        if self.audio_guidance is not None:
+            self._tripled = (guided, self._text_guidance(guided))
+            args, kwargs = each_tensor(
+                (args, kwargs), batch, lambda rows: twice_conditional(rows, guided)
+            )
+        kwargs["cross_attention_kwargs"] = {**own, CHANNEL: self._audio(batch, guided, loud, unet)}
+        return args, kwargs
+
+    def _after(self, unet: Any, args: Any, answer: Any) -> Any:
+        if self._tripled is None:
+            return None
+        (guided, text), sound = self._tripled, self.audio_guidance
+        assert sound is not None
+        drawn = without_twice(answer[0], guided, text, sound)
+        return (drawn,) if isinstance(answer, tuple) else type(answer)(sample=drawn)
+
+    def _factors(self, time: Any) -> dict[str, float]:
+        share = 0.0
+        if any(volume.steps != (0.0, 1.0) for volume in self.volumes.values()):
+            scheduler = getattr(self.pipeline, "scheduler", None)
+            last = scheduler.config.num_train_timesteps if scheduler is not None else 1000
+            now = float(time.flatten()[0]) if isinstance(time, torch.Tensor) else float(time)
+            share = 1 - now / last
+        return {name: volume.at(share) for name, volume in self.volumes.items()}
+
+    def _is_guided(self, batch_size: int) -> bool:
+        if self._guided is not None:
+            return self._guided
+        told = getattr(self.pipeline, "do_classifier_free_guidance", None)
+        if told is not None:
+            return bool(told)
+        if batch_size == len(next(iter(self._tokens.values()))):
+            return False  # a row a sound: there is none to guide from
+        raise ValueError(
+            "the UNet's batch is larger than the sounds that play, and no pipeline tells whether "
+            "it is guided: attach to the pipeline, or say play(..., guided=True or False)"
+        )
+
+    def _text_guidance(self, guided: bool) -> float:
+        if not guided:
+            return 1.0
+        found = getattr(self.pipeline, "guidance_scale", None)
+        if found is None:
+            raise ValueError("audio_guidance needs the pipeline: attach to it, not to its UNet")
+        return float(found)
+
+    @torch.no_grad()
+    def _audio(self, batch: int, guided: bool, loud: dict[str, float], unet: Any) -> Audio:
+        kind = (batch, guided, tuple(loud.items()), self.audio_guidance is not None, unet.dtype)
+        if kind not in self._cache:
+            sounds = len(next(iter(self._tokens.values())))
+            rows, heard = audio_rows(batch, sounds, guided)
+            if self.audio_guidance is not None:  # the conditional rows once more, silent at first
+                count = batch // 2 if guided else batch
+                rows, heard = rows + rows[-count:], [False] * batch + [True] * count
+            parts = [self._listen(name, factor, unet) for name, factor in loud.items()]
+            self._cache[kind] = arranged(merged(parts), rows, heard)
+        return self._cache[kind]
+
+    def _listen(self, name: str, factor: float, unet: Any) -> Audio:
+        adapter, levels = self.adapters[name], self.volumes[name].levels
+        audio = adapter.listen(self._tokens[name], scales=levels)
+        return {
+            layer: [sound.scaled(factor).to(unet.device, unet.dtype) for sound in sounds]
+            for layer, sounds in audio.items()
+        }

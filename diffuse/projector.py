@@ -1,0 +1,108 @@
+"""The projector: what a recording sounds like, as level tokens in the space that the text lives in.
+
+A level token starts as one position of the prompt embeds that the aligned encoder answers with,
+so that a UNet which reads text can read it before anything is trained; a resampler over the audio
+tokens and the prompt embeds learns what to add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from align.adapters import Resampler
+from diffuse.levels import LEVELS, TOKENS, places
+
+
+def prompt_positions(length: int) -> torch.Tensor:
+    """The prompt positions (J,) that the level tokens start from.
+
+    Every level begins with the first position, where attention rests when it looks for nothing,
+    and goes to the last, dense among the words and sparse in the padding.
+    """
+    picked = []
+    for count in LEVELS.values():
+        steps = torch.linspace(0, 1, count).square() * (length - 1)
+        picked.append(steps.round().long())
+    return torch.cat(picked)
+
+
+class LevelProjector(nn.Module):
+    """Audio tokens and prompt embeds of any number to J level tokens.
+
+    Args:
+        token_width: H, the audio tokens' width.
+        length: L, the prompt's positions.
+        width: D, the prompt's and the level tokens' width.
+        inner_width: the resampler's own.
+        depth: the resampler's layers.
+        heads: the resampler's attention heads.
+    """
+
+    def __init__(
+        self,
+        token_width: int,
+        length: int,
+        width: int,
+        inner_width: int = 256,
+        depth: int = 2,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        self.length, self.width = length, width
+        self.norm_tokens = nn.LayerNorm(token_width)
+        self.norm_embeds = nn.LayerNorm(width)
+        self.read_embeds = nn.Linear(width, token_width)
+        self.resampler = Resampler(
+            token_width, TOKENS, width, width=inner_width, depth=depth, heads=heads, dropout=0.0
+        )
+        nn.init.zeros_(self.resampler.leave.weight)
+        nn.init.zeros_(self.resampler.leave.bias)
+        # Token j starts as row j's mixture of the prompt's positions: one of them.
+        start = nn.functional.one_hot(prompt_positions(length), length).float()
+        self.mixture = nn.Parameter(start.clone())
+        self.register_buffer("start", start, persistent=False)
+        # The text space's spread by dimension: what is learned is in units of it.
+        self.register_buffer("spread", torch.ones(width))
+
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor, embeds: torch.Tensor
+    ) -> torch.Tensor:
+        """Level tokens.
+
+        Args:
+            tokens: (B, S, H) audio tokens.
+            mask: (B, S) bool, true where heard.
+            embeds: (B, L, D) prompt embeds of the same recordings, by the aligned encoder.
+
+        Returns:
+            (B, J, D), J tokens in the order of `LEVELS`.
+
+        Raises:
+            ValueError: embeds are not of this projector's sizes.
+        """
+        if embeds.shape[1:] != (self.length, self.width):
+            raise ValueError(
+                f"prompt embeds are {tuple(embeds.shape[1:])} and the adapter hears "
+                f"{(self.length, self.width)}: it belongs to another encoder or base"
+            )
+        seen = torch.cat([self.norm_tokens(tokens), self.read_embeds(self.norm_embeds(embeds))], 1)
+        there = mask.new_ones(embeds.shape[:2])
+        learned, _ = self.resampler(seen, torch.cat([mask, there], 1))
+        return self.mixture @ embeds + learned * self.get_buffer("spread")
+
+    def targets(self, phrases: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The tokens (B, J, D) that levels should be, given text embeds (B, L, D) of their phrases.
+
+        They are the positions that the level tokens start from, of each level's own phrase.
+
+        Raises:
+            ValueError: a level has no phrase.
+        """
+        missing = [level for level in LEVELS if level not in phrases]
+        if missing:
+            raise ValueError(f"every level needs a phrase: there is none for {', '.join(missing)}")
+        start = self.get_buffer("start")
+        return torch.cat([start[places(level)] @ phrases[level] for level in LEVELS], 1)
