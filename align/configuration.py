@@ -12,8 +12,8 @@ class AudioPromptConfig(PretrainedConfig):
 
     Args:
         backbone: the audio model's own configuration, as a dict with its `model_type`.
-        adapter: kind and sizes of the adapter.
-        spaces: by name, the prompt spaces it answers in: base, length, width, pooled_width.
+        adapter: kind and sizes of every head's adapter.
+        spaces: by name, the prompt spaces it answers in, as `align.heads.SpaceShape` has them.
         default_space: the one it answers in when none is named; the first of `spaces` if not
             given. It is kept because a saved configuration is sorted by name.
         max_windows: windows heard of one recording.

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from align.names import BASES, lookup
+from align.bases import load_picture_side
 from align.prompts import Prompts
 
 
@@ -37,22 +37,16 @@ class Artist:
             steps: denoising steps.
             guidance: classifier-free guidance scale.
         """
-        from diffusers import DiffusionPipeline
-
         gpu = torch.cuda.is_available()
-        pipeline = DiffusionPipeline.from_pretrained(
-            lookup(BASES, base),
-            text_encoder=None,
-            tokenizer=None,
-            dtype=torch.float16 if gpu else torch.float32,
-        )
+        pipeline = load_picture_side(base, dtype=torch.float16 if gpu else torch.float32)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to("cuda" if gpu else "cpu"), steps, guidance)
 
     @property
     def unet(self) -> torch.nn.Module:
-        """The base's UNet."""
-        return self.pipeline.unet
+        """The base's UNet, or the transformer that stands in its place."""
+        found = getattr(self.pipeline, "unet", None)
+        return self.pipeline.transformer if found is None else found
 
     def draw(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,10 +16,11 @@ from align.configuration import AudioPromptConfig
 from align.heads import AudioPromptOutput, Head, Heads, SpaceShape
 from align.listening import Ear, pad
 from align.pooling import pool_tokens
-from align.prompts import Prompts
+from align.prompting import Prompting
+from align.prompts import Prompts, stacked
 
 
-class AudioPromptEncoder(PreTrainedModel):
+class AudioPromptEncoder(Prompting, PreTrainedModel):
     """Sound in, prompt embeds out: a backbone, and a head for every prompt space.
 
     The folder it is saved to is whole: configuration, weights, feature extractor, the spaces'
@@ -103,6 +105,23 @@ class AudioPromptEncoder(PreTrainedModel):
         """
         return self.heads.of(space or self.config.default_space)
 
+    def add_space(self, name: str, shape: SpaceShape) -> Head:
+        """Adds a head for a further prompt space, untrained; all else stays as it is.
+
+        Args:
+            name: what the space is asked for by.
+            shape: its sizes; the adapter's are those of the other heads.
+
+        Raises:
+            ValueError: the encoder has this space.
+        """
+        if name in self.heads.names:
+            raise ValueError(f"this encoder answers in {name!r} already: give another base")
+        head = Head(self.backbone.token_width, shape, self.config.adapter)
+        self.heads.add(name, head.to(self.device))
+        self.config.spaces[name] = asdict(shape)
+        return head
+
     def train(self, mode: bool = True) -> AudioPromptEncoder:
         """Sets the mode of what trains; frozen parts of the backbone hear as they do in use."""
         super().train(mode)
@@ -145,8 +164,8 @@ class AudioPromptEncoder(PreTrainedModel):
         features_mask: torch.Tensor | None = None,
         tokens: torch.Tensor | None = None,
         tokens_mask: torch.Tensor | None = None,
-        space: str | None = None,
-    ) -> AudioPromptOutput:
+        space: str | Sequence[str | None] | None = None,
+    ) -> Any:
         """Standardised prompt embeds of recordings, from their features or their tokens.
 
         Args:
@@ -156,6 +175,9 @@ class AudioPromptEncoder(PreTrainedModel):
             tokens_mask: (B, S), true where tokens were heard.
             space: the prompt space; the default one if not given.
 
+        Returns:
+            An `AudioPromptOutput`; for a sequence of spaces, a list of them, heard only once.
+
         Raises:
             ValueError: neither features nor tokens are given with their mask.
         """
@@ -163,8 +185,9 @@ class AudioPromptEncoder(PreTrainedModel):
             if features is None or features_mask is None:
                 raise ValueError("give features and features_mask, or tokens and tokens_mask")
             tokens, tokens_mask = self.tokens(features, features_mask)
-        embeds, pooled = self.head(space)(tokens, tokens_mask)
-        return AudioPromptOutput(embeds=embeds, pooled=pooled)
+        names = [space] if space is None or isinstance(space, str) else space
+        found = [AudioPromptOutput(*self.head(name)(tokens, tokens_mask)) for name in names]
+        return found[0] if names is not space else found
 
     @torch.no_grad()
     def encode(
@@ -193,9 +216,7 @@ class AudioPromptEncoder(PreTrainedModel):
             parts = [self._encode_one(row, head, batch_size) for row in rows]
         finally:
             self.train(mode)
-        pooled = [part.pooled for part in parts if part.pooled is not None]
-        embeds = torch.cat([part.embeds for part in parts])
-        return Prompts(embeds, torch.cat(pooled) if pooled else None)
+        return stacked(parts)
 
     def _encode_one(self, row: list[Any], head: Head, batch_size: int) -> Prompts:
         # One recording at a time: in a batch, another's length would change the rounding.
@@ -206,37 +227,6 @@ class AudioPromptEncoder(PreTrainedModel):
             found.append(self._window_tokens(features, batch["features_mask"].to(self.device)))
         tokens, mask = (torch.cat(column, 1) for column in zip(*found, strict=True))
         return head.prompts(*head(*pool_tokens(tokens, mask, self.config.max_tokens)))
-
-    def prompt(
-        self,
-        recordings: Any,
-        *,
-        space: str | None = None,
-        sampling_rate: int | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """The keyword arguments that make a diffusers pipeline draw these recordings.
-
-        Args:
-            recordings: one recording or a list: paths, bytes, file objects, arrays.
-            space: the pipeline's prompt space; the encoder's default one if not given.
-            sampling_rate: of recordings given as bare numbers.
-            dtype: of the embeds; the encoder's own by default.
-            device: of the embeds; the encoder's own by default.
-
-        Returns:
-            prompt_embeds and negative_prompt_embeds (N, L, D); with pooled_prompt_embeds and
-            negative_pooled_prompt_embeds (N, P) where the pipeline takes them.
-
-        Raises:
-            AudioError: a recording cannot be read or has nothing to hear.
-            ValueError: there is no such space, or no recording.
-        """
-        heard = self.encode(recordings, space=space, sampling_rate=sampling_rate)
-        null = self.head(space).null(len(heard.embeds))
-        where, dtype = device or self.device, dtype or self.dtype
-        return {name: value.to(where, dtype) for name, value in heard.arguments(null).items()}
 
 
 def _as_list(recordings: Any) -> list[Any]:

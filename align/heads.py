@@ -10,7 +10,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from align.adapters import new_adapter
-from align.prompts import Prompts, Statistics
+from align.prompts import Prompts, PromptSpace, Statistics
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,34 @@ class SpaceShape:
         length: L, positions.
         width: D, of each position.
         pooled_width: P, 0 without pooled embeds.
+        extra_positions: zero positions that the pipeline appends to the L that are learned.
+        extra_dimensions: zero dimensions that it appends to the D.
     """
 
     base: str
     length: int
     width: int
     pooled_width: int = 0
+    extra_positions: int = 0
+    extra_dimensions: int = 0
+
+    @classmethod
+    def of(cls, space: PromptSpace) -> SpaceShape:
+        """The shape of a pipeline's prompt space."""
+        null = space.unconditional
+        pooled = 0 if null.pooled is None else null.pooled.shape[-1]
+        length, width = null.embeds.shape[1:]
+        return cls(space.base, length, width, pooled, *null.padding)
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """As `Prompts` has it."""
+        return self.extra_positions, self.extra_dimensions
+
+    @property
+    def pipeline_width(self) -> int:
+        """The width of the embeds that the pipeline reads."""
+        return self.width + self.extra_dimensions
 
 
 @dataclass
@@ -109,16 +131,24 @@ class Head(nn.Module):
     def prompts(self, embeds: torch.Tensor, pooled: torch.Tensor | None) -> Prompts:
         """What a pipeline takes, from standardised embeds."""
         whole = self.statistics().restore(embeds)
-        if pooled is None:
-            return Prompts(whole)
-        return Prompts(whole, self.statistics("pooled").restore(pooled))
+        if pooled is not None:
+            pooled = self.statistics("pooled").restore(pooled)
+        return Prompts(whole, pooled, self.space.padding)
 
     def null(self, batch_size: int) -> Prompts:
         """The pipeline's unconditional embeds, repeated to a batch."""
-        embeds = self.get_buffer("embeds_unconditional").expand(batch_size, -1, -1)
-        if not self.space.pooled_width:
-            return Prompts(embeds)
-        return Prompts(embeds, self.get_buffer("pooled_unconditional").expand(batch_size, -1))
+        return self._stored("unconditional", batch_size)
+
+    def centre(self, batch_size: int) -> Prompts:
+        """The mean of the captions' embeds, repeated to a batch."""
+        return self._stored("mean", batch_size)
+
+    def _stored(self, name: str, batch_size: int) -> Prompts:
+        embeds = self.get_buffer(f"embeds_{name}").expand(batch_size, -1, -1)
+        pooled = None
+        if self.space.pooled_width:
+            pooled = self.get_buffer(f"pooled_{name}").expand(batch_size, -1)
+        return Prompts(embeds, pooled, self.space.padding)
 
 
 class Heads(nn.ModuleDict):
@@ -133,10 +163,15 @@ class Heads(nn.ModuleDict):
     def __init__(
         self, token_width: int, spaces: dict[str, SpaceShape], adapter: dict[str, Any]
     ) -> None:
-        super().__init__(
-            {_key(name): Head(token_width, space, adapter) for name, space in spaces.items()}
-        )
-        self._names = list(spaces)
+        super().__init__()
+        self.names: list[str] = []
+        for name, space in spaces.items():
+            self.add(name, Head(token_width, space, adapter))
+
+    def add(self, name: str, head: Head) -> None:
+        """Adds the head of a further space."""
+        self[_key(name)] = head
+        self.names.append(name)
 
     def of(self, space: str | None) -> Head:
         """The head of a space.
@@ -144,8 +179,8 @@ class Heads(nn.ModuleDict):
         Raises:
             ValueError: there is no such space.
         """
-        if space not in self._names:
-            there_are = ", ".join(self._names) or "none"
+        if space not in self.names:
+            there_are = ", ".join(self.names) or "none"
             raise ValueError(f"this encoder has no prompt space {space!r}; it has: {there_are}")
         return cast(Head, self[_key(space)])
 

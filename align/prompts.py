@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 # Spreads below this share of the space's own are taken as no spread at all: the position or
 # dimension is constant, is stored, and is not learned.
@@ -21,16 +23,42 @@ class Prompts:
     """What a pipeline takes for N prompts.
 
     Attributes:
-        embeds: (N, L, D).
+        embeds: (N, L, D), what the pipeline's CLIP text encoders fill.
         pooled: (N, P), or None where the pipeline takes no pooled embeds.
+        padding: zero positions and zero dimensions that the pipeline appends to the embeds, as
+            Stable Diffusion 3 does for a T5 that is not loaded.
     """
 
     embeds: torch.Tensor
     pooled: torch.Tensor | None = None
+    padding: tuple[int, int] = (0, 0)
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def rows(self, chosen: torch.Tensor | slice) -> Prompts:
+        """Some of these prompts, or the same one several times."""
+        pooled = None if self.pooled is None else self.pooled[chosen]
+        return Prompts(self.embeds[chosen], pooled, self.padding)
+
+    def to(self, *where: Any) -> Prompts:
+        """These prompts in another dtype or on another device, as `torch.Tensor.to` takes them."""
+        pooled = None if self.pooled is None else self.pooled.to(*where)
+        return Prompts(self.embeds.to(*where), pooled, self.padding)
 
     def arguments(self, null: Prompts) -> dict[str, torch.Tensor]:
-        """These prompts and the unconditional ones by the pipeline's own argument names."""
+        """These prompts and the unconditional ones by the pipeline's own argument names.
+
+        Raises:
+            ValueError: the two are not of one shape, as pipelines want them.
+        """
+        if self.embeds.shape != null.embeds.shape:
+            shapes = f"{tuple(self.embeds.shape)} and {tuple(null.embeds.shape)}"
+            raise ValueError(f"prompt and negative embeds must be of one shape, not {shapes}")
         found = {"prompt_embeds": self.embeds, "negative_prompt_embeds": null.embeds}
+        if any(self.padding):
+            positions, dimensions = self.padding
+            found = {k: F.pad(v, (0, dimensions, 0, positions)) for k, v in found.items()}
         if self.pooled is not None and null.pooled is not None:
             found["pooled_prompt_embeds"] = self.pooled
             found["negative_pooled_prompt_embeds"] = null.pooled
@@ -73,21 +101,27 @@ class PromptSpace:
     """The text side of a pipeline, asked through its own `encode_prompt`.
 
     Any pipeline whose `encode_prompt` answers (embeds, negative embeds), as Stable Diffusion
-    1 and 2 do, or (embeds, negative, pooled, negative pooled), as SDXL does.
+    1 and 2 do, or (embeds, negative, pooled, negative pooled), as SDXL and SD3 do. Where the
+    pipeline fills up what its CLIP encoders give with zeros, `Prompts.padding` says by how much.
 
     Args:
         pipeline: a diffusers pipeline; its UNet and VAE are not used and may be None.
-        base: the hub id or folder that it came from.
+        base: the hub id or folder that it came from; the pipeline's own by default.
     """
 
-    def __init__(self, pipeline: Any, base: str) -> None:
+    def __init__(self, pipeline: Any, base: str | None = None) -> None:
         self._pipeline = pipeline
-        self.base = base
-        self.unconditional = self._encode([""])[1]
+        self.base = base or str(pipeline.config.get("_name_or_path", ""))
+        self._filled: tuple[int, int] | None = None
+        empty, null = self._encode([""])
+        # Zeros at the end of every position or dimension were appended by the pipeline. The
+        # unconditional embeds cannot tell: SDXL's are zeros throughout.
+        self._filled = _filled(empty.embeds)
+        self.unconditional = self._cut(null)
 
     @classmethod
     def from_pretrained(cls, base: str, **options: Any) -> PromptSpace:
-        """Loads only a base's text side.
+        """Loads only a base's text side; T5 is never loaded.
 
         Args:
             base: a short name, a folder or a hub id of a pipeline.
@@ -95,20 +129,20 @@ class PromptSpace:
 
         Raises:
             OSError: there is no such base.
+            ValueError: it reads no CLIP text encoder.
         """
-        from diffusers import DiffusionPipeline
+        from align.bases import load_text_side
 
-        from align.names import BASES, lookup
-
-        pipeline = DiffusionPipeline.from_pretrained(
-            lookup(BASES, base), unet=None, vae=None, **{"dtype": torch.float32} | options
-        )
-        return cls(pipeline, base)
+        return cls(load_text_side(base, **options), base)
 
     def _encode(self, captions: Sequence[str]) -> tuple[Prompts, Prompts]:
+        ask = self._pipeline.encode_prompt
+        # SD3 has no defaults for the prompts of its second and third encoder.
+        further = {n: None for n in ("prompt_2", "prompt_3") if n in signature(ask).parameters}
         with torch.no_grad():
-            answer = self._pipeline.encode_prompt(
+            answer = ask(
                 list(captions),
+                **further,
                 device=self._pipeline.device,
                 num_images_per_prompt=1,
                 do_classifier_free_guidance=True,
@@ -116,6 +150,14 @@ class PromptSpace:
         if len(answer) == 2:
             return Prompts(answer[0]), Prompts(answer[1])
         return Prompts(answer[0], answer[2]), Prompts(answer[1], answer[3])
+
+    def _cut(self, prompts: Prompts) -> Prompts:
+        assert self._filled is not None
+        length, width = self._filled
+        whole = prompts.embeds.shape[1:]
+        embeds = prompts.embeds[:, :length, :width].float().cpu()
+        pooled = None if prompts.pooled is None else prompts.pooled.float().cpu()
+        return Prompts(embeds, pooled, (whole[0] - length, whole[1] - width))
 
     def encode(self, captions: Sequence[str], batch_size: int = 64) -> Prompts:
         """Prompt embeds of captions, on the CPU in float32.
@@ -125,10 +167,32 @@ class PromptSpace:
         """
         if not captions:
             raise ValueError("no captions to encode")
+        if isinstance(captions, str):
+            captions = [captions]
         parts = [
-            self._encode(captions[i : i + batch_size])[0]
+            self._cut(self._encode(captions[i : i + batch_size])[0])
             for i in range(0, len(captions), batch_size)
         ]
-        embeds = torch.cat([part.embeds.float().cpu() for part in parts])
-        pooled = [part.pooled.float().cpu() for part in parts if part.pooled is not None]
-        return Prompts(embeds, torch.cat(pooled) if pooled else None)
+        return stacked(parts)
+
+    def lengths(self, captions: Sequence[str]) -> torch.Tensor:
+        """Positions (N,) that captions fill, start and end included; what follows is padding."""
+        pipeline = self._pipeline
+        tokenizer = getattr(pipeline, "tokenizer", None) or pipeline.tokenizer_2
+        most = self.unconditional.embeds.shape[1]
+        found = tokenizer(list(captions), truncation=True, max_length=most)["input_ids"]
+        return torch.tensor([len(ids) for ids in found])
+
+
+def stacked(parts: Sequence[Prompts]) -> Prompts:
+    """Several sets of prompts of one space as one."""
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    embeds = torch.cat([part.embeds for part in parts])
+    return Prompts(embeds, torch.cat(pooled) if pooled else None, parts[0].padding)
+
+
+def _filled(embeds: torch.Tensor) -> tuple[int, int]:
+    """Positions and dimensions of embeds (N, L, D) up to the last that is not all zeros."""
+    used = embeds.abs().amax(0)
+    length, width = (int(used.amax(axis).nonzero().max()) + 1 for axis in (1, 0))
+    return length, width

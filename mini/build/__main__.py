@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 
 # In the order in which they need each other.
-STAGES = ("judge", "vae", "clip", "unet", "clap", "w2v_bert")
+STAGES = ("judge", "vae", "clip", "unet", "controlnet", "clap", "w2v_bert")
 
 
 def main(arguments: list[str] | None = None) -> None:

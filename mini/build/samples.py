@@ -13,7 +13,10 @@ from mini.pictures import SIZE, draw
 from mini.world import View, random_view
 
 # The first number of every generator's seed, so that no stage or check draws another's pictures.
-SEEDS = {"vae": 1, "pool": 2, "clip": 3, "judge": 4, "unet": 5, "sounds": 6, "check": 100}
+SEEDS = {
+    "vae": 1, "pool": 2, "clip": 3, "judge": 4, "unet": 5, "sounds": 6, "controlnet": 7,
+    "check": 100,
+}  # fmt: skip
 
 
 def rng_of(purpose: str, *numbers: int) -> np.random.Generator:
