@@ -1,0 +1,99 @@
+"""What a visitor asks for, checked before anything heavy begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from studio.models import Choice
+from studio.options import StudioOptions
+
+LEVELS = ("foreground", "background", "ambience")
+MAX_SCALE, MAX_GUIDANCE, MAX_SEED = 2.0, 15.0, 2**32 - 1
+
+
+class WishError(ValueError):
+    """Something asked for is not possible; the message says what is."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A drawing that was asked for, every value within its limits."""
+
+    prompt: str
+    negative_prompt: str
+    audio_scale: float
+    level_scales: dict[str, float]
+    guidance_scale: float
+    steps: int
+    seed: int
+    pictures: int
+    choice: Choice
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `SoundPipeline`, beside the sound."""
+        return {
+            "prompt": self.prompt or None,
+            "negative_prompt": self.negative_prompt or None,
+            "audio_scale": self.audio_scale,
+            "guidance_scale": self.guidance_scale,
+            "num_inference_steps": self.steps,
+            "seed": self.seed,
+            "num_images": self.pictures,
+        }
+
+
+def checked(given: dict[str, Any], options: StudioOptions) -> Wish:
+    """A wish from what a page or a client sent.
+
+    Args:
+        given: values by the names of the page's fields; None counts as left empty.
+        options: for the limits.
+
+    Raises:
+        WishError: a value is no number, beyond its limits, or a text too long.
+    """
+    scale = {
+        name: _number(name, given.get(name), 1.0, 0, MAX_SCALE) for name in ("audio_scale", *LEVELS)
+    }
+    return Wish(
+        prompt=_text("text", given.get("prompt"), options),
+        negative_prompt=_text("negative text", given.get("negative_prompt"), options),
+        audio_scale=scale["audio_scale"],
+        level_scales={name: scale[name] for name in LEVELS},
+        guidance_scale=_number("guidance", given.get("guidance_scale"), 5.0, 1, MAX_GUIDANCE),
+        steps=_whole("steps", given.get("steps"), 20, 1, options.max_steps),
+        seed=_whole("seed", given.get("seed"), 0, 0, MAX_SEED),
+        pictures=_whole("number of pictures", given.get("pictures"), 1, 1, options.max_pictures),
+        choice=Choice(
+            *(str(given.get(k) or "").strip() or default for k, default in vars(Choice()).items())
+        ),
+    )
+
+
+def _text(name: str, value: Any, options: StudioOptions) -> str:
+    text = " ".join(str(value or "").split())
+    if len(text) > options.max_text:
+        raise WishError(
+            f"The {name} has {len(text)} characters; {options.max_text} are the most: shorten it."
+        )
+    return text
+
+
+def _number(name: str, value: Any, default: float, low: float, high: float) -> float:
+    try:
+        number = default if value is None else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not low <= number <= high:  # so is NaN refused
+        said = name.replace("_", " ")
+        raise WishError(f"The {said} is {value!r}: give a number from {low:g} to {high:g}.")
+    return number
+
+
+def _whole(name: str, value: Any, default: int, low: int, high: int) -> int:
+    number = _number(name, value, default, low, high)
+    if number != int(number):
+        raise WishError(f"The {name} is {value!r}: give a whole number from {low} to {high}.")
+    return int(number)

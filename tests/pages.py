@@ -1,0 +1,68 @@
+"""Pages to test: the real service on tiny models, served on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+ADAPTER = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
+CAPTIONS = ["a low hum", "a tone", "a whistle"]
+
+
+def make_models(folder: Path, base: str, backbone: str) -> Path:
+    """A models folder with a base and an encoder that answers in its prompts, both untrained."""
+    import torch
+
+    from align.encoder import AudioPromptEncoder
+    from align.heads import SpaceShape
+    from align.prompts import PromptSpace
+    from align.targets import CaptionTable
+
+    shutil.copytree(base, folder / "base")
+    where = str(folder / "base")
+    space = PromptSpace.from_pretrained(where)
+    width = space.unconditional.embeds.shape[-1]
+    torch.manual_seed(0)
+    encoder = AudioPromptEncoder.from_backbone(
+        backbone, ADAPTER, {where: SpaceShape(where, 77, width)}
+    )
+    table = CaptionTable.of(space, CAPTIONS)
+    encoder.head(where).set_space(table.statistics(), space.unconditional)
+    encoder.save_pretrained(folder / "encoder")
+    return folder
+
+
+@dataclass
+class Served:
+    """A page that is being served: its address, and the service behind it."""
+
+    url: str
+    service: Any
+
+
+@contextmanager
+def serve(models: Path, **changes: Any) -> Iterator[Served]:
+    """Serves a page on the models of a folder made by `make_models`; changes are options."""
+    from studio.options import StudioOptions
+    from studio.page import build, launch_options
+    from studio.service import Service
+
+    given = {"models": str(models), "runs": str(models / "no runs")} | changes
+    given.setdefault("base", str(models / "base"))
+    given.setdefault("encoder", str(models / "encoder"))
+    service = Service(StudioOptions(**given))
+    page = build(service)
+    how = launch_options(service) | {"quiet": True, "prevent_thread_lock": True}
+    try:
+        _, url, _ = page.launch(**how | {"server_name": "127.0.0.1"})
+        yield Served(url, service)
+    finally:
+        page.close()
+        service.close()
