@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Recordings(Dataset):
         augmentation: what is changed in training; None for evaluation.
         scale: the features' layout.
         seed: of the augmentation.
+        caption_lengths: N, where rows are to come in their order.
     """
 
     def __init__(
@@ -34,14 +35,16 @@ class Recordings(Dataset):
         augmentation: AugmentArguments | None = None,
         scale: Scale | None = None,
         seed: int = 0,
+        caption_lengths: Sequence[int] | None = None,
     ) -> None:
         self.heard, self.targets = heard, targets
         self._augmentation = augmentation if augmentation and augmentation.active else None
         self._scale, self._seed = scale, seed
-        names = sorted(set(heard.labels))
-        self.groups = [names.index(label) for label in heard.labels]
-        self._members = [np.flatnonzero(np.equal(self.groups, g)) for g in range(len(names))]
-        self._strangers = [np.flatnonzero(np.not_equal(self.groups, g)) for g in range(len(names))]
+        self.caption_lengths = caption_lengths
+        self.groups = group_numbers(heard.labels)
+        # Rows sorted by group: each group's lie together, between two of these edges.
+        self._sorted = np.argsort(self.groups, kind="stable")
+        self._edges = np.concatenate([[0], np.cumsum(np.bincount(self.groups))])
 
     def __len__(self) -> int:
         return len(self.heard)
@@ -56,16 +59,17 @@ class Recordings(Dataset):
 
     def _changed(self, window: np.ndarray, row: int, rng: np.random.Generator) -> np.ndarray:
         assert self._augmentation is not None and self._scale is not None
-        members = self._members[self.groups[row]]
-        same = self._one_window(int(members[rng.integers(len(members))]), rng)
-        others = self._strangers[self.groups[row]]
+        start, end = self._edges[self.groups[row] : self.groups[row] + 2]
+        same = self._one_window(int(rng.integers(start, end)), rng)
+        others = len(self._sorted) - (end - start)
         other = None
-        if len(others):
-            other = self._one_window(int(others[rng.integers(len(others))]), rng)
+        if others:
+            place = int(rng.integers(others))  # among those before and behind this group
+            other = self._one_window(place if place < start else place + (end - start), rng)
         return augment(window, self._augmentation, self._scale, rng, same, other)
 
-    def _one_window(self, row: int, rng: np.random.Generator) -> np.ndarray:
-        windows = self.heard.features[row]
+    def _one_window(self, place: int, rng: np.random.Generator) -> np.ndarray:
+        windows = self.heard.features[int(self._sorted[place])]
         return windows[rng.integers(len(windows))]
 
 
@@ -73,28 +77,41 @@ class Tokens(Dataset):
     """Rows whose audio tokens were computed once: for a backbone that does not train.
 
     Args:
-        tokens: (N, S, H).
-        mask: (N, S).
+        rows: N rows of tokens (S, H) and their mask (S,), arrays or tensors of any precision,
+            such as `align.tokens.frozen_tokens` gives; S may differ.
         targets: (N,) each row's caption.
         groups: N.
+        caption_lengths: N, where rows are to come in their order.
     """
 
     def __init__(
-        self, tokens: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor, groups: list[int]
+        self,
+        rows: Sequence[Sequence[Any]],
+        targets: torch.Tensor,
+        groups: list[int],
+        caption_lengths: Sequence[int] | None = None,
     ) -> None:
-        self._tokens, self._mask, self.targets, self.groups = tokens, mask, targets, groups
+        self._rows, self.targets, self.groups = rows, targets, groups
+        self.caption_lengths = caption_lengths
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        return len(self._rows)
 
     def __getitem__(self, where: int | tuple[int, int]) -> dict[str, Any]:
         row = where[1] if isinstance(where, tuple) else where
+        tokens, mask = self._rows[row]
         return {
-            "tokens": self._tokens[row],
-            "tokens_mask": self._mask[row],
+            "tokens": torch.as_tensor(tokens),
+            "tokens_mask": torch.as_tensor(mask),
             "target": self.targets[row],
             "group": self.groups[row],
         }
+
+
+def group_numbers(labels: Sequence[str]) -> list[int]:
+    """Labels as numbers, in the labels' order."""
+    number = {label: i for i, label in enumerate(sorted(set(labels)))}
+    return [number[label] for label in labels]
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -105,13 +122,22 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     }
     if "windows" in rows[0]:
         return batch | pad([row["windows"] for row in rows])
-    batch["tokens"] = torch.stack([row["tokens"] for row in rows])
-    batch["tokens_mask"] = torch.stack([row["tokens_mask"] for row in rows])
+    tokens, masks = [row["tokens"] for row in rows], [row["tokens_mask"] for row in rows]
+    most = max(len(one) for one in tokens)
+    batch["tokens"] = torch.zeros(len(rows), most, tokens[0].shape[1])
+    batch["tokens_mask"] = torch.zeros(len(rows), most, dtype=torch.bool)
+    for b, (one, mask) in enumerate(zip(tokens, masks, strict=True)):
+        batch["tokens"][b, : len(one)] = one  # becomes float32 as it is copied
+        batch["tokens_mask"][b, : len(mask)] = mask
     return batch
 
 
 class EpochSampler(Sampler):
-    """Every row once an epoch, in an order that follows from seed and epoch, as (epoch, row)."""
+    """Every row once an epoch, in an order that follows from seed and epoch, as (epoch, row).
+
+    The order is random; rows that have `caption_lengths` come by them, the shortest first, and
+    only those of one length in random order.
+    """
 
     def __init__(self, rows: Sized, seed: int) -> None:
         self._rows, self._seed, self._epoch = rows, seed, 0
@@ -125,5 +151,9 @@ class EpochSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng([self._seed, self._epoch])
-        for row in rng.permutation(len(self._rows)):
+        order = rng.permutation(len(self._rows))
+        lengths = getattr(self._rows, "caption_lengths", None)
+        if lengths is not None:
+            order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
+        for row in order:
             yield self._epoch, int(row)

@@ -1,24 +1,28 @@
-"""The features of a data set, computed once: what training and evaluation read."""
+"""The features of a data set, computed once and kept: what training and evaluation read."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from datasets import Dataset
 from tqdm import tqdm
 
 from align.audio import AudioError
+from align.cache import Cache, digest
 from align.data import DataError
+from align.fingerprint import recording_names, spread_rows, told_recordings
 from align.listening import Ear
+from align.store import Store, half
 
 WORTH_WORKERS = 400  # rows below which starting workers takes longer than it saves
 MOST_UNUSABLE = 0.05  # share of recordings that may fail before a run is stopped
+BLOCK_ROWS = 32
 
 
 @dataclass
@@ -30,24 +34,58 @@ class Heard:
         captions: one a recording.
         labels: one a recording; those of one label say the same.
         recordings: where each came from: its path, or its row's number.
+        key: what the features depend on; empty where that is not known.
     """
 
-    features: list[list[np.ndarray]]
+    features: Sequence[list[np.ndarray]]
     captions: list[str]
     labels: list[str]
     recordings: list[str]
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.features)
 
 
-def _features(ear: Ear, recording: Any) -> list[np.ndarray] | str:
+class Kept(Sequence[list[np.ndarray]]):
+    """Some rows of some stores, read when they are asked for, as float32."""
+
+    def __init__(self, places: list[tuple[Store, int]]) -> None:
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, row: int) -> list[np.ndarray]: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[list[np.ndarray]]: ...
+    def __getitem__(self, row: int | slice) -> list[np.ndarray] | list[list[np.ndarray]]:
+        """A row's windows."""
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        store, at = self.places[row]
+        return [np.asarray(window, np.float32) for window in store[at]]
+
+
+class Answer(NamedTuple):
+    """What came of a recording: its windows in half precision, or why there are none."""
+
+    windows: list[np.ndarray]
+    error: str = ""
+    warning: str = ""
+
+
+def listen(ear: Ear, recording: Any) -> Answer:
+    """The features of a recording, or why it cannot be used; warnings are kept, not shown."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return [f.astype(np.float32) for f in ear.features(recording)]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            windows = [half(window) for window in ear.features(recording)]
     except AudioError as error:
-        return str(error)
+        return Answer([], " ".join(str(error).split()))
+    texts = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    return Answer(windows, "", " ".join(" ".join(texts).split()))
 
 
 _JOB: list[tuple[Ear, Dataset]] = []  # of a worker process
@@ -57,27 +95,66 @@ def _begin(ear: Ear, rows: Dataset) -> None:
     _JOB[:] = [(ear, rows)]
 
 
-def _features_of_row(i: int) -> list[np.ndarray] | str:
+def _listen_to_row(i: int) -> Answer:
     ear, rows = _JOB[0]
-    return _features(ear, rows[i]["recording"])
+    return listen(ear, rows[i]["recording"])
 
 
-def _answers(ear: Ear, rows: Dataset, workers: int) -> Iterator[list[np.ndarray] | str]:
-    if workers < 2 or len(rows) < WORTH_WORKERS:
-        yield from (_features(ear, row["recording"]) for row in rows)
+def _answers(ear: Ear, rows: Dataset, start: int, workers: int) -> Iterator[Answer]:
+    left = range(start, len(rows))
+    if workers < 2 or len(left) < WORTH_WORKERS:
+        yield from (listen(ear, rows[i]["recording"]) for i in left)
         return
     # Spawned, not forked: torch's threads do not survive a fork. Each worker reads its own rows,
     # so that no process ever holds all recordings.
     spawn = get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(ear, rows)) as pool:
         try:
-            yield from pool.map(_features_of_row, range(len(rows)), chunksize=16)
+            yield from pool.map(_listen_to_row, left, chunksize=16)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def hear(ear: Ear, rows: Dataset, *, workers: int = 1, title: str = "features") -> Heard:
-    """Computes the features of every row, with progress.
+class Unusable:
+    """Counts recordings that cannot be used, names each, and stops where they are too many.
+
+    Args:
+        rows: how many recordings there are.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._allowed = max(1, int(MOST_UNUSABLE * rows))
+        self.said: list[str] = []
+
+    def add(self, row: int, error: str) -> None:
+        """Counts one.
+
+        Raises:
+            DataError: it is one too many.
+        """
+        self.said.append(f"row {row + 1}: {error}")
+        print(f"left out: {self.said[-1]}", flush=True)
+        self.check(self._allowed)
+
+    def check(self, allowed: int) -> None:
+        """Refuses more than are allowed."""
+        if len(self.said) > allowed:
+            raise DataError(
+                f"{len(self.said)} of {self._rows} recordings cannot be used, more than "
+                f"{MOST_UNUSABLE:.0%}; the first: {self.said[0]}"
+            )
+
+
+def hear(
+    ear: Ear,
+    rows: Dataset,
+    *,
+    workers: int = 1,
+    title: str = "features",
+    cache: Cache | None = None,
+) -> Heard:
+    """The features of every row, computed with progress or read from the cache.
 
     A recording that cannot be used is named, counted and left out.
 
@@ -85,42 +162,105 @@ def hear(ear: Ear, rows: Dataset, *, workers: int = 1, title: str = "features") 
         ear: how the backbone hears.
         rows: with the columns recording, caption and label.
         workers: processes.
-        title: what the progress bar says.
+        title: what is said, and what the progress bar says.
+        cache: where features are kept; in memory by default.
 
     Raises:
         DataError: more than 5% of the recordings, or all, cannot be used.
     """
-    heard = Heard([], [], [], [])
-    failed: list[str] = []
-    allowed = max(1, int(MOST_UNUSABLE * len(rows)))
-    said = rows.with_format(None)  # makes no sound
-    answers = tqdm(_answers(ear, rows, workers), title, len(rows), mininterval=1)
-    for i, answer in enumerate(answers):
-        if isinstance(answer, str):
-            failed.append(f"row {i + 1}: {answer}")
-            print(f"left out: {failed[-1]}", flush=True)
-            if len(failed) > allowed:
-                break
-            continue
-        row = said[i]
-        heard.features.append(answer)
-        heard.captions.append(row["caption"])
-        heard.labels.append(row["label"])
-        place = row.get("recording")
-        heard.recordings.append(place if isinstance(place, str) else f"row {i + 1}")
-    if len(failed) > allowed or not len(heard):
-        raise DataError(
-            f"{len(failed)} of {len(rows)} recordings cannot be used, more than "
-            f"{MOST_UNUSABLE:.0%}; the first: {failed[0]}"
+    about = {
+        "recordings": told_recordings(rows),
+        "model_type": ear.model_type,
+        "extractor": ear.extractor.to_dict(),
+        "max_windows": ear.max_windows,
+        "window_s": ear.window_s,
+    }
+
+    def make(store: Store) -> None:
+        try:
+            _fill(store, ear, rows, workers, title)
+        except DataError:
+            store.discard()
+            raise
+
+    def size_bytes() -> float:
+        sample = [listen(ear, rows[i]["recording"]).windows for i in spread_rows(len(rows))]
+        sizes = [sum(window.nbytes for window in windows) for windows in sample]
+        return len(rows) * sum(sizes) / len(sizes)
+
+    store = (cache or Cache()).made("features", about, title, size_bytes, make)
+    _tell(store)
+    return _heard(store, rows, digest(about))
+
+
+def _fill(store: Store, ear: Ear, rows: Dataset, workers: int, title: str) -> None:
+    """Appends what the store lacks."""
+    start, count = len(store), len(rows)
+    bad = Unusable(count)
+    for row, error in _noted(store, "errors"):
+        bad.add(row, error)
+    answers = _answers(ear, rows, start, workers)
+    progress = tqdm(answers, title, count, initial=start, mininterval=1)
+    block: list[Answer] = []
+    for i, answer in enumerate(progress, start):
+        if answer.error:
+            bad.add(i, answer.error)
+        block.append(answer)
+        if len(block) == BLOCK_ROWS or i == count - 1:
+            first = i + 1 - len(block)
+            errors = {first + k: a.error for k, a in enumerate(block) if a.error}
+            warned = {first + k: a.warning for k, a in enumerate(block) if a.warning}
+            store.append([a.windows for a in block], errors=errors, warnings=warned)
+            block = []
+    if len(bad.said) == count:
+        bad.check(0)
+
+
+def _noted(store: Store, kind: str) -> list[tuple[int, str]]:
+    """Errors or warnings by row, as the store's blocks note them."""
+    found = (block["notes"].get(kind, {}) for block in store.blocks)
+    return [(int(row), text) for notes in found for row, text in notes.items()]
+
+
+def _tell(store: Store) -> None:
+    """Says once what was wrong with recordings that are used all the same."""
+    warned = _noted(store, "warnings")
+    if warned:
+        row, text = warned[0]
+        print(
+            f"{len(warned)} of {len(store)} recordings are damaged or not heard whole; the first: "
+            f"row {row + 1}: {text}",
+            flush=True,
         )
-    return heard
+
+
+def _heard(store: Store, rows: Dataset, key: str) -> Heard:
+    left_out = {row for row, _ in _noted(store, "errors")}
+    said = rows.with_format(None)  # makes no sound
+    captions, labels = list(said["caption"]), list(said["label"])
+    names = recording_names(said)
+    used = [i for i in range(len(store)) if i not in left_out]
+    return Heard(
+        Kept([(store, i) for i in used]),
+        [captions[i] for i in used],
+        [labels[i] for i in used],
+        [names[i] for i in used],
+        key,
+    )
 
 
 def joined(first: Heard, second: Heard) -> Heard:
     """The rows of both."""
+    parts = (first.features, second.features)
+    features: Sequence[list[np.ndarray]]
+    if all(isinstance(part, Kept) for part in parts):
+        features = Kept([place for part in parts for place in part.places])  # type: ignore[attr-defined]
+    else:
+        features = [*first.features, *second.features]
     return Heard(
-        first.features + second.features,
+        features,
         first.captions + second.captions,
         first.labels + second.labels,
         first.recordings + second.recordings,
+        digest([first.key, second.key]) if first.key and second.key else "",
     )

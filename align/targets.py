@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
+from align.cache import Cache, digest, digest_of_weights
 from align.prompts import Prompts, PromptSpace, Statistics
+from align.store import Store
+
+BLOCK_ROWS = 64  # always the same captions together: another batch could round differently
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,28 @@ class CaptionTable:
     weights: torch.Tensor
 
     @classmethod
-    def of(cls, space: PromptSpace, captions: Sequence[str]) -> CaptionTable:
-        """Encodes the different captions among those given."""
+    def of(
+        cls, space: PromptSpace, captions: Sequence[str], cache: Cache | None = None
+    ) -> CaptionTable:
+        """Encodes the different captions among those given.
+
+        Args:
+            space: whose text encoders are asked.
+            captions: repeated ones count in `weights`.
+            cache: where embeds are kept, in half precision; without one they are computed anew
+                and exact.
+        """
         counts = Counter(captions)
-        return cls(
-            list(counts), space.encode(list(counts)), torch.tensor(list(counts.values())).float()
-        )
+        unique = list(counts)
+        prompts = space.encode(unique) if cache is None else _kept(space, unique, cache)
+        return cls(unique, prompts, torch.tensor(list(counts.values())).float())
+
+    def only(self, captions: Sequence[str]) -> CaptionTable:
+        """The part of this table that some captions, all of them in it, need."""
+        counts = Counter(captions)
+        rows, pooled = self.index(list(counts)), self.prompts.pooled
+        prompts = Prompts(self.prompts.embeds[rows], None if pooled is None else pooled[rows])
+        return CaptionTable(list(counts), prompts, torch.tensor(list(counts.values())).float())
 
     def index(self, captions: Sequence[str]) -> torch.Tensor:
         """Row numbers (N,) of captions in this table."""
@@ -44,6 +66,43 @@ class CaptionTable:
         if self.prompts.pooled is not None:
             found["pooled"] = Statistics.of(self.prompts.pooled)
         return found
+
+
+def _kept(space: PromptSpace, captions: Sequence[str], cache: Cache) -> Prompts:
+    """The embeds of different captions, computed once and rounded to half precision."""
+    ordered = sorted(captions)
+    null = space.unconditional
+
+    def make(store: Store) -> None:
+        for start in tqdm(range(len(store), len(ordered), BLOCK_ROWS), "captions", mininterval=1):
+            found = space.encode(ordered[start : start + BLOCK_ROWS])
+            columns = [found.embeds] + ([] if found.pooled is None else [found.pooled])
+            store.append([[part.numpy() for part in row] for row in zip(*columns, strict=True)])
+
+    def size_bytes() -> float:
+        pooled = 0 if null.pooled is None else null.pooled[0].numel()
+        return 2.0 * len(ordered) * (null.embeds[0].numel() + pooled)
+
+    about = {"captions": digest(ordered), "space": space_digest(space)}
+    store = cache.made("captions", about, "caption embeds", size_bytes, make)
+    where = {caption: row for row, caption in enumerate(ordered)}
+    rows = [store[where[caption]] for caption in captions]
+    columns = [
+        torch.stack([torch.from_numpy(part) for part in column]).float()
+        for column in zip(*rows, strict=True)
+    ]
+    return Prompts(columns[0], columns[1] if len(columns) > 1 else None)
+
+
+def space_digest(space: PromptSpace) -> str:
+    """A short name that follows from all that turns a caption into a pipeline's embeds."""
+    parts: dict[str, Any] = {"pipeline": type(space._pipeline).__name__}
+    for name, part in space._pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            parts[name] = [digest_of_weights(part.state_dict()), str(part.config)]
+        elif hasattr(part, "get_vocab"):
+            parts[name] = [type(part).__name__, part.get_vocab(), part.model_max_length]
+    return digest(parts)
 
 
 def label_means(

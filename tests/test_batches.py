@@ -120,7 +120,8 @@ def test_collate_of_tokens() -> None:
     generator = torch.Generator().manual_seed(0)
     tokens, mask = torch.randn(4, 6, 3, generator=generator), torch.ones(4, 6).bool()
     mask[2, 4:] = False
-    data = Tokens(tokens, mask, torch.tensor([5, 6, 7, 8]), [0, 1, 0, 2])
+    rows = list(zip(tokens, mask, strict=True))
+    data = Tokens(rows, torch.tensor([5, 6, 7, 8]), [0, 1, 0, 2])
     batch = collate([data[0, 2], data[1]])
     assert set(batch) == {"tokens", "tokens_mask", "target", "group"}
     assert torch.equal(batch["tokens"], tokens[[2, 1]])

@@ -45,7 +45,7 @@ class Layout:
 
     def light(self, columns: Sequence[str]) -> list[str]:
         """The columns that say something of a recording, without the recording itself."""
-        names = (self.caption, self.label, self.licence_column(columns), "fold", *self.clip)
+        names = [self.caption, self.label, self.licence_column(columns) or "", "fold", *self.clip]
         return list(dict.fromkeys(n for n in names if n in columns and n != self.recording))
 
     def check(self, data: str, columns: Sequence[str]) -> None:

@@ -131,7 +131,8 @@ def chosen(
         rows = _keep_folds(rows, data, folds)
     if "fold" in rows.column_names:
         rows = rows.remove_columns("fold")
-    stated = list(rows["licence"]) if "licence" in rows.column_names else None
+    plain = rows.with_format(None)  # makes no sound
+    stated = list(plain["licence"]) if "licence" in plain.column_names else None
     if licences is not None:
         kept = kept_rows(stated, licences, data)
         rows = rows.select(kept)
@@ -145,11 +146,12 @@ def _keep_folds(rows: Dataset, data: str, folds: Sequence[int]) -> Dataset:
     if "fold" not in rows.column_names:
         raise DataError(f"{data} has no column fold; it has: {', '.join(rows.column_names)}")
     wanted = {str(fold) for fold in folds}
-    there = sorted(set(map(str, rows["fold"])))
+    stated = [str(fold) for fold in rows.with_format(None)["fold"]]
+    there = sorted(set(stated))
     absent = wanted - set(there)
     if absent:
         raise DataError(f"{data} has no fold {', '.join(sorted(absent))}; it has {there}")
-    return rows.select([i for i, fold in enumerate(rows["fold"]) if str(fold) in wanted])
+    return rows.select([i for i, fold in enumerate(stated) if fold in wanted])
 
 
 def _located(rows: Dataset, data: str, base: Path | None) -> Dataset:

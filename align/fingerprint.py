@@ -1,0 +1,96 @@
+"""What the recordings of a data set are, told without reading all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from align.cache import digest
+
+PROBES = 8  # recordings whose content is read
+
+
+def spread_rows(count: int) -> list[int]:
+    """The numbers of a few rows, spread evenly: one of fifty, at least one and at most eight."""
+    probes = max(1, min(PROBES, count // 50))
+    return [i * count // probes for i in range(probes)]
+
+
+def told_recordings(rows: Dataset) -> str:
+    """A short name that follows from the recordings of a data set.
+
+    Files are known by path, size and time of change. Recordings within a table are known by their
+    names and sizes, and the content of a few of them; those that are made when they are read, by
+    the columns that they are made from, and the sound of a few of them.
+    """
+    plain = rows.with_format(None)
+    if "recording" not in plain.column_names:
+        columns = {name: list(plain[name]) for name in plain.column_names}
+        return digest(["made", columns, _probed(rows)])
+    light = _light(plain)
+    if "file" in light:
+        return digest(["files", [_file(path) for path in light["file"]]])
+    return digest(["table", light, _probed(rows)])
+
+
+def recording_names(plain: Dataset) -> list[str]:
+    """Where each recording came from: its path, or its row's number."""
+    light = _light(plain) if "recording" in plain.column_names else {}
+    numbers = [f"row {i + 1}" for i in range(len(plain))]
+    paths = light.get("file") or light.get("path") or numbers
+    return [str(path or number) for path, number in zip(paths, numbers, strict=True)]
+
+
+def _light(plain: Dataset) -> dict[str, list[Any]]:
+    """Paths and sizes of recordings; their bytes stay in the file that Arrow has mapped."""
+    column = plain.data.column("recording")
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        found = {"file": column}
+    elif pa.types.is_struct(column.type):
+        names = [column.type.field(i).name for i in range(column.type.num_fields)]
+        found = {name: _sizes(pc.struct_field(column, name)) for name in names}
+    else:
+        found = {"size": _sizes(column)}
+    if plain._indices is not None:  # rows were selected: only now, so that no sound is copied
+        chosen = plain._indices.column(0)
+        found = {name: part.take(chosen) for name, part in found.items()}
+    return {name: part.to_pylist() for name, part in found.items()}
+
+
+def _sizes(column: Any) -> Any:
+    """The lengths of bytes or lists; anything else as it is."""
+    kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return pc.binary_length(column)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pc.list_value_length(column)
+    return column
+
+
+def _probed(rows: Dataset) -> list[str]:
+    """The content of a few recordings."""
+    found = []
+    for i in spread_rows(len(rows)):
+        recording = rows[i]["recording"]
+        parts = recording.values() if isinstance(recording, dict) else [recording]
+        content = hashlib.sha256()
+        for part in parts:
+            numbers = isinstance(part, np.ndarray | list)
+            raw = part if isinstance(part, bytes) else str(part).encode()
+            content.update(np.asarray(part).tobytes() if numbers else raw)
+        found.append(content.hexdigest())
+    return found
+
+
+def _file(path: str) -> list[Any]:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return [path]
+    return [path, stat.st_size, stat.st_mtime_ns]
