@@ -103,7 +103,7 @@ class DataArguments:
 
     data: str = field(
         default="mini",
-        metadata={"help": "a name, a hub id, or a folder with metadata.csv or metadata.jsonl"},
+        metadata={"help": "a name (or NAME@FOLDER for a copy), a hub id, a table, or its folder"},
     )
     folds: list[int] | None = field(
         default=None, metadata={"help": "train on these folds only; all by default"}
@@ -122,35 +122,52 @@ class DataArguments:
     extra_data: str | None = field(
         default=None, metadata={"help": "a second data set, trained on beside the first"}
     )
+    licences: list[str] | None = field(
+        default=None,
+        metadata={"help": "keep recordings of these licences only: cc0, cc-by, cc-by-nc, …"},
+    )
+    licence_column: str | None = field(
+        default=None, metadata={"help": "column of licences: licence or license by default"}
+    )
+    caption_template: str | None = field(
+        default=None, metadata={"help": "what is said around labels in place of captions: 'a {}'"}
+    )
+    captioner: str | None = field(
+        default=None, metadata={"help": "BLIP that captions a folder's pictures, once: a hub id"}
+    )
+    order: str = field(
+        default="shuffled",
+        metadata={"help": "shuffled, or caption_length: short captions first, every epoch"},
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "hear recordings as they come, keeping none"}
+    )
+    stream_buffer: int = field(
+        default=256, metadata={"help": "recordings of a streamed hub data set to draw from"}
+    )
+    cache: bool = field(
+        default=True, metadata={"help": "keep features, tokens and targets on disk for later runs"}
+    )
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "where they are kept: ~/.cache/soundprompt by default"}
+    )
     workers: int = field(default=2, metadata={"help": "processes that compute features"})
 
     def __post_init__(self) -> None:
+        if self.order not in ("shuffled", "caption_length"):
+            raise ValueError(f"--order is shuffled or caption_length, not {self.order!r}")
+        if self.caption_template is not None and "{}" not in self.caption_template:
+            raise ValueError("--caption_template has {} where the labels go")
+        if self.stream_buffer < 1:
+            raise ValueError(f"--stream_buffer is at least 1, not {self.stream_buffer}")
+        if self.streaming and self.order != "shuffled":
+            raise ValueError("a stream cannot be sorted: --order caption_length needs all rows")
+        if self.streaming and self.extra_data:
+            raise ValueError("--streaming passes through one data set: leave --extra_data out")
         if self.eval_folds is None or self.eval_data is not None:
             return
         if self.folds is None or set(self.folds) & set(self.eval_folds):
             raise ValueError("give --folds beside --eval_folds, and no fold in both")
-
-
-@dataclass
-class LossArguments:
-    """What the alignment minimises: a weighted sum."""
-
-    info_nce_weight: float = field(default=1.0, metadata={"help": "sequence InfoNCE"})
-    mse_weight: float = field(default=1.0, metadata={"help": "mean squared error"})
-    distillation_weight: float = field(
-        default=0.0, metadata={"help": "keys and values in the base's UNet, as the text's"}
-    )
-    temperature: float = field(default=0.15, metadata={"help": "of the InfoNCE"})
-    target: str = field(
-        default="label_mean",
-        metadata={"help": "label_mean (over a label's captions) or caption (each row's own)"},
-    )
-
-    def __post_init__(self) -> None:
-        if self.target not in ("label_mean", "caption"):
-            raise ValueError(f"--target is label_mean or caption, not {self.target!r}")
-        if not (self.info_nce_weight or self.mse_weight or self.distillation_weight):
-            raise ValueError("every loss has weight 0: nothing would be learned")
 
 
 @dataclass
@@ -185,6 +202,10 @@ class AlignTrainingArguments(TrainingArguments):
     num_train_epochs: float = field(default=5.0, metadata={"help": "passes over the data"})
     per_device_train_batch_size: int = field(default=50, metadata={"help": "rows a step"})
     per_device_eval_batch_size: int = field(default=50, metadata={"help": "rows a step"})
+    gradient_cache: int = field(
+        default=0,
+        metadata={"help": "rows encoded at once, for batches that memory does not hold; 0: all"},
+    )
     learning_rate: float = field(default=1e-3, metadata={"help": "the peak"})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's"})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "after the warm-up"})
@@ -200,6 +221,14 @@ class AlignTrainingArguments(TrainingArguments):
     draw_every_evaluation: bool = field(
         default=False, metadata={"help": "draw samples at every evaluation, not only at the end"}
     )
+    ddp_timeout: int = field(
+        default=6 * 3600, metadata={"help": "seconds that processes wait for the main one"}
+    )
     resume: bool = field(
         default=True, metadata={"help": "go on from output_dir's last checkpoint, if it has one"}
     )
+
+    def __post_init__(self) -> None:
+        if self.gradient_cache < 0:
+            raise ValueError(f"--gradient_cache is a number of rows, not {self.gradient_cache}")
+        super().__post_init__()

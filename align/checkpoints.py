@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from align.examine import Known
 from align.outcome import TOLD, tell
+from align.ranks import wait
 
 if TYPE_CHECKING:
     from align.train import Options
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 # Of the Trainer's options, those that decide the weights. The number of epochs may grow.
 DECISIVE = (
     "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "weight_decay", "lr_scheduler_type", "warmup_steps", "max_grad_norm",
+    "weight_decay", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "gradient_cache",
+    "world_size",
 )  # fmt: skip
 # Of ours, those that do not.
 FREE = {"data": ("workers", "eval_folds", "eval_data")}
@@ -38,7 +40,8 @@ class Telling(TrainerCallback):
         self._options, self._known = options, known
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called when all else is written."""
+        """Called when all else is written, by every process."""
+        wait()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             tell(folder, self._options, self._known)

@@ -11,21 +11,24 @@ from transformers import TrainerCallback, set_seed
 
 from align.augment import Scale
 from align.backbones import kind_of
-from align.batches import Recordings, Tokens
+from align.batches import Recordings, Tokens, group_numbers
 from align.beginning import begin, finish
+from align.cache import Cache
 from align.checkpoints import Telling, last_checkpoint, told_options
+from align.criterion import new_criterion
 from align.data import held_out_rows, load_rows, training_rows
 from align.distillation import KeyValueDistillation
 from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
 from align.examine import Examination, Known
 from align.features import Heard, hear, joined
-from align.listening import pad
 from align.measures import Measured
 from align.outcome import draw_samples, examined, first_of_each, tell
-from align.prompts import Prompts, PromptSpace
-from align.targets import CaptionTable, label_means
-from align.trainer import AlignmentLoss, AlignTrainer, mean_cosine
+from align.prompts import PromptSpace
+from align.ranks import is_main, main_first
+from align.targets import CaptionTable
+from align.tokens import frozen_tokens
+from align.trainer import AlignTrainer, mean_cosine
 
 if TYPE_CHECKING:
     from align.train import Options
@@ -44,6 +47,7 @@ class Session:
     known: Known
     artist: Artist | None
     checkpoint: Path | None  # to go on from
+    cache: Cache
 
     @classmethod
     def open(cls, options: Options) -> Session:
@@ -69,7 +73,8 @@ class Session:
         set_seed(options.training.seed)
         space = PromptSpace.from_pretrained(options.model.base)
         encoder = begin(options.model, space)
-        hearing = {"workers": options.data.workers}
+        cache = Cache.of(options.data.cache, options.data.cache_dir)
+        hearing: dict[str, Any] = {"workers": options.data.workers, "cache": cache}
         heard = hear(encoder.ear, rows, title="train features", **hearing)
         own = Known({}).with_rows(heard)
         if options.data.extra_data:
@@ -84,7 +89,9 @@ class Session:
         if draws or options.loss.distillation_weight:
             given = options.evaluation
             artist = Artist.from_pretrained(options.model.base, given.draw_steps, given.guidance)
-        return cls(options, space, encoder, heard, fresh, measured_on, own, artist, checkpoint)
+        return cls(
+            options, space, encoder, heard, fresh, measured_on, own, artist, checkpoint, cache
+        )
 
     @property
     def folder(self) -> Path:
@@ -93,14 +100,16 @@ class Session:
 
     def train(self) -> None:
         """Trains, or goes on where a killed run stopped, and saves the encoder."""
-        trainer = self._trainer()
+        with main_first():
+            trainer = self._trainer()
         last = None if self.checkpoint is None else str(self.checkpoint)
         if last is not None:
             print(f"going on from {last}", flush=True)
         trainer.train(resume_from_checkpoint=last)
         finish(self.encoder)
-        self.encoder.save_pretrained(self.folder)
-        tell(self.folder, told_options(self.options), self.known)
+        if is_main():
+            self.encoder.save_pretrained(self.folder)
+            tell(self.folder, told_options(self.options), self.known)
 
     def measure(self) -> dict[str, Measured]:
         """The figures of the trained encoder; its sample sheet goes to the folder."""
@@ -111,10 +120,17 @@ class Session:
         options, encoder = self.options, self.encoder
         everything = self.known.with_rows(self.heard).with_rows(self.held_out)
         captions = self.heard.captions + self.held_out.captions
-        table = CaptionTable.of(self.space, captions)
-        own = CaptionTable.of(self.space, self.heard.captions)
+        table = CaptionTable.of(self.space, captions, self.cache)
+        own = table.only(self.heard.captions)
         encoder.head().set_space(own.statistics(), self.space.unconditional)
-        criterion = self._criterion(table, everything, own.prompts.embeds)
+        distillation = None
+        if options.loss.distillation_weight:
+            assert self.artist is not None
+            distillation = KeyValueDistillation(self.artist.unet, own.prompts.embeds)
+        criterion = new_criterion(
+            options.loss, table, encoder.head(), everything.captions,
+            lengths=self.space.lengths(table.captions), distillation=distillation,
+        )  # fmt: skip
         frozen = options.model.train_backbone == "none"
         make = self._tokens if frozen else self._recordings
         callbacks: list[TrainerCallback] = [Telling(told_options(options), self.known)]
@@ -124,34 +140,12 @@ class Session:
             model=encoder,
             args=options.training,
             criterion=criterion,
+            gradient_cache=options.training.gradient_cache,
             train_dataset=make(self.heard, table, everything, True),
             eval_dataset=make(self.held_out, table, everything, False),
             compute_metrics=mean_cosine,
             callbacks=callbacks,
         )
-
-    def _criterion(
-        self, table: CaptionTable, everything: Known, trained: torch.Tensor
-    ) -> AlignmentLoss:
-        loss, head = self.options.loss, self.encoder.head()
-        embeds, pooled = table.prompts.embeds, table.prompts.pooled
-        if loss.target == "label_mean":
-            labels = [k for k, group in everything.captions.items() for _ in group]
-            texts = [t for group in everything.captions.values() for t in group]
-            embeds = label_means(embeds, table.index(texts), labels)[1]
-            if pooled is not None:
-                pooled = label_means(pooled[:, None], table.index(texts), labels)[1][:, 0]
-        if pooled is not None and not loss.mse_weight:
-            raise ValueError("pooled embeds learn by --mse_weight alone: it cannot be 0 here")
-        distillation = None
-        if loss.distillation_weight:
-            assert self.artist is not None
-            distillation = KeyValueDistillation(self.artist.unet, trained)
-        standard = head.statistics().standardise(embeds)
-        if pooled is not None:
-            pooled = head.statistics("pooled").standardise(pooled)
-        spread = head.statistics().spread.clone()
-        return AlignmentLoss(Prompts(standard, pooled), loss, distillation, spread)
 
     def _targets(self, heard: Heard, table: CaptionTable, everything: Known) -> torch.Tensor:
         if self.options.loss.target == "caption":
@@ -171,25 +165,25 @@ class Session:
             self.options.augment if train else None,
             Scale(bins, kind.log_scale, kind.normalised),
             self.options.training.seed,
+            self._caption_lengths(heard, train),
         )
 
-    @torch.no_grad()
     def _tokens(self, heard: Heard, table: CaptionTable, everything: Known, train: bool) -> Tokens:
-        self.encoder.eval()
-        where = self.options.training.device
-        self.encoder.to(where)
-        parts = []
-        for start in range(0, len(heard), 32):
-            batch = pad(heard.features[start : start + 32])
-            found = self.encoder.tokens(**{k: v.to(where) for k, v in batch.items()})
-            parts.append(tuple(column.cpu() for column in found))
-        # Batches differ in their longest recording.
-        longest = max(mask.shape[1] for _, mask in parts)
-        fill = torch.nn.functional.pad
-        tokens = torch.cat([fill(t, (0, 0, 0, longest - t.shape[1])) for t, _ in parts])
-        mask = torch.cat([fill(m, (0, longest - m.shape[1])) for _, m in parts])
-        targets = self._targets(heard, table, everything)
-        return Tokens(tokens, mask, targets, Recordings(heard, targets).groups)
+        store = frozen_tokens(
+            self.encoder,
+            heard,
+            device=self.options.training.device,
+            title="train tokens" if train else "test tokens",
+            cache=self.cache,
+        )
+        targets, groups = self._targets(heard, table, everything), group_numbers(heard.labels)
+        return Tokens(store, targets, groups, self._caption_lengths(heard, train))
+
+    def _caption_lengths(self, heard: Heard, train: bool) -> list[int] | None:
+        """By what rows come in order, where an order is asked for."""
+        if not train or self.options.data.order != "caption_length":
+            return None
+        return [len(caption.split()) for caption in heard.captions]
 
 
 class Samples(TrainerCallback):
@@ -206,6 +200,6 @@ class Samples(TrainerCallback):
         rows = first_of_each(session.held_out.labels, session.options.evaluation.samples)
         seen = Examination.of(encoder.cpu(), session.space, session.held_out, session.known)
         sheet = session.folder / f"samples/step-{state.global_step}.png"
-        if session.artist is not None:
+        if session.artist is not None and is_main():
             draw_samples(seen.only(rows), session.artist, sheet)
         encoder.to(where).train(mode)  # type: ignore[arg-type]

@@ -12,10 +12,10 @@ from align.arguments import (
     AlignTrainingArguments,
     DataArguments,
     EvaluationArguments,
-    LossArguments,
     ModelArguments,
 )
 from align.augment import AugmentArguments
+from align.objective import LossArguments
 from align.recipes import parse
 
 if TYPE_CHECKING:
@@ -49,15 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Whatever is heavy is imported after the options are known to be right.
     from align.audio import AudioError
     from align.data import DataError
+    from align.ranks import is_main, join, main_first, quiet_but_for_main
     from align.session import Session
 
+    join(options.training)
     try:
-        session = Session.open(options)
-        session.train()
-        figures = session.measure()
+        with quiet_but_for_main():
+            with main_first():
+                session = Session.open(options)
+            session.train()
+        # The others have done their part, and leave.
+        figures = session.measure() if is_main() else None
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.train: {error}") from error
-    _report(session.folder, session.measured_on, figures)
+    if figures is not None:
+        _report(session.folder, session.measured_on, figures)
 
 
 def _report(folder: Path, measured_on: str, figures: dict[str, Measured]) -> None:

@@ -4,80 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sized
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import Trainer
 
-from align.arguments import LossArguments
 from align.batches import EpochSampler, collate
-from align.distillation import KeyValueDistillation
-from align.losses import same_group, sequence_info_nce, sequence_mse
+from align.criterion import AlignmentLoss
+from align.gathering import gather_rows
+from align.gradient_cache import GradientCache
+from align.learning import Learning
 from align.measures import centred_cosine
-from align.prompts import Prompts
-
-
-class AlignmentLoss(nn.Module):
-    """The weighted terms of the alignment, against a table of target embeds.
-
-    Args:
-        targets: standardised embeds (C, L, D), and pooled (C, P), by caption.
-        arguments: weights and temperature.
-        distillation: where its weight is not zero, with the spread (L, D) that turns a
-            standardised difference into one of prompt embeds.
-        spread: see distillation.
-    """
-
-    embeds: torch.Tensor
-    pooled: torch.Tensor
-    spread: torch.Tensor
-
-    def __init__(
-        self,
-        targets: Prompts,
-        arguments: LossArguments,
-        distillation: KeyValueDistillation | None = None,
-        spread: torch.Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.arguments = arguments
-        self.distillation = distillation
-        self.register_buffer("embeds", targets.embeds)
-        self.register_buffer("pooled", targets.pooled)
-        self.register_buffer("spread", spread)
-
-    def forward(
-        self,
-        embeds: torch.Tensor,
-        pooled: torch.Tensor | None,
-        target: torch.Tensor,
-        group: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """Every weighted term by name, each a scalar.
-
-        Args:
-            embeds: (B, L, D) standardised.
-            pooled: (B, P) standardised, or None.
-            target: (B,) rows of the table.
-            group: (B,) numbers; rows of one group are each other's positives.
-        """
-        wanted = self.embeds[target]
-        given, terms = self.arguments, {}
-        if given.info_nce_weight:
-            found = sequence_info_nce(embeds, wanted, same_group(group), given.temperature)
-            terms["info_nce"] = given.info_nce_weight * found
-        if given.mse_weight:
-            terms["mse"] = given.mse_weight * sequence_mse(embeds, wanted)
-            if pooled is not None:
-                found = sequence_mse(pooled, self.pooled[target])
-                terms["pooled_mse"] = given.mse_weight * found
-        if self.distillation is not None:
-            # Means cancel in a difference: only the spread separates it from real embeds.
-            found = self.distillation(embeds * self.spread, wanted * self.spread)
-            terms["distillation"] = given.distillation_weight * found
-        return terms
+from align.ranks import Shares, shared_loader
 
 
 class AlignTrainer(Trainer):
@@ -85,18 +27,50 @@ class AlignTrainer(Trainer):
 
     Args:
         criterion: the alignment's loss.
+        gradient_cache: rows encoded at once; 0 for a step's whole batch.
         kwargs: Trainer's own. Datasets are `align.batches.Recordings` or `Tokens`.
     """
 
-    def __init__(self, *, criterion: AlignmentLoss, **kwargs: Any) -> None:
-        super().__init__(**{"data_collator": collate} | kwargs)
+    def __init__(self, *, criterion: AlignmentLoss, gradient_cache: int = 0, **kwargs: Any) -> None:
+        callbacks = [Learning(criterion), *(kwargs.pop("callbacks", None) or ())]
+        super().__init__(**{"data_collator": collate} | kwargs, callbacks=callbacks)
         self.criterion = criterion.to(self.args.device)
         self.can_return_loss = True
+        self._cache = GradientCache(gradient_cache) if gradient_cache else None
         self._terms: dict[str, list[torch.Tensor]] = defaultdict(list)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
         return EpochSampler(cast(Sized, rows), self.args.seed)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Several processes divide each batch that one would have."""
+        if self.args.world_size == 1 or isinstance(self.train_dataset, IterableDataset):
+            return super().get_train_dataloader()
+        batch_size = self.args.train_batch_size * self.args.world_size
+        shares = Shares(self._get_train_sampler(), batch_size, self.args.dataloader_drop_last)
+        return shared_loader(self.train_dataset, shares, self.data_collator, self.args)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The encoder's weights, and what the criterion learns, which does not decay."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        learned = list(self.criterion.parameters())
+        if fresh and learned:
+            optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+        return optimizer
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """With a gradient cache, what the loss's gradient asks of the encoder comes after it."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._cache is not None:
+            self._cache.replay(model, self._alone(model))
+        return loss
+
+    def _alone(self, model: nn.Module) -> Any:
+        return partial(self.accelerator.no_sync, model)
 
     def compute_loss(
         self,
@@ -105,11 +79,14 @@ class AlignTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The sum of the criterion's terms, each kept for the log."""
+        """The sum of the criterion's terms over all processes' rows; each is kept for the log."""
         inputs = dict(inputs)
         target, group = inputs.pop("target"), inputs.pop("group")
-        out = model(**inputs)
-        terms = self.criterion(out.embeds, out.pooled, target, group)
+        if model.training and self._cache is not None:
+            out = self._cache.encode(model, inputs, self._alone(model))
+        else:
+            out = model(**inputs)
+        terms = self.criterion(*gather_rows(out.embeds, out.pooled, target, group))
         if model.training:
             for name, term in terms.items():
                 self._terms[name].append(term.detach())
@@ -131,12 +108,17 @@ class AlignTrainer(Trainer):
         return loss.detach(), fit, inputs["group"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of every loss term since the last log line."""
+        """Adds the mean of every loss term since the last log line, and what the loss learned."""
         if "loss" in logs:
             for name, values in self._terms.items():
                 logs[f"loss_{name}"] = round(torch.stack(values).mean().item(), 4)
             self._terms.clear()
+            logs |= {name: value.item() for name, value in self.criterion.learned().items()}
         super().log(logs, start_time)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.criterion.load(Path(resume_from_checkpoint))
 
 
 def mean_cosine(prediction: Any) -> dict[str, float]:

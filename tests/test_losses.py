@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from align.losses import positional_similarity, same_group, sequence_info_nce, sequence_mse
+from align.losses import (
+    positional_similarity,
+    same_group,
+    sequence_info_nce,
+    sequence_margin,
+    sequence_mse,
+    sequence_sigmoid,
+)
 
 ONE, OTHER = [1.0, 0.0], [0.0, 1.0]
 
@@ -31,20 +38,31 @@ def alone(rows: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("temperature", [0.15, 1.0])
-def test_info_nce_is_audio2imgs_formula_in_both_directions(temperature: float) -> None:
-    predicted, target = (x.requires_grad_() for x in sequences())
-    loss = sequence_info_nce(predicted, target, alone(5), temperature)
+@pytest.mark.parametrize("direction", ["both", "audio_to_text", "text_to_audio"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["fp64", "fp32"]
+)
+def test_info_nce_is_audio2imgs_formula(
+    dtype: torch.dtype, tolerance: float, direction: str, temperature: float
+) -> None:
+    predicted, target = (x.to(dtype).requires_grad_() for x in sequences())
+    loss = sequence_info_nce(predicted, target, alone(5), temperature, direction)
     found = torch.autograd.grad(loss, (predicted, target))
 
     exact = [x.detach().double().requires_grad_() for x in (predicted, target)]
     forth, back = plain(*exact, temperature), plain(*exact[::-1], temperature)
-    assert abs(forth - back) > 1e-4  # or one direction alone would pass
-    wanted = torch.autograd.grad((forth + back) / 2, exact)
+    assert abs(forth - back) > 1e-4  # or one direction would pass for the other
+    reference = {"audio_to_text": forth, "text_to_audio": back, "both": (forth + back) / 2}
+    wanted = torch.autograd.grad(reference[direction], exact)
 
-    assert loss.item() == pytest.approx(((forth + back) / 2).item(), rel=1e-5)
-    for gradient, reference in zip(found, wanted, strict=True):
-        assert reference.abs().max() > 1e-3
-        torch.testing.assert_close(gradient.double(), reference, rtol=1e-4, atol=1e-7)
+    assert loss.dtype == dtype
+    assert loss.item() == pytest.approx(reference[direction].item(), rel=tolerance)
+    for gradient, right in zip(found, wanted, strict=True):
+        assert right.abs().max() > 1e-3
+        assert (gradient - right).norm() <= tolerance * right.norm()
+        torch.testing.assert_close(
+            gradient.double(), right, rtol=tolerance, atol=tolerance * right.abs().max().item()
+        )
 
 
 def test_info_nce_by_hand() -> None:
@@ -76,6 +94,8 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     predicted, target = (x.to(dtype).requires_grad_() for x in sequences(scale=300.0))
     for loss in (
         sequence_info_nce(predicted, target, alone(5)),
+        sequence_sigmoid(predicted, target, alone(5)),
+        sequence_margin(predicted, target, alone(5)),
         sequence_mse(predicted, target),
     ):
         assert loss.dtype == torch.float32
@@ -85,6 +105,22 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
         assert gradient.abs().max() > 0
     wide = sequence_info_nce(predicted.float(), target.float(), alone(5))
     assert torch.equal(sequence_info_nce(predicted, target, alone(5)), wide)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(torch.float16, 6e4), (torch.float16, 1e-7), (torch.bfloat16, 3e38), (torch.bfloat16, 1e-38)],
+)
+def test_the_largest_and_the_smallest_numbers_are_survived(dtype: torch.dtype, size: float) -> None:
+    signs = [x.sign() for x in sequences()]
+    predicted, target = ((size * sign).to(dtype).requires_grad_() for sign in signs)
+    assert predicted.isfinite().all() and predicted.abs().min() > 0
+    for contrast in (sequence_info_nce, sequence_sigmoid, sequence_margin):
+        loss = contrast(predicted, target, alone(5))
+        assert loss.isfinite()
+        assert torch.autograd.grad(loss, predicted)[0].isfinite().all()
+        if size > 1:  # only the direction counts
+            torch.testing.assert_close(loss, contrast(*signs, alone(5)))
 
 
 def test_autocast_does_not_round_similarities() -> None:

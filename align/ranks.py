@@ -1,0 +1,124 @@
+"""Several processes, as torchrun starts them: who writes, who waits, who reads which rows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import distributed
+from torch.utils.data import BatchSampler, DataLoader, Sampler
+
+
+def join(training: Any) -> None:
+    """Lets the processes that torchrun started find each other; TrainingArguments know how."""
+    training.device  # noqa: B018
+
+
+def rank() -> int:
+    """Which process this is, from 0; 0 where there is only one."""
+    return distributed.get_rank() if _several() else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes, prints and draws."""
+    return rank() == 0
+
+
+def wait() -> None:
+    """Waits until all processes are here."""
+    if _several():
+        distributed.barrier()
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """The main process passes through while the others wait; then they do.
+
+    What it writes into a cache, they find there.
+    """
+    if not is_main():
+        wait()
+    try:
+        yield
+    finally:
+        if is_main():
+            wait()
+
+
+@contextlib.contextmanager
+def quiet_but_for_main() -> Iterator[None]:
+    """Nothing that other processes print is shown; errors are."""
+    if is_main():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def _several() -> bool:
+    return bool(
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
+class Shares(Sampler):
+    """This process's share of every batch that one process would have.
+
+    A last batch that is not full is divided too, and shares may differ by a row. Where it has
+    fewer rows than there are processes, those without one read its first row again.
+
+    Args:
+        rows: the order of all rows.
+        batch_size: of all processes together.
+        drop_last: whether a last batch that is not full is left out.
+    """
+
+    def __init__(self, rows: Sampler, batch_size: int, drop_last: bool = False) -> None:
+        self.sampler, self.batch_size, self.drop_last = rows, batch_size, drop_last
+        self._batches = BatchSampler(rows, batch_size, drop_last)
+        self._rank, self._ranks = rank(), distributed.get_world_size() if _several() else 1
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for batch in self._batches:
+            share = share_of(batch, self._rank, self._ranks)
+            yield share or batch[:1]
+
+
+def share_of(rows: list[Any], rank: int, ranks: int) -> list[Any]:
+    """The rows of one of several processes: consecutive ones, as even as can be."""
+    whole, rest = divmod(len(rows), ranks)
+    start = rank * whole + min(rank, rest)
+    return rows[start : start + whole + (rank < rest)]
+
+
+def shared_loader(
+    dataset: Any, shares: Shares, collate: Callable[[list[Any]], Any], options: Any
+) -> DataLoader:
+    """A loader of this process's shares that the Trainer drives as its own.
+
+    Args:
+        dataset: rows addressed as `shares` addresses them.
+        shares: batches of this process.
+        collate: rows to a batch.
+        options: TrainingArguments.
+    """
+    from accelerate.data_loader import prepare_data_loader
+
+    loader = DataLoader(
+        dataset,
+        batch_sampler=shares,
+        collate_fn=collate,
+        num_workers=options.dataloader_num_workers,
+        pin_memory=options.dataloader_pin_memory,
+    )
+    # Divided already: Accelerate only moves batches to the device.
+    return prepare_data_loader(
+        loader, options.device, num_processes=1, process_index=0, put_on_device=True
+    )
