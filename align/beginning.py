@@ -44,7 +44,7 @@ def _fresh(model: ModelArguments, space: PromptSpace) -> AudioPromptEncoder:
     changes: dict[str, float | str] = dict.fromkeys(drops, model.dropout) if model.dropout else {}
     if model.audio_tokens != "all":
         changes["audio_tokens"] = model.audio_tokens
-    shapes = {model.base: _shape(space)}
+    shapes = {model.base: SpaceShape.of(space)}
     return AudioPromptEncoder.from_backbone(
         model.backbone, adapter, shapes, model.max_windows, **changes
     )
@@ -53,7 +53,7 @@ def _fresh(model: ModelArguments, space: PromptSpace) -> AudioPromptEncoder:
 def _trained(model: ModelArguments, space: PromptSpace) -> AudioPromptEncoder:
     encoder = load_encoder(str(model.start)).float()
     head = encoder.head(model.base)
-    if head.space != _shape(space):
+    if head.space != SpaceShape.of(space):
         raise ValueError(f"{model.start} was trained for another {model.base}: {head.space}")
     encoder.config.default_space = model.base
     return encoder
@@ -65,10 +65,3 @@ def _free_level_weights(head: Head) -> None:
         raise ValueError(f"level weights are the hierarchical adapter's; this one is {kind}")
     head.requires_grad_(False)
     head.adapter.level_weights.requires_grad_(True)
-
-
-def _shape(space: PromptSpace) -> SpaceShape:
-    null = space.unconditional
-    pooled = 0 if null.pooled is None else null.pooled.shape[-1]
-    length, width = null.embeds.shape[1:]
-    return SpaceShape(space.base, length, width, pooled)

@@ -1,0 +1,126 @@
+"""What a training starts from: fresh encoders by their options, and trained ones gone on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from launches import command, session, weights
+
+from align.adapters import sizes_of
+from align.encoder import AudioPromptEncoder
+from align.recipes import parse
+from align.train import KINDS, main
+
+LEVELS = "adapter.level_weights"
+
+
+@pytest.fixture(scope="module")
+def first_stage(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("stages") / "one"
+    more = ("--adapter", "hierarchical", "--num_train_epochs", "1")
+    session(command(tiny_base, tiny_clap, sound_folder, folder, *more)).train()
+    return folder
+
+
+def second(base: str, start: Path, data: Path, folder: Path, *more: str) -> list[str]:
+    """The line of a training that goes on from `start`."""
+    line = command(base, "mini-clap", data, folder)
+    own = {"--backbone", "--adapter_width", "--adapter_depth", "--adapter_heads"}
+    pairs = list(zip(line[::2], line[1::2], strict=True))
+    kept = [part for pair in pairs if pair[0] not in own for part in pair]
+    return [*kept, "--start", str(start), "--num_train_epochs", "1", *more]
+
+
+def test_a_saved_encoder_states_every_size(first_stage: Path) -> None:
+    adapter = AudioPromptEncoder.from_pretrained(first_stage).config.adapter
+    own = sizes_of("hierarchical") | {"kind": "hierarchical", "width": 16, "depth": 1, "heads": 2}
+    assert adapter == own
+
+
+def test_the_second_stage_trains_level_weights_alone(
+    first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    line = second(tiny_base, first_stage, sound_folder, tmp_path)
+    session([*line, "--train_adapter", "level_weights"]).train()
+    before, after = weights(first_stage), weights(tmp_path)
+    assert before.keys() == after.keys()
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert {name.rpartition("heads.")[2].partition(".adapter")[2] for name in moved} == {
+        ".level_weights"
+    }
+
+
+def test_a_further_training_goes_on_from_the_first(
+    first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    opened = session(second(tiny_base, first_stage, sound_folder, tmp_path))
+    kept, loaded = weights(first_stage), opened.encoder.state_dict()
+    assert [name for name in kept if not torch.equal(kept[name], loaded[name])] == []
+    opened.train()
+    changed = {n for n, v in weights(tmp_path).items() if not torch.equal(v, kept[n])}
+    assert {name for name, _ in opened.encoder.head().adapter.named_parameters()} == {
+        name.partition(".adapter.")[2] for name in changed
+    }
+
+
+def test_lora_goes_into_a_trained_encoder_as_well(
+    first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    line = second(tiny_base, first_stage, sound_folder, tmp_path, "--train_backbone", "lora")
+    session([*line, "--lora_rank", "2"]).train()
+    before, after = weights(first_stage), weights(tmp_path)
+    assert before.keys() == after.keys()
+    moved = {n for n in after if n.startswith("backbone.") and not torch.equal(before[n], after[n])}
+    assert moved
+    assert {name.split(".")[-2] for name in moved} <= {"query", "key", "value"}
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
+    with pytest.raises(SystemExit):
+        parse(KINDS, "align", "align.train", line)
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (("--adapter", "linear", "--adapter_heads", "4"), "'--adapter_heads'; it has: none"),
+        (("--adapter", "perceptron"), "no adapter is called 'perceptron'"),
+        (("--adapter_tokens", "8"), "resampler adapter does not take these sizes"),
+        (("--adapter_width", "30"), "--adapter_width must be a multiple of --adapter_heads"),
+        (("--train_adapter", "some"), "--train_adapter is all or level_weights, not 'some'"),
+        (("--train_adapter", "level_weights"), "goes on from a trained one: --start"),
+        (("--start", "x", "--backbone", "y"), "--start brings its own backbone"),
+        (("--start", "x", "--adapter", "conv"), "--start brings its own adapter: leave --adapter"),
+        (("--start", "x", "--adapter_depth", "1"), "leave --adapter_depth out"),
+        (("--start", "x", "--dropout", "0.1"), "leave --dropout out"),
+        (("--start", "x", "--max_windows", "1"), "leave --max_windows out"),
+        (("--start", "x", "--audio_tokens", "pooled"), "leave --audio_tokens out"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    line: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refusal(capsys, *line)
+
+
+def test_an_encoder_that_does_not_fit_is_refused(
+    first_stage: Path, tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    session(
+        [*command(tiny_base, tiny_clap, sound_folder, plain), "--num_train_epochs", "1"]
+    ).train()
+    stage = ("--train_adapter", "level_weights")
+    for line, said in (
+        (second(tiny_base, plain, sound_folder, tmp_path / "o", *stage), "this one is resampler"),
+        (second(tiny_base, tmp_path / "nowhere", sound_folder, tmp_path / "o"), "no trained"),
+        (second("mini", first_stage, sound_folder, tmp_path / "o"), "no prompt space 'mini'"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(line)
+        assert said in str(caught.value)

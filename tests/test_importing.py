@@ -1,0 +1,150 @@
+"""audio2img's checkpoints as encoders: the prompt is the model's own output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import WIDTH, tone
+from safetensors.torch import load_file
+from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
+
+from align.audio import AudioWarning
+from align.encoder import AudioPromptEncoder
+from align.importing import import_w2v_bert, main
+from align.prompts import PromptSpace
+
+RATE_W2V = 16_000
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of audio2img's layout: two adapter layers, as wide as the text, no extractor."""
+    folder = tmp_path_factory.mktemp("audio2img")
+    torch.manual_seed(0)
+    config = Wav2Vec2BertConfig(
+        feature_projection_input_dim=160, hidden_size=24, output_hidden_size=WIDTH,
+        num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        conv_depthwise_kernel_size=7, add_adapter=True, adapter_kernel_size=3, adapter_stride=2,
+        num_adapter_layers=2, layerdrop=0.0,
+    )  # fmt: skip
+    Wav2Vec2BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imported(published: Path, tiny_base: str) -> AudioPromptEncoder:
+    return import_w2v_bert(str(published), tiny_base)
+
+
+def its_own(published: Path, wave: np.ndarray) -> torch.Tensor:
+    """What the model itself answers to a waveform, asked as audio2img does: without a mask."""
+    model = Wav2Vec2BertModel.from_pretrained(published).eval()
+    inputs = SeamlessM4TFeatureExtractor()(wave, sampling_rate=RATE_W2V, return_tensors="pt")
+    with torch.no_grad():
+        return model(inputs["input_features"]).last_hidden_state
+
+
+def noise(duration_s: float) -> np.ndarray:
+    found = np.random.default_rng(1).standard_normal(int(duration_s * RATE_W2V))
+    return (0.1 * found).astype(np.float32)
+
+
+@pytest.mark.parametrize("duration_s", [3.75, 2.0])
+def test_the_prompt_is_the_models_own_output(
+    duration_s: float, published: Path, imported: AudioPromptEncoder, tiny_base: str
+) -> None:
+    wave = noise(duration_s)
+    wanted = its_own(published, wave)
+    found = imported.encode(wave, sampling_rate=RATE_W2V).embeds
+    count = wanted.shape[1]
+    assert count == {3.75: 47, 2.0: 25}[duration_s]
+    assert found.shape == (1, 77, WIDTH)
+    # Every waveform is dithered by one step of 16-bit sound, 70 dB below this noise.
+    torch.testing.assert_close(found[:, :count], wanted, atol=0.02, rtol=0.02)
+    null = PromptSpace.from_pretrained(tiny_base).unconditional.embeds
+    assert torch.equal(found[:, count:], null[:, count:])
+    assert not torch.allclose(found[:, 0], null[:, 0], atol=0.1)
+
+
+def test_of_the_same_features_it_is_the_same_bit_for_bit(
+    published: Path, imported: AudioPromptEncoder
+) -> None:
+    features = torch.from_numpy(imported.ear.features(noise(3.75), RATE_W2V)[0])[None]
+    mask = torch.ones(features.shape[:2], dtype=torch.bool)
+    model = Wav2Vec2BertModel.from_pretrained(published).eval()
+    with torch.no_grad():
+        wanted = model(features, attention_mask=mask.long()).last_hidden_state
+        standardised = imported(features[:, None], mask[:, None])
+        found = imported.head().prompts(standardised.embeds, standardised.pooled).embeds
+    assert wanted.shape[1] == 47
+    assert torch.equal(found[:, :47], wanted)
+
+
+def test_it_hears_the_first_window_and_says_so(imported: AudioPromptEncoder) -> None:
+    wave = noise(6.0)
+    with pytest.warns(AudioWarning, match="first 4 s"):
+        found = imported.encode(wave, sampling_rate=RATE_W2V).embeds
+    first = imported.encode(wave[: int(3.75 * RATE_W2V)], sampling_rate=RATE_W2V).embeds
+    assert torch.equal(found, first)
+
+
+def test_the_command_leaves_a_whole_encoder(
+    published: Path, imported: AudioPromptEncoder, tiny_base: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    main([str(published), "--base", tiny_base, "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "no feature extractor: facebook/w2v-bert-2.0's settings are used" in printed
+    assert f"The encoder is in {tmp_path}" in printed
+    kept = set(load_file(tmp_path / "model.safetensors"))
+    own = {f"backbone.model.{key}" for key in load_file(published / "model.safetensors")}
+    assert own < kept
+    head = {key.rpartition(".")[2] for key in kept - own}
+    assert head == {
+        "padding", "embeds_mean", "embeds_spread", "embeds_constant", "embeds_unconditional",
+    }  # fmt: skip
+    loaded = AudioPromptEncoder.from_pretrained(tmp_path)
+    assert (loaded.ear.window_s, loaded.ear.max_windows) == (3.75, 1)
+    wave = tone(300, 3.0, RATE_W2V)
+    first, second = (e.encode(wave, sampling_rate=RATE_W2V).embeds for e in (imported, loaded))
+    assert torch.equal(first, second)
+
+
+def test_it_drives_the_pipeline(imported: AudioPromptEncoder, tiny_base: str) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, text_encoder=None, tokenizer=None)
+    pipeline.set_progress_bar_config(disable=True)
+    pictures = [
+        pipeline(
+            **imported.prompt(tone(frequency, 3.0, RATE_W2V), sampling_rate=RATE_W2V),
+            num_inference_steps=2, output_type="np", generator=torch.Generator().manual_seed(0),
+        ).images
+        for frequency in (300, 3000)
+    ]  # fmt: skip
+    assert not np.array_equal(*pictures)
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    return str(caught.value)
+
+
+def test_what_does_not_fit_is_refused_by_name(
+    published: Path, tiny_base: str, tiny_clap: str, tiny_w2v_bert: str, tmp_path: Path
+) -> None:
+    rest = ("--base", tiny_base, "--out", str(tmp_path / "out"))
+    assert "is no Wav2Vec2-BERT with adapter layers but clap" in refusal(tiny_clap, *rest)
+    assert "is no Wav2Vec2-BERT with adapter layers" in refusal(tiny_w2v_bert, *rest)
+    assert "align.importing: " in refusal(str(tmp_path / "nowhere"), *rest)
+    assert "10 s of sound are 125 tokens" in refusal(str(published), *rest, "--window_s", "10")
+    assert "0.01 s of sound are 0 tokens" in refusal(str(published), *rest, "--window_s", "0.01")
+    model = Wav2Vec2BertModel.from_pretrained(published, output_hidden_size=WIDTH + 8,
+                                              ignore_mismatched_sizes=True)  # fmt: skip
+    model.save_pretrained(tmp_path / "wide")
+    assert f"tokens {WIDTH + 8} wide and the prompts of" in refusal(str(tmp_path / "wide"), *rest)
+    assert not (tmp_path / "out").exists()
