@@ -23,7 +23,7 @@ DECISIVE = (
     "world_size",
 )  # fmt: skip
 # Of ours, those that do not.
-FREE = {"data": ("workers", "eval_folds", "eval_data")}
+FREE = {"data": ("workers", "eval_folds", "eval_data", "cache", "cache_dir")}
 
 
 def told_options(options: Options) -> dict[str, Any]:

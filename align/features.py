@@ -119,11 +119,12 @@ class Unusable:
     """Counts recordings that cannot be used, names each, and stops where they are too many.
 
     Args:
-        rows: how many recordings there are.
+        rows: how many there are.
+        what: of what.
     """
 
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
+    def __init__(self, rows: int, what: str = "recordings") -> None:
+        self._rows, self._what = rows, what
         self._allowed = max(1, int(MOST_UNUSABLE * rows))
         self.said: list[str] = []
 
@@ -141,7 +142,7 @@ class Unusable:
         """Refuses more than are allowed."""
         if len(self.said) > allowed:
             raise DataError(
-                f"{len(self.said)} of {self._rows} recordings cannot be used, more than "
+                f"{len(self.said)} of {self._rows} {self._what} cannot be used, more than "
                 f"{MOST_UNUSABLE:.0%}; the first: {self.said[0]}"
             )
 

@@ -16,7 +16,13 @@ from align.beginning import begin, finish
 from align.cache import Cache
 from align.checkpoints import Telling, last_checkpoint, told_options
 from align.criterion import new_criterion
-from align.data import held_out_rows, load_rows, training_rows
+from align.data import (
+    Stream,
+    held_out_rows,
+    load_rows,
+    training_rows,
+    training_stream,
+)
 from align.distillation import KeyValueDistillation
 from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
@@ -26,6 +32,7 @@ from align.measures import Measured
 from align.outcome import draw_samples, examined, first_of_each, tell
 from align.prompts import PromptSpace
 from align.ranks import is_main, main_first
+from align.streaming import StreamedRecordings, check_streaming
 from align.targets import CaptionTable
 from align.tokens import frozen_tokens
 from align.trainer import AlignTrainer, mean_cosine
@@ -48,6 +55,7 @@ class Session:
     artist: Artist | None
     checkpoint: Path | None  # to go on from
     cache: Cache
+    stream: Stream | None = None  # of what is trained on, where it is not heard beforehand
 
     @classmethod
     def open(cls, options: Options) -> Session:
@@ -62,23 +70,29 @@ class Session:
             raise ValueError("augmentation needs a backbone that trains: set --train_backbone")
         if options.model.dropout and options.model.train_backbone == "none":
             raise ValueError("--dropout is the backbone's, which does not train: --train_backbone")
+        if options.data.streaming:
+            check_streaming(options)
         if options.training.resume_from_checkpoint:
             raise ValueError("a run goes on from its own folder: --resume, not another checkpoint")
         checkpoint = None
         if options.training.resume:
             folder = Path(options.training.output_dir or ".")
             checkpoint = last_checkpoint(folder, told_options(options))
-        rows = training_rows(options.data)
+        stream = training_stream(options.data) if options.data.streaming else None
+        rows = training_rows(options.data) if stream is None else None
         held_out, measured_on = held_out_rows(options.data)
         set_seed(options.training.seed)
         space = PromptSpace.from_pretrained(options.model.base)
         encoder = begin(options.model, space)
         cache = Cache.of(options.data.cache, options.data.cache_dir)
         hearing: dict[str, Any] = {"workers": options.data.workers, "cache": cache}
-        heard = hear(encoder.ear, rows, title="train features", **hearing)
+        if stream is not None:
+            heard = Heard([], stream.captions, stream.labels, [])  # what is said of them is known
+        else:
+            heard = hear(encoder.ear, rows, title="train features", **hearing)
         own = Known({}).with_rows(heard)
         if options.data.extra_data:
-            extra = load_rows(options.data.extra_data, "train")
+            extra = load_rows(options.data.extra_data, "train", licences=options.data.licences)
             more = hear(encoder.ear, extra, title="extra features", **hearing)
             heard = joined(heard, more)
         fresh = heard
@@ -90,8 +104,9 @@ class Session:
             given = options.evaluation
             artist = Artist.from_pretrained(options.model.base, given.draw_steps, given.guidance)
         return cls(
-            options, space, encoder, heard, fresh, measured_on, own, artist, checkpoint, cache
-        )
+            options, space, encoder, heard, fresh, measured_on, own, artist, checkpoint, cache,
+            stream,
+        )  # fmt: skip
 
     @property
     def folder(self) -> Path:
@@ -141,7 +156,11 @@ class Session:
             args=options.training,
             criterion=criterion,
             gradient_cache=options.training.gradient_cache,
-            train_dataset=make(self.heard, table, everything, True),
+            train_dataset=(
+                self._streamed(table, everything)
+                if self.stream is not None
+                else make(self.heard, table, everything, True)
+            ),
             eval_dataset=make(self.held_out, table, everything, False),
             compute_metrics=mean_cosine,
             callbacks=callbacks,
@@ -156,16 +175,32 @@ class Session:
     def _recordings(
         self, heard: Heard, table: CaptionTable, everything: Known, train: bool
     ) -> Recordings:
-        ear = self.encoder.ear
-        kind = kind_of(ear.model_type)
-        bins = getattr(ear.extractor, "num_mel_bins", None) or ear.extractor.feature_size
         return Recordings(
             heard,
             self._targets(heard, table, everything),
             self.options.augment if train else None,
-            Scale(bins, kind.log_scale, kind.normalised),
+            self._scale(),
             self.options.training.seed,
             self._caption_lengths(heard, train),
+        )
+
+    def _scale(self) -> Scale:
+        ear = self.encoder.ear
+        kind = kind_of(ear.model_type)
+        bins = getattr(ear.extractor, "num_mel_bins", None) or ear.extractor.feature_size
+        return Scale(bins, kind.log_scale, kind.normalised)
+
+    def _streamed(self, table: CaptionTable, everything: Known) -> StreamedRecordings:
+        assert self.stream is not None
+        return StreamedRecordings(
+            self.encoder.ear,
+            self.stream,
+            self._targets(self.heard, table, everything),
+            group_numbers(self.heard.labels),
+            self.options.augment,
+            self._scale(),
+            self.options.training.seed,
+            self.options.data.workers,
         )
 
     def _tokens(self, heard: Heard, table: CaptionTable, everything: Known, train: bool) -> Tokens:

@@ -11,7 +11,7 @@ from align.data.error import DataError
 from align.data.named import Named
 from align.data.rows import load_rows
 from align.data.stream import Stream, load_stream
-from align.data.tables import has_one_set
+from align.data.tables import CAPTIONS, has_one_set
 from align.names import DATASETS, lookup
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def training_rows(data: DataArguments) -> Dataset:
     Raises:
         DataError: there are none, or all say the same.
     """
+    _caption(data)
     rows = load_rows(data.data, "train", folds=data.folds, **_options(data))
     said = rows.with_format(None)  # makes no sound
     check_contrast(data.data, list(said["caption"]), list(said["label"]))
@@ -40,11 +41,26 @@ def training_stream(data: DataArguments) -> Stream:
     Raises:
         DataError: there are none, or all say the same.
     """
+    _caption(data)
     stream = load_stream(
         data.data, "train", folds=data.folds, buffer=data.stream_buffer, **_options(data)
     )
     check_contrast(data.data, stream.captions, stream.labels)
     return stream
+
+
+def _caption(data: DataArguments) -> None:
+    """Captions the pictures of a folder, where a captioner is given and any is missing."""
+    if data.captioner is None:
+        return
+    from align.captioner import caption_folder
+
+    folder = Path(data.data).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"--captioner captions the pictures of a folder, and {folder} is none")
+    made = caption_folder(folder, data.captioner)
+    if made:
+        print(f"{made} captions of pictures are in {folder / CAPTIONS}", flush=True)
 
 
 def check_contrast(data: str, captions: list[str], labels: list[str]) -> None:

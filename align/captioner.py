@@ -1,0 +1,207 @@
+"""Captions for pictures, made once: `python -m align.captioner FOLDER [--captioner ID]`.
+
+For folders of recordings and pictures without captions. What is made goes into captions.csv beside
+them; captions that people wrote, there or in metadata.csv, are never touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CAPTIONER = "Salesforce/blip-image-captioning-base"
+COLUMNS = ("file_name", "image", "caption", "captioner")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+RECORDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".caf", ".m4a", ".webm", ".mp4")
+AT_ONCE = 8
+MOST_WORDS = 40  # tokens a caption may have
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A recording and its picture, both relative to their folder."""
+
+    recording: str
+    picture: str
+
+
+def find_pairs(folder: Path) -> list[Pair]:
+    """The pairs of a folder that nobody has written a caption for.
+
+    By the table metadata.csv or metadata.jsonl, where its columns file_name and image name them;
+    without such a table, recordings and pictures of one name ("rain.wav" and "rain.jpg", in the
+    folder or in any below it).
+
+    Raises:
+        DataError: there is no pair.
+    """
+    from align.data import METADATA, DataError
+    from align.data.tables import read_table
+
+    for name in METADATA:
+        if (folder / name).is_file():
+            rows = read_table(folder / name)
+            missing = [c for c in ("file_name", "image") if c not in rows.column_names]
+            if missing:
+                raise DataError(
+                    f"{folder / name} has no column {' and no column '.join(missing)}: "
+                    "file_name names a recording and image its picture"
+                )
+            texts = rows["caption"] if "caption" in rows.column_names else [None] * len(rows)
+            trio = zip(rows["file_name"], rows["image"], texts, strict=True)
+            return [Pair(str(a), str(b)) for a, b, text in trio if not str(text or "").strip()]
+    pairs = list(_by_name(folder))
+    if not pairs:
+        raise DataError(
+            f"{folder} has no recording and picture of the same name, such as rain.wav and "
+            "rain.jpg, and no metadata.csv with the columns file_name and image"
+        )
+    return pairs
+
+
+def _by_name(folder: Path) -> Iterator[Pair]:
+    pictures: dict[str, Path] = {}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        if path.suffix.lower() in PICTURES:
+            pictures.setdefault(path.stem, path)
+    for path in files:
+        if path.suffix.lower() in RECORDINGS and path.stem in pictures:
+            picture = pictures[path.stem].relative_to(folder)
+            yield Pair(path.relative_to(folder).as_posix(), picture.as_posix())
+
+
+class Captioner:
+    """BLIP (Li et al. 2022, arXiv 2201.12086), through transformers.
+
+    Args:
+        name: a hub id or a folder of a BlipForConditionalGeneration and its processor.
+
+    Raises:
+        OSError: there is none.
+    """
+
+    def __init__(self, name: str = CAPTIONER) -> None:
+        import torch
+        from transformers import BlipForConditionalGeneration, BlipProcessor
+
+        self.name = name
+        self._processor: Any = BlipProcessor.from_pretrained(name)
+        model: Any = BlipForConditionalGeneration.from_pretrained(name)
+        self._model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def captions(self, pictures: Sequence[Any]) -> list[str]:
+        """A sentence for each of some PIL images; the same one every time."""
+        import torch
+
+        given = self._processor(images=list(pictures), return_tensors="pt").to(self._model.device)
+        with torch.no_grad():
+            tokens = self._model.generate(
+                **given, do_sample=False, num_beams=3, max_new_tokens=MOST_WORDS
+            )
+        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
+
+
+def caption_folder(folder: Path, name: str = CAPTIONER) -> int:
+    """Writes a caption for every pair that has none into captions.csv.
+
+    Each batch is written when it is done, so what was interrupted goes on; where nothing is
+    missing no model is loaded.
+
+    Returns:
+        How many were made.
+
+    Raises:
+        DataError: there are no pairs, or more than 5% of the pictures cannot be read.
+        OSError: there is no such captioner.
+    """
+    from tqdm import tqdm
+
+    from align.data import CAPTIONS
+
+    path = folder / CAPTIONS
+    done = _done(path)
+    missing = [pair for pair in find_pairs(folder) if pair.recording not in done]
+    if not missing:
+        return 0
+    captioner = Captioner(name)
+    made = 0
+    begun = path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        if not begun:
+            table.writerow(COLUMNS)
+        for pairs, pictures in tqdm(_batches(folder, missing), "captions", mininterval=1):
+            texts = captioner.captions(pictures)
+            for pair, text in zip(pairs, texts, strict=True):
+                table.writerow((pair.recording, pair.picture, text, name))
+            file.flush()
+            made += len(texts)
+    return made
+
+
+def _done(path: Path) -> set[str]:
+    """The recordings that captions.csv knows, whoever wrote their caption."""
+    from align.data import DataError
+
+    if not path.exists():
+        return set()
+    with path.open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        if tuple(table.fieldnames or ()) != COLUMNS:
+            raise DataError(f"{path} has other columns than {', '.join(COLUMNS)}: rename the file")
+        return {row["file_name"] for row in table}
+
+
+def _batches(folder: Path, pairs: Sequence[Pair]) -> Iterator[tuple[list[Pair], list[Any]]]:
+    """Pairs and their pictures, some at once; unreadable pictures are named and left out.
+
+    Raises:
+        DataError: there are too many of them.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    from align.features import Unusable
+
+    bad = Unusable(len(pairs), "pictures")
+    batch: list[tuple[Pair, Any]] = []
+    for i, pair in enumerate(pairs):
+        try:
+            with Image.open(folder / pair.picture) as picture:
+                batch.append((pair, picture.convert("RGB")))
+        except (OSError, UnidentifiedImageError) as error:
+            bad.add(i, f"{pair.picture}: {error}")
+        if batch and (len(batch) == AT_ONCE or i == len(pairs) - 1):
+            yield [pair for pair, _ in batch], [picture for _, picture in batch]
+            batch = []
+    if len(bad.said) == len(pairs):
+        bad.check(0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Captions a folder's pictures and says where the captions are."""
+    parser = argparse.ArgumentParser(
+        prog="python -m align.captioner", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("folder", type=Path, help="recordings and pictures of the same names")
+    parser.add_argument("--captioner", default=CAPTIONER, help=f"a BLIP: {CAPTIONER} by default")
+    options = parser.parse_args(arguments)
+    from align.data import CAPTIONS, DataError
+
+    if not options.folder.is_dir():
+        parser.error(f"there is no folder {options.folder}")
+    try:
+        made = caption_folder(options.folder, options.captioner)
+    except (DataError, OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise SystemExit(f"align.captioner: {reason}") from error
+    print(f"{made} captions made; all of them are in {options.folder / CAPTIONS}.")
+
+
+if __name__ == "__main__":
+    main()
