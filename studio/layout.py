@@ -11,7 +11,7 @@ from studio import words
 from studio.examples import example_sounds
 from studio.models import NONE, find
 from studio.service import Service
-from studio.wishes import LEVELS, MAX_GUIDANCE, MAX_SCALE
+from studio.wishes import LEVELS, MAX_GUIDANCE, MAX_SCALE, RELATION
 
 
 @dataclass
@@ -90,6 +90,7 @@ def _sound(service: Service) -> tuple[Any, Any, Any]:
 
 def _prompt(service: Service) -> Any:
     return gr.Textbox(
+        value="",  # a client may leave it out
         label="Text (optional)",
         info="Left empty, the sound alone is the prompt.",
         placeholder="at night",
@@ -101,6 +102,7 @@ def _prompt(service: Service) -> Any:
 def _settings(service: Service, wishes: dict[str, Any]) -> Any:
     options = service.options
     wishes["negative_prompt"] = gr.Textbox(
+        value="",
         label="Negative text (optional)",
         info="What the pictures should keep away from.",
         max_length=options.max_text,
@@ -109,6 +111,10 @@ def _settings(service: Service, wishes: dict[str, Any]) -> Any:
     wishes["audio_scale"] = gr.Slider(
         0, MAX_SCALE, 1.0, step=0.05, label="Audio scale", info="How much the sound counts."
     )
+    wishes["relation"] = gr.Dropdown(
+        list(RELATION), value="auto", label="Text and sound",
+        info="How they are put together; auto judges it, where there is a text.",
+    )  # fmt: skip
     with gr.Row():
         for level in LEVELS:
             wishes[level] = gr.Slider(

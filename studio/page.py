@@ -91,6 +91,7 @@ def _wire_drawing(service: Service, parts: Parts) -> None:
         prompt: str,
         negative_prompt: str,
         audio_scale: float,
+        relation: str,
         foreground: float,
         background: float,
         ambience: float,

@@ -7,7 +7,6 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.audio import AudioError
@@ -138,16 +137,13 @@ class Service:
             yield None, None, words.status("Stopped.")
             return
         seconds = time.monotonic() - begin
-        relation = getattr(news.result, "relation", None)
-        said = words.drawn(wish.pictures, seconds, relation.words if relation else "", heard.lost)
+        relation = news.result.relation
+        said = words.drawn(wish.pictures, seconds, relation, heard.lost)
         yield news.result.images, settings(news.result.settings, wish), said
 
     def _work(self, path: str, wish: Wish, tell: Any) -> Any:
         with self.shelf.lock:
-            pipe = self.shelf.take(wish.choice)
-            levels = {} if wish.choice.adapter == NONE else wish.level_scales
-            more = {"level_scales": levels} if levels else {}
-            return pipe(path, callback=tell, **wish.arguments, **more)
+            return self.shelf.take(wish.choice)(path, callback=tell, **wish.arguments)
 
     def names(self) -> dict[str, list[str]]:
         """The models that can be chosen by name: bases, encoders, adapters."""
@@ -160,7 +156,8 @@ class Service:
 
 
 def settings(made: dict[str, Any], wish: Wish) -> dict[str, Any]:
-    """A picture's settings for its visitor: paths of this machine are left out."""
+    """What made the pictures, for their visitor: models by the names they were chosen by."""
     names = vars(wish.choice)
-    kept = {k: v for k, v in made.items() if k not in ("sounds", "stopped", *names)}
-    return {name: Path(v).name if isinstance(v, Path) else v for name, v in kept.items()} | names
+    left_out = ("sound", "stopped", *names)  # "sound" is the adapter's folder
+    given = {name: value for name, value in made.items() if name not in left_out}
+    return {name: value for name, value in given.items() if value is not None} | names

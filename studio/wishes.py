@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from studio.models import Choice
+from diffuse.composition import RELATIONS
+from studio.models import NONE, Choice
 from studio.options import StudioOptions
 
 LEVELS = ("foreground", "background", "ambience")
+RELATION = ("auto", *RELATIONS, "none")  # how text and sound are composed
 MAX_SCALE, MAX_GUIDANCE, MAX_SEED = 2.0, 15.0, 2**32 - 1
 
 
@@ -28,11 +30,13 @@ class Wish:
     steps: int
     seed: int
     pictures: int
+    relation: str
     choice: Choice
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `SoundPipeline`, beside the sound."""
+        adapted = self.choice.adapter != NONE
         return {
             "prompt": self.prompt or None,
             "negative_prompt": self.negative_prompt or None,
@@ -41,6 +45,8 @@ class Wish:
             "num_inference_steps": self.steps,
             "seed": self.seed,
             "num_images": self.pictures,
+            "relation": self.relation,
+            "level_scales": self.level_scales if adapted else None,
         }
 
 
@@ -52,24 +58,39 @@ def checked(given: dict[str, Any], options: StudioOptions) -> Wish:
         options: for the limits.
 
     Raises:
-        WishError: a value is no number, beyond its limits, or a text too long.
+        WishError: a value is no number, beyond its limits, or a text too long; or levels are
+            asked for without an adapter.
     """
+    kinds = vars(Choice()).items()
+    choice = Choice(*(str(given.get(kind) or "").strip() or default for kind, default in kinds))
     scale = {
         name: _number(name, given.get(name), 1.0, 0, MAX_SCALE) for name in ("audio_scale", *LEVELS)
     }
+    levels = {name: scale[name] for name in LEVELS}
+    if choice.adapter == NONE and set(levels.values()) != {1.0}:
+        raise WishError(
+            "Foreground, background and ambience are heard apart by an adapter only: choose one "
+            "under Models, or leave all three at 1."
+        )
     return Wish(
         prompt=_text("text", given.get("prompt"), options),
         negative_prompt=_text("negative text", given.get("negative_prompt"), options),
         audio_scale=scale["audio_scale"],
-        level_scales={name: scale[name] for name in LEVELS},
+        level_scales=levels,
         guidance_scale=_number("guidance", given.get("guidance_scale"), 5.0, 1, MAX_GUIDANCE),
         steps=_whole("steps", given.get("steps"), 20, 1, options.max_steps),
         seed=_whole("seed", given.get("seed"), 0, 0, MAX_SEED),
         pictures=_whole("number of pictures", given.get("pictures"), 1, 1, options.max_pictures),
-        choice=Choice(
-            *(str(given.get(k) or "").strip() or default for k, default in vars(Choice()).items())
-        ),
+        relation=_relation(given.get("relation")),
+        choice=choice,
     )
+
+
+def _relation(value: Any) -> str:
+    name = str(value or "auto")
+    if name not in RELATION:
+        raise WishError(f"There is no relation {name!r}: give one of {', '.join(RELATION)}.")
+    return name
 
 
 def _text(name: str, value: Any, options: StudioOptions) -> str:

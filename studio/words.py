@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from html import escape
+from typing import TYPE_CHECKING
 
 from studio.models import MINIATURE
+
+if TYPE_CHECKING:
+    from diffuse.composition import Relation
 
 BEGIN = "Choose a sound, then draw."
 MINIATURE_NOTICE = (
@@ -66,11 +70,12 @@ def learning(share: float) -> str:
     )
 
 
-def drawn(pictures: int, seconds: float, relation: str, lost: str) -> str:
+def drawn(pictures: int, seconds: float, relation: Relation | None, lost: str) -> str:
     """The status after a drawing, with how text and sound relate."""
-    what = "One picture" if pictures == 1 else f"{pictures} pictures"
-    parts = [f"{what} in {seconds:.1f} s.", relation, lost]
-    return status(" ".join(part for part in parts if part))
+    parts = ["One picture" if pictures == 1 else f"{pictures} pictures", f"in {seconds:.1f} s."]
+    if relation is not None:
+        parts.append(f"Text and sound are {relation.name}: {relation.words}")
+    return status(" ".join([*parts, lost]).strip())
 
 
 def heard(duration_s: float, lost: str) -> str:

@@ -130,7 +130,7 @@ def test_a_wish_keeps_to_its_limits():
         ("prompt", "x" * 11), ("negative_prompt", "x" * 11), ("steps", 0), ("steps", 51),
         ("steps", 2.5), ("steps", "many"), ("seed", -1), ("seed", 2**32), ("pictures", 5),
         ("guidance_scale", float("nan")), ("guidance_scale", 0.5), ("audio_scale", 2.1),
-        ("ambience", float("inf")), ("foreground", -0.1),
+        ("ambience", float("inf")), ("foreground", -0.1), ("relation", "friendly"),
     ],
 )  # fmt: skip
 def test_a_wish_beyond_its_limits_is_refused_by_name(field: str, value: object):
@@ -138,6 +138,14 @@ def test_a_wish_beyond_its_limits_is_refused_by_name(field: str, value: object):
         checked({field: value}, StudioOptions(max_text=10))
     known = {"prompt": "text", "guidance_scale": "guidance", "pictures": "number of pictures"}
     assert known.get(field, field).replace("_prompt", "").replace("_", " ") in str(caught.value)
+
+
+def test_levels_need_an_adapter():
+    with pytest.raises(WishError, match="by an adapter only"):
+        checked({"background": 0.5}, StudioOptions())
+    assert checked({}, StudioOptions()).arguments["level_scales"] is None
+    wish = checked({"background": 0.5, "adapter": "x"}, StudioOptions())
+    assert wish.arguments["level_scales"] == {"foreground": 1, "background": 0.5, "ambience": 1}
 
 
 def test_models_are_found_by_what_they_hold(folders: StudioOptions):

@@ -1,0 +1,193 @@
+"""The app through its API, as `gradio_client` calls it, on tiny models."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import RATE, tone
+from pages import Served, make_models, serve
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str) -> Path:
+    return make_models(tmp_path_factory.mktemp("models"), tiny_base, tiny_clap)
+
+
+@pytest.fixture(scope="module")
+def served(models: Path) -> Iterator[Served]:
+    with serve(models, max_steps=1000, max_sound_s=5, max_upload_mb=1) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("sounds")
+    paths = [folder / f"{hertz}.wav" for hertz in (200, 4000)]
+    for path in paths:
+        soundfile.write(path, tone(float(path.stem)), RATE)
+    return paths
+
+
+def connect(served: Served):
+    from gradio_client import Client
+
+    return Client(served.url, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def client(served: Served):
+    return connect(served)
+
+
+def generate(client, sound: Path, **more):
+    """Pictures as arrays, settings and status."""
+    from gradio_client import handle_file
+
+    more = {"steps": 2, "pictures": 1} | more
+    pictures, made, said = client.predict(handle_file(sound), **more, api_name="/generate")
+    return [np.asarray(Image.open(row["image"])) for row in pictures], made, said
+
+
+def test_the_names_are_those_one_would_guess(client):
+    found = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(found) == {"/generate", "/listen", "/stop", "/models"}
+    parameters = found["/generate"]["parameters"]
+    names = [parameter["parameter_name"] for parameter in parameters]
+    assert names == [
+        "sound", "prompt", "negative_prompt", "audio_scale", "relation", "foreground",
+        "background", "ambience", "guidance_scale", "steps", "pictures", "seed", "base",
+        "encoder", "adapter",
+    ]  # fmt: skip
+    assert all(p["parameter_has_default"] for p in parameters if p["parameter_name"] != "sound")
+
+
+def test_a_sound_and_a_seed_give_the_same_picture_and_others_another(client, sounds: list[Path]):
+    first, made, said = generate(client, sounds[0], pictures=2, seed=7)
+    again, *_ = generate(client, sounds[0], pictures=2, seed=7)
+    next_seed, *_ = generate(client, sounds[0], seed=8)
+    other, *_ = generate(client, sounds[1], seed=7)
+    assert len(first) == 2 and "2 pictures in" in said
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert np.array_equal(first[1], next_seed[0])
+    assert not np.array_equal(first[0], other[0])
+    assert made["seed"] == 7 and made["num_inference_steps"] == 2 and made["adapter"] == "none"
+    assert made["sounds"][0]["recording"] == "200.wav"
+
+
+def test_text_changes_the_picture_and_its_relation_is_said(client, sounds: list[Path]):
+    alone, *_ = generate(client, sounds[0])
+    both, made, said = generate(client, sounds[0], prompt="a whistle")
+    assert not np.array_equal(alone[0], both[0])
+    assert f"Text and sound are {made['relation']}: " in said
+    chosen, made, said = generate(client, sounds[0], prompt="a whistle", relation="creative")
+    assert made["relation"] == "creative" and "The text names what is heard, and more." in said
+
+
+def test_a_sound_is_looked_at(client, sounds: list[Path]):
+    from gradio_client import handle_file
+
+    picture, said = client.predict(handle_file(sounds[0]), api_name="/listen")
+    path = picture["value"] if isinstance(picture, dict) else picture
+    assert Image.open(path if isinstance(path, str) else path["path"]).size == (900, 287)
+    assert "Heard: 2.0 s." in said
+
+
+def test_models_are_listed(client, models: Path):
+    found = client.predict(api_name="/models")
+    assert found["bases"] == ["mini", str(models / "base")]
+    assert found["encoders"] == ["mini", str(models / "encoder")]
+
+
+def test_what_cannot_be_drawn_is_said_in_a_sentence_and_the_app_lives_on(
+    client, served: Served, sounds: list[Path], tmp_path: Path
+):
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    text = tmp_path / "text.wav"
+    text.write_text("no sound at all\n" * 30)
+    long = tmp_path / "long.wav"
+    soundfile.write(long, tone(440, 6.0), RATE)
+    cases = [
+        (text, {}, "not a sound file"),
+        (long, {}, "longer than 5 s"),
+        (sounds[0], {"steps": 0}, "less than minimum value 1"),
+        (sounds[0], {"seed": 2**32}, "The seed is 4294967296"),
+        (sounds[0], {"encoder": "nonsense"}, "There is no encoder 'nonsense'"),
+        (sounds[0], {"encoder": "nobody/nothing"}, "nobody/nothing"),
+        (sounds[0], {"foreground": 0.5}, "by an adapter only"),
+    ]
+    for sound, more, said in cases:
+        with pytest.raises(AppError, match=said) as caught:
+            generate(client, sound, **more)
+        assert "Traceback" not in str(caught.value) and "/gradio/" not in str(caught.value)
+    with pytest.raises(AppError, match="no sound yet"):
+        client.predict(None, api_name="/generate")
+    huge = tmp_path / "huge.wav"
+    soundfile.write(huge, tone(440, 30.0), RATE)
+    with pytest.raises(Exception, match=r"413|size"):
+        client.predict(handle_file(huge), api_name="/generate")
+    assert len(generate(client, sounds[0])[0]) == 1
+
+
+def test_visitors_at_once_get_their_own_pictures(served: Served, sounds: list[Path]):
+    alone = [generate(connect(served), sound)[0][0] for sound in sounds]
+    together: dict[int, np.ndarray] = {}
+
+    def visit(i: int) -> None:
+        together[i] = generate(connect(served), sounds[i % 2])[0][0]
+
+    threads = [threading.Thread(target=visit, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(together) == [0, 1, 2, 3]
+    assert all(np.array_equal(together[i], alone[i % 2]) for i in together)
+
+
+def _begin(client, sound: Path):
+    """A drawing that would take long, begun."""
+    from gradio_client import handle_file
+
+    job = client.submit(handle_file(sound), steps=1000, pictures=4, api_name="/generate")
+    for _ in range(600):
+        if any(re.search(r"step \d+ of 1000", out[-1]) for out in job.outputs()):
+            return job
+        time.sleep(0.05)
+    raise AssertionError(f"nothing was drawn: {job.outputs()}")
+
+
+def test_stop_stops_the_visitors_own_drawing_only(served: Served, sounds: list[Path]):
+    one, other = connect(served), connect(served)
+    job = _begin(one, sounds[0])
+    assert "Nothing is being drawn" in other.predict(api_name="/stop")
+    assert not job.done()
+    assert "Stopping" in one.predict(api_name="/stop")
+    assert "Stopped" in job.result(timeout=30)[-1]
+
+
+def test_a_client_that_cancels_frees_the_queue(served: Served, sounds: list[Path]):
+    job = _begin(connect(served), sounds[0])
+    job.cancel()
+    begin = time.monotonic()
+    assert len(generate(connect(served), sounds[1])[0]) == 1
+    assert time.monotonic() - begin < 30
+
+
+def test_a_drawing_that_takes_too_long_is_stopped(models: Path, sounds: list[Path]):
+    from gradio_client.exceptions import AppError
+
+    with (
+        serve(models, max_steps=1000, max_draw_s=1.0) as page,
+        pytest.raises(AppError, match="longer than 1 s and was stopped"),
+    ):
+        generate(connect(page), sounds[0], steps=1000, pictures=4)
