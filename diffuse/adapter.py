@@ -188,7 +188,8 @@ class SoundAdapter(nn.Module):
             tokens: (B, J, D).
             keep: (B,) bool, false where a row shall hear silence; all true by default.
             dtype: of the result: the UNet's; the adapter's own by default.
-            scales: of single levels by name.
+            scales: of single levels by name. One at 0 is not there at all: its keys would still
+                draw attention away from the others.
 
         Raises:
             ValueError: a scale's level does not exist.
@@ -197,7 +198,10 @@ class SoundAdapter(nn.Module):
         strength = tokens.new_ones(len(tokens)) if keep is None else keep.to(tokens.dtype)
         audio: Audio = {}
         for name in self.config.layers:
-            where = heard_places(ROUTINGS[self.config.routing][part_of(name)])
+            levels = ROUTINGS[self.config.routing][part_of(name)]
+            where = heard_places([level for level in levels if (scales or {}).get(level) != 0])
+            if not where:
+                continue
             layer = self.layer(name)
             sound = layer(tokens[:, where], weights[where], strength[:, None, None])
             audio[name] = [sound.to(tokens.device, dtype or sound.values.dtype)]

@@ -20,7 +20,7 @@ from diffuse import folder as folders
 from diffuse.adapter import SoundAdapter
 from diffuse.layers import check_base, check_beside, cross_attentions
 from diffuse.lora import add_lora, load_lora, lora_parameters, remove_lora, scale_lora
-from diffuse.player import Player, Volume
+from diffuse.player import Parts, Player, Volume
 from diffuse.recordings import Heard
 from diffuse.sonic import SonicAttention, new_processor
 
@@ -78,16 +78,25 @@ class Attachment:
         with torch.no_grad():
             return {n: a.project(tokens, mask, embeds) for n, a in self.adapters.items()}
 
-    def play(self, sound: Heard | dict[str, torch.Tensor], guided: bool | None = None) -> None:
+    def play(
+        self,
+        sound: Heard | Mapping[str, torch.Tensor | Parts],
+        guided: bool | None = None,
+    ) -> None:
         """Sets what the pipeline's next calls hear.
 
         Args:
-            sound: recordings, or what `project` made of them: one a prompt, or one for all.
+            sound: recordings, one a prompt or one for all; or by the adapters' names, what
+                `project` made of them, or several such with their weights, heard together.
             guided: whether the UNet's batches begin with an unconditional half; by default the
                 pipeline tells. Say it for another pipeline on the same UNet, or see `follow`.
         """
-        tokens = self.project(sound) if isinstance(sound, Heard) else sound
-        self._player.play(dict(tokens), guided)
+        given = self.project(sound) if isinstance(sound, Heard) else sound
+        parts = {
+            name: [(1.0, tokens)] if isinstance(tokens, torch.Tensor) else list(tokens)
+            for name, tokens in given.items()
+        }
+        self._player.play(parts, guided)
 
     def silence(self) -> None:
         """Nothing is heard: the base with its LoRA."""
@@ -134,11 +143,7 @@ class Attachment:
             scale_lora(self.unet, which, scale)
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
-        """Mixes adapters: each one's sound and LoRA count by its weight.
-
-        Raises:
-            ValueError: there is no such adapter.
-        """
+        """Mixes adapters: each one's sound and LoRA count by its weight; ValueError if none."""
         for name, weight in weights.items():
             (which,) = self._names(name)
             volume = self._player.volumes[which]
@@ -153,11 +158,7 @@ class Attachment:
         return list(self.adapters) if name is None else [name]
 
     def part(self, part: str, name: str | None = None) -> list[nn.Parameter]:
-        """Weights by the name of what they are: a key of `SoundAdapter.parts`, or "lora".
-
-        Raises:
-            ValueError: there is no such part or adapter.
-        """
+        """Weights by what they are, a key of `SoundAdapter.parts` or "lora"; ValueError if none."""
         found: list[nn.Parameter] = []
         for which in self._names(name):
             lora = list(lora_parameters(self.unet, which).values())
@@ -170,8 +171,7 @@ class Attachment:
     def train_only(self, *parts: str, name: str | None = None) -> list[nn.Parameter]:
         """Makes these parts trainable and nothing else of the UNet and its adapters.
 
-        Returns:
-            Their weights.
+        Returns: their weights.
 
         Raises:
             ValueError: there is no such part or adapter, or nothing in one of them.

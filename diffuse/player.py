@@ -19,6 +19,9 @@ from diffuse.playing import (
     without_twice,
 )
 
+# What is heard together: how much each counts, and its level tokens (B, J, D).
+Parts = list[tuple[float, torch.Tensor]]
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -65,7 +68,7 @@ class Player:
     adapters: dict[str, SoundAdapter]
     volumes: dict[str, Volume] = field(default_factory=dict)
     audio_guidance: float | None = None
-    _tokens: dict[str, torch.Tensor] = field(default_factory=dict)
+    _parts: dict[str, Parts] = field(default_factory=dict)
     _guided: bool | None = None
     _cache: dict[Any, Audio] = field(default_factory=dict)
     _tripled: tuple[bool, float] | None = None
@@ -77,9 +80,9 @@ class Player:
             unet.register_forward_hook(self._after),
         ]
 
-    def play(self, tokens: dict[str, torch.Tensor], guided: bool | None) -> None:
-        """Plays level tokens (B, J, D), by the adapters' names; {} is silence."""
-        self._tokens, self._guided = tokens, guided
+    def play(self, parts: dict[str, Parts], guided: bool | None) -> None:
+        """Plays what the adapters, by name, hear together; {} is silence."""
+        self._parts, self._guided = parts, guided
         self.forget()
 
     def forget(self) -> None:
@@ -91,11 +94,11 @@ class Player:
     ) -> tuple[Any, Any] | None:
         self._tripled = None
         own = kwargs.get("cross_attention_kwargs") or {}
-        if not self._tokens or CHANNEL in own:
+        if not self._parts or CHANNEL in own:
             return None
         sample = args[0] if args else kwargs["sample"]
         time = args[1] if len(args) > 1 else kwargs["timestep"]
-        loud = {n: f for n, f in self._factors(time).items() if f and n in self._tokens}
+        loud = {n: f for n, f in self._factors(time).items() if f and n in self._parts}
         if not loud:
             return None
         batch, guided = len(sample), self._is_guided(len(sample))
@@ -130,7 +133,7 @@ class Player:
         told = getattr(self.pipeline, "do_classifier_free_guidance", None)
         if told is not None:
             return bool(told)
-        if batch_size == len(next(iter(self._tokens.values()))):
+        if batch_size == self._sounds():
             return False  # a row a sound: there is none to guide from
         raise ValueError(
             "the UNet's batch is larger than the sounds that play, and no pipeline tells whether "
@@ -149,19 +152,24 @@ class Player:
     def _audio(self, batch: int, guided: bool, loud: dict[str, float], unet: Any) -> Audio:
         kind = (batch, guided, tuple(loud.items()), self.audio_guidance is not None, unet.dtype)
         if kind not in self._cache:
-            sounds = len(next(iter(self._tokens.values())))
-            rows, heard = audio_rows(batch, sounds, guided)
+            rows, heard = audio_rows(batch, self._sounds(), guided)
             if self.audio_guidance is not None:  # the conditional rows once more, silent at first
                 count = batch // 2 if guided else batch
                 rows, heard = rows + rows[-count:], [False] * batch + [True] * count
-            parts = [self._listen(name, factor, unet) for name, factor in loud.items()]
-            self._cache[kind] = arranged(merged(parts), rows, heard)
+            audio = merged([self._listen(name, factor, unet) for name, factor in loud.items()])
+            self._cache[kind] = arranged(audio, rows, heard)
         return self._cache[kind]
+
+    def _sounds(self) -> int:
+        return len(next(iter(self._parts.values()))[0][1])
 
     def _listen(self, name: str, factor: float, unet: Any) -> Audio:
         adapter, levels = self.adapters[name], self.volumes[name].levels
-        audio = adapter.listen(self._tokens[name], scales=levels)
-        return {
-            layer: [sound.scaled(factor).to(unet.device, unet.dtype) for sound in sounds]
-            for layer, sounds in audio.items()
-        }
+        heard = [
+            {
+                layer: [sound.scaled(factor * weight).to(unet.device, unet.dtype)]
+                for layer, (sound,) in adapter.listen(tokens, scales=levels).items()
+            }
+            for weight, tokens in self._parts[name]
+        ]
+        return merged(heard)

@@ -41,6 +41,8 @@ def audio_rows(batch_size: int, sounds: int, guided: bool) -> tuple[list[int], l
 
 def arranged(audio: Audio, rows: list[int], heard: list[bool]) -> Audio:
     """The sounds of a batch's rows."""
+    if not audio:
+        return {}
     first = next(iter(audio.values()))[0].keys
     index = torch.tensor(rows, device=first.device)
     audible = torch.tensor(heard, device=first.device)

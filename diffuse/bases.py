@@ -1,0 +1,65 @@
+"""Bases: stock pipelines by name, their schedulers, and the prompt space an encoder has of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from align.encoder import AudioPromptEncoder
+from align.names import BASES, lookup
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpm": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-a": "EulerAncestralDiscreteScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+
+
+def check_scheduler(name: str | None) -> None:
+    """Refuses a name that stands for no scheduler; None is the base's own.
+
+    Raises:
+        ValueError: there is no such scheduler.
+    """
+    if name is not None and name not in SCHEDULERS:
+        raise ValueError(f"there is no scheduler {name!r}; there are: {', '.join(SCHEDULERS)}")
+
+
+def new_scheduler(name: str, own: Any) -> Any:
+    """A scheduler by name with the noise and prediction type of the base's own."""
+    import diffusers
+
+    check_scheduler(name)
+    return getattr(diffusers, SCHEDULERS[name]).from_config(own.config)
+
+
+def space_of(encoder: AudioPromptEncoder, base: str) -> str:
+    """The encoder's prompt space of a base: the one aligned with it, else the default one."""
+    for name, space in encoder.config.spaces.items():
+        if base in (name, space["base"]):
+            return str(name)
+    return str(encoder.config.default_space)
+
+
+def load_base(base: str, dtype: torch.dtype) -> Any:
+    """A stock pipeline by name, without progress bars.
+
+    Raises:
+        ValueError: there is no such base.
+    """
+    from diffusers import DiffusionPipeline
+
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(lookup(BASES, base), dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise ValueError(
+            f"there is no base {base!r}: give a name ({', '.join(BASES)}), the folder of a "
+            f"pipeline, or a hub id that can be reached ({reason})"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

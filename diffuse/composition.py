@@ -1,0 +1,136 @@
+"""Composition: how a text relates to a sound, and what follows for how the sound is heard.
+
+CLAP2Diffusion's four relations, judged from embeds alone. The cosine of text and sound is taken
+between standardised prompt embeds, where unrelated captions are near 0 (raw ones reach 0.97). A low
+one has two reasons: the text names something else that sounds, or nothing that does. They are told
+apart by the nearest caption that the encoder was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from align.prompts import Prompts
+
+# Cosines, found on the miniature; docs/diffuse.md has the distributions between which they lie.
+MATCHES, PARTLY_MATCHES, NAMES_A_SOUND = 0.58, 0.28, 0.6
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What a relation means, and what it does.
+
+    Attributes:
+        words: what the user is told.
+        audio_scale: times the user's.
+        level_scales: times the user's, by level.
+    """
+
+    words: str
+    audio_scale: float = 1.0
+    level_scales: Mapping[str, float] = field(default_factory=dict)
+
+
+RELATIONS = {
+    "matching": Composition("The text says what is heard."),
+    "complementary": Composition("The text adds what cannot be heard."),
+    "creative": Composition("The text names what is heard, and more.", 0.8),
+    "contradictory": Composition("The text names something else than what is heard.", 0.6),
+}
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How a text relates to a sound.
+
+    Attributes:
+        name: a key of RELATIONS.
+        similarity: the cosine that it was judged by.
+        by_hand: whether it was set and not judged.
+    """
+
+    name: str
+    similarity: float
+    by_hand: bool = False
+
+    @property
+    def words(self) -> str:
+        """What the user is told."""
+        return RELATIONS[self.name].words
+
+    def applied(self, scale: float, levels: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """The user's audio scale and level scales as this relation changes them."""
+        composition = RELATIONS[self.name]
+        changed = dict(levels)
+        for level, factor in composition.level_scales.items():
+            changed[level] = factor * levels.get(level, 1.0)
+        return scale * composition.audio_scale, changed
+
+
+def check_relation(name: str) -> None:
+    """Refuses a name that stands for no relation, nor for "auto" or "none".
+
+    Raises:
+        ValueError: it does not.
+    """
+    if name not in (*RELATIONS, "auto", "none"):
+        raise ValueError(f"there is no relation {name!r}: {', '.join(RELATIONS)}, auto or none")
+
+
+def judged(similarity: float, nearest_caption: float) -> str:
+    """The relation by the text's cosines with the sound and with the nearest known caption."""
+    if similarity >= MATCHES:
+        return "matching"
+    if similarity >= PARTLY_MATCHES:
+        return "creative"
+    return "contradictory" if nearest_caption >= NAMES_A_SOUND else "complementary"
+
+
+class Composer:
+    """Judges how texts relate to sounds.
+
+    Args:
+        statistics: of the prompt space, as the encoder's head holds them.
+        captions: embeds (K, L, D) of captions that the encoder was trained on, one a label. None
+            where they are not known: then no text is said to contradict.
+    """
+
+    def __init__(self, statistics: Any, captions: torch.Tensor | None = None) -> None:
+        self._statistics = statistics
+        self._known = None if captions is None else self._flat(captions)
+
+    def _flat(self, embeds: torch.Tensor) -> torch.Tensor:
+        where = self._statistics.mean
+        return self._statistics.standardise(embeds.to(where)).flatten(1)
+
+    def similarity(self, text: torch.Tensor, sound: torch.Tensor) -> float:
+        """The cosine of standardised embeds (1, L, D)."""
+        return float(F.cosine_similarity(self._flat(text), self._flat(sound))[0])
+
+    def relation(self, name: str, text: Prompts | None, sound: Prompts) -> Relation | None:
+        """The relation asked for by name, or judged for "auto"; None where nothing is composed.
+
+        Raises:
+            ValueError: there is no such relation.
+        """
+        check_relation(name)
+        if text is None or name == "none":
+            return None
+        similarity = self.similarity(text.embeds, sound.embeds)
+        if name != "auto":
+            return Relation(name, similarity, by_hand=True)
+        nearest = 0.0
+        if self._known is not None:
+            own = self._flat(text.embeds)
+            nearest = float(F.cosine_similarity(own, self._known).max())
+        return Relation(judged(similarity, nearest), similarity)
+
+
+def label_captions(captions: Mapping[str, Sequence[str]]) -> list[str]:
+    """One caption a label, the most frequent, of what an encoder was trained on."""
+    return [max(sorted(set(texts)), key=list(texts).count) for texts in captions.values() if texts]

@@ -1,0 +1,150 @@
+"""Draws pictures of sounds: `python -m diffuse.generate SOUND... --encoder RUN --out FOLDER`.
+
+The same command writes the same bytes again. What made a picture stands in the PNG itself, under
+the key "soundprompt".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which models draw."""
+    parser.add_argument("--base", default="mini", help="pipeline: a name, a folder or a hub id")
+    parser.add_argument("--encoder", default="runs/align/mini", help="folder or hub id of one")
+    parser.add_argument(
+        "--adapter", action="append", metavar="FOLDER", help="a sound adapter; may be repeated"
+    )
+    parser.add_argument(
+        "--adapter_weights", nargs="+", type=float, help="how much each of several counts"
+    )
+    parser.add_argument("--scheduler", help="ddim, dpm, euler, euler-a, pndm or unipc")
+    parser.add_argument("--device", help="cpu, cuda, …; a GPU where there is one by default")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the base")
+
+
+def add_drawing_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is drawn."""
+    parser.add_argument("--prompt", help='text beside the sound; "" for none at all')
+    parser.add_argument("--negative_prompt", help="what to guide away from")
+    parser.add_argument("--audio_scale", type=float, default=1.0, help="0 draws without the sound")
+    parser.add_argument("--guidance_scale", type=float, default=5.0, help="to text and sound")
+    parser.add_argument("--audio_guidance", type=float, help="of the sound apart from the text")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps")
+    parser.add_argument("--seed", type=int, default=0, help="of the first picture")
+    parser.add_argument("--relation", default="auto", help="of text and sound; see the docs")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for the pictures")
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m diffuse.generate", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("sounds", nargs="+", help="recordings, drawn together")
+    add_model_options(parser)
+    add_drawing_options(parser)
+    parser.add_argument("--weights", nargs="+", type=float, help="how much each sound counts")
+    parser.add_argument(
+        "--levels", nargs="+", metavar="LEVEL",
+        help="the sounds' levels, in their order: foreground, background, ambience",
+    )  # fmt: skip
+    parser.add_argument(
+        "--audio_steps", nargs=2, type=float, default=(0.0, 1.0), metavar=("FROM", "TO"),
+        help="share of the noise schedule in which the adapter hears",
+    )  # fmt: skip
+    parser.add_argument("--num_images", type=int, default=1, help="pictures, a seed each")
+    parser.add_argument("--height", type=int, help="in pixels")
+    parser.add_argument("--width", type=int, help="in pixels")
+    options = parser.parse_args(given)
+    if options.levels and len(options.levels) != len(options.sounds):
+        parser.error(f"{len(options.sounds)} sounds need as many --levels")
+    if options.levels and len(set(options.levels)) != len(options.levels):
+        parser.error("--levels names a level twice")
+    return options
+
+
+def load_pipeline(options: argparse.Namespace) -> Any:
+    """The pipeline that `add_model_options` describe.
+
+    Raises:
+        ValueError: something does not exist, or does not belong together.
+    """
+    import torch
+
+    from diffuse.pipeline import SoundPipeline
+
+    folders = options.adapter or []
+    names = ["sound"] if len(folders) == 1 else [f"sound-{i + 1}" for i in range(len(folders))]
+    pipeline = SoundPipeline.from_pretrained(
+        options.base,
+        options.encoder,
+        dict(zip(names, folders, strict=True)) or None,
+        device=options.device,
+        dtype=None if options.dtype is None else getattr(torch, options.dtype),
+        scheduler=options.scheduler,
+    )
+    weights = options.adapter_weights
+    if weights is not None:
+        if pipeline.attachment is None or len(weights) != len(names):
+            raise ValueError(f"{len(names)} adapters and {len(weights)} --adapter_weights")
+        pipeline.attachment.set_weights(dict(zip(names, weights, strict=True)))
+    return pipeline
+
+
+def save_pictures(images: Sequence[Any], settings: dict[str, Any], out: Path) -> list[Path]:
+    """Writes pictures as seed-N.png with their settings inside; the paths."""
+    from PIL.PngImagePlugin import PngInfo
+
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i, image in enumerate(images):
+        seed = settings["seed"] + i
+        info = PngInfo()
+        own = {**settings, "seed": seed, "num_images": 1}
+        info.add_text("soundprompt", json.dumps(own, sort_keys=True))
+        paths.append(out / f"seed-{seed}.png")
+        image.save(paths[-1], pnginfo=info)
+    return paths
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draws what the command line asks for."""
+    options = _arguments(arguments)
+    from align.audio import AudioError
+
+    sounds: Any = options.sounds
+    if options.levels:
+        sounds = dict(zip(options.levels, options.sounds, strict=True))
+    try:
+        drawn = load_pipeline(options)(
+            sounds,
+            options.prompt,
+            options.negative_prompt,
+            audio_scale=options.audio_scale,
+            guidance_scale=options.guidance_scale,
+            audio_guidance=options.audio_guidance,
+            num_inference_steps=options.steps,
+            seed=options.seed,
+            num_images=options.num_images,
+            height=options.height,
+            width=options.width,
+            weights=options.weights,
+            relation=options.relation,
+            audio_steps=tuple(options.audio_steps),
+        )
+        paths = save_pictures(drawn.images, drawn.settings, options.out)
+    except (AudioError, ValueError, OSError) as error:
+        raise SystemExit(f"diffuse.generate: {error}") from error
+    if drawn.relation is not None:
+        print(f"{drawn.relation.name}: {drawn.relation.words}")
+    for path in paths:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Sounds that are given together: one, several with weights, or one a level."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from align.audio import AudioError
+from diffuse.levels import places
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """What was given to be heard.
+
+    Attributes:
+        recordings: at least one.
+        weights: one a recording, with sum one.
+        levels: the level each recording stands for; empty where each stands for all.
+    """
+
+    recordings: list[Any]
+    weights: list[float]
+    levels: list[str]
+
+    @classmethod
+    def of(cls, given: Any, weights: Sequence[float] | None = None) -> Sounds:
+        """One recording, a list of recordings with weights, or recordings by level.
+
+        Raises:
+            AudioError: there is nothing to hear.
+            ValueError: a level does not exist, or the weights do not fit.
+        """
+        levels: list[str] = []
+        if isinstance(given, Mapping) and not {"array", "bytes", "path"} & set(given):
+            levels, recordings = list(given), list(given.values())
+            for level in levels:
+                places(level)
+            if weights is not None:
+                raise ValueError("sounds by level take level_scales, not weights")
+        else:
+            recordings = list(given) if isinstance(given, list) else [given]
+        if not recordings or any(recording is None for recording in recordings):
+            raise AudioError("there is no sound: give a recording, or several")
+        return cls(recordings, _shares(weights, len(recordings)), levels)
+
+    def mean(self, rows: torch.Tensor) -> torch.Tensor:
+        """(1, ...) of (N, ...), one a recording, by their weights; exact where there is one."""
+        if len(rows) == 1:
+            return rows
+        shares = rows.new_tensor(self.weights).view(-1, *[1] * (rows.ndim - 1))
+        return (shares * rows).sum(0, keepdim=True)
+
+    def parts(self, tokens: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+        """What plays together: level tokens (1, J, D) and how much each counts.
+
+        Args:
+            tokens: (N, J, D), one row a recording.
+
+        Several sounds are heard side by side, each by an attention of its own. Sounds by level
+        are one: its levels come from those recordings, and a level that none stands for from the
+        first.
+        """
+        if not self.levels:
+            rows = tokens.split(1)
+            return list(zip(self.weights, rows, strict=True))
+        whole = tokens[:1].clone()
+        for row, level in enumerate(self.levels):
+            whole[:, places(level)] = tokens[row : row + 1, places(level)]
+        return [(1.0, whole)]
+
+    def told(self) -> list[dict[str, Any]]:
+        """The sounds as settings tell them: names of files, not their samples."""
+        names = self.levels or [""] * len(self.recordings)
+        rows = zip(self.recordings, self.weights, names, strict=True)
+        return [
+            {"recording": _name(r), **({"level": level} if level else {"weight": weight})}
+            for r, weight, level in rows
+        ]
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if len(given) != count:
+        raise ValueError(f"there are {count} sounds and {len(given)} weights: give one a sound")
+    if min(given) < 0 or not sum(given):
+        raise ValueError(f"weights of sounds are positive, not {given}")
+    return [weight / sum(given) for weight in given]
+
+
+def _name(recording: Any) -> str:
+    if isinstance(recording, (str, os.PathLike)):
+        return os.path.basename(os.fspath(recording))
+    return f"({type(recording).__name__})"

@@ -1,0 +1,230 @@
+"""The one door for commands and the app: base, encoder and adapter in, pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from align.encoder import AudioPromptEncoder
+from align.outcome import load_encoder, told
+from align.prompts import Prompts, PromptSpace
+from diffuse.attachment import Attachment, attach
+from diffuse.bases import check_scheduler, load_base, new_scheduler, space_of
+from diffuse.composition import Composer, Relation, check_relation, label_captions
+from diffuse.mixing import Sounds
+from diffuse.progress import Callback, Progress
+from diffuse.recordings import Heard, hear
+from diffuse.wording import Wording
+
+AT_ONCE = 8  # pictures a batch; each has noise of its own
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures and how they came about.
+
+    Attributes:
+        images: one a seed.
+        settings: all that made them, as JSON can hold it.
+        relation: of the text to the sound; None without either.
+    """
+
+    images: list[Image.Image]
+    settings: dict[str, Any]
+    relation: Relation | None = None
+
+
+class SoundPipeline:
+    """A stock diffusion pipeline that draws what is heard; `from_pretrained` loads it.
+
+    Attributes:
+        pipeline: the stock diffusers pipeline.
+        encoder: the aligned encoder.
+        attachment: the sound adapters on its UNet, or None: then the prompt embeds carry the sound.
+        space: the encoder's prompt space of this base.
+    """
+
+    def __init__(
+        self, pipeline: Any, encoder: AudioPromptEncoder, adapter: Any = None, base: str = ""
+    ) -> None:
+        self.pipeline, self.encoder, self.base = pipeline, encoder.eval(), base
+        self.space = space_of(encoder, base)
+        self.names: dict[str, str] = {}
+        self.attachment: Attachment | None = None
+        given = adapter if isinstance(adapter, Mapping) else {"sound": adapter}
+        for name, one in given.items():
+            if one is not None:
+                self.attachment = attach(pipeline, one, name)
+                self.names[name] = str(one) if isinstance(one, (str, Path)) else name
+        head, texts = encoder.head(self.space), PromptSpace(pipeline, base)
+        self.wording = Wording(texts, head)
+        captions = label_captions(told(str(encoder.config.name_or_path))[1].captions)
+        known = texts.encode(captions).embeds if captions else None
+        self.composer = Composer(head.statistics(), known)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        base: str = "mini",
+        encoder: str | AudioPromptEncoder = "runs/align/mini",
+        adapter: Any = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        scheduler: str | None = None,
+    ) -> SoundPipeline:
+        """Loads everything.
+
+        Args:
+            base: a short name, a folder or a hub id of a pipeline.
+            encoder: an aligned encoder, or its folder or hub id.
+            adapter: a sound adapter, its folder, or several of either by name; None for none.
+            device: a GPU where there is one by default.
+            dtype: of the base; float16 on a GPU and float32 elsewhere by default.
+            scheduler: a key of `bases.SCHEDULERS`; the base's own by default.
+
+        Raises:
+            ValueError: something does not exist, or does not belong together.
+        """
+        check_scheduler(scheduler)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        ready = load_encoder(encoder) if isinstance(encoder, str) else encoder
+        precision = dtype or (torch.float16 if where.type == "cuda" else torch.float32)
+        pipeline = load_base(base, precision).to(where)
+        if scheduler is not None:
+            pipeline.scheduler = new_scheduler(scheduler, pipeline.scheduler)
+        made = cls(pipeline, ready.to(where), adapter, base)
+        made.names["encoder"] = encoder if isinstance(encoder, str) else "(given)"
+        return made
+
+    def hear(self, recordings: Sequence[Any]) -> Heard:
+        """What the encoder hears in recordings."""
+        return hear(self.encoder, recordings, self.space)
+
+    def __call__(
+        self,
+        sounds: Any,
+        prompt: str | None = None,
+        negative_prompt: str | None = None,
+        *,
+        audio_scale: float = 1.0,
+        guidance_scale: float = 5.0,
+        audio_guidance: float | None = None,
+        num_inference_steps: int = 20,
+        seed: int = 0,
+        num_images: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        callback: Callback | None = None,
+        weights: Sequence[float] | None = None,
+        relation: str = "auto",
+        level_scales: Mapping[str, float] | None = None,
+        audio_steps: tuple[float, float] = (0.0, 1.0),
+    ) -> Drawn:
+        """Draws pictures of sounds.
+
+        Args:
+            sounds: a recording, a list of them, or recordings by level.
+            prompt: text beside the sound. None: the sound's own prompt embeds are read in its
+                place. "": no text; only the adapter hears the sound.
+            negative_prompt: what is guided away from; the base's unconditional prompt by default.
+            audio_scale: 0 draws without the sound, 1 as trained, more is louder.
+            guidance_scale: away from the negative prompt, to text and sound.
+            audio_guidance: if given, of the sound apart from the text (see `playing`).
+            num_inference_steps: denoising steps.
+            seed: of the first picture; the others count on from it.
+            num_images: pictures.
+            height: in pixels; the base's own by default.
+            width: in pixels; the base's own by default.
+            callback: called with the steps that are done and all steps; true stops.
+            weights: how much each of several sounds counts.
+            relation: how text and sound are composed: a key of `composition.RELATIONS`, "auto" to
+                judge it from their embeds, or "none" to compose nothing.
+            level_scales: how much single levels count.
+            audio_steps: the share of the noise schedule in which the adapter hears.
+
+        Raises:
+            AudioError: a recording cannot be read or has nothing to hear.
+            ValueError: an option does not fit the others.
+        """
+        settings = {
+            name: value for name, value in locals().items() if name not in ("self", "callback")
+        }
+        given = Sounds.of(sounds, weights)
+        self._check(given, settings)
+        heard = self.hear(given.recordings)
+        sound = Prompts(given.mean(heard.embeds), _mean(given, heard.pooled))
+        text = self.wording.of(prompt)
+        found = self.composer.relation(relation if prompt else "none", text, sound)
+        scale, levels = audio_scale, dict(level_scales or {})
+        if found is not None:
+            scale, levels = found.applied(scale, levels)
+        if self.attachment is not None:
+            self.attachment.set_audio_scale(scale, levels=levels, steps=audio_steps)
+            self.attachment.set_audio_guidance(audio_guidance)
+            tokens = self.attachment.project(heard)
+            self.attachment.play({name: given.parts(rows) for name, rows in tokens.items()})
+            prompts = self.wording.beside(text, sound)
+        else:
+            prompts = self.wording.blended(text, sound, scale)
+        null = self.wording.null(negative_prompt, prompts)
+        images, stopped = self._draw(prompts, null, settings, callback)
+        story = {
+            **settings, "sounds": given.told(), "stopped": stopped, "audio_steps": [*audio_steps],
+            "relation": None if found is None else found.name, "base": self.base, **self.names,
+            "scheduler": type(self.pipeline.scheduler).__name__,
+        }  # fmt: skip
+        return Drawn(images, story, found)
+
+    def _check(self, given: Sounds, options: Mapping[str, Any]) -> None:
+        if self.attachment is None:
+            for name in ("audio_guidance", "level_scales"):
+                if options[name] is not None:
+                    raise ValueError(f"{name} needs an adapter: without one there is only text")
+            if given.levels:
+                raise ValueError("sounds by level need an adapter: give one sound, or a list")
+            if options["prompt"] == "":
+                raise ValueError("without text and without an adapter nothing hears the sound")
+        check_relation(options["relation"])
+        for name in ("num_inference_steps", "num_images"):
+            if options[name] < 1:
+                raise ValueError(f"{name} is at least 1, not {options[name]}")
+
+    def _draw(
+        self,
+        prompts: Prompts,
+        null: Prompts,
+        options: Mapping[str, Any],
+        callback: Callback | None,
+    ) -> tuple[list[Image.Image], bool]:
+        steps, count = options["num_inference_steps"], options["num_images"]
+        starts = range(0, count, AT_ONCE)
+        progress = Progress(callback, steps * len(starts))
+        where = {"device": self.pipeline.device, "dtype": self.pipeline.unet.dtype}
+        embeds = {k: v.to(**where) for k, v in prompts.arguments(null).items()}
+        images: list[Image.Image] = []
+        for start in starts:
+            seeds = range(options["seed"] + start, options["seed"] + min(count, start + AT_ONCE))
+            images += self.pipeline(
+                **embeds,
+                num_images_per_prompt=len(seeds),
+                num_inference_steps=steps,
+                guidance_scale=options["guidance_scale"],
+                height=options["height"],
+                width=options["width"],
+                # Noise drawn on the CPU is the same on every machine.
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                callback_on_step_end=progress,
+            ).images
+            if progress.stopped:
+                break
+        return images, progress.stopped
+
+
+def _mean(given: Sounds, pooled: torch.Tensor | None) -> torch.Tensor | None:
+    return None if pooled is None else given.mean(pooled)
