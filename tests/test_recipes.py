@@ -116,7 +116,7 @@ def test_a_file_that_is_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_missing_recipe_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     error = refusal(capsys, "esc11")
-    assert "there is no recipe 'esc11'" in error and "esc10, mini" in error
+    assert "there is no recipe 'esc11'" in error and "esc10, " in error and " mini, " in error
 
 
 @pytest.mark.parametrize(
