@@ -80,7 +80,7 @@ def check_base(unet: Any, config: Any, any_base: bool) -> None:
     }
     fits = all(widths.get(layer) == width for layer, width in config.layers.items())
     if not fits or not (any_base or same_base(unet, config.fingerprint)):
-        own = getattr(unet.config, "_name_or_path", "") or type(unet).__name__
+        own = getattr(unet.config, "_name_or_path", "").removesuffix("/unet") or "a fresh UNet"
         hint = " (or any_base=True, to try a relative of it)" if fits else ""
         raise ValueError(
             f"this adapter was trained for {config.base!r}, not for {own!r}: "
