@@ -5,13 +5,16 @@
     encoder = AudioPromptEncoder.from_pretrained("runs/align/mini")
     pipeline(**encoder.prompt("dog.wav")).images
 
-Names are imported when they are first used: importing the package costs nothing.
+Names are imported when they are first used: importing the package costs nothing. transformers'
+AutoConfig and AutoModel know the encoder from then on.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+from align.registration import register
 
 _WHERE = {
     "AlignTrainer": "align.trainer",
@@ -27,3 +30,6 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'align' has no attribute {name!r}")
     return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+register()

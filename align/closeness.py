@@ -6,6 +6,7 @@ Both are asked of the project's own metrics for `evaluate` (`align.metrics`).
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,5 +92,10 @@ def _both_ways(
             if int(measure[2:]) < count:
                 found[f"{title}_{measure}"] = Measured.share([bool(v) for v in values])
         elif count > 1:
-            found[f"{title}_{measure}"] = Measured.mean(torch.tensor(values))
+            found[f"{title}_{measure}"] = _within_one(Measured.mean(torch.tensor(values)))
     return found
+
+
+def _within_one(figure: Measured) -> Measured:
+    # The normal interval of few cases reaches beyond what a precision can be.
+    return replace(figure, low=max(0.0, figure.low), high=min(1.0, figure.high))

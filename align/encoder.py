@@ -18,9 +18,10 @@ from align.listening import Ear, pad
 from align.pooling import pool_tokens
 from align.prompting import Prompting
 from align.prompts import Prompts, stacked
+from align.publishing import Publishing
 
 
-class AudioPromptEncoder(Prompting, PreTrainedModel):
+class AudioPromptEncoder(Prompting, Publishing, PreTrainedModel):
     """Sound in, prompt embeds out: a backbone, and a head for every prompt space.
 
     The folder it is saved to is whole: configuration, weights, feature extractor, the spaces'
@@ -83,13 +84,6 @@ class AudioPromptEncoder(Prompting, PreTrainedModel):
         shared = {name: kwargs[name] for name in names if name in kwargs}
         encoder.extractor = AutoFeatureExtractor.from_pretrained(where, **shared)
         return loaded
-
-    def save_pretrained(  # type: ignore[override]
-        self, where: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> None:
-        """Saves the whole encoder, feature extractor included, to a folder."""
-        super().save_pretrained(where, *args, **kwargs)
-        self.extractor.save_pretrained(where)
 
     @property
     def ear(self) -> Ear:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -37,9 +37,14 @@ class Known:
     """The captions by label that an encoder was trained on: {label: [caption, ...]}.
 
     Repeated captions count as often as they stand there.
+
+    Attributes:
+        captions: see above.
+        licences: how many of the recordings state which licence; empty where none do.
     """
 
     captions: dict[str, list[str]]
+    licences: dict[str, int] = field(default_factory=dict)
 
     def with_rows(self, heard: Heard) -> Known:
         """These, and the labels of further rows that are not among them."""
@@ -47,7 +52,7 @@ class Known:
         for label, caption in zip(heard.labels, heard.captions, strict=True):
             if label not in self.captions:
                 more.setdefault(label, []).append(caption)
-        return Known(more)
+        return replace(self, captions=more)
 
     def plain(self, label: str) -> str:
         """The label's most frequent caption; of equally frequent ones, the alphabet's first."""
@@ -79,17 +84,31 @@ class Examination:
 
     @classmethod
     def of(
-        cls, encoder: AudioPromptEncoder, space: PromptSpace, heard: Heard, known: Known
+        cls,
+        encoder: AudioPromptEncoder,
+        space: PromptSpace,
+        heard: Heard,
+        known: Known,
+        *,
+        name: str | None = None,
     ) -> Examination:
-        """Listens to all recordings and encodes all captions."""
+        """Listens to all recordings and encodes all captions.
+
+        Args:
+            encoder: what answers.
+            space: in which.
+            heard: the recordings.
+            known: captions by label.
+            name: of the space among the encoder's; its default one if not given.
+        """
         known = known.with_rows(heard)
         texts = [t for group in known.captions.values() for t in group]
         table = CaptionTable.of(space, texts + heard.captions)
         labels = [label for label, group in known.captions.items() for _ in group]
         names, means = label_means(table.prompts.embeds, table.index(texts), labels)
-        head = copy.deepcopy(encoder.head()).cpu()  # the encoder stays where it is
+        head = copy.deepcopy(encoder.head(name)).cpu()  # the encoder stays where it is
         classes = head.statistics().standardise(means)
-        return cls(heard, answers(encoder, heard), table, names, classes, known, head)
+        return cls(heard, answers(encoder, heard, space=name), table, names, classes, known, head)
 
     def embeds(self) -> dict[str, Measured]:
         """Class accuracy, centred cosine, and the cosine that a perfect listener reaches."""
@@ -136,9 +155,9 @@ class Examination:
         """Prompt embeds of captions, as the pipeline's own text encoder gives them."""
         chosen = self.table.index(captions)
         pooled = self.table.prompts.pooled
-        return Prompts(
-            self.table.prompts.embeds[chosen], None if pooled is None else pooled[chosen]
-        )
+        embeds = self.table.prompts.embeds[chosen]
+        padding = self.head.space.padding
+        return Prompts(embeds, None if pooled is None else pooled[chosen], padding)
 
     def nearest_captions(self) -> list[str]:
         """The plain caption of the class nearest to each recording."""
@@ -176,13 +195,15 @@ class Examination:
 
 
 @torch.no_grad()
-def answers(encoder: AudioPromptEncoder, heard: Heard, batch_size: int = 32) -> Prompts:
+def answers(
+    encoder: AudioPromptEncoder, heard: Heard, batch_size: int = 32, space: str | None = None
+) -> Prompts:
     """The encoder's standardised embeds of recordings, on the CPU."""
     encoder.eval()
     embeds, pooled = [], []
     for start in range(0, len(heard), batch_size):
         batch = pad(heard.features[start : start + batch_size])
-        out = encoder(**{k: v.to(encoder.device) for k, v in batch.items()})
+        out = encoder(**{k: v.to(encoder.device) for k, v in batch.items()}, space=space)
         embeds.append(out.embeds.float().cpu())
         if out.pooled is not None:
             pooled.append(out.pooled.float().cpu())

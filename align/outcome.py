@@ -27,7 +27,8 @@ class Evaluation(Protocol):
 
 def tell(folder: Path, options: dict[str, Any], known: Known) -> None:
     """Writes what an encoder was trained on beside it."""
-    text = json.dumps({"options": options, "captions": known.captions}, indent=1)
+    story = {"options": options, "captions": known.captions, "licences": known.licences}
+    text = json.dumps(story, indent=1)
     (folder / TOLD).write_text(text + "\n")
 
 
@@ -37,7 +38,7 @@ def told(run: str) -> tuple[dict[str, Any], Known]:
     if not path.exists():
         return {}, Known({})
     story = json.loads(path.read_text())
-    return story["options"]["data"], Known(story["captions"])
+    return story["options"]["data"], Known(story["captions"], story.get("licences", {}))
 
 
 def load_encoder(run: str) -> AudioPromptEncoder:

@@ -29,6 +29,7 @@ from align.encoder import AudioPromptEncoder
 from align.examine import Examination, Known
 from align.features import Heard, hear, joined
 from align.measures import Measured
+from align.origins import licence_counts
 from align.outcome import draw_samples, examined, first_of_each, tell
 from align.prompts import PromptSpace
 from align.ranks import is_main, main_first
@@ -90,7 +91,7 @@ class Session:
             heard = Heard([], stream.captions, stream.labels, [])  # what is said of them is known
         else:
             heard = hear(encoder.ear, rows, title="train features", **hearing)
-        own = Known({}).with_rows(heard)
+        own = Known({}, licence_counts(rows)).with_rows(heard)
         if options.data.extra_data:
             extra = load_rows(options.data.extra_data, "train", licences=options.data.licences)
             more = hear(encoder.ear, extra, title="extra features", **hearing)

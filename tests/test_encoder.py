@@ -101,6 +101,7 @@ def test_a_folder_holds_the_whole_encoder(backbone: str, new_encoder: New, tmp_p
     encoder = new_encoder(backbone, max_windows=7)
     encoder.save_pretrained(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {
+        "README.md",
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
