@@ -156,7 +156,7 @@ def _models(service: Service, wishes: dict[str, Any]) -> Any:
             info=info, allow_custom_value=True, elem_id=kind,
         )  # fmt: skip
     look_again = gr.Button("Look through the folders again", size="sm")
-    gr.Markdown(words.REAL_MODELS)
+    gr.Markdown(words.REAL_MODELS, elem_id="real")
     return look_again
 
 

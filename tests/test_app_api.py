@@ -23,7 +23,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: 
 
 @pytest.fixture(scope="module")
 def served(models: Path) -> Iterator[Served]:
-    with serve(models, max_steps=1000, max_sound_s=5, max_upload_mb=1) as page:
+    with serve(models, max_steps=900, max_sound_s=5, max_upload_mb=1) as page:
         yield page
 
 
@@ -158,9 +158,9 @@ def _begin(client, sound: Path):
     """A drawing that would take long, begun."""
     from gradio_client import handle_file
 
-    job = client.submit(handle_file(sound), steps=1000, pictures=4, api_name="/generate")
+    job = client.submit(handle_file(sound), steps=900, pictures=4, api_name="/generate")
     for _ in range(600):
-        if any(re.search(r"step \d+ of 1000", out[-1]) for out in job.outputs()):
+        if any(re.search(r"step \d+ of 900", out[-1]) for out in job.outputs()):
             return job
         time.sleep(0.05)
     raise AssertionError(f"nothing was drawn: {job.outputs()}")
@@ -187,7 +187,7 @@ def test_a_drawing_that_takes_too_long_is_stopped(models: Path, sounds: list[Pat
     from gradio_client.exceptions import AppError
 
     with (
-        serve(models, max_steps=1000, max_draw_s=1.0) as page,
+        serve(models, max_steps=900, max_draw_s=1.0) as page,
         pytest.raises(AppError, match="longer than 1 s and was stopped"),
     ):
-        generate(connect(page), sounds[0], steps=1000, pictures=4)
+        generate(connect(page), sounds[0], steps=900, pictures=4)
