@@ -177,7 +177,10 @@ def hear(
         "window_s": ear.window_s,
     }
 
+    fresh: list[bool] = []
+
     def make(store: Store) -> None:
+        fresh.append(True)
         try:
             _fill(store, ear, rows, workers, title)
         except DataError:
@@ -190,7 +193,7 @@ def hear(
         return len(rows) * sum(sizes) / len(sizes)
 
     store = (cache or Cache()).made("features", about, title, size_bytes, make)
-    _tell(store)
+    _tell(store, fresh)
     return _heard(store, rows, digest(about))
 
 
@@ -223,8 +226,10 @@ def _noted(store: Store, kind: str) -> list[tuple[int, str]]:
     return [(int(row), text) for notes in found for row, text in notes.items()]
 
 
-def _tell(store: Store) -> None:
-    """Says once what was wrong with recordings that are used all the same."""
+def _tell(store: Store, fresh: Sequence[bool]) -> None:
+    """Says once what was wrong with recordings: those left out unless it was said just now."""
+    for row, error in [] if fresh else _noted(store, "errors"):
+        print(f"left out: row {row + 1}: {error}")
     warned = _noted(store, "warnings")
     if warned:
         row, text = warned[0]

@@ -1,0 +1,121 @@
+"""Data sets of the hub's columns, read by their names from copies: captions, clips, licences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hub_tables
+import pytest
+import soundfile
+from conftest import RATE, tone
+
+from align.arguments import DataArguments
+from align.audio import read
+from align.data import DataError, held_out_rows, load_rows, training_rows
+from align.data.licences import family
+
+
+def test_fsd50k_has_captions_of_its_labels(tmp_path: Path) -> None:
+    copy = hub_tables.fsd50k(tmp_path)
+    rows = load_rows(f"fsd50k@{copy}", "train")
+    assert rows.column_names == ["recording", "caption", "label", "licence"]
+    assert rows["caption"][:3] == ["bark, dog", "rain, water", "electric guitar, guitar"]
+    assert rows["label"][0] == rows["label"][3] == "animal, bark, dog, domestic animals and pets"
+    assert set(rows[0]["recording"]) == {"bytes", "path"}
+    assert len(read(rows[0]["recording"], RATE)) == round(0.3 * RATE)
+    assert len(load_rows(f"fsd50k@{copy}", "test")) == 2
+    said = load_rows(f"fsd50k@{copy}", "train", caption_template="a recording of {}")
+    assert said["caption"][1] == "a recording of rain, water"
+
+
+def test_audiocaps_has_five_captions_a_clip_in_test(tmp_path: Path) -> None:
+    copy = hub_tables.audiocaps(tmp_path)
+    train, test = (load_rows(f"audiocaps@{copy}", split) for split in ("train", "test"))
+    assert len(train) == len(set(train["label"])) == 4
+    assert len(test) == len(set(test["caption"])) == 10
+    assert [test["label"].count(name) for name in sorted(set(test["label"]))] == [5, 5]
+    assert train["caption"][1] == "sound 1 in words 0" and train["label"][1] == "id1 30"
+
+
+def test_esc50_is_divided_by_folds(tmp_path: Path) -> None:
+    name = f"esc50@{hub_tables.esc50(tmp_path)}"
+    rows = load_rows(name, "train", folds=[1, 2])
+    assert rows["caption"] == ["dog", "sea waves", "crying baby"] * 2
+    options = DataArguments(data=name, folds=[1, 2], eval_folds=[3])
+    held_out, said = held_out_rows(options)
+    assert held_out is not None and len(held_out) == 3 and said.endswith("folds 3")
+    with pytest.raises(DataError, match="no test split, only folds"):
+        held_out_rows(DataArguments(data=name))
+
+
+def test_class_numbers_become_words(tmp_path: Path) -> None:
+    copy = hub_tables.class_labels(tmp_path)
+    rows = load_rows(copy, "train", caption_column="kind", label_column="kind")
+    assert rows["caption"] == rows["label"] == ["dog", "sea waves", "crying baby", "dog"]
+    with pytest.raises(DataError, match="has no split 'test'"):
+        load_rows(copy, "test", caption_column="kind")
+    with pytest.raises(DataError, match=r"no column caption; it has: audio, kind"):
+        load_rows(copy, "train")
+
+
+def test_recordings_stay_on_disk(tmp_path: Path) -> None:
+    """Opening a table, choosing rows and telling them apart never reads the bytes of all."""
+    import pyarrow as pa
+
+    from align.fingerprint import told_recordings
+
+    copy = hub_tables.audiocaps(tmp_path)
+    load_rows(f"audiocaps@{copy}", "train")  # the first time, Arrow's own file is made
+    before = pa.total_allocated_bytes()
+    rows = load_rows(f"audiocaps@{copy}", "train").select([0, 2])
+    told_recordings(rows)
+    sounds = sum(len(row["recording"]["bytes"]) for row in rows)
+    assert pa.total_allocated_bytes() - before < sounds / 2
+
+
+def test_a_table_by_itself(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(440, 0.2), RATE)
+    (tmp_path / "list.tsv").write_text("file_name\tcaption\na.wav\ta hum, a buzz\n")
+    (tmp_path / "list.csv").write_text('file_name,caption\na.wav,"a hum, a buzz"\n')
+    for name in ("list.tsv", "list.csv"):
+        rows = load_rows(str(tmp_path / name), "train")
+        assert rows["recording"] == [str(tmp_path / "a.wav")]
+        assert rows["caption"] == ["a hum, a buzz"]
+
+
+@pytest.mark.parametrize(
+    ("written", "short"),
+    [
+        ("CC0", "cc0"), ("http://creativecommons.org/publicdomain/zero/1.0/", "cc0"),
+        ("Creative Commons 0", "cc0"), ("Public Domain", "cc0"),
+        ("CC-BY", "cc-by"), ("CC BY 4.0", "cc-by"), ("Attribution", "cc-by"),
+        ("http://creativecommons.org/licenses/by/3.0/", "cc-by"),
+        ("http://creativecommons.org/licenses/by-nc/3.0/", "cc-by-nc"),
+        ("Attribution Noncommercial", "cc-by-nc"), ("CC-BY-NC", "cc-by-nc"),
+        ("CC BY-NC-SA 4.0", "cc-by-nc-sa"), ("Attribution-ShareAlike", "cc-by-sa"),
+        ("http://creativecommons.org/licenses/sampling+/1.0/", "sampling+"),
+        ("Apache-2.0", "apache-2.0"), ("", "not stated"), (None, "not stated"),
+    ],
+)  # fmt: skip
+def test_families_of_licences(written: str | None, short: str) -> None:
+    assert family(written) == short
+
+
+def test_rows_are_kept_by_licence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"fsd50k@{hub_tables.fsd50k(tmp_path)}"
+    rows = training_rows(DataArguments(data=name, licences=["CC-BY", "cc0"]))
+    assert len(rows) == 4 and {family(text) for text in rows["licence"]} == {"cc0", "cc-by"}
+    out = capsys.readouterr().out
+    assert "left out by licence: 2 of 6 (cc-by-nc 2)" in out
+    assert "licences: cc0 2, cc-by 2" in out
+    with pytest.raises(DataError, match=r"no row of .* has the licence mit; it has: cc0 2"):
+        load_rows(name, "train", licences=["mit"])
+
+
+def test_no_licences_to_keep_by(tmp_path: Path, sound_folder: Path) -> None:
+    name = f"fsd50k@{hub_tables.fsd50k(tmp_path, licences=False)}"
+    for data in (name, str(sound_folder), "mini"):
+        with pytest.raises(DataError, match="no column of licences to keep cc0 by"):
+            load_rows(data, "train", licences=["cc0"])
+    with pytest.raises(DataError, match="has no column terms"):
+        load_rows(name, "train", licence_column="terms")
