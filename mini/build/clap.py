@@ -14,6 +14,7 @@ from align.backbones import ClapBackbone
 from align.listening import Ear
 from mini.build.hearing import Answers, Hearing, contrast
 from mini.build.loop import Loss, Plan, device, fit
+from mini.build.saving import save_half
 from mini.sounds import DURATION_S, SAMPLE_RATE
 
 PLAN = Plan(steps=9000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
@@ -107,6 +108,6 @@ def build(folder: Path, weights: Path) -> None:
     pool = Hearing.load(folder, ears(), "clap")
     tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
     learner = fit("clap", _Learner(new_clap(tokenizer)), _loss_of(pool, tokenizer), PLAN, folder)
-    learner.clap.half().save_pretrained(weights / "clap")
+    save_half(learner.clap, weights / "clap")
     new_extractor().save_pretrained(weights / "clap")
     tokenizer.save_pretrained(weights / "clap")

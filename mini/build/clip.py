@@ -15,6 +15,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 from mini.build.judge import IGNORED
 from mini.build.loop import Loss, Plan, device, fit
 from mini.build.samples import pool, rng_of
+from mini.build.saving import save_half
 from mini.captions import SCENE, caption, corpus
 from mini.judge import ANSWERS, NOTHING
 from mini.world import View
@@ -143,7 +144,7 @@ def build(folder: Path, weights: Path) -> None:
     views, pictures = pool(folder, PICTURES)
     learner = _Learner(new_clip(tokenizer))
     clip = fit("clip", learner, _loss_of(tokenizer, views, pictures), PLAN, folder).clip
-    clip.half().save_pretrained(weights / "clip")
+    save_half(clip, weights / "clip")
     tokenizer.save_pretrained(weights / "clip")
     CLIPImageProcessor(
         size={"shortest_edge": 64}, crop_size=64, image_mean=[0.5] * 3, image_std=[0.5] * 3

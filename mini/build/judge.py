@@ -13,12 +13,13 @@ from transformers import ResNetConfig
 
 from mini.build.loop import Plan, device, fit
 from mini.build.samples import rng_of, to_tensor
+from mini.build.saving import save_half
 from mini.build.spoil import ghostly, spoiled
 from mini.judge import ANSWERS, NOTHING, UNCLEAR, Judge
 from mini.pictures import draw
 from mini.world import View, random_view
 
-PLAN = Plan(steps=1500, learning_rate=2e-3, weight_decay=0.02, ema=0.99)
+PLAN = Plan(steps=2500, learning_rate=2e-3, weight_decay=0.02, ema=0.99)
 BATCH = 48
 IGNORED = -100  # what cross entropy leaves out: nothing is asked of a spoiled picture's colour
 
@@ -30,7 +31,7 @@ def example(rng: np.random.Generator) -> tuple[Image.Image, dict[str, int]]:
         view = random_view(rng)
         refused = dict.fromkeys(ANSWERS, IGNORED)
         return spoiled(view, rng), refused | {"near": ANSWERS["near"].index(UNCLEAR)}
-    if kind < 0.4:
+    if kind < 0.5:
         view = random_view(rng, far_share=1)
         return ghostly(view, rng), _answers(view) | {"far": ANSWERS["far"].index(UNCLEAR)}
     view = random_view(rng)
@@ -80,4 +81,4 @@ def build(folder: Path, weights: Path) -> None:
         downsample_in_first_stage=False,
     )
     judge = fit("judge", Judge(config), _loss, PLAN, folder)
-    judge.half().save_pretrained(weights / "judge")
+    save_half(judge, weights / "judge")

@@ -15,6 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from mini.build.clip import PICTURES
 from mini.build.loop import Loss, Plan, device, fit
 from mini.build.samples import pool, rng_of
+from mini.build.saving import load_whole
 from mini.captions import caption, scene_caption
 from mini.world import View
 
@@ -131,3 +132,4 @@ def build(folder: Path, weights: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(home)
+    load_whole(home / "text_encoder")

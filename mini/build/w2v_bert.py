@@ -20,6 +20,7 @@ from align.augment import Scale
 from align.backbones import W2vBertBackbone
 from mini.build.hearing import Answers, Hearing, contrast
 from mini.build.loop import Loss, Plan, device, fit
+from mini.build.saving import save_half
 
 PLAN = Plan(steps=5000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
 BATCH = 24
@@ -92,5 +93,5 @@ def build(folder: Path, weights: Path) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
     learner = _Learner(clip.config.projection_dim)
     learner = fit("w2v_bert", learner, _loss_of(pool, clip, tokenizer), PLAN, folder)
-    learner.model.half().save_pretrained(weights / "w2v-bert")
+    save_half(learner.model, weights / "w2v-bert")
     new_extractor().save_pretrained(weights / "w2v-bert")
