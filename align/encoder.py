@@ -80,6 +80,10 @@ class AudioPromptEncoder(Prompting, Publishing, PreTrainedModel):
         """Loads an encoder from a folder or the hub, feature extractor included."""
         loaded = super().from_pretrained(where, *model_args, **kwargs)
         encoder = loaded[0] if isinstance(loaded, tuple) else loaded
+        # As it lies in a file, a tensor is not aligned in memory, and some products of matrices
+        # are then rounded otherwise than those of the encoder that was saved.
+        for weight in encoder.state_dict(keep_vars=True).values():
+            weight.data = weight.data.clone()
         names = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
         shared = {name: kwargs[name] for name in names if name in kwargs}
         encoder.extractor = AutoFeatureExtractor.from_pretrained(where, **shared)
