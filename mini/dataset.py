@@ -16,7 +16,7 @@ from mini.sounds import SAMPLE_RATE, recording
 from mini.world import CLASSES, View, random_view
 
 ROWS = {"train": 1500, "test": 250}
-PAIRS = {"train": 2000, "test": 500}
+PAIRS = {"train": 2000, "test": 250}
 # Pre-training (mini.build) draws its sounds from other seeds than these.
 SEEDS = {"train": 7_000_001, "test": 8_000_001}
 # No recording of a pair is one that an alignment was trained on.

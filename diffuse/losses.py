@@ -1,0 +1,131 @@
+"""What training the UNet minimises: pure functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from align.losses import same_group, sequence_info_nce, sequence_mse
+
+PREDICTIONS = ("epsilon", "v_prediction")
+
+
+def check_prediction(scheduler: Any) -> str:
+    """What a base's UNet predicts.
+
+    Raises:
+        ValueError: it is neither the noise nor the velocity.
+    """
+    kind = str(scheduler.config.get("prediction_type", "epsilon"))
+    if kind not in PREDICTIONS or not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(
+            f"{type(scheduler).__name__} with prediction_type {kind!r} cannot be trained here: "
+            f"bases that predict {' or '.join(PREDICTIONS)} can"
+        )
+    return kind
+
+
+def add_noise(
+    alphas_cumprod: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
+) -> torch.Tensor:
+    """Latents (B, C, H, W) as they are at times (B,): sqrt(a) clean + sqrt(1 - a) noise."""
+    share = _at(alphas_cumprod, times, clean)
+    return share.sqrt() * clean + (1 - share).sqrt() * noise
+
+
+def denoising_target(
+    prediction: str,
+    alphas_cumprod: torch.Tensor,
+    clean: torch.Tensor,
+    noise: torch.Tensor,
+    times: torch.Tensor,
+) -> torch.Tensor:
+    """What the UNet should answer (B, C, H, W).
+
+    The noise, or the velocity v = sqrt(a) noise - sqrt(1 - a) clean of Salimans & Ho 2022
+    (arXiv 2202.00512).
+    """
+    if prediction == "epsilon":
+        return noise
+    share = _at(alphas_cumprod, times, clean)
+    return share.sqrt() * noise - (1 - share).sqrt() * clean
+
+
+def offset_noise(noise: torch.Tensor, level: torch.Tensor, strength: float) -> torch.Tensor:
+    """Noise (B, C, H, W) with a shift of every channel as a whole, so that brightness is learned.
+
+    Args:
+        noise: standard normal.
+        level: (B, C, 1, 1) standard normal.
+        strength: of the shift; 0 for none.
+    """
+    return noise + strength * level
+
+
+def min_snr_weights(
+    prediction: str, alphas_cumprod: torch.Tensor, times: torch.Tensor, gamma: float
+) -> torch.Tensor:
+    """Weights (B,) of times: min(SNR, gamma) of the clean latents' error, in the UNet's own terms.
+
+    Hang et al. 2023 (arXiv 2303.09556): easy times, where little noise is left, stop outweighing
+    the others. In terms of the noise it is divided by the SNR, of the velocity by SNR + 1. At an
+    SNR of zero the first is taken at its limit, one.
+
+    Raises:
+        ValueError: gamma is not positive.
+    """
+    if gamma <= 0:
+        raise ValueError(f"min-SNR's gamma is positive, not {gamma}")
+    share = alphas_cumprod[times].double()
+    snr = share / (1 - share)
+    if prediction == "epsilon":
+        return (gamma / snr).clamp(max=1.0).float()
+    return (snr.clamp(max=gamma) / (snr + 1)).float()
+
+
+def denoising_loss(
+    answer: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean squared error of latents (B, C, H, W), each row weighted by `weights` (B,)."""
+    error = (answer.float() - wanted.float()).square().flatten(1).mean(1)
+    return (error if weights is None else error * weights).mean()
+
+
+def level_loss(
+    tokens: torch.Tensor, wanted: torch.Tensor, there: torch.Tensor, spread: torch.Tensor
+) -> torch.Tensor:
+    """Mean squared error of level tokens to those of their phrases, in units of the spread.
+
+    Args:
+        tokens: (B, J, D).
+        wanted: (B, J, D).
+        there: (B,) bool: rows whose phrases are known; without any the loss is 0.
+        spread: (D,) of the text space.
+    """
+    error = ((tokens.float() - wanted.float()) / spread).square().mean((1, 2))
+    return (error * there).sum() / there.sum().clamp(min=1)
+
+
+def alignment_loss(
+    tokens: torch.Tensor, wanted: torch.Tensor, group: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """InfoNCE and MSE of standardised level tokens (B, J, D), with which a projector trains alone.
+
+    SonicDiffusion's first stage (arXiv 2405.00878): both, with equal weight. Rows of one `group`
+    (B,) are each other's positives.
+    """
+    contrast = sequence_info_nce(tokens, wanted, same_group(group), temperature)
+    return contrast + sequence_mse(tokens, wanted)
+
+
+def class_weights(labels: Sequence[str]) -> dict[str, float]:
+    """Weights of labels that make every label count alike; their mean over the rows is one."""
+    counts = Counter(labels)
+    return {label: len(labels) / (len(counts) * n) for label, n in counts.items()}
+
+
+def _at(table: torch.Tensor, times: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return table[times].to(like.dtype).view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,85 @@
+"""A run's folder: what was asked of it, which stages are done, where a killed one goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from diffuse.train import Options
+
+TOLD, WHOLE, DONE = "run.json", "whole", "done"
+# Of the Trainer's options, those that decide the weights.
+DECISIVE = (
+    "seed", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "learning_rate", "gate_rate_factor", "weight_decay",
+    "lr_scheduler_type", "warmup_steps", "max_grad_norm", "ema_decay", "bf16", "fp16",
+)  # fmt: skip
+# Of the data's, those that do not.
+FREE = ("workers", "cache", "cache_dir", "eval_folds", "eval_data")
+
+
+def told_options(options: Options) -> dict[str, Any]:
+    """The options of a run that decide its weights, by theme, as JSON holds them."""
+    parts = {name: asdict(getattr(options, name)) for name in ("model", "data", "loss")}
+    parts["training"] = {name: getattr(options.training, name) for name in DECISIVE}
+    return dict(json.loads(json.dumps(parts)))
+
+
+def begin(folder: Path, options: Options) -> None:
+    """Notes what a run is asked for; where it was begun before, checks that it was the same.
+
+    Raises:
+        ValueError: the folder has a run with other options that would be gone on from.
+    """
+    path, told = folder / TOLD, told_options(options)
+    if options.training.resume and path.exists():
+        before = json.loads(path.read_text())
+        differ = [
+            f"{name} was {before.get(part, {}).get(name)!r} and is {value!r}"
+            for part, values in told.items()
+            for name, value in values.items()
+            if not (part == "data" and name in FREE) and before.get(part, {}).get(name) != value
+        ]
+        if differ:
+            raise ValueError(
+                f"{folder} has a run with other options ({'; '.join(differ)}): "
+                "give another --output_dir, or start anew in this one with --resume false"
+            )
+    elif folder.is_dir():
+        for marker in (*folder.glob(f"stage-*/{DONE}"), *folder.glob(f"stage-*/*/{WHOLE}")):
+            marker.unlink()  # what an earlier run left is no longer gone on from
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def told(run: str | Path) -> dict[str, Any]:
+    """What a run's folder tells of its options.
+
+    Raises:
+        ValueError: it is no folder that a run wrote.
+    """
+    path = Path(run) / TOLD
+    if not path.is_file():
+        raise ValueError(f"{str(run)!r} is no run: give a folder that diffuse.train wrote")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+class Wholeness(TrainerCallback):
+    """Marks a checkpoint as whole when all of it is written."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called when all else is written."""
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a stage; one that a kill left half written is passed over."""
+    whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)

@@ -1,0 +1,221 @@
+"""Where pairs come from: tables, base names, VGGSound's list, the hub."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Audio, Dataset, load_dataset
+from datasets import Image as ImageFeature
+
+from align.data import METADATA, DataError
+from diffuse.images import IMAGES
+
+RECORDINGS = (
+    ".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".caf", ".au",
+    ".wma", ".webm",
+)  # fmt: skip
+UNPAIRED_SOUND = "recordings without an image"
+UNPAIRED_IMAGE = "images without a recording"
+DUPLICATE = "duplicates"
+MISSING = "rows whose files are not there"
+SAID = (
+    "caption", "captions", "label", "fold", "foreground", "background", "ambience", "prompt",
+    "scene",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a table's columns are called; `recording` is file_name or audio by default."""
+
+    recording: str | None = None
+    image: str = "image"
+    caption: str = "caption"
+    label: str = "label"
+
+
+def folder_rows(folder: Path, columns: Columns, left_out: dict[str, list[str]]) -> Dataset:
+    """The pairs of a folder: by its table, by its parquet files, else by base names.
+
+    Raises:
+        DataError: its table cannot be read or lacks a column.
+    """
+    for name in METADATA:
+        if (folder / name).is_file():
+            return _table_rows(folder, name, columns, left_out)
+    parquet = sorted(map(str, folder.rglob("*.parquet")))
+    if parquet:
+        rows = _loaded("parquet", str(folder), data_files=parquet, split="train")
+        return _media_rows(rows, str(folder), columns)
+    return _paired_rows(folder, left_out)
+
+
+def _loaded(kind: str, what: str, **options: Any) -> Dataset:
+    try:
+        return load_dataset(kind, **options)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{what} cannot be read as a data set: {reason[:200]}") from error
+
+
+def _check_columns(rows: Dataset, what: str, *columns: str) -> None:
+    missing = [c for c in columns if c not in rows.column_names]
+    if missing:
+        raise DataError(
+            f"{what} has no column {' and no column '.join(missing)}; "
+            f"it has: {', '.join(rows.column_names)}"
+        )
+
+
+def _named(rows: Dataset, recording: str, columns: Columns) -> Dataset:
+    """The rows with the names that all else knows them by."""
+    names = {
+        recording: "recording",
+        columns.image: "image",
+        columns.caption: "caption",
+        columns.label: "label",
+    }
+    kept = [c for c in rows.column_names if c in names or c in SAID]
+    rows = rows.select_columns(kept)
+    return rows.rename_columns(
+        {old: new for old, new in names.items() if old in kept and old != new}
+    )
+
+
+def _table_rows(
+    folder: Path, name: str, columns: Columns, left_out: dict[str, list[str]]
+) -> Dataset:
+    kind = "csv" if name.endswith("csv") else "json"
+    rows = _loaded(kind, str(folder / name), data_files=str(folder / name), split="train")
+    recording = columns.recording or "file_name"
+    _check_columns(rows, str(folder / name), recording, columns.image)
+    rows = _named(rows, recording, columns)
+    kept, seen = [], set()
+    for i, pair in enumerate(zip(rows["recording"], rows["image"], strict=True)):
+        files = [folder / str(part) for part in pair]
+        absent = [str(part) for part, file in zip(pair, files, strict=True) if not file.is_file()]
+        if absent:
+            left_out.setdefault(MISSING, []).append(" and ".join(absent))
+        elif pair in seen:
+            left_out.setdefault(DUPLICATE, []).append(f"{pair[0]} with {pair[1]}")
+        else:
+            seen.add(pair)
+            kept.append(i)
+    rows = rows.select(kept)
+    for column in ("recording", "image"):
+        paths = [str(folder / str(part)) for part in rows[column]]
+        rows = rows.remove_columns(column).add_column(column, paths)
+    return rows
+
+
+def _paired_rows(folder: Path, left_out: dict[str, list[str]]) -> Dataset:
+    """Recordings and images that have the same base name, in any subfolders.
+
+    Beside them may lie NAME.txt, with captions, one a line. A subfolder that is not called after
+    what it holds names the class.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sounds, images = _by_stem(files, RECORDINGS, left_out), _by_stem(files, IMAGES, left_out)
+    texts = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
+    left_out.update(
+        {
+            reason: [str(path.relative_to(folder)) for path in alone]
+            for reason, alone in (
+                (UNPAIRED_SOUND, [sounds[s] for s in sounds if s not in images]),
+                (UNPAIRED_IMAGE, [images[s] for s in images if s not in sounds]),
+            )
+            if alone
+        }
+    )
+    stems = [stem for stem in sounds if stem in images]
+    captions = [_lines(texts[stem]) if stem in texts else [] for stem in stems]
+    return Dataset.from_dict(
+        {
+            "recording": [str(sounds[stem]) for stem in stems],
+            "image": [str(images[stem]) for stem in stems],
+            "captions": captions,
+            "label": [_class_of(sounds[stem], folder) for stem in stems],
+        }
+    )
+
+
+def _by_stem(
+    files: Sequence[Path], suffixes: Sequence[str], left_out: dict[str, list[str]]
+) -> dict[str, Path]:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        if path.suffix.lower() in suffixes:
+            found[path.stem].append(path)
+    for paths in found.values():
+        for path in paths[1:]:
+            left_out.setdefault(DUPLICATE, []).append(f"{path.name} beside {paths[0].name}")
+    return {stem: paths[0] for stem, paths in found.items()}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: write captions there, one a line") from error
+
+
+def _class_of(path: Path, folder: Path) -> str:
+    """The class by the subfolder, "" in the folder itself or one that says only what it holds."""
+    parent = path.parent
+    if parent == folder or parent.name.lower() in ("audio", "sounds", "recordings", "images"):
+        return ""
+    return parent.name
+
+
+def vggsound_rows(
+    path: Path, videos: str | None, split: str, left_out: dict[str, list[str]]
+) -> Dataset:
+    """The clips of a VGGSound list whose videos lie here, cut when they are read.
+
+    Raises:
+        DataError: the list or the folder of videos is missing or is none.
+    """
+    from diffuse.clips import vggsound_clips
+
+    if not path.is_file():
+        raise DataError(f"there is no VGGSound list {path}: give its CSV file as --data")
+    if videos is None or not Path(videos).expanduser().is_dir():
+        raise DataError(
+            f"{path} names videos: give the folder where they lie as --videos, not {videos!r}"
+        )
+    return vggsound_clips(path, Path(videos).expanduser(), split, left_out)
+
+
+def hub_rows(name: str, split: str, columns: Columns) -> Dataset:
+    """The pairs of a data set that the hub serves.
+
+    Raises:
+        DataError: there is none, or it lacks a column.
+    """
+    from align.names import DATASETS
+
+    try:
+        rows = load_dataset(name, split=split)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(
+            f"there is no data set {name!r}: it is neither a short name ({', '.join(DATASETS)}), "
+            f"nor a folder or a list, nor a data set that the hub serves ({reason[:200]})"
+        ) from error
+    return _media_rows(rows, name, columns)
+
+
+def _media_rows(rows: Dataset, what: str, columns: Columns) -> Dataset:
+    """Rows with columns of audio and images, neither of them decoded yet."""
+    recording = columns.recording or "audio"
+    _check_columns(rows, what, recording, columns.image)
+    for column, feature in rows.features.items():
+        if isinstance(feature, Audio):
+            rows = rows.cast_column(column, Audio(decode=False))
+        elif isinstance(feature, ImageFeature):
+            rows = rows.cast_column(column, ImageFeature(decode=False))
+    return _named(rows, recording, columns)

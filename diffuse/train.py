@@ -1,0 +1,88 @@
+"""Teaches a UNet to hear: `python -m diffuse.train [RECIPE] [--option value ...]`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.recipes import parse
+from diffuse.arguments import (
+    MINI_ENCODER,
+    DataArguments,
+    DiffuseTrainingArguments,
+    EvaluationArguments,
+    LossArguments,
+    ModelArguments,
+)
+
+if TYPE_CHECKING:
+    from align.measures import Measured
+
+KINDS = (
+    ModelArguments,
+    DataArguments,
+    LossArguments,
+    EvaluationArguments,
+    DiffuseTrainingArguments,
+)
+
+
+@dataclass
+class Options:
+    """All options of a run, by theme."""
+
+    model: ModelArguments
+    data: DataArguments
+    loss: LossArguments
+    evaluation: EvaluationArguments
+    training: DiffuseTrainingArguments
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, trains, measures, and says where the results are."""
+    options = Options(*parse(KINDS, "diffuse", "python -m diffuse.train", arguments))
+    # Whatever is heavy is imported after the options are known to be right.
+    from align.audio import AudioError
+    from align.data import DataError
+    from diffuse.outcome import measured
+    from diffuse.session import Session
+
+    try:
+        _align_miniature(options.model.encoder)
+        session = Session.open(options)
+        session.train()
+        if not session.is_main:
+            return
+        figures = measured(session)
+    except (AudioError, DataError, ValueError, OSError) as error:
+        raise SystemExit(f"diffuse.train: {error}") from error
+    _report(session.folder, session.measured_on, figures)
+
+
+def _align_miniature(encoder: str) -> None:
+    """The miniature's own encoder is trained where it is missing; any other must be there."""
+    if encoder != MINI_ENCODER or (Path(encoder) / "config.json").exists():
+        return
+    from align.train import main as align
+
+    print(f"there is no {encoder} yet: `python -m align.train` comes first", flush=True)
+    align(["--output_dir", encoder, "--pictures", "0", "--samples", "0"])
+
+
+def _report(folder: Path, measured_on: str, figures: dict[str, Measured]) -> None:
+    from align.examine import as_table, flat
+
+    kept = flat(figures) | {"measured_on": measured_on}
+    (folder / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n")
+    if figures:
+        print(f"\nMeasured on {measured_on}:\n{as_table(figures)}\n")
+    print(f"The adapter is in {folder}; its figures are in {folder / 'metrics.json'}.")
+    if (folder / "samples.png").exists():
+        print(f"Sounds and what they drew are in {folder / 'samples.png'}.")
+
+
+if __name__ == "__main__":
+    main()
