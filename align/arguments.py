@@ -7,15 +7,20 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from align.names import JUDGES, UNTRAINED
+from align.recipes import Gathered
 
 
 @dataclass
 class ModelArguments:
     """What is aligned with what."""
 
-    base: str = field(
-        default="mini",
-        metadata={"help": "pipeline whose text space is learned: a name, a folder or a hub id"},
+    base: list[str] = field(
+        default_factory=lambda: ["mini"],
+        metadata={
+            "help": "pipelines whose text spaces are learned, one or several, the first of them "
+            "the encoder's default: names, folders or hub ids",
+            "action": Gathered,
+        },
     )
     backbone: str = field(
         default="mini-clap",
@@ -70,6 +75,7 @@ class ModelArguments:
     def __post_init__(self) -> None:
         from align.adapters import check_sizes
 
+        self._check_base()
         check_sizes(self.adapter, self.adapter_sizes(), "--adapter_")
         if self.audio_tokens not in ("all", "pooled"):
             raise ValueError(f"--audio_tokens is all or pooled, not {self.audio_tokens!r}")
@@ -83,6 +89,12 @@ class ModelArguments:
             raise ValueError(f"{self.backbone} has no pretraining: give --train_backbone all")
         if self.start is not None:
             self._check_start()
+
+    def _check_base(self) -> None:
+        if isinstance(self.base, str):
+            self.base = [self.base]
+        if not self.base or len(set(self.base)) < len(self.base):
+            raise ValueError(f"--base names each pipeline once, not {' '.join(self.base)!r}")
 
     def _check_start(self) -> None:
         own = ("backbone", "audio_tokens", "adapter", "dropout", "max_windows")

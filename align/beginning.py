@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from align.adapters import sizes_of
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
     from align.arguments import ModelArguments
 
 
-def begin(model: ModelArguments, space: PromptSpace) -> AudioPromptEncoder:
+def begin(model: ModelArguments, *spaces: PromptSpace) -> AudioPromptEncoder:
     """A fresh encoder, or a trained one, with exactly those weights free that are to train.
+
+    A trained encoder that lacks a space gets a head for it.
 
     Raises:
         OSError: there is no such backbone.
         ValueError: there is no such encoder, or the options do not fit it.
     """
-    encoder = _fresh(model, space) if model.start is None else _trained(model, space)
+    encoder = _fresh(model, spaces) if model.start is None else _trained(model, spaces)
     if model.train_backbone == "lora":
         lora.add(encoder, model.lora_rank)
     freeze(encoder.backbone, model.train_backbone)
@@ -37,25 +40,37 @@ def finish(encoder: AudioPromptEncoder) -> None:
     lora.merge(encoder)
 
 
-def _fresh(model: ModelArguments, space: PromptSpace) -> AudioPromptEncoder:
+def _fresh(model: ModelArguments, spaces: Sequence[PromptSpace]) -> AudioPromptEncoder:
     # All sizes are kept: a saved encoder must not change where a default does.
     adapter = {"kind": model.adapter, **sizes_of(model.adapter), **model.adapter_sizes()}
     drops = ("hidden_dropout", "hidden_dropout_prob", "drop_path_rate")
     changes: dict[str, float | str] = dict.fromkeys(drops, model.dropout) if model.dropout else {}
     if model.audio_tokens != "all":
         changes["audio_tokens"] = model.audio_tokens
-    shapes = {model.base: SpaceShape.of(space)}
+    shapes = {space.base: SpaceShape.of(space) for space in spaces}
     return AudioPromptEncoder.from_backbone(
         model.backbone, adapter, shapes, model.max_windows, **changes
     )
 
 
-def _trained(model: ModelArguments, space: PromptSpace) -> AudioPromptEncoder:
+def _trained(model: ModelArguments, spaces: Sequence[PromptSpace]) -> AudioPromptEncoder:
     encoder = load_encoder(str(model.start)).float()
-    head = encoder.head(model.base)
-    if head.space != SpaceShape.of(space):
-        raise ValueError(f"{model.start} was trained for another {model.base}: {head.space}")
-    encoder.config.default_space = model.base
+    trained = {space.base: SpaceShape.of(space) for space in spaces}
+    others = [name for name in encoder.heads.names if name not in trained]
+    if others and model.train_backbone != "none":
+        raise ValueError(
+            f"a backbone that trains spoils what {', '.join(others)} learned from it: "
+            "give --train_backbone none, or every base of the encoder"
+        )
+    for name, shape in trained.items():
+        if name not in encoder.heads.names:
+            encoder.add_space(name, shape)
+        elif encoder.head(name).space != shape:
+            known = encoder.head(name).space
+            raise ValueError(f"{model.start} was trained for another {name}: {known}")
+    for name in others:
+        encoder.head(name).requires_grad_(False)
+    encoder.config.default_space = spaces[0].base
     return encoder
 
 

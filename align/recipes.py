@@ -16,6 +16,18 @@ from transformers import HfArgumentParser
 FOLDER = Path(__file__).parents[1] / "recipes"
 
 
+class Gathered(argparse.Action):
+    """An option that may be given several times: `--base A --base B` is `--base A B`."""
+
+    _given = False
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        """Replaces the default with what is given first, and adds to that what comes later."""
+        before = getattr(namespace, self.dest) if self._given else []
+        self._given = True
+        setattr(namespace, self.dest, [*before, *values])
+
+
 def find_recipe(name: str, room: str) -> Path | None:
     """The file of a recipe given by path, or by its name in recipes/ROOM."""
     for path in (Path(name), FOLDER / room / f"{name}.yaml", FOLDER / room / name):
@@ -63,6 +75,8 @@ def _checked(parser: HfArgumentParser, recipe: dict[str, Any]) -> dict[str, Any]
 def _typed(action: argparse.Action, value: Any) -> Any:
     """A recipe's value as the command line would have made it."""
     several = action.nargs in ("+", "*")
+    if several and isinstance(value, str):
+        value = [value]
     if several != isinstance(value, list):
         raise ValueError("it must be a list" if several else "it must be one value")
     values = value if several else [value]

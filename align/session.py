@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from align.origins import licence_counts
 from align.outcome import draw_samples, examined, first_of_each, tell
 from align.prompts import PromptSpace
 from align.ranks import is_main, main_first
+from align.several import check_several, measure_others, new_criteria
 from align.streaming import StreamedRecordings, check_streaming
 from align.targets import CaptionTable
 from align.tokens import frozen_tokens
@@ -57,6 +59,7 @@ class Session:
     checkpoint: Path | None  # to go on from
     cache: Cache
     stream: Stream | None = None  # of what is trained on, where it is not heard beforehand
+    others: Sequence[PromptSpace] = ()  # further spaces that are learned
 
     @classmethod
     def open(cls, options: Options) -> Session:
@@ -71,6 +74,7 @@ class Session:
             raise ValueError("augmentation needs a backbone that trains: set --train_backbone")
         if options.model.dropout and options.model.train_backbone == "none":
             raise ValueError("--dropout is the backbone's, which does not train: --train_backbone")
+        check_several(options)
         if options.data.streaming:
             check_streaming(options)
         if options.training.resume_from_checkpoint:
@@ -83,8 +87,8 @@ class Session:
         rows = training_rows(options.data) if stream is None else None
         held_out, measured_on = held_out_rows(options.data)
         set_seed(options.training.seed)
-        space = PromptSpace.from_pretrained(options.model.base)
-        encoder = begin(options.model, space)
+        space, *others = map(PromptSpace.from_pretrained, options.model.base)
+        encoder = begin(options.model, space, *others)
         cache = Cache.of(options.data.cache, options.data.cache_dir)
         hearing: dict[str, Any] = {"workers": options.data.workers, "cache": cache}
         if stream is not None:
@@ -103,10 +107,10 @@ class Session:
         artist = None
         if draws or options.loss.distillation_weight:
             given = options.evaluation
-            artist = Artist.from_pretrained(options.model.base, given.draw_steps, given.guidance)
+            artist = Artist.from_pretrained(space.base, given.draw_steps, given.guidance)
         return cls(
             options, space, encoder, heard, fresh, measured_on, own, artist, checkpoint, cache,
-            stream,
+            stream, others,
         )  # fmt: skip
 
     @property
@@ -130,7 +134,9 @@ class Session:
     def measure(self) -> dict[str, Measured]:
         """The figures of the trained encoder; its sample sheet goes to the folder."""
         seen = Examination.of(self.encoder.cpu(), self.space, self.held_out, self.known)
-        return examined(seen, self.artist, self.options.evaluation, self.folder / "samples.png")
+        sheet = self.folder / "samples.png"
+        figures = examined(seen, self.artist, self.options.evaluation, sheet)
+        return figures | measure_others(self)
 
     def _trainer(self) -> AlignTrainer:
         options, encoder = self.options, self.encoder
@@ -156,6 +162,7 @@ class Session:
             model=encoder,
             args=options.training,
             criterion=criterion,
+            others=new_criteria(self, captions, everything.captions),
             gradient_cache=options.training.gradient_cache,
             train_dataset=(
                 self._streamed(table, everything)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -28,13 +28,22 @@ class AlignTrainer(Trainer):
     Args:
         criterion: the alignment's loss.
         gradient_cache: rows encoded at once; 0 for a step's whole batch.
+        others: the losses of further spaces, by their names.
         kwargs: Trainer's own. Datasets are `align.batches.Recordings` or `Tokens`.
     """
 
-    def __init__(self, *, criterion: AlignmentLoss, gradient_cache: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        criterion: AlignmentLoss,
+        gradient_cache: int = 0,
+        others: Mapping[str, AlignmentLoss] | None = None,
+        **kwargs: Any,
+    ) -> None:
         callbacks = [Learning(criterion), *(kwargs.pop("callbacks", None) or ())]
         super().__init__(**{"data_collator": collate} | kwargs, callbacks=callbacks)
         self.criterion = criterion.to(self.args.device)
+        self._others = {k: other.to(self.args.device) for k, other in (others or {}).items()}
         self.can_return_loss = True
         self._cache = GradientCache(gradient_cache) if gradient_cache else None
         self._terms: dict[str, list[torch.Tensor]] = defaultdict(list)
@@ -82,11 +91,16 @@ class AlignTrainer(Trainer):
         """The sum of the criterion's terms over all processes' rows; each is kept for the log."""
         inputs = dict(inputs)
         target, group = inputs.pop("target"), inputs.pop("group")
+        further: list[Any] = []
         if model.training and self._cache is not None:
             out = self._cache.encode(model, inputs, self._alone(model))
         else:
-            out = model(**inputs)
+            # All spaces in one go: the recording is heard once.
+            out, *further = model(**inputs, space=[None, *self._others])
         terms = self.criterion(*gather_rows(out.embeds, out.pooled, target, group))
+        for (name, other), answer in zip(self._others.items(), further, strict=True):
+            found = other(*gather_rows(answer.embeds, answer.pooled, target, group))
+            terms |= {f"{term} ({name})": value for term, value in found.items()}
         if model.training:
             for name, term in terms.items():
                 self._terms[name].append(term.detach())

@@ -1,0 +1,126 @@
+"""One encoder for several prompt spaces: trained at once, or a head added later."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pipelines as tiny
+import pytest
+import torch
+from conftest import RATE, tone
+from launches import command, session, weights
+
+from align.encoder import AudioPromptEncoder
+from align.train import main
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A base with pooled embeds, and wider than the tiny one."""
+    return tiny.save_sdxl(tmp_path_factory.mktemp("sdxl-1.0"))
+
+
+@pytest.fixture(scope="module")
+def both(
+    tiny_base: str, wide: str, tiny_clap: str, sound_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:  # fmt: skip
+    """A run of two bases at once."""
+    folder = tmp_path_factory.mktemp("both")
+    more = ("--base", wide, "--eval_strategy", "epoch", "--save_strategy", "epoch")
+    main(command(tiny_base, tiny_clap, sound_folder, folder, *more))
+    return folder
+
+
+def part(folder: Path, base: str) -> dict[str, torch.Tensor]:
+    """A head's tensors."""
+    prefix = f"heads.{base.replace('.', '%2E')}."
+    found = {n: value for n, value in weights(folder).items() if n.startswith(prefix)}
+    assert len(found) > 10
+    return found
+
+
+def test_two_spaces_are_learned_at_once(both: Path, tiny_base: str, wide: str) -> None:
+    encoder = AudioPromptEncoder.from_pretrained(both)
+    assert encoder.heads.names == sorted([tiny_base, wide])
+    assert encoder.config.default_space == tiny_base
+    shapes = {}
+    for base in (tiny_base, wide):
+        prompt = encoder.prompt(tone(300), sampling_rate=RATE, space=base)
+        shapes[base] = {name: value.shape[1:] for name, value in prompt.items()}
+    assert shapes[tiny_base]["prompt_embeds"] == (77, 32)
+    assert shapes[wide]["prompt_embeds"] == (77, tiny.SDXL_WIDTH)
+    assert shapes[wide]["pooled_prompt_embeds"] == (tiny.SDXL_POOLED,)
+    figures = json.loads((both / "metrics.json").read_text())
+    for name in ("class_accuracy", "centred_cosine"):
+        assert 0 <= figures[f"{name} ({wide})"] <= 1
+        assert name in figures
+
+
+def test_both_heads_train_and_both_losses_are_logged(
+    both: Path, tiny_base: str, wide: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    last = max(both.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    history = json.loads((last / "trainer_state.json").read_text())["log_history"]
+    lines = [line for line in history if "loss" in line]
+    assert lines
+    names = {"loss_info_nce", "loss_mse", *(f"loss_{n} ({wide})" for n in
+             ("info_nce", "mse", "pooled_mse"))}  # fmt: skip
+    for line in lines:
+        terms = {name: value for name, value in line.items() if name.startswith("loss_")}
+        assert set(terms) == names
+        assert sum(terms.values()) == pytest.approx(line["loss"], rel=1e-3, abs=1e-3)
+    opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path, "--base", wide))
+    before = {k: v.clone() for k, v in opened.encoder.state_dict().items()}
+    opened.train()
+    after = opened.encoder.state_dict()
+    trained = {n for n, p in opened.encoder.named_parameters() if n.startswith("heads.")}
+    assert trained == {n for n, p in opened.encoder.named_parameters() if p.requires_grad}
+    assert [n for n in trained if torch.equal(before[n], after[n])] == []
+
+
+def test_a_head_added_later_moves_nothing_else(
+    both: Path, tiny_base: str, wide: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    third = tiny.save_stable_diffusion(tmp_path / "sd2-1", tiny.WIDE)
+    line = command(third, "", sound_folder, tmp_path / "run", "--start", str(both))
+    opened = session(_without_sizes(line))
+    first = {name: value.clone() for name, value in opened.encoder.state_dict().items()}
+    opened.train()
+    before, after = weights(both), weights(tmp_path / "run")
+    assert set(before) < set(after)
+    assert [n for n in before if not torch.equal(before[n], after[n])] == []
+    assert part(tmp_path / "run", third).keys() == set(after) - set(before)
+    trained = [n for n, p in opened.encoder.named_parameters() if p.requires_grad]
+    assert trained and set(trained) <= set(after) - set(before)
+    assert [n for n in trained if torch.equal(first[n], after[n])] == []
+    encoder = AudioPromptEncoder.from_pretrained(tmp_path / "run")
+    assert set(encoder.heads.names) == {tiny_base, wide, third}
+    assert encoder.config.default_space == third
+
+
+def _without_sizes(line: list[str]) -> list[str]:
+    """A command line without what --start brings itself."""
+    own = ("--backbone", "--adapter_width", "--adapter_depth", "--adapter_heads")
+    return [w for i, w in enumerate(line) if w not in own and line[i - 1] not in own]
+
+
+def test_what_does_not_go_together_is_refused(
+    both: Path, tiny_base: str, wide: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    line = command(tiny_base, tiny_clap, sound_folder, tmp_path / "run")
+    start = ("--start", str(both))
+    refused = [
+        ([*line, "--base", wide, "--gradient_cache", "2"], "--gradient_cache is for one --base"),
+        ([*line, "--base", wide, "--learn_temperature", "true"], "--learn_temperature is for one"),
+        ([*line, "--base", tiny_base], "names each pipeline once"),
+        ([*_without_sizes(line), *start, "--train_backbone", "all"], "spoils what .* learned"),
+    ]
+    for words, said in refused:
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        out = capsys.readouterr().err + str(caught.value)
+        assert re.search(said, out), out
