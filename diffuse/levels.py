@@ -64,9 +64,8 @@ def token_weights(weights: torch.Tensor, scales: Mapping[str, float] | None = No
     scales = scales or {}
     for level in scales:
         places(level)
-    factors = weights.new_tensor([scales.get(level, 1.0) for level in LEVELS])
-    counts = torch.tensor(list(LEVELS.values()), device=weights.device)
-    return (weights * factors).repeat_interleave(counts)
+    parts = zip(weights, LEVELS.items(), strict=True)
+    return torch.cat([(own * scales.get(level, 1.0)).expand(n) for own, (level, n) in parts])
 
 
 def annealed_temperature(share: float, start: float = 2.0, end: float = 0.5) -> float:

@@ -1,0 +1,48 @@
+"""The sound under torch.compile."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from align.encoder import AudioPromptEncoder
+from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.attachment import attach
+from diffuse.attention import CHANNEL
+
+
+@pytest.mark.slow
+def test_a_compiled_unet_hears_the_same(tiny_base: str, tiny_encoder: AudioPromptEncoder) -> None:
+    unet = UNet2DConditionModel.from_pretrained(tiny_base, subfolder="unet")
+    adapter = SoundAdapter.of(unet, tiny_encoder, AdapterConfig(base="tiny", width=16, heads=2))
+    for gate in adapter.parts["gates"]:
+        torch.nn.init.constant_(gate, 2.0)
+    tokens = torch.randn(1, 10, 32)
+    latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
+    attached = attach(unet, adapter)
+    compiled: Any = torch.compile(unet, backend="aot_eager")
+
+    def both(**extra: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        plain, fast = (
+            net(latents, torch.tensor(500), text, **copy.copy(extra)).sample
+            for net in (unet, compiled)
+        )
+        torch.testing.assert_close(fast, plain)
+        return plain, fast
+
+    with torch.no_grad():
+        silent = both()[0]
+        attached.play({"sound": tokens}, guided=True)
+        heard = both()[1]
+        assert not torch.equal(heard, silent)
+        attached.set_audio_scale(0.0)
+        assert torch.equal(both()[0], silent)
+    attached.silence()
+    audio = adapter.listen(tokens.expand(2, -1, -1))
+    _, out = both(cross_attention_kwargs={CHANNEL: audio})
+    out.square().mean().backward()
+    assert all(gate.grad is not None and gate.grad.any() for gate in adapter.parts["gates"])
