@@ -14,7 +14,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from hub_http import Handler, Repo
+from hub_http import Handler
+from hub_repos import Repo
 
 
 @dataclass

@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from hub_repos import LARGE, Repo, digest, listed
 
 if TYPE_CHECKING:
     from hub import Hub
 
 TOKEN = "hf_" + "t" * 34
-LARGE = (".safetensors", ".bin", ".png", ".parquet", ".wav")
 REPO = r"(?:(?P<kind>datasets)/)?(?P<id>[\w.-]+/[\w.-]+)"
 API = r"/api/(?P<kind>models|datasets)/(?P<id>[\w.-]+/[\w.-]+)"
-
-
-@dataclass
-class Repo:
-    """One repository: its files, and who may see it."""
-
-    files: dict[str, bytes]
-    private: bool = False
-    gated: bool = False
-    card: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def sha(self) -> str:
-        """A commit that follows from the files."""
-        parts = [f"{name} {digest(data)}" for name, data in sorted(self.files.items())]
-        return hashlib.sha1("\n".join(parts).encode()).hexdigest()
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def entry(name: str, data: bytes) -> dict[str, Any]:
-    lfs = {"lfs": {"oid": digest(data), "size": len(data), "pointerSize": 130}}
-    more = lfs if name.endswith(LARGE) else {}
-    return {"type": "file", "path": name, "size": len(data), "oid": digest(data)[:40], **more}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -178,17 +151,18 @@ class Handler(BaseHTTPRequestHandler):
     def _tree(self, kind: str, id: str, under: str | None) -> None:
         repo = self._repo(kind, id)
         if repo is not None:
-            named = {n: d for n, d in repo.files.items() if not under or n.startswith(under + "/")}
-            if not named and under:
+            found = listed(repo.files, under or "", self.query.get("recursive") == ["True"])
+            if under and not found:
                 return self._json({"error": "none"}, 404, X_Error_Code="EntryNotFound")
-            self._json([entry(name, data) for name, data in named.items()])
+            self._json(found)
 
     def _paths(self, kind: str, id: str) -> None:
         repo = self._repo(kind, id)
         if repo is not None:
             asked = json.loads(self.body) if self.body[:1] == b"{" else {}
             names = asked.get("paths") or parse_qs(self.body.decode()).get("paths", [])
-            self._json([entry(n, repo.files[n]) for n in names if n in repo.files])
+            every = listed(repo.files, "", True)
+            self._json([one for one in every if one["path"] in names])
 
     def _info(self, kind: str, id: str) -> None:
         repo = self._repo(kind, id)

@@ -1,0 +1,128 @@
+"""Fetches what a recipe needs: `python -m align.download [RECIPE] [--yes] [--option value ...]`.
+
+Sizes and licences are said first. What is here already is not fetched again, and what broke off
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.recipes import parse
+
+if TYPE_CHECKING:
+    from align.needs import Need
+
+
+@dataclass
+class DownloadArguments:
+    """How to fetch."""
+
+    yes: bool = field(default=False, metadata={"help": "fetch without asking"})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Says what a recipe needs of the hub, asks, and fetches it."""
+    from align.train import KINDS, Options
+
+    kinds = (*KINDS, DownloadArguments)
+    *parts, download = parse(kinds, "align", "python -m align.download", arguments)
+    from align.data import DataError
+    from align.needs import needs
+
+    try:
+        found = needs(Options(*parts))
+        missing = [need.missing() for need in found]
+        size = sum(sum(files.values()) for files in missing)
+        print(told(found, missing))
+        if size:
+            check_room(size)
+            if not (download.yes or agreed(size)):
+                print("Nothing was fetched.")
+                return
+        for need, files in zip(found, missing, strict=True):
+            fetch(need, list(files))
+    except (DataError, ValueError, OSError) as error:
+        raise SystemExit(f"align.download: {error}") from error
+    if found:
+        print("All that the recipe needs is here: it runs without a network from now on.")
+
+
+def told(found: Sequence[Need], missing: Sequence[dict[str, int]]) -> str:
+    """A line for each repository: what for, how much, under which licence."""
+    if not found:
+        return "The recipe needs nothing of the hub: all of it is here."
+    lines = []
+    for need, files in zip(found, missing, strict=True):
+        whole = sum(size for _, size in need.sizes)
+        left = sum(files.values())
+        here = "" if left == whole else f", {megabytes(whole - left)} of it here already"
+        gated = ", gated: accept its terms on its page" if need.gated else ""
+        lines.append(
+            f"{need.part}: {need.repo_id}, {megabytes(whole)}{here}; licence: {need.licence}{gated}"
+        )
+    return "\n".join(lines)
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes for people."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"
+
+
+def check_room(size: int) -> None:
+    """Refuses what does not fit on the disk.
+
+    Raises:
+        OSError: there is not enough room.
+    """
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free
+    if size > free:
+        raise OSError(
+            f"{megabytes(size)} are to be fetched and {cache} has room for {megabytes(free)}: "
+            "make room, or set HF_HOME to a folder on another disk"
+        )
+
+
+def agreed(size: int) -> bool:
+    """Whether the user says yes."""
+    try:
+        answer = input(f"Fetch {megabytes(size)}? [y/N] ")
+    except EOFError:
+        print("\nNobody answers here: give --yes to fetch without asking.")
+        return False
+    return answer.strip().lower() in ("y", "yes")
+
+
+def fetch(need: Need, files: Sequence[str]) -> None:
+    """Brings files of a repository into the hub's cache, and unpacks a data set's rows.
+
+    Raises:
+        DataError: the data set's files cannot be read.
+        HubError: the hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import hf_hub_download
+
+    from align.hub import asking
+
+    with asking(need.repo_id):
+        for name in files:
+            hf_hub_download(need.repo_id, name, repo_type=need.repo_type)
+    if need.repo_type == "dataset":
+        from align.data.tables import open_hub
+
+        open_hub(need.repo_id, "train")
+
+
+if __name__ == "__main__":
+    main()
