@@ -1,0 +1,51 @@
+# syntax=docker/dockerfile:1
+# The page in a container:
+#   docker build -t soundprompt . && docker run --rm -p 7860:7860 soundprompt
+# For an NVIDIA GPU: build with --build-arg DEVICE=cuda and run with --gpus all.
+FROM python:3.11.14-slim-bookworm
+
+ARG DEVICE=cpu
+# Where the CPU build of torch lies; PyPI's own brings CUDA.
+ARG CPU_INDEX=https://download.pytorch.org/whl/cpu
+
+# Spaces of Hugging Face expect user 1000 as well.
+RUN useradd --create-home --uid 1000 user \
+    && mkdir -p /app/models /app/runs /home/user/.cache/huggingface \
+    && chown -R user:user /app /home/user
+WORKDIR /app
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PATH=/home/user/.local/bin:$PATH
+
+# Heavy and seldom changed: a layer of its own.
+COPY requirements.txt .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    case "$DEVICE" in \
+        cpu) pip install --extra-index-url "$CPU_INDEX" -r requirements.txt ;; \
+        cuda) pip install -r requirements.txt ;; \
+        *) echo "DEVICE is cpu or cuda, not $DEVICE" >&2; exit 1 ;; \
+    esac
+
+USER 1000
+# The miniature's alignment is trained here, in minutes, so that the page draws at once. The page's
+# own code comes after it: changing that does not train again.
+COPY --chown=user mini mini
+COPY --chown=user recipes recipes
+COPY --chown=user align align
+RUN python -m align.train --pictures 0 --samples 0 && rm -rf runs/align/mini/checkpoint-*
+COPY --chown=user diffuse diffuse
+COPY --chown=user studio studio
+COPY --chown=user app.py .
+
+# Reachable from outside the container.
+ENV GRADIO_SERVER_NAME=0.0.0.0 \
+    GRADIO_SERVER_PORT=7860 \
+    GRADIO_ANALYTICS_ENABLED=False
+EXPOSE 7860
+VOLUME ["/app/models", "/home/user/.cache/huggingface"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=90s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['GRADIO_SERVER_PORT'], timeout=4)"]
+# Gradio ends cleanly when it is interrupted.
+STOPSIGNAL SIGINT
+ENTRYPOINT ["python", "app.py"]
