@@ -51,8 +51,7 @@ class CaptionTable:
     def only(self, captions: Sequence[str]) -> CaptionTable:
         """The part of this table that some captions, all of them in it, need."""
         counts = Counter(captions)
-        rows, pooled = self.index(list(counts)), self.prompts.pooled
-        prompts = Prompts(self.prompts.embeds[rows], None if pooled is None else pooled[rows])
+        prompts = self.prompts.rows(self.index(list(counts)))
         return CaptionTable(list(counts), prompts, torch.tensor(list(counts.values())).float())
 
     def index(self, captions: Sequence[str]) -> torch.Tensor:
@@ -91,7 +90,7 @@ def _kept(space: PromptSpace, captions: Sequence[str], cache: Cache) -> Prompts:
         torch.stack([torch.from_numpy(part) for part in column]).float()
         for column in zip(*rows, strict=True)
     ]
-    return Prompts(columns[0], columns[1] if len(columns) > 1 else None)
+    return Prompts(columns[0], columns[1] if len(columns) > 1 else None, null.padding)
 
 
 def space_digest(space: PromptSpace) -> str:
@@ -99,7 +98,7 @@ def space_digest(space: PromptSpace) -> str:
     parts: dict[str, Any] = {"pipeline": type(space._pipeline).__name__}
     for name, part in space._pipeline.components.items():
         if isinstance(part, torch.nn.Module):
-            parts[name] = [digest_of_weights(part.state_dict()), str(part.config)]
+            parts[name] = [digest_of_weights(part.state_dict()), str(getattr(part, "config", ""))]
         elif hasattr(part, "get_vocab"):
             parts[name] = [type(part).__name__, part.get_vocab(), part.model_max_length]
     return digest(parts)

@@ -23,6 +23,12 @@ from align.streaming import StreamedRecordings
 from align.train import main
 
 
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` lets its threads rest for five seconds at the end of every pass."""
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01)
+
+
 def passed(stream: Stream, seed: int = 0, epoch: int = 0) -> list[str]:
     """The captions of an epoch, in its order."""
     return [caption for _, caption, _ in stream.passing(seed, epoch)]

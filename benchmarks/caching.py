@@ -1,0 +1,183 @@
+"""What keeping tokens costs and gains: `python -m benchmarks.caching [--only PART]`.
+
+Steps: one training step of an adapter of real size whose tokens come from a store on disk, against
+the same step with the same tokens as float32 tensors in memory; the two take turns, and the
+quickest step of each counts, which a busy machine disturbs least. Sizes: seconds a recording that CLAP and Wav2Vec2-BERT of their published
+configurations (random weights) take to compute tokens, against reading them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+WIDTH, LENGTH = 768, 77  # Stable Diffusion 1's prompt
+SPACE = {"base": "none", "length": LENGTH, "width": WIDTH}
+ADAPTER = {"kind": "resampler", "width": 256, "depth": 2, "heads": 4, "dropout": 0.0}
+
+
+def _store(folder: Path, rows: int, tokens: int, width: int) -> Any:
+    """Random tokens on disk."""
+    import numpy as np
+
+    from align.store import Store
+
+    store = Store(folder, {"random": [rows, tokens, width]})
+    rng = np.random.default_rng(0)
+    for start in range(0, rows, 32):
+        block = rng.standard_normal((min(32, rows - start), tokens, width)).astype(np.float32)
+        store.append([[one, np.ones(tokens, np.float32)] for one in block])
+    store.seal()
+    return store
+
+
+def _steps(data: Any, batch: int, seed: int) -> Iterator[float]:
+    """Seconds of one training step after the other, reading included."""
+    import torch
+
+    from align.batches import EpochSampler, collate
+    from align.heads import Heads, SpaceShape
+    from align.losses import sequence_mse
+
+    torch.manual_seed(seed)
+    heads = Heads(data[0]["tokens"].shape[1], {"space": SpaceShape(**SPACE)}, ADAPTER)
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=1e-3)
+    target = torch.randn(batch, LENGTH, WIDTH)
+    order = EpochSampler(data, seed)
+    epoch = 0
+    while True:
+        order.set_epoch(epoch)
+        rows = list(order)
+        for start in range(0, len(rows) - batch + 1, batch):
+            begun = time.perf_counter()
+            given = collate([data[where] for where in rows[start : start + batch]])
+            embeds, _ = heads.of("space")(given["tokens"], given["tokens_mask"])
+            optimizer.zero_grad()
+            sequence_mse(embeds, target).backward()
+            optimizer.step()
+            yield time.perf_counter() - begun
+        epoch += 1
+
+
+def measure_steps(rows: int, batch: int, steps: int, seed: int) -> list[tuple[str, float, float]]:
+    """Seconds of the quickest step from disk and from memory, by backbone."""
+    import torch
+
+    from align.batches import Tokens
+
+    found = []
+    for name, tokens, width in (("CLAP, 10 s", 64, 1024), ("Wav2Vec2-BERT, 10 s", 499, 1024)):
+        with tempfile.TemporaryDirectory() as folder:
+            store = _store(Path(folder) / "tokens", rows, tokens, width)
+            asks = torch.zeros(rows, dtype=torch.long), [0] * rows
+            memory = [[torch.tensor(part).float() for part in row] for row in store]
+            sides = [_steps(Tokens(data, *asks), batch, seed) for data in (store, memory)]
+            times = [[next(side) for side in sides] for _ in range(steps + 2)][2:]
+        disk, ram = (min(column) for column in zip(*times, strict=True))
+        found.append((name, disk, ram))
+    return found
+
+
+def _clap() -> tuple[Any, Any]:
+    """The audio configuration of laion/larger_clap_general, and its feature extractor."""
+    from transformers import ClapAudioConfig, ClapFeatureExtractor
+
+    config = ClapAudioConfig(
+        hidden_size=1024, patch_embeds_hidden_size=128, depths=[2, 2, 12, 2],
+        num_attention_heads=[4, 8, 16, 32], enable_fusion=False,
+    )  # fmt: skip
+    return config, ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad")
+
+
+def _w2v_bert() -> tuple[Any, Any]:
+    """The configuration of facebook/w2v-bert-2.0, and its feature extractor."""
+    from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig
+
+    return Wav2Vec2BertConfig(), SeamlessM4TFeatureExtractor()
+
+
+def _recordings(folder: Path, count: int, duration_s: float) -> Any:
+    import numpy as np
+    import soundfile
+
+    from align.data import load_rows
+
+    lines = ["file_name,caption"]
+    for i in range(count):
+        noise = np.random.default_rng(i).standard_normal(int(48_000 * duration_s)) * 0.1
+        soundfile.write(folder / f"{i}.wav", noise, 48_000)
+        lines.append(f"{i}.wav,noise {i}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return load_rows(str(folder), "train")
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    begun = time.perf_counter()
+    found = work()
+    return found, time.perf_counter() - begun
+
+
+def measure_size(make: Callable[[], tuple[Any, Any]], count: int, seed: int) -> dict[str, float]:
+    """What a backbone of real size costs a recording of ten seconds, computed and read."""
+    import torch
+
+    from align.cache import Cache
+    from align.configuration import AudioPromptConfig
+    from align.encoder import AudioPromptEncoder
+    from align.features import hear
+    from align.tokens import frozen_tokens
+
+    config, extractor = make()
+    torch.manual_seed(seed)
+    own = AudioPromptConfig(config.to_dict(), ADAPTER, {"space": SPACE})
+    encoder = AudioPromptEncoder(own).eval()
+    encoder.extractor = extractor
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "data").mkdir()
+        rows, cache = _recordings(folder / "data", count, 10.0), Cache(folder / "cache")
+        heard, features_s = _timed(lambda: hear(encoder.ear, rows, cache=cache))
+        _, made_s = _timed(lambda: frozen_tokens(encoder, heard, cache=cache))
+        store, open_s = _timed(lambda: frozen_tokens(encoder, heard, cache=cache))
+        _, read_s = _timed(lambda: [part.astype("float32") for row in store for part in row])
+        size = (store.folder / "values.bin").stat().st_size
+    return {
+        "parameters, M": sum(p.numel() for p in encoder.backbone.parameters()) / 1e6,
+        "features, s": features_s / count,
+        # One recording more is heard to say beforehand how large all of it will be.
+        "tokens, s": (made_s - open_s) / (count + 1),
+        "read, s": read_s / count,
+        "kB": size / count / 1e3,
+        "opening, s": open_s,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints both tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.caching", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--only", choices=("steps", "clap", "w2v-bert"), help="all by default")
+    parser.add_argument("--rows", type=int, default=96, help="rows of tokens")
+    parser.add_argument("--batch", type=int, default=16, help="rows a step")
+    parser.add_argument("--steps", type=int, default=12, help="steps of each side")
+    parser.add_argument("--recordings", type=int, default=3, help="for the real sizes")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    if options.only in (None, "steps"):
+        print(f"{'tokens of':<22} {'from disk, s':>12} {'in memory, s':>12} {'ratio':>7}")
+        given = options.rows, options.batch, options.steps, options.seed
+        for name, disk, ram in measure_steps(*given):
+            print(f"{name:<22} {disk:12.4f} {ram:12.4f} {disk / ram:7.3f}", flush=True)
+    for name, make in (("clap", _clap), ("w2v-bert", _w2v_bert)):
+        if options.only in (None, name):
+            figures = measure_size(make, options.recordings, options.seed)
+            print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
