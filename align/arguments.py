@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 
 from align.names import JUDGES, UNTRAINED
 from align.recipes import Gathered
+from align.reporting import check_reporters
 
 
 @dataclass
@@ -227,7 +228,7 @@ class AlignTrainingArguments(TrainingArguments):
     eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
     save_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
-    report_to: str | None = field(default="none", metadata={"help": "tensorboard, wandb, …"})
+    report_to: str | None = field(default="none", metadata={"help": "tensorboard, trackio, wandb"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "must stay off"})
     seed: int = field(default=0, metadata={"help": "of everything drawn at random"})
     draw_every_evaluation: bool = field(
@@ -244,3 +245,4 @@ class AlignTrainingArguments(TrainingArguments):
         if self.gradient_cache < 0:
             raise ValueError(f"--gradient_cache is a number of rows, not {self.gradient_cache}")
         super().__post_init__()
+        check_reporters(self.report_to or ())
