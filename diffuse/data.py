@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from align.captions import parse
 from align.data import DataError
 from align.names import DATASETS, lookup
 from diffuse.levels import LEVELS
@@ -121,7 +121,7 @@ def _described(rows: Dataset, data: str, left_out: dict[str, list[str]]) -> Pair
     ]
     prompts = [text or "" for text in _column(stored, "prompt")]
     scenes = [name or None for name in _column(stored, "scene")]
-    return Pairs(rows, captions, labels, _phrases(stored), prompts, scenes, left_out)
+    return Pairs(rows, captions, labels, _phrases(stored, captions), prompts, scenes, left_out)
 
 
 def _column(stored: Dataset, name: str) -> list[str | None]:
@@ -145,12 +145,15 @@ def _captions(stored: Dataset, data: str) -> list[list[str]]:
     return cleaned
 
 
-def _phrases(stored: Dataset) -> list[dict[str, str] | None]:
-    """What each level should hear: given in columns of that name, all three or none."""
-    if any(level not in stored.column_names for level in LEVELS):
-        return [None] * len(stored)
-    columns = [[text or "" for text in stored[level]] for level in LEVELS]
-    return [dict(zip(LEVELS, texts, strict=True)) for texts in zip(*columns, strict=True)]
+def _phrases(stored: Dataset, captions: list[list[str]]) -> list[dict[str, str] | None]:
+    """What each level should hear: by columns of that name, else by the first caption's words.
+
+    None where there is no caption.
+    """
+    if all(level in stored.column_names for level in LEVELS):
+        columns = [[text or "" for text in stored[level]] for level in LEVELS]
+        return [dict(zip(LEVELS, texts, strict=True)) for texts in zip(*columns, strict=True)]
+    return [asdict(parse(texts[0])) if texts[0] else None for texts in captions]
 
 
 def columns_of(data: DataArguments) -> Columns:
@@ -164,7 +167,15 @@ def columns_of(data: DataArguments) -> Columns:
 
 
 def training_pairs(data: DataArguments) -> Pairs:
-    """The pairs that the options train on."""
+    """The pairs that the options train on; images are captioned first where that is asked."""
+    if data.captioner:
+        from align.captioner import caption_folder
+
+        folder = Path(data.data).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"--captioner writes its captions into a folder: {data.data} is none")
+        made = caption_folder(folder, data.captioner)
+        print(f"{made} captions made by {data.captioner}", flush=True)
     given: dict[str, Any] = {"videos": data.videos, "columns": columns_of(data)}
     return load_pairs(data.data, "train", folds=data.folds, **given)
 
@@ -182,8 +193,3 @@ def held_out_pairs(data: DataArguments) -> tuple[Pairs | None, str]:
     if name in DATASETS or not Path(name).expanduser().is_dir():
         return load_pairs(name, "test", **given), f"{name}, its test split"
     return None, "the training pairs themselves (no fold was held out)"
-
-
-def class_counts(labels: Sequence[str]) -> str:
-    """The classes and how often each comes, most frequent first, for people."""
-    return ", ".join(f"{name} {n}" for name, n in Counter(labels).most_common(12))

@@ -141,16 +141,16 @@ class Examination:
             found |= _two(seen, wanted, f"{level}_swapped")
         return found
 
-    def disagreeing(self, count: int, caption_of: dict[str, str]) -> dict[str, Measured]:
+    def disagreeing(self, count: int) -> dict[str, Measured]:
         """A text that names one thing and the sound of another: the share that shows both.
 
-        Args:
-            count: pictures.
-            caption_of: a caption that names a class alone.
+        The text is the whole caption of another pair of one thing.
         """
         rows = self.rows(count, 1)
         near = [names[0] for names in self.things(rows)]
-        names = sorted(set(near) & caption_of.keys())
+        captions = self._of(self.pairs.captions)
+        caption_of = {name: captions[row][0] for row, name in zip(rows, near, strict=True)}
+        names = sorted(caption_of)
         if len(names) < 2:
             return {}
         said = [_another(name, i, names) for i, name in enumerate(near)]

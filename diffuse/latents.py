@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from tqdm import tqdm
 
-from align.audio import AudioError
 from align.data import DataError
-from align.listening import Ear, pad
+from align.listening import pad
 from diffuse.data import Pairs
-from diffuse.images import ImageError, open_image, views
 from diffuse.keeping import keep, rows_of, weights_of
+from diffuse.reading import Reader, Squares, read_all, sounds_of
 
-WORTH_WORKERS = 200  # rows below which starting workers takes longer than it saves
 MOST_UNUSABLE = 0.05  # share of pairs that may be unreadable before a run is stopped
-UNREADABLE = "unreadable pairs"
 BATCH = 32
-
-
-@dataclass(frozen=True)
-class Squares:
-    """How images become squares, and the seed of what is random in it."""
-
-    size: int
-    crops: int
-    flip: bool
-    seed: int
 
 
 @dataclass
@@ -62,68 +44,6 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.latents)
-
-
-@dataclass
-class _Job:
-    ear: Ear
-    rows: Dataset
-    squares: Squares
-    repeated: set[int]  # rows whose recording an earlier row has, too
-
-    def read(self, i: int) -> tuple[list[np.ndarray] | None, np.ndarray] | str:
-        """The features of row i's recording and its squares (V, R, R, 3), or why there are none."""
-        squares = self.squares
-        try:
-            row = self.rows[i]
-            rng = np.random.default_rng([squares.seed, i])
-            image = open_image(row["image"])
-            found = views(image, squares.size, squares.crops, squares.flip, rng)
-            pixels = np.stack([np.asarray(square) for square in found])
-            if i in self.repeated:
-                return None, pixels
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                heard = self.ear.features(row["recording"])
-        except (AudioError, ImageError, ValueError) as error:
-            return str(error)
-        return [f.astype(np.float32) for f in heard], pixels
-
-
-_JOB: list[_Job] = []  # of a worker process
-
-
-def _begin(job: _Job) -> None:
-    _JOB[:] = [job]
-
-
-def _read(i: int) -> tuple[list[np.ndarray] | None, np.ndarray] | str:
-    return _JOB[0].read(i)
-
-
-def _answers(job: _Job, workers: int) -> Iterator[Any]:
-    if workers < 2 or len(job.rows) < WORTH_WORKERS:
-        yield from map(job.read, range(len(job.rows)))
-        return
-    spawn = get_context("spawn")  # not forked: torch's threads do not survive a fork
-    with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(job,)) as pool:
-        try:
-            yield from pool.map(_read, range(len(job.rows)), chunksize=16)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _sounds_of(rows: Dataset) -> list[int]:
-    """For each row the first row that has the same recording file."""
-    stored = rows.with_format(None)
-    if "recording" not in stored.column_names:
-        return list(range(len(rows)))
-    first: dict[str, int] = {}
-    found = []
-    for i, recording in enumerate(stored["recording"]):
-        same = isinstance(recording, str)
-        found.append(first.setdefault(recording, i) if same else i)
-    return found
 
 
 class Preparation:
@@ -168,13 +88,13 @@ class Preparation:
         return Prepared(**tensors, kept=notes["kept"], unreadable=notes["unreadable"])
 
     def _make(self, pairs: Pairs, title: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        sounds = _sounds_of(pairs.rows)
+        sounds = sounds_of(pairs.rows)
         repeated = {i for i, first in enumerate(sounds) if first != i}
-        job = _Job(self._encoder.ear, pairs.rows, self._squares, repeated)
+        reader = Reader(self._encoder.ear, pairs.rows, self._squares, repeated)
         kept, unreadable, parts, heard = [], [], [], _Heard(self._encoder, self._device)
         pixels: list[np.ndarray] = []
         allowed = max(1, int(MOST_UNUSABLE * len(pairs)))
-        answers = tqdm(_answers(job, self._workers), title, len(pairs), mininterval=2)
+        answers = tqdm(read_all(reader, self._workers), title, len(pairs), mininterval=2)
         for i, answer in enumerate(answers):
             if isinstance(answer, str) or not heard.add(i, sounds[i], answer[0]):
                 why = answer if isinstance(answer, str) else "its recording could not be read"

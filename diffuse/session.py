@@ -24,7 +24,8 @@ from diffuse.criterion import Criterion
 from diffuse.data import Pairs, held_out_pairs, training_pairs
 from diffuse.folder import load
 from diffuse.hearing import HearingUNet
-from diffuse.latents import Preparation, Prepared, Squares
+from diffuse.latents import Preparation, Prepared
+from diffuse.reading import Squares
 from diffuse.runs import DONE, Wholeness, begin, last_checkpoint
 from diffuse.samples import Sampling, features_of
 from diffuse.stages import Stage, check_gates, read_stages
@@ -67,7 +68,7 @@ class Session:
         folder = Path(given.output_dir or ".")
         begin(folder, options)
         set_seed(given.seed)
-        pairs = captioned(training_pairs(options.data), options)
+        pairs = training_pairs(options.data)
         held_out, measured_on = held_out_pairs(options.data)
         print(pairs.report(), flush=True)
         encoder = load_encoder(model.encoder)
@@ -75,12 +76,11 @@ class Session:
         if getattr(pipeline, "unet", None) is None:
             raise ValueError(f"{model.base} draws without a UNet: sound is heard by UNets alone")
         adapter = new_adapter(model, pipeline.unet, encoder)
-        preparation = _preparation(options, pipeline, encoder)
+        preparation = prepare(options.data, pipeline, encoder, given.seed, given.device)
         prepared = preparation.of(pairs, "pairs to train on")
         fresh, unseen = pairs, prepared
         if held_out is not None:
-            fresh = captioned(held_out, options)
-            unseen = preparation.of(fresh, "pairs to measure on")
+            fresh, unseen = held_out, preparation.of(held_out, "pairs to measure on")
         space = PromptSpace.from_pretrained(model.base)
         texts = encode_texts(space, [pairs, fresh], cache_folder(options.data))
         pipeline.unet.to(given.device, torch.bfloat16 if given.bf16 else torch.float32)
@@ -198,15 +198,6 @@ class Session:
         )
 
 
-def captioned(pairs: Pairs, options: Options) -> Pairs:
-    """The pairs, with the captioner's captions of images that have none.
-
-    Raises:
-        ValueError: there is no such captioner.
-    """
-    return pairs
-
-
 def new_adapter(model: ModelArguments, unet: Any, encoder: Any) -> SoundAdapter:
     """A fresh adapter as the options describe it, or the saved one that they start from."""
     if model.adapter is not None:
@@ -225,14 +216,20 @@ def new_adapter(model: ModelArguments, unet: Any, encoder: Any) -> SoundAdapter:
     return SoundAdapter.of(unet, encoder, config)
 
 
-def _preparation(options: Options, pipeline: Any, encoder: Any) -> Preparation:
-    data, vae = options.data, pipeline.vae
+def prepare(
+    data: DataArguments, pipeline: Any, encoder: Any, seed: int, device: torch.device
+) -> Preparation:
+    """What encodes pairs for a base, as the options ask.
+
+    Raises:
+        ValueError: the base cannot draw pictures of this size.
+    """
+    vae = pipeline.vae
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     size = data.resolution or pipeline.unet.config.sample_size * factor
     if size % factor:
         raise ValueError(f"--resolution must be a multiple of {factor} for this base, not {size}")
-    squares = Squares(size, data.crops, data.flip, options.training.seed)
-    device = options.training.device
+    squares = Squares(size, data.crops, data.flip, seed)
     return Preparation(vae, encoder, squares, device, cache_folder(data), data.workers)
 
 

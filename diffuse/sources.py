@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from datasets import Audio, Dataset, load_dataset
 from datasets import Image as ImageFeature
 
-from align.data import METADATA, DataError
+from align.data import CAPTIONS, METADATA, DataError
 from diffuse.images import IMAGES
 
 RECORDINGS = (
@@ -46,12 +47,33 @@ def folder_rows(folder: Path, columns: Columns, left_out: dict[str, list[str]]) 
     """
     for name in METADATA:
         if (folder / name).is_file():
-            return _table_rows(folder, name, columns, left_out)
+            return _with_made(_table_rows(folder, name, columns, left_out), folder)
     parquet = sorted(map(str, folder.rglob("*.parquet")))
     if parquet:
         rows = _loaded("parquet", str(folder), data_files=parquet, split="train")
         return _media_rows(rows, str(folder), columns)
-    return _paired_rows(folder, left_out)
+    return _with_made(_paired_rows(folder, left_out), folder)
+
+
+def _with_made(rows: Dataset, folder: Path) -> Dataset:
+    """The rows, with what `align.captioner` wrote into captions.csv where they have no caption."""
+    path = folder / CAPTIONS
+    if not path.is_file() or not len(rows):
+        return rows
+    with path.open(newline="", encoding="utf-8") as file:
+        made = {row.get("file_name"): row.get("caption") for row in csv.DictReader(file)}
+    own: list[Any] = [None] * len(rows)
+    for column in ("caption", "captions"):
+        if column in rows.column_names:
+            own = [a or b for a, b in zip(own, rows[column], strict=True)]
+            rows = rows.remove_columns(column)
+    names = [Path(path).relative_to(folder).as_posix() for path in rows["recording"]]
+    texts = [[made[name]] if name in made else [] for name in names]
+    found = [
+        given if isinstance(given, list) and given else [given] if given else text
+        for given, text in zip(own, texts, strict=True)
+    ]
+    return rows.add_column("captions", found)
 
 
 def _loaded(kind: str, what: str, **options: Any) -> Dataset:

@@ -19,7 +19,8 @@ from diffuse.batches import Draws, Dropout, Texts, TrainingPairs, collate
 from diffuse.data import Pairs, load_pairs
 from diffuse.images import ImageError, fit, open_image, views
 from diffuse.keeping import keep, rows_of
-from diffuse.latents import Preparation, Prepared, Squares
+from diffuse.latents import Preparation, Prepared
+from diffuse.reading import Squares
 from diffuse.sources import DUPLICATE, MISSING, UNPAIRED_IMAGE, UNPAIRED_SOUND, Columns
 
 
@@ -362,3 +363,31 @@ def test_pairs_become_latents_and_tokens_once(
         Preparation(vae, tiny_encoder, squares, cpu, cache).of(
             load_pairs(str(paired), "train"), "pairs"
         )
+
+
+def test_captions_that_were_made_fill_what_is_missing(paired: Path) -> None:
+    lines = ["file_name,image,caption,captioner", "low/b.wav,images/b.png,a blue wall,blip",
+             "low/a.wav,images/a.png,a red wall,blip"]  # fmt: skip
+    (paired / "captions.csv").write_text("\n".join(lines) + "\n")
+    pairs = load_pairs(str(paired), "train")
+    names = [Path(path).name for path in pairs.rows["recording"]]
+    found = dict(zip(names, pairs.captions, strict=True))
+    assert found["a.wav"] == ["a low hum", "a deep tone"], "what people wrote goes first"
+    assert found["b.wav"] == ["a blue wall"] and found["c.wav"] == [""]
+
+
+def test_levels_learn_from_columns_or_from_the_caption_s_words(tmp_path: Path) -> None:
+    wav(tmp_path / "a.wav")
+    picture(tmp_path / "a.png")
+    text = "a dog barking while rain falls in a street"
+    (tmp_path / "metadata.csv").write_text(f"file_name,image,caption\na.wav,a.png,{text}\n")
+    (phrases,) = load_pairs(str(tmp_path), "train").phrases
+    assert phrases == {
+        "foreground": "a dog barking", "background": "rain falls", "ambience": "in a street",
+    }  # fmt: skip
+    rows = "file_name,image,caption,foreground,background,ambience\na.wav,a.png,x,one,,two\n"
+    (tmp_path / "metadata.csv").write_text(rows)
+    (phrases,) = load_pairs(str(tmp_path), "train").phrases
+    assert phrases == {"foreground": "one", "background": "", "ambience": "two"}
+    (tmp_path / "metadata.csv").write_text("file_name,image\na.wav,a.png\n")
+    assert load_pairs(str(tmp_path), "train").phrases == [None]

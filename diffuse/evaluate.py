@@ -1,0 +1,146 @@
+"""Measures a UNet that hears: `python -m diffuse.evaluate RUN [--data D] [--json F]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.names import JUDGES
+
+if TYPE_CHECKING:
+    from align.measures import Measured
+    from diffuse.arguments import DataArguments
+    from diffuse.data import Pairs
+    from diffuse.drawing import Drawing
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m diffuse.evaluate", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("run", help="folder that diffuse.train wrote")
+    parser.add_argument("--encoder", help="the aligned encoder; by default the run's own")
+    parser.add_argument("--data", help="pairs to measure on; by default those the run held out")
+    parser.add_argument("--folds", type=int, nargs="+", help="of --data: measure on these only")
+    parser.add_argument("--pictures", type=int, default=100, help="sounds of one thing drawn")
+    parser.add_argument("--mixtures", type=int, default=100, help="sounds of two things drawn")
+    parser.add_argument("--disagreeing", type=int, default=50, help="texts against sounds drawn")
+    parser.add_argument("--texts", type=int, default=100, help="texts drawn before and after")
+    parser.add_argument("--judge", choices=sorted(JUDGES), default="mini", help="who judges")
+    parser.add_argument("--draw_steps", type=int, default=20, help="denoising steps a picture")
+    parser.add_argument("--guidance", type=float, default=5.0, help="classifier-free guidance")
+    parser.add_argument("--samples", type=int, default=10, help="sounds drawn with --sheet")
+    parser.add_argument("--sheet", type=Path, help="draw sample sounds and pictures to this PNG")
+    parser.add_argument("--workers", type=int, default=2, help="processes that prepare pairs")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args(given)
+    counts = (options.pictures, options.mixtures, options.disagreeing, options.texts)
+    if min(counts) < 0 or options.draw_steps < 1:
+        parser.error("numbers of pictures cannot be negative and --draw_steps must be at least 1")
+    if options.folds and not options.data:
+        parser.error("--folds are of --data: give it")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures on held-out pairs and prints the table."""
+    options = _arguments(arguments)
+    from align.audio import AudioError
+    from align.data import DataError
+
+    try:
+        _evaluate(options)
+    except (AudioError, DataError, ValueError, OSError) as error:
+        raise SystemExit(f"diffuse.evaluate: {error}") from error
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from align.drawing import Artist
+    from align.examine import as_table, flat
+    from align.names import lookup
+    from align.outcome import load_encoder
+    from diffuse.examine import Examination
+    from diffuse.runs import told
+    from diffuse.samples import draw_sheet, features_of, sample_rows
+
+    run = told(options.run)
+    encoder = load_encoder(options.encoder or run["model"]["encoder"])
+    pairs, name = _pairs(options, run)
+    drawing = _drawing(options, run, encoder, pairs)
+    examination = Examination(drawing, pairs, lookup(JUDGES, options.judge)())
+    figures: dict[str, Measured] = {}
+    if options.pictures:
+        figures |= examination.hearing(options.pictures)
+    if options.texts:
+        base = run["model"]["base"]
+        before = Artist.from_pretrained(base, options.draw_steps, options.guidance)
+        figures |= examination.text_alone(options.texts, before)
+    if options.mixtures:
+        figures |= examination.mixtures(options.mixtures)
+    if options.disagreeing:
+        figures |= examination.disagreeing(options.disagreeing)
+    if figures:
+        print(f"\n{options.run}, measured on {name}:\n{as_table(figures)}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(flat(figures) | {"measured_on": name}, indent=2) + "\n")
+        print(f"The figures are in {options.json}.")
+    if options.sheet:
+        rows = sample_rows(drawing, pairs, options.samples)
+        features = features_of(encoder, pairs, drawing.prepared, rows)
+        draw_sheet(drawing, pairs, features, rows, options.sheet)
+        print(f"The sounds and pictures are in {options.sheet}.")
+
+
+def _asked(options: argparse.Namespace, run: dict[str, Any]) -> DataArguments:
+    from diffuse.arguments import DataArguments
+
+    asked = DataArguments(**run["data"])
+    asked.workers = options.workers
+    return asked
+
+
+def _pairs(options: argparse.Namespace, run: dict[str, Any]) -> tuple[Pairs, str]:
+    """The pairs to measure on and what they are: by default those that the run held out."""
+    from diffuse.data import columns_of, held_out_pairs, load_pairs, training_pairs
+
+    asked = _asked(options, run)
+    if options.data:
+        given: dict[str, Any] = {"videos": asked.videos, "columns": columns_of(asked)}
+        folds = f", folds {', '.join(map(str, options.folds))}" if options.folds else ""
+        return load_pairs(options.data, "test", folds=options.folds, **given), options.data + folds
+    pairs, name = held_out_pairs(asked)
+    return training_pairs(asked) if pairs is None else pairs, name
+
+
+def _drawing(
+    options: argparse.Namespace, run: dict[str, Any], encoder: Any, pairs: Pairs
+) -> Drawing:
+    """The run's adapter on its base, and all that its pictures are drawn from."""
+    import torch
+
+    from align.drawing import Artist
+    from align.prompts import PromptSpace
+    from diffuse.attachment import attach
+    from diffuse.drawing import Drawing
+    from diffuse.session import cache_folder, prepare
+    from diffuse.stages import read_stages
+    from diffuse.texts import encode_texts
+
+    base, asked = run["model"]["base"], _asked(options, run)
+    artist = Artist.from_pretrained(base, options.draw_steps, options.guidance)
+    device = artist.pipeline.device
+    preparation = prepare(asked, artist.pipeline, encoder, run["training"]["seed"], device)
+    prepared = preparation.of(pairs, "pairs to measure on")
+    artist.pipeline.to(torch.device(device))
+    texts = encode_texts(PromptSpace.from_pretrained(base), [pairs], cache_folder(asked))
+    substitutes = read_stages(run["loss"]["stages"])[-1].loss == "substitution"
+    attached = attach(artist.pipeline, options.run)
+    return Drawing(artist, attached, texts, prepared, substitutes)
+
+
+if __name__ == "__main__":
+    main()
