@@ -2,8 +2,9 @@
 
 Steps: one training step of an adapter of real size whose tokens come from a store on disk, against
 the same step with the same tokens as float32 tensors in memory; the two take turns, and the
-quickest step of each counts, which a busy machine disturbs least. Sizes: seconds a recording that CLAP and Wav2Vec2-BERT of their published
-configurations (random weights) take to compute tokens, against reading them.
+quickest step of each counts, which a busy machine disturbs least. Backbones: seconds a recording
+that CLAP and Wav2Vec2-BERT of their published configurations (random weights) take to compute
+tokens, against reading them.
 """
 
 from __future__ import annotations
