@@ -121,9 +121,9 @@ class AudioPromptEncoder(Prompting, Publishing, PreTrainedModel):
         return head
 
     def train(self, mode: bool = True) -> AudioPromptEncoder:
-        """Sets the mode of what trains; frozen parts of the backbone hear as they do in use."""
+        """Sets the mode of what trains; frozen parts do as they do in use."""
         super().train(mode)
-        for module in self.backbone.modules():
+        for module in self.modules():
             weights = list(module.parameters())
             if weights and not any(weight.requires_grad for weight in weights):
                 module.eval()

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from align.examine import Examination
+    from align.heads import Head
+    from align.prompts import Prompts
+    from align.session import Session
 
 KINDS = ("linear", "mlp", "conv", "multiscale", "sonic", "hierarchical", "resampler")
 BACKBONES = ("mini-clap", "mini-w2v-bert")
@@ -45,8 +48,8 @@ def write_recordings(folder: Path, split: str, rows: int) -> Path:
     return folder
 
 
-def _train(command: Sequence[str], folder: Path) -> float:
-    """Trains by a command line of align.train and saves; returns the CPU seconds of training."""
+def _trained(command: Sequence[str]) -> tuple[Session, float]:
+    """Trains by a command line of align.train and saves; also the CPU seconds of training."""
     from align.recipes import parse
     from align.session import Session
     from align.train import KINDS as OPTIONS
@@ -57,11 +60,69 @@ def _train(command: Sequence[str], folder: Path) -> float:
     session._trainer()
     start = time.process_time()
     session.train()
-    return time.process_time() - start
+    return session, time.process_time() - start
 
 
-def _examine(folder: Path, test: Path) -> Examination:
-    """The answers of the encoder in a folder to the test recordings."""
+def _command(options: argparse.Namespace, kind: str, backbone: str, rest: list[str]) -> list[str]:
+    return [
+        *("mini", "--backbone", backbone, "--adapter", kind, *SMALLER.get(kind, ())),
+        *("--data", str(options.out / "train"), "--eval_data", str(options.out / "test")),
+        *("--num_train_epochs", str(options.epochs), "--seed", str(options.seed)),
+        *("--pictures", "0", "--samples", "0", "--judge", "none", "--use_cpu", "true"),
+        *("--eval_strategy", "no", "--save_strategy", "no", "--disable_tqdm", "true"),
+        *("--output_dir", str(options.out / f"{backbone}-{kind}"), *rest),
+    ]
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    """Trains, saves, loads, and measures the embeds; or what was measured before."""
+    from align.examine import Examination
+    from align.outcome import load_encoder
+
+    folder = Path(command[command.index("--output_dir") + 1])
+    noted = folder / "figures.json"
+    if noted.exists():
+        found: dict[str, Any] = json.loads(noted.read_text())
+        if found["command"] != command:
+            raise SystemExit(f"{folder} comes from other options: give another --out")
+        return found
+    session, seconds = _trained(command)
+    encoder = load_encoder(str(folder))
+    seen = Examination.of(encoder, session.space, session.held_out, session.known)
+    figures = seen.embeds()
+    accuracy = figures["class_accuracy"]
+    found = {
+        "command": command,
+        "backbone": command[command.index("--backbone") + 1],
+        "adapter": command[command.index("--adapter") + 1],
+        "parameters": sum(p.numel() for p in seen.head.adapter.parameters()),
+        "cpu_s": seconds,
+        "class_accuracy": [accuracy.value, accuracy.low, accuracy.high],
+        "centred_cosine": figures["centred_cosine"].value,
+        "centred_cosine_oracle": figures["centred_cosine_oracle"].value,
+    }
+    noted.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def _pictures(run: dict[str, Any], out: Path, count: int) -> list[float]:
+    """The share of right pictures drawn from sound, with its interval."""
+    folder = out / f"{run['backbone']}-{run['adapter']}"
+    noted = folder / f"pictures-{count}.json"
+    if not noted.exists():
+        seen = _examine(folder, out / "test", count)
+        labels = seen.heard.labels
+        noted.write_text(json.dumps(_right(seen.prompts(range(count)), seen.head, labels)))
+        text = out / f"text-{count}.json"
+        if not text.exists():
+            prompts = seen.text_prompts(seen.heard.captions)
+            text.write_text(json.dumps(_right(prompts, seen.head, labels)))
+    found: list[float] = json.loads(noted.read_text())
+    return found
+
+
+def _examine(folder: Path, test: Path, count: int) -> Examination:
+    """The answers of the encoder in a folder to recordings spread over the test set."""
     from align.data import load_rows
     from align.examine import Examination
     from align.features import hear
@@ -69,68 +130,23 @@ def _examine(folder: Path, test: Path) -> Examination:
     from align.prompts import PromptSpace
 
     encoder = load_encoder(str(folder))
-    _, known = told(str(folder))
-    heard = hear(encoder.ear, load_rows(str(test), "test"), title="test features")
-    return Examination.of(encoder, PromptSpace.from_pretrained("mini"), heard, known)
+    rows = load_rows(str(test), "test")
+    rows = rows.select([i * len(rows) // count for i in range(count)])
+    heard = hear(encoder.ear, rows, title="test features")
+    space = PromptSpace.from_pretrained("mini")
+    return Examination.of(encoder, space, heard, told(str(folder))[1])
 
 
-def _right(seen: Examination, count: int, of_text: bool = False) -> tuple[float, float, float]:
-    """The share of right pictures of `count` recordings spread over the set, with its interval."""
+def _right(prompts: Prompts, head: Head, labels: Sequence[str]) -> tuple[float, float, float]:
+    """Draws prompts, the same noise for all adapters, and has the pictures judged."""
     from align.drawing import Artist
     from align.measures import Measured
     from align.names import JUDGES, lookup
 
-    rows = [i * len(seen.heard) // count for i in range(count)]
-    captions = [seen.heard.captions[i] for i in rows]
-    prompts = seen.text_prompts(captions) if of_text else seen.prompts(rows)
     artist = Artist.from_pretrained("mini", steps=20, guidance=5.0)
-    pictures = artist.draw(prompts, seen.head.null(count), list(range(count)))
-    judge = lookup(JUDGES, "mini")()
-    share = Measured.share(judge.right(pictures, [seen.heard.labels[i] for i in rows]))
+    pictures = artist.draw(prompts, head.null(len(labels)), list(range(len(labels))))
+    share = Measured.share(lookup(JUDGES, "mini")().right(pictures, labels))
     return share.value, share.low, share.high
-
-
-def _run(options: argparse.Namespace, kind: str, backbone: str, rest: list[str]) -> dict[str, Any]:
-    """One adapter with one backbone: trained, loaded, measured; or what was measured before."""
-    folder = options.out / f"{backbone}-{kind}"
-    command = [
-        *("mini", "--backbone", backbone, "--adapter", kind, *SMALLER.get(kind, ())),
-        *("--data", str(options.out / "train"), "--eval_data", str(options.out / "test")),
-        *("--num_train_epochs", str(options.epochs), "--seed", str(options.seed)),
-        *("--pictures", "0", "--samples", "0", "--judge", "none", "--use_cpu", "true"),
-        *("--eval_strategy", "no", "--save_strategy", "no", "--disable_tqdm", "true"),
-        *("--output_dir", str(folder), *rest),
-    ]
-    noted = folder / "figures.json"
-    if noted.exists():
-        found: dict[str, Any] = json.loads(noted.read_text())
-        if found["command"] != command or found["pictures"] != options.pictures:
-            raise SystemExit(f"{folder} comes from other options: give another --out")
-        return found
-    seconds = _train(command, folder)
-    seen = _examine(folder, options.out / "test")
-    figures = seen.embeds()
-    found = {
-        "command": command,
-        "pictures": options.pictures,
-        "backbone": backbone,
-        "adapter": kind,
-        "parameters": sum(p.numel() for p in seen.head.adapter.parameters()),
-        "cpu_s": seconds,
-        "class_accuracy": [figures["class_accuracy"].value, *_interval(figures["class_accuracy"])],
-        "centred_cosine": figures["centred_cosine"].value,
-        "centred_cosine_oracle": figures["centred_cosine_oracle"].value,
-        "right_pictures": _right(seen, options.pictures),
-    }
-    text = options.out / "text.json"
-    if not text.exists():
-        text.write_text(json.dumps(_right(seen, options.pictures, of_text=True)))
-    noted.write_text(json.dumps(found, indent=1))
-    return found
-
-
-def _interval(figure: Any) -> tuple[float, float]:
-    return figure.low, figure.high
 
 
 def _share(found: Sequence[float]) -> str:
@@ -146,14 +162,15 @@ def as_table(runs: Sequence[dict[str, Any]], text: Sequence[float]) -> str:
         "| --- | --- | ---: | ---: | --- | ---: | --- |",
     ]
     for run in runs:
+        drawn = _share(run["right_pictures"]) if "right_pictures" in run else ""
         lines.append(
             f"| {run['backbone']} | {run['adapter']} | {run['parameters']:,} | {run['cpu_s']:.0f} "
-            f"| {_share(run['class_accuracy'])} | {run['centred_cosine']:.3f} "
-            f"| {_share(run['right_pictures'])} |"
+            f"| {_share(run['class_accuracy'])} | {run['centred_cosine']:.3f} | {drawn} |"
         )
     best = runs[0]["centred_cosine_oracle"]
+    drawn = _share(text) if text else ""
     lines.append(f"| | who hears everything | | | 100% | {best:.3f} | |")
-    lines.append(f"| | the true caption | | | | | {_share(text)} |")
+    lines.append(f"| | the true caption | | | | | {drawn} |")
     return "\n".join(lines)
 
 
@@ -167,20 +184,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1500, help="recordings trained on")
     parser.add_argument("--test_rows", type=int, default=250, help="recordings measured on")
     parser.add_argument("--epochs", type=int, default=5, help="passes over the recordings")
-    parser.add_argument("--pictures", type=int, default=60, help="pictures judged of each")
+    parser.add_argument("--pictures", type=int, default=60, help="pictures judged of each; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/adapters"))
     options, rest = parser.parse_known_args(arguments)
-    if not 0 < options.pictures <= options.test_rows:
-        parser.error("--pictures are of the --test_rows: at least one, at most as many")
+    if not 0 <= options.pictures <= options.test_rows:
+        parser.error("--pictures are of the --test_rows: at most as many; 0 for none")
     write_recordings(options.out / "train", "train", options.rows)
     write_recordings(options.out / "test", "test", options.test_rows)
-    runs = [
-        _run(options, kind, backbone, rest)
-        for backbone in options.backbones
-        for kind in options.adapters
-    ]
-    text = json.loads((options.out / "text.json").read_text())
+    pairs = [(kind, backbone) for backbone in options.backbones for kind in options.adapters]
+    runs = [_run(_command(options, *pair, rest)) for pair in pairs]
+    text = []
+    if options.pictures:
+        for run in runs:
+            run["right_pictures"] = _pictures(run, options.out, options.pictures)
+        text = json.loads((options.out / f"text-{options.pictures}.json").read_text())
     print(f"\n{options.rows} recordings, {options.epochs} passes, seed {options.seed}:\n")
     print(as_table(runs, text))
 
