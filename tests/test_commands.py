@@ -206,7 +206,6 @@ def places(
         ("train --base BASE --backbone CLAP --data DATA --train_backbone 9", "3 layers"),
         ("train --base BASE --backbone CLAP --data DATA --train_backbone x", "not 'x'"),
         ("train --base BASE --backbone CLAP --data DATA --output_dir occupied", "occupied"),
-        ("train --report_to wandb", "--report_to wandb needs a package that is not installed"),
         ("evaluate absent", "there is no trained encoder"),
         ("evaluate CLAP --data DATA", "there is no trained encoder"),
         ("evaluate empty", "there is no trained encoder"),
