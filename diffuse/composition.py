@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from align.prompts import Prompts
 
 # Cosines, found on the miniature; docs/diffuse.md has the distributions between which they lie.
-MATCHES, PARTLY_MATCHES, NAMES_A_SOUND = 0.58, 0.28, 0.6
+MATCHES, PARTLY_MATCHES, NAMES_A_SOUND = 0.58, 0.28, 0.4
 
 
 @dataclass(frozen=True)

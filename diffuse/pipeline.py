@@ -15,6 +15,7 @@ from align.outcome import load_encoder, told
 from align.prompts import Prompts, PromptSpace
 from diffuse.attachment import Attachment, attach
 from diffuse.bases import check_scheduler, load_base, new_scheduler, space_of
+from diffuse.beginning import Beginning
 from diffuse.composition import Composer, Relation, check_relation, label_captions
 from diffuse.mixing import Sounds
 from diffuse.progress import Callback, Progress
@@ -125,6 +126,8 @@ class SoundPipeline:
         relation: str = "auto",
         level_scales: Mapping[str, float] | None = None,
         audio_steps: tuple[float, float] = (0.0, 1.0),
+        image: Any = None,
+        strength: float = 0.6,
     ) -> Drawn:
         """Draws pictures of sounds.
 
@@ -147,6 +150,8 @@ class SoundPipeline:
                 judge it from their embeds, or "none" to compose nothing.
             level_scales: how much single levels count.
             audio_steps: the share of the noise schedule in which the adapter hears.
+            image: a picture, or its path, to begin from; noise by default.
+            strength: how much of such a picture is drawn anew, up to 1.
 
         Raises:
             AudioError: a recording cannot be read or has nothing to hear.
@@ -155,6 +160,7 @@ class SoundPipeline:
         settings = {
             name: value for name, value in locals().items() if name not in ("self", "callback")
         }
+        begin = None if image is None else Beginning.of(image, strength, self.pipeline)
         given = Sounds.of(sounds, weights)
         self._check(given, settings)
         heard = self.hear(given.recordings)
@@ -173,9 +179,10 @@ class SoundPipeline:
         else:
             prompts = self.wording.blended(text, sound, scale)
         null = self.wording.null(negative_prompt, prompts)
-        images, stopped = self._draw(prompts, null, settings, callback)
+        images, stopped = self._draw(prompts, null, settings, callback, begin)
         story = {
-            **settings, "sounds": given.told(), "stopped": stopped, "audio_steps": [*audio_steps],
+            **settings, **Beginning.told(image, strength), "sounds": given.told(),
+            "stopped": stopped, "audio_steps": [*audio_steps],
             "relation": None if found is None else found.name, "base": self.base, **self.names,
             "scheduler": type(self.pipeline.scheduler).__name__,
         }  # fmt: skip
@@ -201,22 +208,29 @@ class SoundPipeline:
         null: Prompts,
         options: Mapping[str, Any],
         callback: Callback | None,
+        begin: Beginning | None,
     ) -> tuple[list[Image.Image], bool]:
         steps, count = options["num_inference_steps"], options["num_images"]
         starts = range(0, count, AT_ONCE)
-        progress = Progress(callback, steps * len(starts))
+        pipeline, drawn = self.pipeline, steps
+        extra: dict[str, Any] = {"height": options["height"], "width": options["width"]}
+        if begin is not None:
+            pipeline, extra = begin.pipeline, begin.arguments(options["height"], options["width"])
+            drawn = begin.steps(steps)
+        if self.attachment is not None:
+            self.attachment.follow(pipeline)
+        progress = Progress(callback, drawn * len(starts))
         where = {"device": self.pipeline.device, "dtype": self.pipeline.unet.dtype}
         embeds = {k: v.to(**where) for k, v in prompts.arguments(null).items()}
         images: list[Image.Image] = []
         for start in starts:
             seeds = range(options["seed"] + start, options["seed"] + min(count, start + AT_ONCE))
-            images += self.pipeline(
+            images += pipeline(
                 **embeds,
+                **extra,
                 num_images_per_prompt=len(seeds),
                 num_inference_steps=steps,
                 guidance_scale=options["guidance_scale"],
-                height=options["height"],
-                width=options["width"],
                 # Noise drawn on the CPU is the same on every machine.
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 callback_on_step_end=progress,

@@ -1,0 +1,89 @@
+"""Pictures that a drawing begins from in place of noise."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A picture to begin from.
+
+    Attributes:
+        picture: in its own size, RGB.
+        strength: how much of it is drawn anew, above 0 and up to 1.
+        pipeline: the image-to-image pipeline with the same models.
+    """
+
+    picture: Image.Image
+    strength: float
+    pipeline: Any
+
+    @classmethod
+    def of(cls, image: Any, strength: float, pipeline: Any) -> Beginning:
+        """From a picture or its path.
+
+        Raises:
+            ValueError: it cannot be read, or the strength is out of range.
+        """
+        from diffusers import AutoPipelineForImage2Image
+
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength lies above 0 (the picture) and up to 1, not {strength}")
+        made = AutoPipelineForImage2Image.from_pipe(pipeline)
+        made.set_progress_bar_config(disable=True)
+        return cls(read_picture(image), strength, made)
+
+    def steps(self, asked: int) -> int:
+        """The denoising steps that are left when the picture stands at the beginning.
+
+        Raises:
+            ValueError: none is left.
+        """
+        left = min(int(asked * self.strength), asked)
+        if not left:
+            raise ValueError(
+                f"{asked} steps at strength {self.strength} draw nothing: raise either of them"
+            )
+        return left
+
+    def arguments(self, height: int | None, width: int | None) -> dict[str, Any]:
+        """What the pipeline takes of it.
+
+        The picture keeps its shape: its shorter side becomes the base's own size, unless height
+        and width say otherwise.
+        """
+        scale = self.pipeline.vae_scale_factor
+        own = self.pipeline.unet.config.sample_size * scale
+        ratio = own / min(self.picture.size)
+        size = [max(scale, round(side * ratio / scale) * scale) for side in self.picture.size]
+        size = [width or size[0], height or size[1]]
+        resized = self.picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+        return {"image": resized, "strength": self.strength}
+
+    @staticmethod
+    def told(image: Any, strength: float) -> dict[str, Any]:
+        """The beginning as settings tell it: a file's name, not its pixels."""
+        if image is None:
+            return {"image": None, "strength": None}
+        named = isinstance(image, (str, os.PathLike))
+        return {"image": Path(image).name if named else "(given)", "strength": strength}
+
+
+def read_picture(image: Any) -> Image.Image:
+    """A picture, or one from its path, as RGB.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    try:
+        return Image.open(image).convert("RGB")
+    except (OSError, UnidentifiedImageError, AttributeError) as error:
+        raise ValueError(f"{str(image)!r} is no picture that can be read ({error})") from error
