@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from align.cache import Cache
     from align.drawing import Artist
     from align.examine import Examination, as_table, flat
     from align.features import hear
@@ -71,7 +72,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     rows, name = _rows(options, trained_on)
     base = encoder.head().space.base
     space = PromptSpace.from_pretrained(base)
-    heard = hear(encoder.ear, rows, workers=options.workers)
+    # Where the run kept what it heard, if it kept anything.
+    cache = Cache.of(trained_on.get("cache", True), trained_on.get("cache_dir"))
+    heard = hear(encoder.ear, rows, workers=options.workers, cache=cache)
     artist = None
     if options.pictures or options.sheet:
         artist = Artist.from_pretrained(base, options.draw_steps, options.guidance)
