@@ -40,7 +40,7 @@ def lay_out(service: Service) -> Parts:
     notice = gr.Markdown(words.notice(service.options.base), elem_id="notice")
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
-            sound, portrait, examples = _sound(service)
+            sound, examples = _sound(service)
             wishes: dict[str, Any] = {"prompt": _prompt(service)}
             with gr.Row(elem_id="go"):
                 draw = gr.Button("Draw", variant="primary", elem_id="draw", scale=3, min_width=120)
@@ -51,6 +51,7 @@ def lay_out(service: Service) -> Parts:
             with gr.Accordion("Models", open=False, elem_id="models"):
                 look_again = _models(service, wishes)
         with gr.Column(scale=6, min_width=320):
+            portrait = _portrait()
             results = _results()
     return Parts(
         notice=notice, sound=sound, examples=examples, portrait=portrait, wishes=wishes,
@@ -59,22 +60,13 @@ def lay_out(service: Service) -> Parts:
     )  # fmt: skip
 
 
-def _sound(service: Service) -> tuple[Any, Any, Any]:
+def _sound(service: Service) -> tuple[Any, Any]:
     sound = gr.Audio(
         label=f"Sound (up to {service.options.max_sound_s:g} s)",
         sources=["upload", "microphone"],
         type="filepath",
         elem_id="sound",
         buttons=[],
-    )
-    portrait = gr.Image(
-        label="Waveform and spectrogram",
-        show_label=False,  # it would lie on the picture, whose axes say as much
-        elem_id="portrait",
-        interactive=False,
-        visible=False,
-        buttons=["fullscreen"],
-        format="png",
     )
     sounds = example_sounds()
     examples = gr.Dataset(
@@ -85,7 +77,19 @@ def _sound(service: Service) -> tuple[Any, Any, Any]:
         type="index",
         elem_id="examples",
     )
-    return sound, portrait, examples
+    return sound, examples
+
+
+def _portrait() -> Any:
+    return gr.Image(
+        label="Waveform and spectrogram",
+        show_label=False,  # it would lie on the picture, whose axes say as much
+        elem_id="portrait",
+        interactive=False,
+        visible=False,
+        buttons=["fullscreen"],
+        format="png",
+    )
 
 
 def _prompt(service: Service) -> Any:

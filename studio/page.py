@@ -145,17 +145,17 @@ def _wire_drawing(service: Service, parts: Parts) -> None:
 
 def _remember(
     service: Service, pictures: list[Any] | None, made: dict[str, Any] | None, history: list[Any]
-) -> tuple[list[Any], list[str]]:
+) -> tuple[list[Any], list[tuple[str, str]]]:
     """The history with these pictures in front, unless they are there already."""
-    new = [(path, made) for path, _ in pictures or []]
+    new = [(path, said, made) for path, said in pictures or []]
     if history and new and new[0] in history:
         new = []
     history = [*new, *history][: service.options.max_history]
-    return history, [path for path, _ in history]
+    return history, [(path, said) for path, said, _ in history]
 
 
 def _recall(history: list[Any], event: gr.SelectData) -> Any:
-    return history[event.index][1] if event.index < len(history) else gr.skip()
+    return history[event.index][-1] if event.index < len(history) else gr.skip()
 
 
 def _wire_models(service: Service, parts: Parts) -> None:

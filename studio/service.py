@@ -139,7 +139,8 @@ class Service:
         seconds = time.monotonic() - begin
         relation = news.result.relation
         said = words.drawn(wish.pictures, seconds, relation, heard.lost)
-        yield news.result.images, settings(news.result.settings, wish), said
+        images = [(image, f"seed {wish.seed + i}") for i, image in enumerate(news.result.images)]
+        yield images, settings(news.result.settings, wish), said
 
     def _work(self, path: str, wish: Wish, tell: Any) -> Any:
         with self.shelf.lock:

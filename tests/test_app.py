@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -247,6 +248,13 @@ def test_help_lists_every_option_and_a_wrong_one_is_refused():
     assert all(f"--{name}" in run.stdout for name in vars(StudioOptions()))
     with pytest.raises(ValueError, match="--max_steps is 0"):
         StudioOptions(max_steps=0)
+
+
+def test_the_page_on_the_app_states_the_defaults():
+    text = (ROOT / "docs/app.md").read_text()
+    rows = re.findall(r"^\| `--(\w+)` \| (\S+) \|", text, re.MULTILINE)
+    assert len(rows) >= 6
+    assert all(float(value) == getattr(StudioOptions(), name) for name, value in rows)
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from conftest import RATE, tone
 from pages import Served, make_models, serve
 from PIL import Image
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str) -> Path:
@@ -66,6 +68,8 @@ def test_the_names_are_those_one_would_guess(client):
         "background", "ambience", "guidance_scale", "steps", "pictures", "seed", "base",
         "encoder", "adapter",
     ]  # fmt: skip
+    told = (ROOT / "docs/app.md").read_text()
+    assert all(f"`{name}`" in told for name in (*found, *names))
     assert all(p["parameter_has_default"] for p in parameters if p["parameter_name"] != "sound")
 
 
