@@ -1,9 +1,9 @@
-"""Three-fold cross-validation of the UNet that hears: `python -m benchmarks.esc10_diffuse --data F`.
+"""Three-fold cross-validation of a UNet that hears: `python -m benchmarks.esc10_diffuse --data F`.
 
-For every fold an encoder is aligned on the other two (recipes/align/esc10.yaml; taken from --encoders
-where `benchmarks.esc10` trained it before), the UNet learns to hear on them
+For every fold an encoder is aligned on the other two (recipes/align/esc10.yaml; taken from
+--encoders where `benchmarks.esc10` trained it before), the UNet learns to hear on them
 (recipes/diffuse/esc10.yaml) and both meet the third. ESC-10 has no pictures: every recording gets
-some that are drawn by its label, each with captions of which two of three name the time of day alone.
+some that are drawn by its label, with captions of which two of three name the time of day alone.
 Runs that are already measured are not repeated, so an interrupted benchmark goes on.
 """
 

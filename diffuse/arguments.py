@@ -117,7 +117,7 @@ class LossArguments:
         metadata={"help": "in a row: names, or mappings as JSON (docs/training-the-unet.md)"},
     )
     min_snr_gamma: float = field(
-        default=5.0, metadata={"help": "of min-SNR weights; 0 for the plain loss"}
+        default=0.0, metadata={"help": "of min-SNR weights, usually 5; 0 for the plain loss"}
     )
     noise_offset: float = field(default=0.0, metadata={"help": "strength of the noise offset"})
     caption_dropout: float = field(
