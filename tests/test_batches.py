@@ -128,3 +128,15 @@ def test_collate_of_tokens() -> None:
     assert torch.equal(batch["tokens_mask"], mask[[2, 1]])
     assert batch["target"].tolist() == [7, 6] and batch["group"].tolist() == [0, 1]
     assert len(data) == 4
+
+
+def test_short_captions_come_first_where_asked() -> None:
+    lengths = [3, 1, 2, 1, 3, 1, 2]
+    data = Tokens([[torch.zeros(1, 2), torch.ones(1)]] * 7, torch.arange(7), [0] * 7, lengths)
+    orders = [[row for _, row in order(EpochSampler(data, 1), epoch)] for epoch in range(4)]
+    for rows_ in orders:
+        assert sorted(rows_) == list(range(7))
+        assert [lengths[row] for row in rows_] == sorted(lengths)
+    assert any(rows_ != orders[0] for rows_ in orders[1:])  # random among those of one length
+    data.caption_lengths = None
+    assert [row for _, row in order(EpochSampler(data, 1), 0)] != orders[0]

@@ -251,9 +251,7 @@ def test_rows_of_a_table_are_known_by_their_content(ear: Ear, tmp_path: Path) ->
     assert told_recordings(mini) != told_recordings(load_rows("mini", "train").select(range(20)))
 
 
-@pytest.mark.parametrize(
-    "adapter", ["resampler", pytest.param("conv", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("adapter", ["resampler", pytest.param("conv", marks=pytest.mark.slow)])
 def test_cold_and_warm_train_the_same_weights(
     tiny_base: str, tiny_w2v_bert: str, sound_folder: Path, tmp_path: Path, adapter: str
 ) -> None:
@@ -283,3 +281,16 @@ def test_tokens_depend_on_the_weights(
     about = json.loads((first.folder / "about.json").read_text())  # type: ignore[operator]
     assert about["kind"] == "tokens" and about["rows"] == 12
     shutil.rmtree(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("trained", ["none", "all"])
+def test_captions_in_order_of_length(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, trained: str
+) -> None:
+    more = ("--order", "caption_length", "--train_backbone", trained)
+    opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path, *more))
+    trainer = opened._trainer()
+    rows = [row for _, row in trainer._get_train_sampler()]
+    words = [len(opened.heard.captions[row].split()) for row in rows]
+    assert len(set(words)) > 1 and words == sorted(words)
+    assert trainer.eval_dataset.caption_lengths is None

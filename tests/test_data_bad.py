@@ -41,9 +41,7 @@ def test_tables(tmp_path: Path, table: bytes, said: str) -> None:
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_rows_that_repeat_are_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_that_repeat_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hums(tmp_path)
     rows = "a.wav,a hum\nb.wav,a buzz\na.wav,a hum\na.wav,a drone\n"
     (tmp_path / "metadata.csv").write_text("file_name,caption\n" + rows)

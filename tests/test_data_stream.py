@@ -59,7 +59,7 @@ def test_folds_and_licences_of_a_stream(tmp_path: Path) -> None:
     name = f"fsd50k@{hub_tables.fsd50k(tmp_path / 'a')}"
     stream = load_stream(name, "train", licences=["cc0", "cc-by"])
     assert len(stream) == 4 and sorted(passed(stream)) == sorted(stream.captions)
-    with pytest.raises(DataError, match="no row of .* has the licence mit"):
+    with pytest.raises(DataError, match=r"no row of .* has the licence mit"):
         load_stream(name, "train", licences=["mit"])
     name = f"esc50@{hub_tables.esc50(tmp_path / 'b')}"
     stream = load_stream(name, "train", folds=[2])
