@@ -142,12 +142,13 @@ def _made_from(origins: dict[str, Origin], licences: dict[str, int]) -> str:
     lines = ["## Made from", "", "| part | name | licence |", "| --- | --- | --- |"]
     for key, part in origins.items():
         shown = f"[{part.name}](https://hf.co/{_page(key, part.hub)})" if part.hub else part.name
-        lines.append(f"| {key} | {shown} | {part.licence} |")
+        by_recording = key == "data" and licences and part.licence == UNSTATED
+        lines.append(f"| {key} | {shown} | {'see below' if by_recording else part.licence} |")
     if licences:
         told = ", ".join(f"{name} {count}" for name, count in licences.items())
         lines += ["", f"Licences of the recordings trained on, by how many state them: {told}."]
     lines += ["", "Weights made from a model or data carry its terms with them."]
-    if any(part.licence == UNSTATED for part in origins.values()):
+    if any(line.endswith(f" {UNSTATED} |") for line in lines):
         lines[-1] += " Where none are stated, find them out before you pass these weights on."
     return "\n".join(lines)
 
@@ -179,7 +180,8 @@ def _differing(options: dict[str, Any]) -> dict[str, Any]:
     }
     stated = ("base", "backbone", "data", "seed")
     given = {k: v for part in options.values() for k, v in part.items()}
-    recipe = {k: v for k, v in given.items() if k in stated or v != defaults.get(k)}
+    own = {k: v for k, v in given.items() if k in defaults}
+    recipe = {k: v for k, v in own.items() if k in stated or v != defaults[k]}
     return {k: _public(v) for k, v in recipe.items()}
 
 

@@ -15,6 +15,8 @@ from align.cards import card, public
 from align.examine import Known
 from align.features import Heard
 from align.origins import OURS, UNSTATED, licence_counts, origin
+from align.recipes import parse
+from align.train import KINDS, Options
 
 
 def front(text: str) -> dict[str, object]:
@@ -31,7 +33,9 @@ def run(
     return trained(tiny_base, tiny_clap, sound_folder, folder)
 
 
-def test_a_card_has_the_runs_figures_options_and_parts(run: Path, sound_folder: Path) -> None:
+def test_a_card_has_the_runs_figures_options_and_parts(
+    run: Path, sound_folder: Path, tmp_path: Path
+) -> None:
     text = (run / "README.md").read_text()
     figures = json.loads((run / "metrics.json").read_text())
     for name in ("class_accuracy", "centred_cosine", "sound_to_caption_R@1"):
@@ -42,6 +46,9 @@ def test_a_card_has_the_runs_figures_options_and_parts(run: Path, sound_folder: 
     assert recipe["adapter_width"] == 16 and recipe["folds"] == [1, 2]
     assert recipe["per_device_train_batch_size"] == 4
     assert recipe["data"] == sound_folder.name and "temperature" not in recipe
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(recipe))
+    again = Options(*parse(KINDS, "align", "align.train", [str(tmp_path / "again.yaml")]))
+    assert again.training.learning_rate == 1e-3 and again.model.adapter_depth == 1
     assert f'from_pretrained("{run}")' in text
     results = front(text)["model-index"]
     assert isinstance(results, list)
@@ -135,5 +142,6 @@ def test_licences_of_recordings_are_counted_into_the_run(
     assert licence_counts(load_rows(str(sound_folder), "train")) == {}
     train.main(command(tiny_base, tiny_clap, folder, tmp_path / "run", "--num_train_epochs", "1"))
     assert told(str(tmp_path / "run"))[1].licences == {"cc-by": 7, "cc0": 5}
-    assert "cc-by 7, cc0 5" in (tmp_path / "run" / "README.md").read_text()
+    text = (tmp_path / "run" / "README.md").read_text()
+    assert "cc-by 7, cc0 5" in text and "| data | data | see below |" in text
     assert Known({}, {"cc0": 1}).with_rows(Heard([], [], [], [])).licences == {"cc0": 1}
