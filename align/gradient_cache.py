@@ -21,10 +21,10 @@ class GradientCache:
     """A step's gradients with the activations of only a few rows in memory at a time.
 
     GradCache (Gao et al. 2021, arXiv 2101.06983). A contrastive loss needs all rows' embeds at
-    once, but not the activations behind them. So `encode` runs the encoder without them, some
-    rows at a time; the loss is computed and its gradient is taken at the embeds; and `replay`
-    runs the encoder again, for the same rows with the same dropout, and passes their part of the
-    gradient on. The gradients are those of a plain step, for one more forward pass.
+    once, but not the activations behind them. So `encode` runs the encoder on some rows at a time
+    and lets their activations go; the loss is computed and its gradient is taken at the embeds;
+    and `replay` runs the encoder again, for the same rows with the same dropout, and passes their
+    part of the gradient on. The gradients are those of a plain step, for one more forward pass.
 
     Only embeds grow with the batch. Batch norm, where it trains, sees some rows at a time, as
     under gradient accumulation; its statistics move once.
