@@ -2,14 +2,17 @@
 
 Steps: one training step of an adapter of real size whose tokens come from a store on disk, against
 the same step with the same tokens as float32 tensors in memory; the two take turns, and the
-quickest step of each counts, which a busy machine disturbs least. Backbones: seconds a recording
-that CLAP and Wav2Vec2-BERT of their published configurations (random weights) take to compute
-tokens, against reading them.
+medians count. Backbones: seconds a recording that CLAP and Wav2Vec2-BERT of their published
+configurations (random weights) take to compute tokens, against reading them.
+
+All seconds are the process's own of the processor, reading from the system's page cache included:
+with one thread (OMP_NUM_THREADS=1) what an idle core takes, however busy the machine is.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,18 +57,18 @@ def _steps(data: Any, batch: int, seed: int) -> Iterator[float]:
         order.set_epoch(epoch)
         rows = list(order)
         for start in range(0, len(rows) - batch + 1, batch):
-            begun = time.perf_counter()
+            begun = time.process_time()
             given = collate([data[where] for where in rows[start : start + batch]])
             embeds, _ = heads.of("space")(given["tokens"], given["tokens_mask"])
             optimizer.zero_grad()
             sequence_mse(embeds, target).backward()
             optimizer.step()
-            yield time.perf_counter() - begun
+            yield time.process_time() - begun
         epoch += 1
 
 
 def measure_steps(rows: int, batch: int, steps: int, seed: int) -> list[tuple[str, float, float]]:
-    """Seconds of the quickest step from disk and from memory, by backbone."""
+    """Median seconds a step from disk and from memory, by backbone."""
     import torch
 
     from align.batches import Tokens
@@ -78,7 +81,7 @@ def measure_steps(rows: int, batch: int, steps: int, seed: int) -> list[tuple[st
             memory = [[torch.tensor(part).float() for part in row] for row in store]
             sides = [_steps(Tokens(data, *asks), batch, seed) for data in (store, memory)]
             times = [[next(side) for side in sides] for _ in range(steps + 2)][2:]
-        disk, ram = (min(column) for column in zip(*times, strict=True))
+        disk, ram = (statistics.median(column) for column in zip(*times, strict=True))
         found.append((name, disk, ram))
     return found
 
@@ -117,13 +120,15 @@ def _recordings(folder: Path, count: int, duration_s: float) -> Any:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    begun = time.perf_counter()
+    begun = time.process_time()
     found = work()
-    return found, time.perf_counter() - begun
+    return found, time.process_time() - begun
 
 
-def measure_size(make: Callable[[], tuple[Any, Any]], count: int, seed: int) -> dict[str, float]:
-    """What a backbone of real size costs a recording of ten seconds, computed and read."""
+def measure_size(
+    make: Callable[[], tuple[Any, Any]], count: int, duration_s: float, seed: int
+) -> dict[str, float]:
+    """What a backbone of real size costs a recording, computed and read."""
     import torch
 
     from align.cache import Cache
@@ -140,7 +145,7 @@ def measure_size(make: Callable[[], tuple[Any, Any]], count: int, seed: int) -> 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "data").mkdir()
-        rows, cache = _recordings(folder / "data", count, 10.0), Cache(folder / "cache")
+        rows, cache = _recordings(folder / "data", count, duration_s), Cache(folder / "cache")
         heard, features_s = _timed(lambda: hear(encoder.ear, rows, cache=cache))
         _, made_s = _timed(lambda: frozen_tokens(encoder, heard, cache=cache))
         store, open_s = _timed(lambda: frozen_tokens(encoder, heard, cache=cache))
@@ -163,10 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.caching", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--only", choices=("steps", "clap", "w2v-bert"), help="all by default")
-    parser.add_argument("--rows", type=int, default=96, help="rows of tokens")
+    parser.add_argument("--rows", type=int, default=64, help="rows of tokens")
     parser.add_argument("--batch", type=int, default=16, help="rows a step")
-    parser.add_argument("--steps", type=int, default=12, help="steps of each side")
-    parser.add_argument("--recordings", type=int, default=3, help="for the real sizes")
+    parser.add_argument("--steps", type=int, default=10, help="steps of each side")
+    parser.add_argument("--recordings", type=int, default=2, help="for the real sizes")
+    parser.add_argument("--duration_s", type=float, default=10.0, help="of a recording")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     if options.only in (None, "steps"):
@@ -176,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name:<22} {disk:12.4f} {ram:12.4f} {disk / ram:7.3f}", flush=True)
     for name, make in (("clap", _clap), ("w2v-bert", _w2v_bert)):
         if options.only in (None, name):
-            figures = measure_size(make, options.recordings, options.seed)
+            figures = measure_size(make, options.recordings, options.duration_s, options.seed)
             print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()), flush=True)
 
 
