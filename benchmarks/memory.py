@@ -1,0 +1,66 @@
+"""Memory of this process: its peak, and what forward passes keep for backward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+MIB = 2**20
+
+
+def peak_above(call: Callable[[], None]) -> float:
+    """MiB by which a call raises this process's peak resident memory above what it holds now."""
+
+    def status(key: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    before = status("VmRSS")
+    call()
+    return (status("VmHWM") - before) / MIB
+
+
+class Kept:
+    """Counts the bytes that forward passes keep for backward passes, as long as they are kept.
+
+    Args:
+        weights: what is there anyway and does not count.
+    """
+
+    def __init__(self, weights: Iterable[Any]) -> None:
+        self.now = self.peak = 0
+        self._weights = {weight.untyped_storage().data_ptr() for weight in weights}
+        self._held: dict[int, list[int]] = {}
+
+    def pack(self, tensor: Any) -> Any:
+        """Saved-tensor hook; a storage that is kept twice counts once."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in self._weights:
+            return _Holder(tensor, None)
+        count = self._held.setdefault(storage.data_ptr(), [0, storage.nbytes()])
+        if not count[0]:
+            self.now += count[1]
+            self.peak = max(self.peak, self.now)
+        count[0] += 1
+        return _Holder(tensor, self)
+
+    def release(self, where: int) -> None:
+        """Called when a kept tensor is let go."""
+        count = self._held[where]
+        count[0] -= 1
+        if not count[0]:
+            self.now -= count[1]
+            del self._held[where]
+
+
+class _Holder:
+    def __init__(self, tensor: Any, kept: Kept | None) -> None:
+        # Detached: a node that kept its own output with its graph would never be let go.
+        self.tensor, self._kept = tensor.detach(), kept
+        self._where = tensor.untyped_storage().data_ptr()
+
+    def __del__(self) -> None:
+        if self._kept is not None:
+            self._kept.release(self._where)
