@@ -1,9 +1,9 @@
 """The sequence loss and the gradient cache, measured: `python -m benchmarks.losses`.
 
 Prints three tables in Markdown: how equal loss and gradients are to audio2img's plain formula; the
-peak memory of a forward and backward pass at B = 64, T = 76, D = 768; and what the miniature's encoder keeps for its
-backward pass from batch 64 to 1,024, with and without the cache. Every memory figure is taken in
-a process of its own, above what that process held just before.
+peak memory of a forward and backward pass at B = 64, T = 76, D = 768; and what the miniature's
+encoder keeps for its backward pass from batch 64 to 1,024, with and without the cache. Every
+memory figure is taken in a process of its own, above what that process held just before.
 """
 
 from __future__ import annotations
