@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -346,3 +347,33 @@ def test_an_unet_alone_must_be_told_whether_it_is_guided(
         pipeline.unet(latents, 500, text)
     attached.play(some_sound(), guided=True)
     assert pipeline.unet(latents, 500, text).sample.shape == latents.shape
+
+
+def test_a_video_hears_in_every_frame(
+    base: Any, tiny_encoder: AudioPromptEncoder, tmp_path: Path
+) -> None:
+    from diffusers import AnimateDiffPipeline, MotionAdapter
+    from pipelines import save_motion_adapter
+
+    motion = MotionAdapter.from_pretrained(save_motion_adapter(tmp_path))
+    parts = {**base.components, "unet": copy.deepcopy(base.unet)}
+    for name in ("safety_checker", "requires_safety_checker"):
+        parts.pop(name, None)
+    video = AnimateDiffPipeline(**parts, motion_adapter=motion)
+    adapter = open_gates(new_adapter(base.unet, tiny_encoder))
+
+    def frames() -> np.ndarray:
+        found: np.ndarray = video(
+            "rain", num_frames=3, num_inference_steps=2, guidance_scale=5.0, output_type="np",
+            generator=torch.Generator().manual_seed(0), height=16, width=16,
+        ).frames[0]  # fmt: skip
+        return found
+
+    before = frames()
+    attached = attach(video, adapter)
+    attached.play(some_sound())
+    heard = frames()
+    assert len(heard) == 3
+    assert all((one != other).any() for one, other in zip(heard, before, strict=True))
+    attached.detach()
+    assert same(frames(), before)
