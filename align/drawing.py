@@ -29,18 +29,23 @@ class Artist:
     guidance: float
 
     @classmethod
-    def from_pretrained(cls, base: str, steps: int, guidance: float) -> Artist:
+    def from_pretrained(
+        cls, base: str, steps: int, guidance: float, device: torch.device | None = None
+    ) -> Artist:
         """Loads the picture side of a base alone.
 
         Args:
             base: a short name, a folder or a hub id.
             steps: denoising steps.
             guidance: classifier-free guidance scale.
+            device: where it draws; a CUDA GPU where there is one by default.
         """
-        gpu = torch.cuda.is_available()
-        pipeline = load_picture_side(base, dtype=torch.float16 if gpu else torch.float32)
+        if device is None:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        half = device.type == "cuda"
+        pipeline = load_picture_side(base, dtype=torch.float16 if half else torch.float32)
         pipeline.set_progress_bar_config(disable=True)
-        return cls(pipeline.to("cuda" if gpu else "cpu"), steps, guidance)
+        return cls(pipeline.to(device), steps, guidance)
 
     @property
     def unet(self) -> torch.nn.Module:

@@ -67,7 +67,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     from align.outcome import examined, load_encoder, told
     from align.prompts import PromptSpace
 
-    encoder = load_encoder(options.run).to(chosen_device(options.device))
+    device = chosen_device(options.device)
+    encoder = load_encoder(options.run).to(device)
     trained_on, known = told(options.run)
     rows, name = _rows(options, trained_on)
     base = encoder.head().space.base
@@ -77,7 +78,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     heard = hear(encoder.ear, rows, workers=options.workers, cache=cache)
     artist = None
     if options.pictures or options.sheet:
-        artist = Artist.from_pretrained(base, options.draw_steps, options.guidance)
+        artist = Artist.from_pretrained(base, options.draw_steps, options.guidance, device)
     seen = Examination.of(encoder, space, heard, known)
     figures = examined(seen, artist, options, options.sheet)
     print(f"\n{options.run}, measured on {name}:\n{as_table(figures)}")
