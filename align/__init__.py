@@ -22,8 +22,16 @@ _WHERE = {
     "AudioPromptConfig": "align.configuration",
     "AudioPromptEncoder": "align.encoder",
     "PromptSpace": "align.prompts",
+    "check_prompt": "align.pipelines",
 }
-__all__ = ["AlignTrainer", "AudioError", "AudioPromptConfig", "AudioPromptEncoder", "PromptSpace"]
+__all__ = [
+    "AlignTrainer",
+    "AudioError",
+    "AudioPromptConfig",
+    "AudioPromptEncoder",
+    "PromptSpace",
+    "check_prompt",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -67,7 +67,14 @@ def _parts(base: str) -> dict[str, list[str]]:
     """A pipeline's parts by name, each with its library and class."""
     from diffusers import DiffusionPipeline
 
-    index = DiffusionPipeline.load_config(lookup(BASES, base))
+    try:
+        index = DiffusionPipeline.load_config(lookup(BASES, base))
+    except OSError as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise OSError(
+            f"there is no pipeline {base!r}: give a folder with model_index.json, or a hub id "
+            f"that can be reached ({reason})"
+        ) from error
     return {k: list(v) for k, v in index.items() if isinstance(v, (list, tuple))}
 
 

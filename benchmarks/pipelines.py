@@ -26,7 +26,7 @@ from mini.world import CLASSES, View, random_view
 
 BATCH = 20
 FRAMES = 4
-HOLE = (4, 22, 60, 62)  # left, top, right, bottom: where things stand, under the sky
+HOLE = (2, 10, 62, 63)  # left, top, right, bottom: where things stand, under the sky
 STYLES = (
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",

@@ -1,0 +1,173 @@
+"""The real sizes without the hub: `python -m benchmarks.full_size --folder FOLDER`.
+
+Builds Stable Diffusion 1.5, SDXL's text side, CLAP and w2v-bert-2.0 with random weights in the
+hub's layout (about 7 GB), and runs the project's own code on them: load, train two steps, save,
+load, draw. Each row is a process of its own; its time and its peak memory are printed. Pictures
+of random weights show nothing; what is tested is that every file loads and every shape fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+SD15, SDXL = "stable-diffusion-v1-5", "stable-diffusion-xl-base-1.0"
+CLAP, W2V_BERT = "larger_clap_music_and_speech", "w2v-bert-2.0"
+
+
+def build(folder: Path) -> str:
+    """Builds the checkpoints."""
+    from benchmarks.hub_layout import build
+
+    build(folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{size / 2**30:.1f} GiB on disk"
+
+
+def encode_text(folder: Path, base: str) -> str:
+    """A base's own encode_prompt."""
+    from align.prompts import PromptSpace
+
+    prompts = PromptSpace.from_pretrained(str(folder / base)).encode(["abc def", "ghi"])
+    pooled = "" if prompts.pooled is None else f" and {tuple(prompts.pooled.shape)}"
+    return f"embeds {tuple(prompts.embeds.shape)}{pooled}"
+
+
+def load_whole(folder: Path) -> str:
+    """SD1.5 with its text encoder, in half precision."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from align.pipelines import Reader
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder / SD15, dtype=torch.float16, safety_checker=None, feature_extractor=None
+    )
+    return f"{Reader.of(pipeline).wants}; weights {_weights(pipeline):.2f} GiB"
+
+
+def load_without_text(folder: Path) -> str:
+    """SD1.5 as the encoder drives it, in half precision."""
+    import torch
+
+    from align.bases import load_picture_side
+    from align.pipelines import Reader
+
+    pipeline = load_picture_side(str(folder / SD15), dtype=torch.float16)
+    return f"{Reader.of(pipeline).wants}; weights {_weights(pipeline):.2f} GiB"
+
+
+def sdxl_text_weights(folder: Path) -> str:
+    """What SDXL's two text encoders weigh in half precision."""
+    import torch
+
+    from align.bases import load_text_side
+
+    pipeline = load_text_side(str(folder / SDXL), dtype=torch.float16)
+    return f"weights {_weights(pipeline):.2f} GiB"
+
+
+def train(folder: Path, base: str, backbone: str, trained: str) -> str:
+    """Two steps of training through the command, and the saved encoder loaded again."""
+    import torch
+
+    from align.encoder import AudioPromptEncoder
+    from align.train import main
+
+    out = folder / "runs" / f"{backbone}-{base}"
+    shutil.rmtree(out, ignore_errors=True)
+    start = time.monotonic()
+    main([
+        "--base", str(folder / base), "--backbone", str(folder / backbone),
+        "--data", str(folder / "sounds"), "--train_backbone", trained, "--cache", "false",
+        "--num_train_epochs", "1", "--per_device_train_batch_size", "2", "--pictures", "0",
+        "--samples", "0", "--judge", "none", "--eval_strategy", "no", "--save_strategy", "no",
+        "--workers", "1", "--logging_steps", "1", "--output_dir", str(out),
+    ])  # fmt: skip
+    took = time.monotonic() - start
+    encoder = AudioPromptEncoder.from_pretrained(out)
+    prompt = encoder.prompt(str(folder / "sounds" / "0.wav"))
+    finite = all(bool(torch.isfinite(value).all()) for value in prompt.values())
+    sizes = {name: tuple(value.shape) for name, value in prompt.items()}
+    assert finite, "the embeds are not finite"
+    return f"{took:.0f} s for the command; {sizes['prompt_embeds']}"
+
+
+def draw(folder: Path) -> str:
+    """SD1.5 at 256x256, guidance on, driven by the saved encoder in bfloat16."""
+    import torch
+
+    from align.bases import load_picture_side
+    from align.encoder import AudioPromptEncoder
+
+    pipeline = load_picture_side(str(folder / SD15), dtype=torch.bfloat16)
+    pipeline.set_progress_bar_config(disable=True)
+    encoder = AudioPromptEncoder.from_pretrained(folder / "runs" / f"{CLAP}-{SD15}")
+    prompt = encoder.prompt(str(folder / "sounds" / "0.wav"), pipeline=pipeline)
+    start = time.monotonic()
+    generator = torch.Generator().manual_seed(0)
+    image = pipeline(
+        **prompt, height=256, width=256, num_inference_steps=2, generator=generator
+    ).images[0]
+    return f"{image.size[0]}x{image.size[1]}, {time.monotonic() - start:.0f} s for two steps"
+
+
+ROWS: dict[str, Callable[[Path], str]] = {
+    "build all": build,
+    "SD1.5: encode text": lambda folder: encode_text(folder, SD15),
+    "SDXL: encode text": lambda folder: encode_text(folder, SDXL),
+    "SD1.5 fp16, text encoder loaded": load_whole,
+    "SD1.5 fp16, without": load_without_text,
+    "SDXL fp16, its text encoders alone": sdxl_text_weights,
+    "CLAP -> SD1.5, backbone frozen": lambda folder: train(folder, SD15, CLAP, "none"),
+    "CLAP -> SDXL, its last layer trained": lambda folder: train(folder, SDXL, CLAP, "1"),
+    "w2v-bert-2.0 -> SD1.5, its last layer trained": lambda f: train(f, SD15, W2V_BERT, "1"),
+    "CLAP -> SD1.5: draw": draw,
+}
+
+
+def _weights(pipeline: object) -> float:
+    import torch
+
+    parts = getattr(pipeline, "components", {}).values()
+    models = [part for part in parts if isinstance(part, torch.nn.Module)]
+    return sum(w.numel() * w.element_size() for m in models for w in m.parameters()) / 2**30
+
+
+def _row(folder: Path, name: str) -> dict[str, object]:
+    """Runs a row in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.full_size", "--folder", str(folder), "--row", name]
+    start = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1]) | {"s": time.monotonic() - start}
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Runs all rows, or the one that is named, and prints them as a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="where 7 GB may lie")
+    parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
+    options = parser.parse_args(given)
+    if options.row:
+        result = ROWS[options.row](options.folder)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(json.dumps({"result": result, "peak_gib": peak}))
+        return
+    options.folder.mkdir(parents=True, exist_ok=True)
+    print("| | seconds | peak GiB | |\n| --- | --- | --- | --- |", flush=True)
+    for name in ROWS:
+        row = _row(options.folder, name)
+        print(f"| {name} | {row['s']:.0f} | {row['peak_gib']:.1f} | {row['result']} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
