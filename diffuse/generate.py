@@ -28,7 +28,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the base")
 
 
-def add_drawing_options(parser: argparse.ArgumentParser) -> None:
+def add_drawing_options(
+    parser: argparse.ArgumentParser, out: str = "a folder for the pictures"
+) -> None:
     """The options that say what is drawn."""
     parser.add_argument("--prompt", help='text beside the sound; "" for none at all')
     parser.add_argument("--negative_prompt", help="what to guide away from")
@@ -38,7 +40,7 @@ def add_drawing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture")
     parser.add_argument("--relation", default="auto", help="of text and sound; see the docs")
-    parser.add_argument("--out", type=Path, required=True, help="a folder for the pictures")
+    parser.add_argument("--out", type=Path, required=True, help=out)
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:

@@ -1,0 +1,81 @@
+"""Draws a sound as a film: `python -m diffuse.animate SOUND --out FILM.mp4`.
+
+Every frame hears a stretch of the recording around its own moment and starts from the same noise,
+so that the film changes as the sound does. An .mp4 carries the sound, a .gif is mute.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    from diffuse.generate import add_drawing_options, add_model_options
+
+    parser = argparse.ArgumentParser(
+        prog="python -m diffuse.animate", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("sound", help="a recording")
+    parser.add_argument("--fps", type=float, default=4.0, help="frames a second")
+    parser.add_argument(
+        "--window_s", type=float, default=2.0, help="seconds that a frame hears around its moment"
+    )
+    add_model_options(parser)
+    add_drawing_options(parser, "the film: an .mp4 or a .gif")
+    return parser.parse_args(given)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draws and writes the film."""
+    options = _arguments(arguments)
+    from align.audio import AudioError
+    from diffuse.film import check_film, save_film
+    from diffuse.generate import load_pipeline
+    from diffuse.moments import Moments
+
+    try:
+        check_film(options.out)
+        pipe = load_pipeline(options)
+        rate = pipe.encoder.ear.extractor.sampling_rate
+        moments = Moments.of(options.sound, rate, options.fps, options.window_s)
+        frames = draw_moments(pipe, moments, options)
+        save_film(options.out, frames, options.fps, moments.waveform, rate)
+    except (AudioError, ValueError, OSError) as error:
+        raise SystemExit(f"diffuse.animate: {error}") from error
+    print(f"{options.out}: {len(frames)} frames")
+
+
+def draw_moments(pipe: Any, moments: Any, options: argparse.Namespace) -> list[Any]:
+    """The frames (PIL images) of a recording's moments.
+
+    Args:
+        pipe: a `SoundPipeline`.
+        moments: the recording's.
+        options: as `add_drawing_options` defines them.
+
+    Raises:
+        ValueError: options do not fit the models.
+    """
+    from tqdm import tqdm
+
+    drawn: dict[int, Any] = {}
+    frames = moments.shown()
+    for i in tqdm(sorted(set(frames)), "frames"):
+        drawn[i] = pipe(
+            (moments.rate, moments.stretches[i]),
+            options.prompt,
+            options.negative_prompt,
+            audio_scale=options.audio_scale,
+            guidance_scale=options.guidance_scale,
+            audio_guidance=options.audio_guidance,
+            num_inference_steps=options.steps,
+            seed=options.seed,
+            relation=options.relation,
+        ).images[0]
+    return [drawn[i] for i in frames]
+
+
+if __name__ == "__main__":
+    main()
