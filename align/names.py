@@ -1,4 +1,4 @@
-"""Short names for bases, backbones, data sets and judges.
+"""Short names for bases, backbones, data sets, judges and CLIPs.
 
 Whatever is not a name here is a folder or a hub id. An entry is "module:attribute" and is
 imported when it is asked for.
@@ -26,6 +26,7 @@ DATASETS = {
     "esc50": "align.data.named:ESC50",
 }
 JUDGES = {"mini": "mini.judge:judge"}
+CLIPS = {"mini": "mini.models:CLIP"}
 
 
 def lookup(table: dict[str, str], name: str) -> Any:

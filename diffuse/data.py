@@ -81,9 +81,9 @@ def load_pairs(
     columns = columns or Columns()
     source, path = lookup(DATASETS, data), Path(data).expanduser()
     left_out: dict[str, list[str]] = {}
-    if callable(source):
-        rows = source(split)
-        if "image" not in rows[0]:
+    if data in DATASETS:
+        rows = source(split) if callable(source) else None
+        if rows is None or "image" not in rows[0]:
             raise DataError(f"{data!r} has recordings and no images: the UNet learns from pairs")
     elif videos is not None or path.suffix == ".csv":
         rows = vggsound_rows(path, videos, split, left_out)

@@ -30,6 +30,9 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--disagreeing", type=int, default=50, help="texts against sounds drawn")
     parser.add_argument("--texts", type=int, default=100, help="texts drawn before and after")
     parser.add_argument("--judge", choices=sorted(JUDGES), default="mini", help="who judges")
+    parser.add_argument(
+        "--clip", help="FID, KID, IIS and AIC by this CLIP: a name, a folder or hub id"
+    )
     parser.add_argument("--draw_steps", type=int, default=20, help="denoising steps a picture")
     parser.add_argument("--guidance", type=float, default=5.0, help="classifier-free guidance")
     parser.add_argument("--samples", type=int, default=10, help="sounds drawn with --sheet")
@@ -74,6 +77,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     figures: dict[str, Measured] = {}
     if options.pictures:
         figures |= examination.hearing(options.pictures)
+    told_also: dict[str, float] = {}
+    if options.clip and options.pictures:
+        found, told_also = examination.fidelity(options.pictures, options.clip)
+        figures |= found
     if options.texts:
         base = run["model"]["base"]
         before = Artist.from_pretrained(base, options.draw_steps, options.guidance)
@@ -84,9 +91,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         figures |= examination.disagreeing(options.disagreeing)
     if figures:
         print(f"\n{options.run}, measured on {name}:\n{as_table(figures)}")
+    for title, value in told_also.items():
+        print(f"{title}  {value:.4f}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(flat(figures) | {"measured_on": name}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps(flat(figures) | told_also | {"measured_on": name}, indent=2) + "\n"
+        )
         print(f"The figures are in {options.json}.")
     if options.sheet:
         rows = sample_rows(drawing, pairs, options.samples)

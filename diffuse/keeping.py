@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def keep(
     if not path.exists():
         tensors, notes = make()
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{id(tensors)}.partial")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         save_file({k: v.contiguous() for k, v in tensors.items()}, partial,
                   metadata={"notes": json.dumps(notes)})  # fmt: skip
         partial.replace(path)  # a kill during the write leaves nothing half

@@ -30,8 +30,13 @@ def told_options(options: Options) -> dict[str, Any]:
     return dict(json.loads(json.dumps(parts)))
 
 
-def begin(folder: Path, options: Options) -> None:
+def begin(folder: Path, options: Options, write: bool = True) -> None:
     """Notes what a run is asked for; where it was begun before, checks that it was the same.
+
+    Args:
+        folder: the run's.
+        options: of the run.
+        write: false in all but the first of several processes.
 
     Raises:
         ValueError: the folder has a run with other options that would be gone on from.
@@ -50,11 +55,12 @@ def begin(folder: Path, options: Options) -> None:
                 f"{folder} has a run with other options ({'; '.join(differ)}): "
                 "give another --output_dir, or start anew in this one with --resume false"
             )
-    elif folder.is_dir():
+    elif write and folder.is_dir():
         for marker in (*folder.glob(f"stage-*/{DONE}"), *folder.glob(f"stage-*/*/{WHOLE}")):
             marker.unlink()  # what an earlier run left is no longer gone on from
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told, indent=1) + "\n")
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def told(run: str | Path) -> dict[str, Any]:

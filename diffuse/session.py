@@ -66,23 +66,27 @@ class Session:
         stages = read_stages(options.loss.stages)
         check_gates(stages, model.adapter is not None)
         folder = Path(given.output_dir or ".")
-        begin(folder, options)
+        with given.main_process_first(local=False, desc="folder"):
+            begin(folder, options, write=given.process_index == 0)
         set_seed(given.seed)
         pairs = training_pairs(options.data)
         held_out, measured_on = held_out_pairs(options.data)
-        print(pairs.report(), flush=True)
+        if given.process_index == 0:
+            print(pairs.report(), flush=True)
         encoder = load_encoder(model.encoder)
         pipeline = load_picture_side(model.base, dtype=torch.float32)
         if getattr(pipeline, "unet", None) is None:
             raise ValueError(f"{model.base} draws without a UNet: sound is heard by UNets alone")
         adapter = new_adapter(model, pipeline.unet, encoder)
         preparation = prepare(options.data, pipeline, encoder, given.seed, given.device)
-        prepared = preparation.of(pairs, "pairs to train on")
-        fresh, unseen = pairs, prepared
-        if held_out is not None:
-            fresh, unseen = held_out, preparation.of(held_out, "pairs to measure on")
         space = PromptSpace.from_pretrained(model.base)
-        texts = encode_texts(space, [pairs, fresh], cache_folder(options.data))
+        # The other processes find in the cache what the first one computed.
+        with given.main_process_first(local=False, desc="latents, tokens and texts"):
+            prepared = preparation.of(pairs, "pairs to train on")
+            fresh, unseen = pairs, prepared
+            if held_out is not None:
+                fresh, unseen = held_out, preparation.of(held_out, "pairs to measure on")
+            texts = encode_texts(space, [pairs, fresh], cache_folder(options.data))
         pipeline.unet.to(given.device, torch.bfloat16 if given.bf16 else torch.float32)
         attached = attach(pipeline, adapter)
         session = cls(

@@ -59,7 +59,7 @@ def run(
     data, encoder = tmp_path_factory.mktemp("pairs"), tmp_path_factory.mktemp("encoder")
     tiny_encoder.save_pretrained(encoder)
     lines = (fill(data, 6) / "metadata.csv").read_text().splitlines()
-    things = ["dog", "rain", "dog + rain", "rain + dog", "clock tick", "rooster + dog"]
+    things = ["dog", "rain", "dog + rain", "rain + dog", "clock tick", "rooster"]
     rows = [f"{lines[0]},prompt,scene"]
     for line, thing in zip(lines[1:], things, strict=True):
         cells = line.split(",")
@@ -84,11 +84,12 @@ def test_training_ends_with_figures(run: Path) -> None:
 
 def test_the_command_measures_everything(run: Path, tmp_path: Path, capsys: Any) -> None:
     told, sheet = tmp_path / "f.json", tmp_path / "s.png"
-    evaluate([str(run), "--pictures", "2", "--texts", "2", "--mixtures", "3", "--disagreeing", "2",
+    evaluate([str(run), "--pictures", "4", "--texts", "2", "--mixtures", "2", "--disagreeing", "2",
               "--draw_steps", "2", "--samples", "2", "--workers", "1", "--json", str(told),
+              "--clip", "mini",
               "--sheet", str(sheet)])  # fmt: skip
     figures = json.loads(told.read_text())
-    assert set(KEYS) <= set(figures)
+    assert {*KEYS, "iis", "aic"} <= set(figures) and figures["fid"] > 0
     assert Image.open(sheet).format == "PNG"
     assert "mixture_both" in capsys.readouterr().out
 

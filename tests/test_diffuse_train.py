@@ -353,3 +353,30 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert first.keys() == second.keys()
     differ = [name for name in first if not torch.equal(first[name], second[name])]
     assert not differ, f"{len(differ)} of {len(first)} differ: {differ[:4]}"
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_adapter(
+    tiny_base: str, encoder: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """Two of half the batch each end where one of the whole ends, but for rounding."""
+    one, two, cache = tmp_path / "one", tmp_path / "two", ("--cache", "true", "--cache_dir")
+    flags = (*cache, str(tmp_path / "cache"), "--warmup_steps", "0", "--ema_decay", "0")
+    main(command(tiny_base, encoder, pairs, one, *flags))
+    line = command(tiny_base, encoder, pairs, two, *flags, "--per_device_train_batch_size", "2")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    done = subprocess.run(
+        [*torchrun, "2", "-m", "diffuse.train", *line], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    main(command(tiny_base, encoder, pairs, tmp_path / "fresh", *flags, "--max_steps", "1",
+                 "--learning_rate", "1e-12"))  # fmt: skip
+    fresh = adapter_weights(tmp_path / "fresh")
+    first, second = adapter_weights(one), adapter_weights(two)
+    assert first.keys() == second.keys()
+
+    def apart(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
+        return sum((left[n] - right[n]).float().abs().sum().item() for n in left)
+
+    assert apart(first, fresh) > 0
+    assert apart(first, second) < 0.1 * apart(first, fresh)
