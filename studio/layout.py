@@ -170,12 +170,13 @@ def _results() -> dict[str, Any]:
         format="png", interactive=False, elem_id="pictures", buttons=["download", "fullscreen"],
     )  # fmt: skip
     with gr.Accordion("Settings of the pictures", open=False, elem_id="made"):
-        settings = gr.JSON(label="Settings", elem_id="settings", buttons=["copy"])
+        settings = gr.JSON(label="Settings", elem_id="settings", buttons=["copy"], max_height=640)
     with gr.Accordion("Earlier pictures", open=False, elem_id="before"):
+        gr.Markdown("Newest first. Choosing one shows its settings above.")
         earlier = gr.Gallery(
-            label="Earlier pictures, newest first; choosing one shows its settings above",
-            columns=6, object_fit="contain", format="png", interactive=False, allow_preview=False,
-            elem_id="earlier", buttons=[],
+            label="Earlier pictures", show_label=False, columns=4, fit_columns=False,
+            height="auto", object_fit="contain", format="png", interactive=False,
+            allow_preview=False, elem_id="earlier", buttons=[],
         )  # fmt: skip
     return {
         "pictures": pictures, "settings": settings,

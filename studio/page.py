@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from html import escape
@@ -46,7 +47,7 @@ def launch_options(service: Service) -> dict[str, Any]:
     options = service.options
     return {
         "server_name": options.server_name,
-        "server_port": options.server_port,
+        "server_port": options.server_port or _port_of_environment(),
         "max_file_size": int(options.max_upload_mb * 1_000_000),
         "theme": theme(),
         "css_paths": CSS,
@@ -56,6 +57,13 @@ def launch_options(service: Service) -> dict[str, Any]:
         "ssr_mode": False,
         "share": False,
     }
+
+
+def _port_of_environment() -> int | None:
+    # Given as an argument it is the only port tried; Gradio itself would take it for the first of
+    # a hundred, and go on to one that nobody expects when the start is slow.
+    port = os.environ.get("GRADIO_SERVER_PORT", "")
+    return int(port) if port.isdigit() else None
 
 
 def _wire_sound(service: Service, parts: Parts) -> None:
@@ -127,6 +135,10 @@ def _wire_drawing(service: Service, parts: Parts) -> None:
         queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
 
+    # On a phone, what happens lies below what was pressed.
+    parts.draw.click(None, js=_scroll_to("#status"), api_visibility="private")
+    drawing.success(None, js=_scroll_to("#pictures"), api_visibility="private")
+
     def stop(request: gr.Request) -> str:
         """Stops the visitor's own drawing."""
         there = service.stops.stop(str(request.session_hash))
@@ -141,6 +153,11 @@ def _wire_drawing(service: Service, parts: Parts) -> None:
         _recall, parts.history, parts.settings, queue=False, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
+
+
+def _scroll_to(name: str) -> str:
+    """A script that brings a part of the page into sight, if it is not."""
+    return f"() => document.querySelector('{name}').scrollIntoView({{block: 'nearest'}})"
 
 
 def _remember(

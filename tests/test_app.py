@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +259,39 @@ def test_the_page_on_the_app_states_the_defaults():
     rows = re.findall(r"^\| `--(\w+)` \| (\S+) \|", text, re.MULTILINE)
     assert len(rows) >= 6
     assert all(float(value) == getattr(StudioOptions(), name) for name, value in rows)
+
+
+@pytest.mark.slow
+def test_the_command_serves_the_page_at_its_port_and_ends_cleanly(tmp_path: Path):
+    """A miniature is begun to be trained, and ended with the page."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
+    page = subprocess.Popen(
+        [sys.executable, ROOT / "app.py", "--runs", tmp_path], cwd=tmp_path, env=environment
+    )
+    url = f"http://127.0.0.1:{port}"
+    while True:
+        assert page.poll() is None
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                assert b"SoundPrompt" in answer.read()
+            break
+        except OSError:
+            time.sleep(0.2)
+    page.terminate()
+    assert page.wait(60) == 0
+    assert not [name for name in _processes() if str(tmp_path) in name]
+
+
+def _processes() -> list[str]:
+    """Command lines of what runs here; nothing where the system does not tell."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return lines
 
 
 @pytest.mark.slow
