@@ -166,7 +166,7 @@ def _batches(folder: Path, pairs: Sequence[Pair]) -> Iterator[tuple[list[Pair], 
     """
     from PIL import Image, UnidentifiedImageError
 
-    from align.features import Unusable
+    from align.unusable import Unusable
 
     bad = Unusable(len(pairs), "pictures")
     batch: list[tuple[Pair, Any]] = []

@@ -19,9 +19,9 @@ from align.data import DataError
 from align.fingerprint import recording_names, spread_rows, told_recordings
 from align.listening import Ear
 from align.store import Store, half
+from align.unusable import Unusable
 
 WORTH_WORKERS = 400  # rows below which starting workers takes longer than it saves
-MOST_UNUSABLE = 0.05  # share of recordings that may fail before a run is stopped
 BLOCK_ROWS = 32
 
 
@@ -113,38 +113,6 @@ def _answers(ear: Ear, rows: Dataset, start: int, workers: int) -> Iterator[Answ
             yield from pool.map(_listen_to_row, left, chunksize=16)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-class Unusable:
-    """Counts recordings that cannot be used, names each, and stops where they are too many.
-
-    Args:
-        rows: how many there are.
-        what: of what.
-    """
-
-    def __init__(self, rows: int, what: str = "recordings") -> None:
-        self._rows, self._what = rows, what
-        self._allowed = max(1, int(MOST_UNUSABLE * rows))
-        self.said: list[str] = []
-
-    def add(self, row: int, error: str) -> None:
-        """Counts one.
-
-        Raises:
-            DataError: it is one too many.
-        """
-        self.said.append(f"row {row + 1}: {error}")
-        print(f"left out: {self.said[-1]}", flush=True)
-        self.check(self._allowed)
-
-    def check(self, allowed: int) -> None:
-        """Refuses more than are allowed."""
-        if len(self.said) > allowed:
-            raise DataError(
-                f"{len(self.said)} of {self._rows} {self._what} cannot be used, more than "
-                f"{MOST_UNUSABLE:.0%}; the first: {self.said[0]}"
-            )
 
 
 def hear(

@@ -1,0 +1,39 @@
+"""What cannot be used of a data set: named, counted, and at some point too much."""
+
+from __future__ import annotations
+
+from align.data import DataError
+
+MOST_UNUSABLE = 0.05  # share that may fail before a run is stopped
+
+
+class Unusable:
+    """Counts recordings that cannot be used, names each, and stops where they are too many.
+
+    Args:
+        rows: how many there are.
+        what: of what.
+    """
+
+    def __init__(self, rows: int, what: str = "recordings") -> None:
+        self._rows, self._what = rows, what
+        self._allowed = max(1, int(MOST_UNUSABLE * rows))
+        self.said: list[str] = []
+
+    def add(self, row: int, error: str) -> None:
+        """Counts one.
+
+        Raises:
+            DataError: it is one too many.
+        """
+        self.said.append(f"row {row + 1}: {error}")
+        print(f"left out: {self.said[-1]}", flush=True)
+        self.check(self._allowed)
+
+    def check(self, allowed: int) -> None:
+        """Refuses more than are allowed."""
+        if len(self.said) > allowed:
+            raise DataError(
+                f"{len(self.said)} of {self._rows} {self._what} cannot be used, more than "
+                f"{MOST_UNUSABLE:.0%}; the first: {self.said[0]}"
+            )
