@@ -163,21 +163,7 @@ class SoundPipeline:
         begin = None if image is None else Beginning.of(image, strength, self.pipeline)
         given = Sounds.of(sounds, weights)
         self._check(given, settings)
-        heard = self.hear(given.recordings)
-        sound = Prompts(given.mean(heard.embeds), _mean(given, heard.pooled))
-        text = self.wording.of(prompt)
-        found = self.composer.relation(relation if prompt else "none", text, sound)
-        scale, levels = audio_scale, dict(level_scales or {})
-        if found is not None:
-            scale, levels = found.applied(scale, levels)
-        if self.attachment is not None:
-            self.attachment.set_audio_scale(scale, levels=levels, steps=audio_steps)
-            self.attachment.set_audio_guidance(audio_guidance)
-            tokens = self.attachment.project(heard)
-            self.attachment.play({name: given.parts(rows) for name, rows in tokens.items()})
-            prompts = self.wording.beside(text, sound)
-        else:
-            prompts = self.wording.blended(text, sound, scale)
+        prompts, found = self._compose(given, settings)
         null = self.wording.null(negative_prompt, prompts)
         images, stopped = self._draw(prompts, null, settings, callback, begin)
         story = {
@@ -187,6 +173,25 @@ class SoundPipeline:
             "scheduler": type(self.pipeline.scheduler).__name__,
         }  # fmt: skip
         return Drawn(images, story, found)
+
+    def _compose(
+        self, given: Sounds, options: Mapping[str, Any]
+    ) -> tuple[Prompts, Relation | None]:
+        """Plays the sounds; what is read beside them, and how text and sound relate."""
+        heard = self.hear(given.recordings)
+        sound = Prompts(given.mean(heard.embeds), _mean(given, heard.pooled))
+        prompt, text = options["prompt"], self.wording.of(options["prompt"])
+        found = self.composer.relation(options["relation"] if prompt else "none", text, sound)
+        scale, levels = options["audio_scale"], dict(options["level_scales"] or {})
+        if found is not None:
+            scale, levels = found.applied(scale, levels)
+        if self.attachment is None:
+            return self.wording.blended(text, sound, scale), found
+        self.attachment.set_audio_scale(scale, levels=levels, steps=options["audio_steps"])
+        self.attachment.set_audio_guidance(options["audio_guidance"])
+        tokens = self.attachment.project(heard)
+        self.attachment.play({name: given.parts(rows) for name, rows in tokens.items()})
+        return self.wording.beside(text, sound), found
 
     def _check(self, given: Sounds, options: Mapping[str, Any]) -> None:
         if self.attachment is None:

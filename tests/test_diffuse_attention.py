@@ -331,6 +331,49 @@ def test_a_half_precision_base_keeps_trained_weights_in_float32(
     assert not torch.equal(predict(), heard)
 
 
+def test_a_row_that_is_not_kept_hears_silence(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder
+) -> None:
+    adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder))
+    attach(pipeline, adapter)
+    latents, text, sound = torch.randn(2, 4, 8, 8), torch.randn(2, LENGTH, WIDTH), some_sound(2)
+
+    def predict(keep: torch.Tensor | None) -> torch.Tensor:
+        heard = adapter(sound.tokens, sound.mask, sound.embeds, keep)
+        extra = {"cross_attention_kwargs": {CHANNEL: heard}} if keep is not None else {}
+        answer: torch.Tensor = pipeline.unet(latents, 500, text, **extra).sample
+        return answer
+
+    with torch.no_grad():
+        base, found = predict(None), predict(torch.tensor([False, True]))
+    assert torch.equal(found[0], base[0]) and not torch.equal(found[1], base[1])
+
+
+def test_the_gated_sum_stands_before_the_output_projection(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder
+) -> None:
+    name = "mid_block.attentions.0.transformer_blocks.0.attn2"
+    adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder), 0.4)
+    attach(pipeline, adapter)
+    attn = pipeline.unet.get_submodule(name)
+    torch.nn.init.constant_(attn.to_out[0].bias, 5.0)
+    hidden, text, tokens = torch.randn(1, 9, 32), torch.randn(1, 7, WIDTH), torch.randn(1, 10, 32)
+    with torch.no_grad():
+        layer, query = adapter.layer(name), attn.to_q(hidden)
+
+        def attention(keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+            shape = (1, -1, attn.heads, 32 // attn.heads)
+            q, k, v = (t.view(shape).transpose(1, 2) for t in (query, keys, values))
+            weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
+            return (weights @ v).transpose(1, 2).reshape(1, -1, 32)
+
+        of_text = attention(attn.to_k(text), attn.to_v(text))
+        of_sound = attention(layer.keys(tokens), layer.values(tokens))
+        wanted = attn.to_out[0](of_text + torch.tanh(torch.tensor(0.4)) * of_sound)
+        found = attn(hidden, text, ip_hidden_states=adapter.listen(tokens))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
 def test_replaced_processors_are_noticed(pipeline: Any, attached: Attachment) -> None:
     pipeline.unet.set_attn_processor(AttnProcessor2_0())
     with pytest.raises(RuntimeError, match="replaced after the sound adapter was attached"):
