@@ -10,7 +10,9 @@ import torch
 from align.names import BASES, lookup
 
 # What draws, and what only looks at pictures: neither is needed to encode a caption.
-PICTURE_SIDE = ("unet", "transformer", "vae", "safety_checker", "image_encoder")
+PICTURE_SIDE = (
+    "unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder",
+)  # fmt: skip
 # What is never loaded: its share of the prompt is left to the pipeline, which fills it with zeros.
 LEFT_OUT = "T5"
 
