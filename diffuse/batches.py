@@ -90,8 +90,6 @@ class TrainingPairs(Dataset):
         self.captions = [pairs.captions[i] for i in prepared.kept]
         self.labels = [pairs.labels[i] for i in prepared.kept]
         self._dropout, self._times, self._seed = dropout, times, seed
-        names = sorted(set(self.labels))
-        self._groups = [names.index(label) for label in self.labels]
         by_label = class_weights(self.labels) if weighted else {}
         self.weights = [by_label.get(label, 1.0) for label in self.labels]
 
@@ -135,7 +133,6 @@ class TrainingPairs(Dataset):
             "embeds": prepared.embeds[sound].float(),
             "keep": torch.tensor(keep),
             "weight": torch.tensor(self.weights[row]),
-            "group": torch.tensor(self._groups[row]),
             "wanted": self._wanted[0][row].float(),
             "known": self._wanted[1][row],
         }

@@ -100,8 +100,7 @@ class Criterion(nn.Module):
             for tokens in (levels, batch["wanted"])
         )
         temperature = self.arguments.contrast_temperature
-        found = losses.alignment_loss(standard, wanted, batch["group"][known], temperature)
-        return {"alignment": found}
+        return {"alignment": losses.alignment_loss(standard, wanted, temperature)}
 
     def _shape(self, levels: torch.Tensor, inner: HearingUNet) -> dict[str, torch.Tensor]:
         """What the levels and their weights should be like, whatever is heard."""

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from align.losses import same_group, sequence_info_nce, sequence_mse
+from align.losses import sequence_info_nce, sequence_mse
+from diffuse.levels import LEVELS, TOKENS, places
 
 PREDICTIONS = ("epsilon", "v_prediction")
+SAME = 1e-2  # standardised tokens that differ by less ask for the same
 
 
 def check_prediction(scheduler: Any) -> str:
@@ -109,15 +111,20 @@ def level_loss(
     return (error * there).sum() / there.sum().clamp(min=1)
 
 
-def alignment_loss(
-    tokens: torch.Tensor, wanted: torch.Tensor, group: torch.Tensor, temperature: float
-) -> torch.Tensor:
+def alignment_loss(tokens: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
     """InfoNCE and MSE of standardised level tokens (B, J, D), with which a projector trains alone.
 
-    SonicDiffusion's first stage (arXiv 2405.00878): both, with equal weight. Rows of one `group`
-    (B,) are each other's positives.
+    SonicDiffusion's first stage (arXiv 2405.00878): both, with equal weight. The contrast is level
+    by level, and rows that ask for the same at a level are each other's positives there: most
+    recordings have nothing in the background.
     """
-    contrast = sequence_info_nce(tokens, wanted, same_group(group), temperature)
+    contrast = tokens.new_zeros(())
+    for level, count in LEVELS.items():
+        part = places(level)
+        asked = wanted[:, part].flatten(1)
+        same = torch.cdist(asked, asked, p=float("inf")) < SAME
+        found = sequence_info_nce(tokens[:, part], wanted[:, part], same, temperature)
+        contrast = contrast + count / TOKENS * found
     return contrast + sequence_mse(tokens, wanted)
 
 
