@@ -156,8 +156,9 @@ def _wire_drawing(service: Service, parts: Parts) -> None:
 
 
 def _scroll_to(name: str) -> str:
-    """A script that brings a part of the page into sight, if it is not."""
-    return f"() => document.querySelector('{name}').scrollIntoView({{block: 'nearest'}})"
+    """A script that brings a part of the page into sight, if it is not, once it is laid out."""
+    seen = f"document.querySelector('{name}').scrollIntoView({{block: 'nearest'}})"
+    return f"() => {{ setTimeout(() => {seen}, 300) }}"
 
 
 def _remember(
