@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         page.launch(**launch_options(service), prevent_thread_lock=True)
         service.start()  # models are loaded, or trained, while the page is there
         page.block_thread()
+    except KeyboardInterrupt:
+        print("app.py: interrupted")
     except OSError as error:
         raise SystemExit(f"app.py: {error}") from error
     finally:
