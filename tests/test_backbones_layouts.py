@@ -124,9 +124,8 @@ def test_claps_keys_are_the_published_ones(tiny_clap: str, tmp_path: Path) -> No
     }
     assert published <= keys
     # Its file comes from a version that stored buffers which are computed now.
-    older = rewritten(
-        tiny_clap, tmp_path / "older", **{"text_model.embeddings.position_ids": torch.arange(514)[None]}
-    )
+    stored = {"text_model.embeddings.position_ids": torch.arange(514)[None]}
+    older = rewritten(tiny_clap, tmp_path / "older", **stored)
     same_backbone(older, tiny_clap)
 
 
