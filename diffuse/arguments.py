@@ -195,10 +195,10 @@ class DiffuseTrainingArguments(TrainingArguments):
     output_dir: str | None = field(
         default="runs/diffuse/mini", metadata={"help": "where results go"}
     )
-    num_train_epochs: float = field(default=12.0, metadata={"help": "passes over the data"})
+    num_train_epochs: float = field(default=5.0, metadata={"help": "passes over the data"})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "rows a step"})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "rows a step"})
-    learning_rate: float = field(default=5e-4, metadata={"help": "the peak"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "the peak"})
     gate_rate_factor: float = field(
         default=10.0, metadata={"help": "the gates' and level weights' rate, times the others'"}
     )

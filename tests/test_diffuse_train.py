@@ -307,7 +307,7 @@ def test_a_finished_run_is_not_trained_again(
     assert "stage 1 (hearing) is done" in capsys.readouterr().out
     after = adapter_weights(tmp_path / "run")
     assert all(torch.equal(before[name], after[name]) for name in before)
-    with pytest.raises(SystemExit, match=r"learning_rate was 0\.0005 and is 0\.01"):
+    with pytest.raises(SystemExit, match=r"learning_rate was 0\.001 and is 0\.01"):
         main(line("--learning_rate", "0.01"))
     main(line("--learning_rate", "0.01", "--resume", "false"))
     other = adapter_weights(tmp_path / "run")
