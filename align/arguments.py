@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from align.names import JUDGES, UNTRAINED
+from align.names import UNTRAINED
 from align.recipes import Gathered
 from align.reporting import check_reporters
 
@@ -78,6 +78,8 @@ class ModelArguments:
 
         self._check_base()
         check_sizes(self.adapter, self.adapter_sizes(), "--adapter_")
+        if self.max_windows < 1:
+            raise ValueError(f"--max_windows is at least 1, not {self.max_windows}")
         if self.audio_tokens not in ("all", "pooled"):
             raise ValueError(f"--audio_tokens is all or pooled, not {self.audio_tokens!r}")
         if self.train_adapter not in ("all", "level_weights"):
@@ -173,6 +175,8 @@ class DataArguments:
             raise ValueError("--caption_template has {} where the labels go")
         if self.stream_buffer < 1:
             raise ValueError(f"--stream_buffer is at least 1, not {self.stream_buffer}")
+        if not self.streaming and self.stream_buffer != type(self).stream_buffer:
+            raise ValueError("--stream_buffer is for --streaming true")
         if self.streaming and self.order != "shuffled":
             raise ValueError("a stream cannot be sorted: --order caption_length needs all rows")
         if self.streaming and self.extra_data:
@@ -181,30 +185,6 @@ class DataArguments:
             return
         if self.folds is None or set(self.folds) & set(self.eval_folds):
             raise ValueError("give --folds beside --eval_folds, and no fold in both")
-
-
-@dataclass
-class EvaluationArguments:
-    """What is drawn and judged."""
-
-    pictures: int = field(
-        default=60, metadata={"help": "pictures drawn and judged at the end; 0 for none"}
-    )
-    judge: str = field(
-        default="mini",
-        metadata={"help": "who judges pictures: a name, or none"},
-    )
-    draw_steps: int = field(default=20, metadata={"help": "denoising steps a picture"})
-    guidance: float = field(default=5.0, metadata={"help": "classifier-free guidance"})
-    samples: int = field(
-        default=10, metadata={"help": "unseen sounds drawn into samples.png; 0 for none"}
-    )
-
-    def __post_init__(self) -> None:
-        if self.judge != "none" and self.judge not in JUDGES:
-            raise ValueError(
-                f"there is no judge {self.judge!r}; there are: {', '.join(JUDGES)}, none"
-            )
 
 
 @dataclass
@@ -244,5 +224,12 @@ class AlignTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if self.gradient_cache < 0:
             raise ValueError(f"--gradient_cache is a number of rows, not {self.gradient_cache}")
+        if self.remove_unused_columns:
+            raise ValueError("--remove_unused_columns would take the captions away: leave it out")
+        if self.push_to_hub:
+            raise ValueError(
+                "--push_to_hub would send checkpoints and captions to the hub: leave it out, and "
+                "publish what is trained with python -m align.publish"
+            )
         super().__post_init__()
         check_reporters(self.report_to or ())

@@ -37,6 +37,21 @@ class AugmentArguments:
         metadata={"help": "probability of another label's recording, softly, in the background"},
     )
 
+    def __post_init__(self) -> None:
+        for name in ("pitch_shift", "gain_db", "equalise_db", "time_masks", "frequency_masks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} is 0 or more, not {getattr(self, name)}")
+        for name in ("time_shift", "time_mask_share", "frequency_mask_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} is a share from 0 to 1, not {getattr(self, name)}")
+        for name in ("mix_same", "mix_other"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} is a probability, 0 to 1, not {getattr(self, name)}")
+        for name in ("time_mask", "frequency_mask"):
+            changed = getattr(self, f"{name}_share") != getattr(type(self), f"{name}_share")
+            if changed and not getattr(self, f"{name}s"):
+                raise ValueError(f"--{name}_share does nothing here: it needs --{name}s above 0")
+
     @property
     def active(self) -> bool:
         """Whether any option changes anything."""

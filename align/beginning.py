@@ -31,7 +31,8 @@ def begin(model: ModelArguments, *spaces: PromptSpace) -> AudioPromptEncoder:
         lora.add(encoder, model.lora_rank)
     freeze(encoder.backbone, model.train_backbone)
     if model.train_adapter == "level_weights":
-        _free_level_weights(encoder.head())
+        for space in spaces:
+            _free_level_weights(encoder.head(space.base))
     return encoder
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from align.cards import TOLD
 from align.examine import Known
-from align.outcome import TOLD, tell
+from align.outcome import tell
 from align.ranks import wait
 
 if TYPE_CHECKING:

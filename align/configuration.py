@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
@@ -39,6 +40,9 @@ class AudioPromptConfig(PretrainedConfig):
         self.max_windows = max_windows
         self.max_tokens = max_tokens
         super().__init__(**kwargs)
+        # Who has a configuration may ask AutoModel for its model. Not sooner: the encoder's
+        # backbones and adapters take a while to import.
+        importlib.import_module("align.encoder")
 
     def backbone_config(self) -> PretrainedConfig:
         """The backbone's configuration as its own class."""

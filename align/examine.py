@@ -128,20 +128,8 @@ class Examination:
 
     def only(self, rows: Sequence[int]) -> Examination:
         """The same examination of some of its recordings."""
-        heard, pooled = self.heard, self.standardised.pooled
-        chosen = torch.tensor(rows)
-        return replace(
-            self,
-            heard=Heard(
-                [heard.features[i] for i in rows],
-                [heard.captions[i] for i in rows],
-                [heard.labels[i] for i in rows],
-                [heard.recordings[i] for i in rows],
-            ),
-            standardised=Prompts(
-                self.standardised.embeds[chosen], None if pooled is None else pooled[chosen]
-            ),
-        )
+        chosen = self.standardised.rows(torch.tensor(rows))
+        return replace(self, heard=self.heard.only(rows), standardised=chosen)
 
     def prompts(self, rows: Sequence[int]) -> Prompts:
         """Prompt embeds of rows, from their sound."""

@@ -46,6 +46,15 @@ class Heard:
     def __len__(self) -> int:
         return len(self.features)
 
+    def only(self, rows: Sequence[int]) -> Heard:
+        """Some of these, in the order of `rows`."""
+        return Heard(
+            [self.features[i] for i in rows],
+            [self.captions[i] for i in rows],
+            [self.labels[i] for i in rows],
+            [self.recordings[i] for i in rows],
+        )
+
 
 class Kept(Sequence[list[np.ndarray]]):
     """Some rows of some stores, read when they are asked for, as float32."""

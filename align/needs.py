@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from align.cards import CARD
 from align.hub import asking
 from align.origins import UNSTATED, origin
 
@@ -20,7 +21,6 @@ DATA = (
     ".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow", ".zip", ".tar", ".gz", ".tgz",
     ".wav", ".flac", ".mp3", ".ogg",
 )  # fmt: skip
-CARD = "README.md"  # tells the licence
 DRAWS = ("unet", "transformer", "vae")
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
+from align.cards import TOLD
 from align.closeness import distances, retrieval
 from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
@@ -13,8 +14,6 @@ from align.examine import Examination, Known
 from align.measures import Measured
 from align.names import JUDGES, lookup
 from align.sheet import sample_sheet
-
-TOLD = "run.json"
 
 
 class Evaluation(Protocol):

@@ -1,7 +1,8 @@
 """Makes transformers' Auto classes know the encoder, without importing transformers first.
 
-`AutoConfig` and `AutoModel` live in modules that take seconds to import. Whoever imports `align`
-need not wait for them: the encoder is registered when they are there, at once or later.
+`AutoConfig` lives in a module that takes seconds to import. Whoever imports `align` need not wait
+for it: the encoder's configuration is registered when it is there, at once or later. `AutoModel`
+asks by a configuration: the first of ours that is made registers the encoder itself.
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ from types import ModuleType
 from typing import Any
 
 # A module of transformers, and ours that registers itself with it.
-REGISTERS = {
-    "transformers.models.auto.configuration_auto": "align.configuration",
-    "transformers.models.auto.modeling_auto": "align.encoder",
-}
+REGISTERS = {"transformers.models.auto.configuration_auto": "align.configuration"}
 
 
 class _Waiting(importlib.abc.MetaPathFinder):

@@ -15,6 +15,7 @@ from align.backbones import kind_of
 from align.batches import Recordings, Tokens, group_numbers
 from align.beginning import begin, finish
 from align.cache import Cache
+from align.cards import SHEET
 from align.checkpoints import Telling, last_checkpoint, told_options
 from align.criterion import new_criterion
 from align.data import (
@@ -133,8 +134,8 @@ class Session:
 
     def measure(self) -> dict[str, Measured]:
         """The figures of the trained encoder; its sample sheet goes to the folder."""
-        seen = Examination.of(self.encoder.cpu(), self.space, self.held_out, self.known)
-        sheet = self.folder / "samples.png"
+        seen = Examination.of(self.encoder, self.space, self.held_out, self.known)
+        sheet = self.folder / SHEET
         figures = examined(seen, self.artist, self.options.evaluation, sheet)
         return figures | measure_others(self)
 
@@ -238,11 +239,11 @@ class Samples(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Writes samples/step-N.png."""
         session = self._session
-        encoder, where = session.encoder, session.encoder.device
-        mode = encoder.training
+        if session.artist is None or not is_main():
+            return
+        encoder, mode = session.encoder, session.encoder.training
         rows = first_of_each(session.held_out.labels, session.options.evaluation.samples)
-        seen = Examination.of(encoder.cpu(), session.space, session.held_out, session.known)
-        sheet = session.folder / f"samples/step-{state.global_step}.png"
-        if session.artist is not None and is_main():
-            draw_samples(seen.only(rows), session.artist, sheet)
-        encoder.to(where).train(mode)  # type: ignore[arg-type]
+        drawn = session.held_out.only(rows)
+        seen = Examination.of(encoder, session.space, drawn, Known({}))
+        draw_samples(seen, session.artist, session.folder / f"samples/step-{state.global_step}.png")
+        encoder.train(mode)

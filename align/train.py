@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.arguments import (
-    AlignTrainingArguments,
-    DataArguments,
-    EvaluationArguments,
-    ModelArguments,
-)
+from align.arguments import AlignTrainingArguments, DataArguments, ModelArguments
 from align.augment import AugmentArguments
+from align.judgement import EvaluationArguments
 from align.objective import LossArguments
 from align.recipes import parse
 
@@ -67,17 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _report(folder: Path, measured_on: str, figures: dict[str, Measured]) -> None:
-    from align.cards import write_card
+    from align.cards import CARD, FIGURES, SHEET, write_card
     from align.examine import as_table, flat
 
     kept = flat(figures) | {"measured_on": measured_on}
-    (folder / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n")
+    (folder / FIGURES).write_text(json.dumps(kept, indent=2) + "\n")
     write_card(folder)
     print(f"\nMeasured on {measured_on}:\n{as_table(figures)}\n")
-    print(f"The encoder is in {folder}; its figures are in {folder / 'metrics.json'}.")
-    print(f"Its card, ready to publish, is {folder / 'README.md'}.")
-    if (folder / "samples.png").exists():
-        print(f"Sounds and the pictures they drew are in {folder / 'samples.png'}.")
+    print(f"The encoder is in {folder}; its figures are in {folder / FIGURES}.")
+    print(f"Its card, ready to publish, is {folder / CARD}.")
+    if (folder / SHEET).exists():
+        print(f"Sounds and the pictures they drew are in {folder / SHEET}.")
 
 
 if __name__ == "__main__":

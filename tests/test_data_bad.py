@@ -74,6 +74,7 @@ def test_the_hub_out_of_reach() -> None:
         ({"order": "random"}, "--order is shuffled or caption_length"),
         ({"caption_template": "a sound"}, "has {} where the labels go"),
         ({"stream_buffer": 0}, "at least 1"),
+        ({"stream_buffer": 9}, "is for --streaming true"),
         ({"streaming": True, "order": "caption_length"}, "a stream cannot be sorted"),
         ({"streaming": True, "extra_data": "mini"}, "passes through one data set"),
     ],

@@ -12,7 +12,10 @@ import torch
 from conftest import RATE, tone
 from launches import command, session, weights
 
+from align.arguments import ModelArguments
+from align.beginning import begin
 from align.encoder import AudioPromptEncoder
+from align.prompts import PromptSpace
 from align.train import main
 
 
@@ -99,6 +102,20 @@ def test_a_head_added_later_moves_nothing_else(
     encoder = AudioPromptEncoder.from_pretrained(tmp_path / "run")
     assert set(encoder.heads.names) == {tiny_base, wide, third}
     assert encoder.config.default_space == third
+
+
+def test_level_weights_alone_train_in_every_head(
+    tiny_base: str, wide: str, tiny_clap: str, tmp_path: Path
+) -> None:
+    spaces = [PromptSpace.from_pretrained(base) for base in (tiny_base, wide)]
+    named = {"base": [tiny_base, wide]}
+    sizes = {"adapter_width": 16, "adapter_depth": 1, "adapter_heads": 2}
+    first = ModelArguments(backbone=tiny_clap, adapter="hierarchical", **named, **sizes)
+    begin(first, *spaces).save_pretrained(tmp_path)
+    second = ModelArguments(start=str(tmp_path), train_adapter="level_weights", **named)
+    free = {n for n, p in begin(second, *spaces).named_parameters() if p.requires_grad}
+    assert len(free) == 2
+    assert {name.partition(".adapter.")[2] for name in free} == {"level_weights"}
 
 
 def _without_sizes(line: list[str]) -> list[str]:
