@@ -221,5 +221,7 @@ def _reached(figures: dict[str, Any]) -> str:
 def public(text: str) -> str:
     """A text that may name a local path, with nothing left of the path but its last part."""
     start, comma, rest = text.partition(",")
-    path = Path(start).expanduser()
-    return (path.name if path.is_absolute() and path.name else start) + comma + rest
+    name, at, copy = start.partition("@")  # fsd50k@/home/somebody/fsd50k
+    path = Path(copy or name).expanduser()
+    last = path.name if path.is_absolute() and path.name else copy or name
+    return (name + at if copy else "") + last + comma + rest

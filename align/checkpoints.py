@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DECISIVE = (
     "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "weight_decay", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "gradient_cache",
-    "world_size",
+    "world_size", "bf16", "fp16", "optim",
 )  # fmt: skip
 # Of ours, those that do not.
 FREE = {"data": ("workers", "eval_folds", "eval_data", "cache", "cache_dir")}
@@ -62,10 +63,11 @@ def last_checkpoint(folder: Path, options: dict[str, Any]) -> Path | None:
     newest = max(whole, key=lambda path: (path / TOLD).stat().st_mtime_ns)
     before = json.loads((newest / TOLD).read_text())["options"]
     differ = [
-        f"{name} was {before[part].get(name)!r} and is {value!r}"
+        f"{name} was {before[part][name]!r} and is {value!r}"
         for part in ("model", "data", "loss", "augment", "training")
         for name, value in options[part].items()
-        if name not in FREE.get(part, ()) and before[part].get(name) != value
+        # A checkpoint does not know options that are younger than it.
+        if name in before[part] and name not in FREE.get(part, ()) and before[part][name] != value
     ]
     if differ:
         raise ValueError(
@@ -73,3 +75,16 @@ def last_checkpoint(folder: Path, options: dict[str, Any]) -> Path | None:
             "give another --output_dir, or start anew in this one with --resume false"
         )
     return newest
+
+
+def start_anew(folder: Path) -> None:
+    """Removes what an earlier run left to go on from.
+
+    The Trainer keeps the checkpoints of the most steps: those of an earlier run would push out
+    this one's own.
+    """
+    whole = [told.parent for told in folder.glob(f"checkpoint-*/{TOLD}")]
+    for checkpoint in whole:
+        shutil.rmtree(checkpoint)
+    if whole:
+        print(f"{len(whole)} checkpoints of an earlier run in {folder} are removed", flush=True)

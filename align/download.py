@@ -119,9 +119,9 @@ def fetch(need: Need, files: Sequence[str]) -> None:
         for name in files:
             hf_hub_download(need.repo_id, name, repo_type=need.repo_type)
     if need.repo_type == "dataset":
-        from align.data.tables import open_hub
+        from align.data.tables import unpack_hub
 
-        open_hub(need.repo_id, "train")
+        unpack_hub(need.repo_id)
 
 
 if __name__ == "__main__":

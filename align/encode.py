@@ -16,7 +16,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("run", help="folder or hub id of a trained encoder")
     parser.add_argument("files", nargs="+", type=Path, help="recordings")
     parser.add_argument("--out", type=Path, required=True, help="a .safetensors file")
-    parser.add_argument("--space", help="the prompt space; the encoder's first by default")
+    parser.add_argument("--space", help="the prompt space; the encoder's default one if not given")
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the file"
     )

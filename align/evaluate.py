@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.devices import add_device, chosen_device
+from align.judgement import EvaluationArguments
 from align.names import DATASETS, JUDGES
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+DRAWN = EvaluationArguments()  # its defaults
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -21,23 +24,17 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("run", help="folder or hub id of a trained encoder")
     parser.add_argument("--data", help="a name, a hub id or a folder; by default the run's own")
-    parser.add_argument("--split", default="test", help="of --data, where it has several")
+    parser.add_argument("--split", help="of --data, where it has several: test by default")
     parser.add_argument("--folds", type=int, nargs="+", help="measure on these folds only")
-    parser.add_argument("--pictures", type=int, default=100, help="pictures judged (0: none)")
-    parser.add_argument(
-        "--judge", choices=(*JUDGES, "none"), default="mini", help="who judges pictures"
-    )
-    parser.add_argument("--draw_steps", type=int, default=20, help="denoising steps a picture")
-    parser.add_argument("--guidance", type=float, default=5.0, help="classifier-free guidance")
-    parser.add_argument("--recording_column", help="column of recordings")
-    parser.add_argument("--caption_column", help="column of captions: caption by default")
-    parser.add_argument("--label_column", help="column of labels: label by default")
+    parser.add_argument("--space", help="the prompt space; the encoder's default one if not given")
+    _add_pictures(parser)
+    _add_columns(parser)
     parser.add_argument("--workers", type=int, default=2, help="processes that compute features")
     add_device(parser)
-    parser.add_argument("--samples", type=int, default=10, help="sounds drawn with --sheet")
-    parser.add_argument("--sheet", type=Path, help="draw sample sounds and pictures to this PNG")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(given)
+    if options.split and not options.data:
+        parser.error("--split is of --data: give that too")
     if options.pictures < 0 or options.draw_steps < 1:
         parser.error("--pictures cannot be negative and --draw_steps must be at least 1")
     if options.sheet and options.samples < 1:
@@ -45,6 +42,33 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     if options.sheet and options.sheet.suffix != ".png":
         parser.error(f"--sheet writes a PNG: name it so, not {options.sheet.name}")
     return options
+
+
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pictures", type=int, default=100, help="pictures judged (0: none)")
+    parser.add_argument(
+        "--judge", choices=(*JUDGES, "none"), default=DRAWN.judge, help="who judges pictures"
+    )
+    parser.add_argument(
+        "--draw_steps", type=int, default=DRAWN.draw_steps, help="denoising steps a picture"
+    )
+    parser.add_argument(
+        "--guidance", type=float, default=DRAWN.guidance, help="classifier-free guidance"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=DRAWN.samples, help="sounds drawn with --sheet"
+    )
+    parser.add_argument("--sheet", type=Path, help="draw sample sounds and pictures to this PNG")
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    """How --data is read; of the run's own data all of it is known."""
+    parser.add_argument("--recording_column", help="column of recordings")
+    parser.add_argument("--caption_column", help="column of captions: caption by default")
+    parser.add_argument("--label_column", help="column of labels: label by default")
+    parser.add_argument("--licence_column", help="column of licences: licence or license")
+    parser.add_argument("--caption_template", help="what is said around labels: 'a {}'")
+    parser.add_argument("--licences", nargs="+", help="keep recordings of these licences only")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,7 +95,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     encoder = load_encoder(options.run).to(device)
     trained_on, known = told(options.run)
     rows, name = _rows(options, trained_on)
-    base = encoder.head().space.base
+    base = encoder.head(options.space).space.base
     space = PromptSpace.from_pretrained(base)
     # Where the run kept what it heard, if it kept anything.
     cache = Cache.of(trained_on.get("cache", True), trained_on.get("cache_dir"))
@@ -79,7 +103,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     artist = None
     if options.pictures or options.sheet:
         artist = Artist.from_pretrained(base, options.draw_steps, options.guidance, device)
-    seen = Examination.of(encoder, space, heard, known)
+    seen = Examination.of(encoder, space, heard, known, name=options.space)
     figures = examined(seen, artist, options, options.sheet)
     print(f"\n{options.run}, measured on {name}:\n{as_table(figures)}")
     if options.json:
@@ -93,33 +117,37 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _rows(options: argparse.Namespace, trained_on: dict[str, Any]) -> tuple[Dataset, str]:
     """The rows to measure on and what they are: by default those that the run held out."""
     from align.arguments import DataArguments
-    from align.data import held_out_rows, load_rows, training_rows
+    from align.data import READ_BY, held_out_rows, load_rows, training_rows
 
     if not (options.data or trained_on):
         raise ValueError(f"{options.run} does not say what it was trained on: give --data")
-    names = ("recording_column", "caption_column", "label_column")
-    columns = {name: getattr(options, name) for name in names if getattr(options, name)}
+    read = {name: getattr(options, name) for name in READ_BY if getattr(options, name)}
     if options.data is None:
-        columns = {name: trained_on[name] for name in names} | columns
+        read = {name: trained_on.get(name) for name in READ_BY} | read
         if options.folds is None:
-            own = DataArguments(**trained_on | columns)
+            own = DataArguments(**trained_on | read)
             rows, name = held_out_rows(own)
             return training_rows(own) if rows is None else rows, name
     name = options.data or trained_on["data"]
-    rows = load_rows(name, options.split, folds=options.folds, **columns)
+    # As in training, folds divide what the run trained on; else it is the test split.
+    split = options.split or ("test" if options.data else "train")
+    rows = load_rows(name, split, folds=options.folds, **read)
     folds = f", folds {', '.join(map(str, options.folds))}" if options.folds else ""
-    split = f", its {options.split} split" if name in DATASETS else ""
-    return rows, name + split + folds + _overlap(name, options, trained_on)
+    which = f", its {split} split" if name.partition("@")[0] in DATASETS else ""
+    return rows, name + which + folds + _overlap(name, split, options.folds, trained_on)
 
 
-def _overlap(name: str, options: argparse.Namespace, trained_on: dict[str, Any]) -> str:
+def _overlap(name: str, split: str, folds: Sequence[int] | None, trained_on: dict[str, Any]) -> str:
     """A warning where the rows measured on were trained on, as far as can be told."""
+    from align.data import has_test_split
+
     trained = trained_on.get("data")
-    same = trained is not None and Path(name).resolve() == Path(trained).resolve()
-    folds = set(trained_on.get("folds") or options.folds or [0])
-    if not same or (name in DATASETS and options.split == "test"):
+    if trained is None or Path(name).expanduser().resolve() != Path(trained).expanduser().resolve():
         return ""
-    return " (trained on, in part or whole)" if folds & set(options.folds or folds) else ""
+    if split == "test" and has_test_split(name):
+        return ""
+    before = set(trained_on.get("folds") or folds or [0])
+    return " (trained on, in part or whole)" if before & set(folds or before) else ""
 
 
 if __name__ == "__main__":

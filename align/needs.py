@@ -75,6 +75,7 @@ def needs(options: Options) -> list[Need]:
     if not data.streaming:  # else it passes while it trains
         named.append(("data", "data", data.data))
     named += [("test data", "data", data.eval_data), ("more data", "data", data.extra_data)]
+    named.append(("captioner", "captioner", data.captioner))
     found = []
     for part, kind, name in named:
         hub = None if name is None else origin(kind, name).hub
@@ -102,7 +103,8 @@ def asked(part: str, repo_id: str, draws: bool) -> Need:
     stated = card.get("license_name") or card.get("license")
     if isinstance(stated, list):
         stated = ", ".join(stated)
-    kind = {"base": "base"}.get(part, "data" if repo_type == "dataset" else "backbone")
+    kind = part if part in ("base", "captioner") else "backbone"
+    kind = "data" if repo_type == "dataset" else kind
     return replace(
         need,
         licence=stated or origin(kind, repo_id).licence,

@@ -23,8 +23,10 @@ LICENCES = {
     "nateraw/fsd50k": "one for each clip, some of them non-commercial",
     "OpenSound/AudioCaps": "captions by their own; the sounds are YouTube's, under their terms",
     "ashraq/esc50": "cc-by-nc",
+    "Salesforce/blip-image-captioning-base": "bsd-3-clause",
 }
-TABLES = {"base": BASES, "backbone": BACKBONES, "data": DATASETS}
+NAMES: dict[str, str] = {}  # of a kind that has no short ones
+TABLES = {"base": BASES, "backbone": BACKBONES, "data": DATASETS, "captioner": NAMES}
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,16 @@ def licence_counts(*data: Any) -> dict[str, int]:
     """How many recordings state which licence, the most frequent first; those that do alone.
 
     Args:
-        data: data sets, with a column licence where they state any; None is passed over.
+        data: data sets, with a column licence where they state any, and streams; None is passed
+            over.
     """
+    from align.data import Stream
     from align.data.licences import family
 
     stated: Counter[str] = Counter()
     for rows in data:
-        if rows is not None and "licence" in rows.column_names:
+        if isinstance(rows, Stream):
+            stated.update(map(family, rows.licences or ()))
+        elif rows is not None and "licence" in rows.column_names:
             stated.update(family(one) for one in rows.with_format(None)["licence"])
     return dict(stated.most_common())

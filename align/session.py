@@ -16,15 +16,9 @@ from align.batches import Recordings, Tokens, group_numbers
 from align.beginning import begin, finish
 from align.cache import Cache
 from align.cards import SHEET
-from align.checkpoints import Telling, last_checkpoint, told_options
+from align.checkpoints import Telling, last_checkpoint, start_anew, told_options
 from align.criterion import new_criterion
-from align.data import (
-    Stream,
-    held_out_rows,
-    load_rows,
-    training_rows,
-    training_stream,
-)
+from align.data import Stream, extra_rows, held_out_rows, training_rows, training_stream
 from align.distillation import KeyValueDistillation
 from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
@@ -86,6 +80,7 @@ class Session:
             checkpoint = last_checkpoint(folder, told_options(options))
         stream = training_stream(options.data) if options.data.streaming else None
         rows = training_rows(options.data) if stream is None else None
+        extra = extra_rows(options.data)
         held_out, measured_on = held_out_rows(options.data)
         set_seed(options.training.seed)
         space, *others = map(PromptSpace.from_pretrained, options.model.base)
@@ -96,11 +91,9 @@ class Session:
             heard = Heard([], stream.captions, stream.labels, [])  # what is said of them is known
         else:
             heard = hear(encoder.ear, rows, title="train features", **hearing)
-        own = Known({}, licence_counts(rows)).with_rows(heard)
-        if options.data.extra_data:
-            extra = load_rows(options.data.extra_data, "train", licences=options.data.licences)
-            more = hear(encoder.ear, extra, title="extra features", **hearing)
-            heard = joined(heard, more)
+        own = Known({}, licence_counts(stream or rows, extra)).with_rows(heard)
+        if extra is not None:
+            heard = joined(heard, hear(encoder.ear, extra, title="extra features", **hearing))
         fresh = heard
         if held_out is not None:
             fresh = hear(encoder.ear, held_out, title="test features", **hearing)
@@ -126,6 +119,8 @@ class Session:
         last = None if self.checkpoint is None else str(self.checkpoint)
         if last is not None:
             print(f"going on from {last}", flush=True)
+        elif is_main():
+            start_anew(self.folder)
         trainer.train(resume_from_checkpoint=last)
         finish(self.encoder)
         if is_main():

@@ -63,6 +63,8 @@ def test_a_card_says_nothing_of_this_machine(run: Path, sound_folder: Path) -> N
     assert public("/home/x/sounds, folds 3") == "sounds, folds 3"
     assert public("mini, its test split") == "mini, its test split"
     assert public("owner/name") == "owner/name"
+    assert public("fsd50k@/home/x/copy, its test split") == "fsd50k@copy, its test split"
+    assert public("esc50@copy") == "esc50@copy"
 
 
 def test_what_states_no_licence_is_said_to(run: Path, tiny_base: str) -> None:
@@ -129,7 +131,7 @@ def test_licences_of_recordings_are_counted_into_the_run(
 ) -> None:
     import shutil
 
-    from align.data import load_rows
+    from align.data import load_rows, load_stream
     from align.outcome import told
 
     folder = tmp_path / "data"
@@ -139,6 +141,7 @@ def test_licences_of_recordings_are_counted_into_the_run(
     both = [f"{line},{licence}" for line, licence in zip(lines, licences, strict=True)]
     (folder / "metadata.csv").write_text("\n".join(both) + "\n")
     assert licence_counts(load_rows(str(folder), "train"), None) == {"cc-by": 7, "cc0": 5}
+    assert licence_counts(load_stream(str(folder), "train")) == {"cc-by": 7, "cc0": 5}
     assert licence_counts(load_rows(str(sound_folder), "train")) == {}
     train.main(command(tiny_base, tiny_clap, folder, tmp_path / "run", "--num_train_epochs", "1"))
     assert told(str(tmp_path / "run"))[1].licences == {"cc-by": 7, "cc0": 5}

@@ -238,3 +238,25 @@ def test_a_short_name_goes_before_a_folder_of_that_name(
     trained = training_rows(DataArguments(data="mini"))
     seeds = [set(part.with_format(None)["seed"]) for part in (rows, trained)]
     assert all(seeds) and not seeds[0] & seeds[1]
+
+
+def test_a_second_set_is_read_as_the_first(sound_folder: Path, tmp_path: Path) -> None:
+    from align.arguments import DataArguments
+    from align.data import extra_rows
+
+    lines = ("file_name,text,license", f"{sound_folder / '0.wav'},a hum,cc0",
+             f"{sound_folder / '1.wav'},a tone,cc-by")  # fmt: skip
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    given = {"extra_data": str(tmp_path), "caption_column": "text", "licences": ["cc0"]}
+    rows = extra_rows(DataArguments(**given))
+    assert rows is not None and list(rows["caption"]) == ["a hum"]
+    assert extra_rows(DataArguments()) is None
+
+
+def test_who_asks_for_no_licence_gets_none_that_state_none() -> None:
+    from align.data.licences import is_wanted, kept_rows, wanted_names
+
+    stated = ["cc0", "", "None"]
+    assert kept_rows(stated, ["cc0", "none"], "sounds") == [0, 2]  # as it is written
+    names = wanted_names(["cc0", "none"])
+    assert [is_wanted(one, names) for one in stated] == [True, False, True]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hub_tables
 import pytest
 import soundfile
 from conftest import RATE, tone
@@ -17,6 +18,8 @@ from hub import Hub, connect, running
 from launches import command
 
 from align import download
+from align.data import DataError
+from align.data.tables import open_hub, unpack_hub
 from align.needs import loaded_files
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +100,30 @@ def test_what_draws_is_not_fetched_where_nothing_is_drawn(
     download.main([recipe(tmp_path, "pictures: 0", "samples: 0"), "--yes"])
     assert not [name for name in hub.served if name.startswith(("unet", "vae"))]
     assert "text_encoder/model.safetensors" in hub.served
+
+
+def test_a_captioner_is_fetched_too(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blip = hub.add("somebody/blip", tmp_path / "none", card={"license": "bsd-3-clause"})
+    blip.files["model.safetensors"] = b"x" * 1_000
+    more = ("captioner: somebody/blip", "pictures: 0", "samples: 0")
+    download.main([recipe(tmp_path, *more), "--yes"])
+    out = capsys.readouterr().out
+    assert "captioner: somebody/blip, 1.0 kB; licence: bsd-3-clause" in out
+    assert hub.served["model.safetensors"]
+
+
+def test_a_data_set_without_a_train_split_is_unpacked(tmp_path: Path) -> None:
+    hub_tables.class_labels(tmp_path)
+    (only,) = (tmp_path / "data").iterdir()
+    only.rename(only.with_name(only.name.replace("train", "test")))
+    unpack_hub(str(tmp_path))
+    with pytest.raises(DataError, match="has no split 'train', only 'test'"):
+        open_hub(str(tmp_path), "train")
+    assert len(open_hub(str(tmp_path), "test")) == 4
+    with pytest.raises(DataError, match="there is no data set 'somebody/nothing'"):
+        unpack_hub("somebody/nothing")
 
 
 def test_what_broke_off_goes_on(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 from conftest import RATE, tone
 from launches import command, session, weights
 
+from align import evaluate
 from align.arguments import ModelArguments
 from align.beginning import begin
 from align.encoder import AudioPromptEncoder
@@ -102,6 +103,16 @@ def test_a_head_added_later_moves_nothing_else(
     encoder = AudioPromptEncoder.from_pretrained(tmp_path / "run")
     assert set(encoder.heads.names) == {tiny_base, wide, third}
     assert encoder.config.default_space == third
+
+
+def test_each_space_is_measured_by_its_name(both: Path, wide: str, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    more = ("--pictures", "0", "--workers", "1", "--json", str(figures))
+    evaluate.main([str(both), "--space", wide, *more])
+    there, here = (json.loads(path.read_text()) for path in (both / "metrics.json", figures))
+    for name in ("class_accuracy", "centred_cosine", "centred_cosine_oracle"):
+        assert here[name] == there[f"{name} ({wide})"]
+    assert here["centred_cosine"] != there["centred_cosine"]
 
 
 def test_level_weights_alone_train_in_every_head(

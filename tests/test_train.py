@@ -198,6 +198,7 @@ def test_a_finished_run_is_not_trained_again(
         ("--adapter_width", "32", "adapter_width was 16 and is 32"),
         ("--mse_weight", "0.5", "mse_weight was 1.0 and is 0.5"),
         ("--seed", "5", "seed was 0 and is 5"),
+        ("--bf16", "true", "bf16 was False and is True"),
     ],
 )
 def test_other_options_do_not_go_on_from_a_checkpoint(
@@ -214,7 +215,7 @@ def test_other_options_do_not_go_on_from_a_checkpoint(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_starting_anew_ignores_the_checkpoints(
+def test_starting_anew_leaves_no_older_checkpoints(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -222,8 +223,13 @@ def test_starting_anew_ignores_the_checkpoints(
     main(line)
     first = weights(tmp_path)
     capsys.readouterr()
-    main([*line, "--seed", "5", "--resume", "false"])
-    assert "going on from" not in capsys.readouterr().out
+    main([*line, "--seed", "5", "--resume", "false", "--num_train_epochs", "1"])
+    out = capsys.readouterr().out
+    assert "going on from" not in out and "2 checkpoints of an earlier run" in out
+    # Those of more steps would be taken for the newest, and this run's thrown away for them.
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    told = json.loads((tmp_path / "checkpoint-3" / "run.json").read_text())
+    assert told["options"]["training"]["seed"] == 5
     assert any(not torch.equal(first[name], tensor) for name, tensor in weights(tmp_path).items())
 
 

@@ -17,8 +17,10 @@ from align.names import DATASETS, lookup
 if TYPE_CHECKING:
     from align.arguments import DataArguments
 
-COLUMNS = (
+# The options that say how a data set is read, and which of its rows.
+READ_BY = (
     "recording_column", "caption_column", "label_column", "licence_column", "caption_template",
+    "licences",
 )  # fmt: skip
 
 
@@ -33,6 +35,17 @@ def training_rows(data: DataArguments) -> Dataset:
     said = rows.with_format(None)  # makes no sound
     check_contrast(data.data, list(said["caption"]), list(said["label"]))
     return rows
+
+
+def extra_rows(data: DataArguments) -> Dataset | None:
+    """The rows that the options train on besides; None where they name none.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not data.extra_data:
+        return None
+    return load_rows(data.extra_data, "train", **_options(data))
 
 
 def training_stream(data: DataArguments) -> Stream:
@@ -91,18 +104,24 @@ def held_out_rows(data: DataArguments) -> tuple[Dataset | None, str]:
         return rows, f"{name}, folds {', '.join(map(str, data.eval_folds))}"
     if data.eval_data is not None:
         return load_rows(name, "test", **options), name
-    source = lookup(DATASETS, name.partition("@")[0])
-    if isinstance(source, Named) and source.layout.splits.get("test") == "train":
+    if has_test_split(name):
+        return load_rows(name, "test", **options), f"{name}, its test split"
+    if isinstance(lookup(DATASETS, name.partition("@")[0]), Named):
         raise DataError(
             f"{name} has no test split, only folds: give --folds to train on and --eval_folds to "
             "measure on, or --eval_data"
         )
+    return None, "the training recordings themselves (no fold was held out)"
+
+
+def has_test_split(name: str) -> bool:
+    """Whether a data set's split "test" has other rows than "train"; of the hub's that is hoped."""
+    source = lookup(DATASETS, name.partition("@")[0])
+    if isinstance(source, Named):
+        return source.layout.splits.get("test") != "train"
     # A short name goes first: a folder may happen to be called the same.
-    here = Path(name).expanduser()
-    if isinstance(source, str) and has_one_set(here):
-        return None, "the training recordings themselves (no fold was held out)"
-    return load_rows(name, "test", **options), f"{name}, its test split"
+    return callable(source) or not has_one_set(Path(name).expanduser())
 
 
 def _options(data: DataArguments) -> dict[str, Any]:
-    return {name: getattr(data, name) for name in COLUMNS} | {"licences": data.licences}
+    return {name: getattr(data, name) for name in READ_BY}

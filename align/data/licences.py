@@ -60,8 +60,7 @@ def kept_rows(licences: Sequence[object] | None, wanted: Sequence[str], data: st
             f"{data} has no column of licences to keep {', '.join(wanted)} by: "
             "name it with --licence_column, or leave --licences out"
         )
-    names = {name.strip().lower() for name in wanted}
-    names |= {family(name) for name in wanted} - {UNSTATED}
+    names = wanted_names(wanted)
     kept = [i for i, text in enumerate(licences) if is_wanted(text, names)]
     if not kept:
         raise DataError(
@@ -72,6 +71,12 @@ def kept_rows(licences: Sequence[object] | None, wanted: Sequence[str], data: st
     if out:
         print(f"{data}: left out by licence: {len(out)} of {len(licences)} ({told(out)})")
     return kept
+
+
+def wanted_names(wanted: Sequence[str]) -> set[str]:
+    """What `is_wanted` compares with: licences as they were asked for, and their families."""
+    names = {name.strip().lower() for name in wanted}
+    return names | {family(name) for name in wanted} - {UNSTATED}
 
 
 def is_wanted(licence: object, names: set[str]) -> bool:

@@ -17,7 +17,7 @@ from datasets import Dataset, IterableDataset
 
 from align.data.error import DataError
 from align.data.layout import Layout
-from align.data.licences import family, is_wanted, kept_rows, told
+from align.data.licences import is_wanted, kept_rows, told, wanted_names
 from align.data.rows import find, load_rows
 from align.data.tables import has_parquet, open_hub
 
@@ -32,11 +32,13 @@ class Stream:
         captions: one a row, in the data's own order.
         labels: one a row.
         passing: from (seed, epoch) to that epoch's rows.
+        licences: one a row, where the data states them.
     """
 
     captions: list[str]
     labels: list[str]
     passing: Callable[[int, int], Iterator[Row]]
+    licences: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -73,14 +75,15 @@ def load_stream(
 
 
 def _of_rows(rows: Dataset) -> Stream:
-    said = rows.with_format(None).select_columns(["caption", "label"])  # makes no sound
+    said = rows.with_format(None)  # makes no sound
     captions, labels = list(said["caption"]), list(said["label"])
+    licences = list(said["licence"]) if "licence" in said.column_names else None
 
     def passing(seed: int, epoch: int) -> Iterator[Row]:
         for i in np.random.default_rng([seed, epoch]).permutation(len(captions)).tolist():
             yield rows[i]["recording"], captions[i], labels[i]
 
-    return Stream(captions, labels, passing)
+    return Stream(captions, labels, passing, licences)
 
 
 class _Passage:
@@ -121,9 +124,7 @@ class _Passage:
         """Whether a row is of the folds and licences asked for."""
         if self._licences is None or not self._of_folds(row):
             return self._of_folds(row)
-        names = {name.strip().lower() for name in self._licences}
-        names |= {family(name) for name in self._licences}
-        return is_wanted(self.say(row).get("licence"), names)
+        return is_wanted(self.say(row).get("licence"), wanted_names(self._licences))
 
     def _of_folds(self, row: Mapping[str, Any]) -> bool:
         return self._folds is None or str(row["fold"]) in self._folds
@@ -139,4 +140,6 @@ def _of_hub(passage: _Passage, buffer: int) -> Stream:
             text = passage.say(row)
             yield row[passage.recording], text["caption"], text["label"]
 
-    return Stream([row["caption"] for row in said], [row["label"] for row in said], passing)
+    captions, labels = [row["caption"] for row in said], [row["label"] for row in said]
+    licences = [row["licence"] for row in said] if "licence" in said[0] else None
+    return Stream(captions, labels, passing, licences)

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from datasets import Audio, Dataset, Image, IterableDataset, load_dataset
+from datasets import Audio, Dataset, Image, IterableDataset, load_dataset, load_dataset_builder
 
 from align.data.error import DataError, first_line
 from align.names import DATASETS
@@ -108,6 +108,18 @@ def open_hub(name: str, split: str, streaming: bool = False, **options: Any) -> 
     except Exception as error:
         raise DataError(_refusal(name, split, error)) from error
     return undecoded(rows)
+
+
+def unpack_hub(name: str) -> None:
+    """Brings all splits of a data set of the hub to where `open_hub` finds them.
+
+    Raises:
+        DataError: there is none.
+    """
+    try:
+        load_dataset_builder(name).download_and_prepare()
+    except Exception as error:
+        raise DataError(_refusal(name, "train", error)) from error
 
 
 def _refusal(name: str, split: str, error: Exception) -> str:
