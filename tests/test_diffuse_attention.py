@@ -39,8 +39,9 @@ def base(tiny_base: str) -> StableDiffusionPipeline:
 
 @pytest.fixture
 def pipeline(base: StableDiffusionPipeline) -> StableDiffusionPipeline:
-    """The base with a UNet of its own."""
-    return StableDiffusionPipeline(**{**base.components, "unet": copy.deepcopy(base.unet)})
+    """The base, to be changed."""
+    own = {name: copy.deepcopy(part) for name, part in base.components.items()}
+    return StableDiffusionPipeline(**own)
 
 
 def new_adapter(unet: Any, encoder: AudioPromptEncoder, **choices: Any) -> SoundAdapter:

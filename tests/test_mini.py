@@ -92,7 +92,7 @@ def test_the_committed_weights_are_small_half_precision_safetensors():
     files = [f for f in WEIGHTS.rglob("*") if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= 30 * 1024 * 1024
     tensors = [f for f in files if f.suffix == ".safetensors"]
-    assert len(tensors) == 7
+    assert len(tensors) == 8
     for file in tensors:
         with safe_open(file, "pt") as stored:
             kinds = {stored.get_tensor(k).dtype for k in stored.keys()}  # noqa: SIM118
