@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,24 @@ def told_recordings(rows: Dataset) -> str:
 
 
 def recording_names(plain: Dataset) -> list[str]:
-    """Where each recording came from: its path, or its row's number."""
+    """Where each recording came from: its path, or its row's number.
+
+    Rows of one name have one recording. Within a table, two may be called the same (dog/1.wav and
+    sea/1.wav, of which only 1.wav was kept): they are told apart by their content.
+    """
     light = _light(plain) if "recording" in plain.column_names else {}
     numbers = [f"row {i + 1}" for i in range(len(plain))]
     paths = light.get("file") or light.get("path") or numbers
-    return [str(path or number) for path, number in zip(paths, numbers, strict=True)]
+    names = [str(path or number) for path, number in zip(paths, numbers, strict=True)]
+    if "path" not in light:
+        return names
+    times = Counter(names)
+    known: dict[str, dict[str, str]] = {name: {} for name, count in times.items() if count > 1}
+    for i, name in enumerate(names):
+        if name in known:
+            called = f"{name}, row {i + 1}" if known[name] else name
+            names[i] = known[name].setdefault(_content(plain[i]["recording"]), called)
+    return names
 
 
 def _light(plain: Dataset) -> dict[str, list[Any]]:
@@ -75,17 +89,18 @@ def _sizes(column: Any) -> Any:
 
 def _probed(rows: Dataset) -> list[str]:
     """The content of a few recordings."""
-    found = []
-    for i in spread_rows(len(rows)):
-        recording = rows[i]["recording"]
-        parts = recording.values() if isinstance(recording, dict) else [recording]
-        content = hashlib.sha256()
-        for part in parts:
-            numbers = isinstance(part, np.ndarray | list)
-            raw = part if isinstance(part, bytes) else str(part).encode()
-            content.update(np.asarray(part).tobytes() if numbers else raw)
-        found.append(content.hexdigest())
-    return found
+    return [_content(rows[i]["recording"]) for i in spread_rows(len(rows))]
+
+
+def _content(recording: Any) -> str:
+    """A name that follows from a recording as it stands in a row."""
+    parts = recording.values() if isinstance(recording, dict) else [recording]
+    content = hashlib.sha256()
+    for part in parts:
+        numbers = isinstance(part, np.ndarray | list)
+        raw = part if isinstance(part, bytes) else str(part).encode()
+        content.update(np.asarray(part).tobytes() if numbers else raw)
+    return content.hexdigest()
 
 
 def _file(path: str) -> list[Any]:

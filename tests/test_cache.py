@@ -236,6 +236,22 @@ def test_recordings_not_heard_whole_are_counted_and_said_once(
         ]
 
 
+def test_recordings_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    import hub_tables
+
+    from align.fingerprint import recording_names
+
+    rows = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path / 'a')}", "test")
+    assert recording_names(rows) == ["0.flac"] * 5 + ["1.flac"] * 5
+    # Two folders had a file of this name: the hub's tables keep no folders.
+    sounds = [{**hub_tables.sound(i), "path": "1.flac"} for i in (0, 1, 0)]
+    columns = {"audio": sounds, "caption": ["a hum", "a tone", "a low hum"]}
+    hub_tables.write(tmp_path / "b", "train", columns, hub_tables.text("caption"))
+    rows = load_rows(str(tmp_path / "b"), "train")
+    assert recording_names(rows) == ["1.flac", "1.flac, row 2", "1.flac"]
+    assert recording_names(rows.select([1, 2])) == ["1.flac", "1.flac, row 2"]
+
+
 def test_rows_of_a_table_are_known_by_their_content(ear: Ear, tmp_path: Path) -> None:
     import hub_tables
 
