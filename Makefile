@@ -1,6 +1,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# A worker a core, one thread each; a file stays with one worker, so its fixtures are made once.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -25,10 +27,10 @@ demo: install ## Train the miniature on this machine, no download, and print its
 	$(BIN)/python -m align.train
 
 test: install ## Run all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-fast: install ## Run the tests that are not marked slow
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 check: install ## Lint, formatting and types, changing nothing
 	$(BIN)/ruff check .

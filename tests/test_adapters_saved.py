@@ -45,6 +45,7 @@ def encoder_of(kind: str, backbone: str) -> AudioPromptEncoder:
     return made.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["clap", "w2v"])
 @pytest.mark.parametrize("kind", POOLED)
 def test_a_folder_gives_back_the_adapter(

@@ -245,6 +245,7 @@ def test_bars_of_a_training_are_read():
     assert match and match.groups() == (None, "150", "150")
 
 
+@pytest.mark.slow
 def test_help_lists_every_option_and_a_wrong_one_is_refused():
     run = subprocess.run(
         [sys.executable, ROOT / "app.py", "--help"], capture_output=True, text=True, check=True

@@ -15,6 +15,8 @@ from conftest import RATE, tone
 from pages import Served, make_models, serve
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # trainings, or an app that is started
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -141,6 +141,7 @@ def test_it_trains_whole_or_not_at_all(trained: str, capsys: pytest.CaptureFixtu
     assert "log-mel has no pretraining: give --train_backbone all" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_training_moves_all_of_it(tiny_base: str, sound_folder: Path, tmp_path: Path) -> None:
     more = ("--train_backbone", "all", "--num_train_epochs", "1", "--seed", "3")
     opened = session(command(tiny_base, "log-mel", sound_folder, tmp_path, *more))

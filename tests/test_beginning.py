@@ -13,6 +13,8 @@ from align.encoder import AudioPromptEncoder
 from align.recipes import parse
 from align.train import KINDS, main
 
+pytestmark = pytest.mark.slow  # trainings, or an app that is started
+
 LEVELS = "adapter.level_weights"
 
 

@@ -126,6 +126,7 @@ def test_a_card_beside_the_weights_goes_first(tmp_path: Path) -> None:
     assert origin("backbone", "log-mel").licence == OURS
 
 
+@pytest.mark.slow
 def test_licences_of_recordings_are_counted_into_the_run(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:

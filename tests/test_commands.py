@@ -100,6 +100,7 @@ def test_what_a_run_leaves(run: Path) -> None:
     assert story["options"]["model"]["adapter_width"] == 16
 
 
+@pytest.mark.slow
 def test_without_a_judge_nothing_is_judged(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -116,6 +117,7 @@ def test_without_a_judge_nothing_is_judged(
     assert "no fold was held out" in out and "class_accuracy" in out
 
 
+@pytest.mark.slow
 def test_evaluating_repeats_the_figures(
     run: Path, sound_folder: Path, judge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,8 @@ from diffuse.evaluate import main as evaluate
 from diffuse.examine import Examination, _another, _other, _two
 from diffuse.train import main as train
 
+pytestmark = pytest.mark.slow  # trainings, or an app that is started
+
 KEYS = (
     "right_object", "right_object_scale0", "right_object_embeds_swapped", "right_scene",
     "text_right_before", "text_right_after", "mixture_both", "foreground_swapped_both",

@@ -98,6 +98,7 @@ def test_exactly_what_a_stage_trains_moves(line: Any, name: str) -> None:
             assert moved[part] == 0, f"{part} stands still"
 
 
+@pytest.mark.slow
 def test_every_gradient_is_there_after_the_first_update(line: Any) -> None:
     opened = session(line("--stages", "hearing_lora", "--lora_rank", "2", "--warmup_steps", "0"))
     model = HearingUNet(opened.attached.unet, opened.adapter)
@@ -112,6 +113,7 @@ def test_every_gradient_is_there_after_the_first_update(line: Any) -> None:
     assert len(trained) > 20 and not dead
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "terms"),
     [
@@ -191,6 +193,7 @@ def test_the_average_is_kept_and_evaluated(line: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_leaves_an_adapter_that_pipelines_load(line: Any, tmp_path: Path) -> None:
     from diffuse.folder import load
 
@@ -297,6 +300,7 @@ def test_recipes_say_what_the_earlier_systems_trained() -> None:
     assert stages("art-from-audio") == [({"projector", "lora"}, "substitution")]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(
     line: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -224,6 +224,7 @@ def first_gradients(line: list[str]) -> Gradients:
     return caught.gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

@@ -130,6 +130,7 @@ def test_merged_it_is_a_plain_backbone_that_hears_the_same(
     assert torch.equal(embeds(loaded), embeds(encoder))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_plain_encoder(
     kind: str, checkpoint: str, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:

@@ -206,6 +206,7 @@ def test_what_is_learned_goes_on_with_the_run_and_stays_out_of_the_encoder(
     assert all(torch.equal(found[name], kept[-1][name]) for name in LEARNED)
 
 
+@pytest.mark.slow
 def test_trained_weights_stay_float32_in_bfloat16(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:

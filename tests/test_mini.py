@@ -123,6 +123,7 @@ def test_the_judge_reads_drawings_and_refuses_spoiled_ones():
     assert np.mean(judge().right(images, labels[1:] + labels[:1])) < 0.2
 
 
+@pytest.mark.slow
 def test_drawings_survive_the_autoencoder():
     from mini.check import after_autoencoder
 

@@ -58,6 +58,7 @@ def _pauses(near: tuple[str, ...], far: tuple[str, ...]) -> float:
     return float(np.median([np.quantile(np.abs(x), 0.3) / np.abs(x).max() for x in sounds]))
 
 
+@pytest.mark.slow
 def test_things_in_turn_are_equally_loud_and_what_is_behind_is_heard_all_along() -> None:
     ratio = _energies(("rain", "sea waves"), ()).T
     assert 0.3 < np.median(ratio[0] / ratio[1]) < 3

@@ -19,6 +19,8 @@ from align.encoder import AudioPromptEncoder
 from align.prompts import PromptSpace
 from align.train import main
 
+pytestmark = pytest.mark.slow  # trainings, or an app that is started
+
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> str:

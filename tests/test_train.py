@@ -124,6 +124,7 @@ def test_exactly_what_should_train_trains(
     assert all(".adapter." not in name for name in rest)
 
 
+@pytest.mark.slow
 def test_evaluation_logs_loss_and_centred_cosine(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +148,7 @@ def test_evaluation_logs_loss_and_centred_cosine(
         assert image.format == "PNG" and len(image.convert("RGB").getcolors(1 << 24)) > 50
 
 
+@pytest.mark.slow
 def test_no_samples_are_drawn_where_none_are_wanted(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +177,7 @@ def finished(
     return folder, line
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(
     finished: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +289,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     assert any(not torch.equal(newest[n], tensor) for n, tensor in weights(whole).items())
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_hears_recordings_of_any_length(
     tiny_base: str, tiny_clap: str, tmp_path: Path
 ) -> None:
