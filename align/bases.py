@@ -58,6 +58,15 @@ def load_picture_side(base: str, **options: Any) -> Any:
     return _load(base, [*absent, *(name for name in parts if name in looks)], parts, options)
 
 
+def has_unet(base: str) -> bool:
+    """Whether a base draws by a UNet, not by a transformer.
+
+    Raises:
+        OSError: there is no such base.
+    """
+    return "unet" in _parts(base)
+
+
 def pipeline_config(base: str, part: str, kind: str) -> dict[str, Any]:
     """The configuration of a part of a base, without its weights."""
     import diffusers

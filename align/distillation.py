@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from align.bases import has_unet
+
+
+def check_distillation(bases: Sequence[str]) -> None:
+    """Refuses bases that cannot be distilled through.
+
+    Raises:
+        OSError: there is no such base.
+        ValueError: one has no UNet.
+    """
+    for base in bases:
+        if not has_unet(base):
+            raise ValueError(
+                f"--distillation_weight compares keys and values in a UNet, and {base} draws by a "
+                "transformer: leave it out"
+            )
 
 
 class KeyValueDistillation(nn.Module):

@@ -19,16 +19,17 @@ from align.cards import SHEET
 from align.checkpoints import Telling, last_checkpoint, start_anew, told_options
 from align.criterion import new_criterion
 from align.data import Stream, extra_rows, held_out_rows, training_rows, training_stream
-from align.distillation import KeyValueDistillation
+from align.distillation import KeyValueDistillation, check_distillation
 from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
 from align.examine import Examination, Known
 from align.features import Heard, hear, joined
 from align.measures import Measured
 from align.origins import licence_counts
-from align.outcome import draw_samples, examined, first_of_each, tell
+from align.outcome import examined, tell
 from align.prompts import PromptSpace
 from align.ranks import is_main, main_first
+from align.samples import Samples
 from align.several import check_several, measure_others, new_criteria
 from align.streaming import StreamedRecordings, check_streaming
 from align.targets import CaptionTable
@@ -65,15 +66,7 @@ class Session:
             OSError: a model does not exist.
             ValueError: options contradict each other.
         """
-        if options.augment.active and options.model.train_backbone == "none":
-            raise ValueError("augmentation needs a backbone that trains: set --train_backbone")
-        if options.model.dropout and options.model.train_backbone == "none":
-            raise ValueError("--dropout is the backbone's, which does not train: --train_backbone")
-        check_several(options)
-        if options.data.streaming:
-            check_streaming(options)
-        if options.training.resume_from_checkpoint:
-            raise ValueError("a run goes on from its own folder: --resume, not another checkpoint")
+        _check_together(options)
         checkpoint = None
         if options.training.resume:
             folder = Path(options.training.output_dir or ".")
@@ -225,20 +218,16 @@ class Session:
         return [len(caption.split()) for caption in heard.captions]
 
 
-class Samples(TrainerCallback):
-    """Draws the fixed sample sounds at every evaluation."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Writes samples/step-N.png."""
-        session = self._session
-        if session.artist is None or not is_main():
-            return
-        encoder, mode = session.encoder, session.encoder.training
-        rows = first_of_each(session.held_out.labels, session.options.evaluation.samples)
-        drawn = session.held_out.only(rows)
-        seen = Examination.of(encoder, session.space, drawn, Known({}))
-        draw_samples(seen, session.artist, session.folder / f"samples/step-{state.global_step}.png")
-        encoder.train(mode)
+def _check_together(options: Options) -> None:
+    """Refuses options of several themes that contradict each other."""
+    if options.augment.active and options.model.train_backbone == "none":
+        raise ValueError("augmentation needs a backbone that trains: set --train_backbone")
+    if options.model.dropout and options.model.train_backbone == "none":
+        raise ValueError("--dropout is the backbone's, which does not train: --train_backbone")
+    check_several(options)
+    if options.loss.distillation_weight:
+        check_distillation(options.model.base)
+    if options.data.streaming:
+        check_streaming(options)
+    if options.training.resume_from_checkpoint:
+        raise ValueError("a run goes on from its own folder: --resume, not another checkpoint")

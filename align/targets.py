@@ -51,7 +51,10 @@ class CaptionTable:
     def only(self, captions: Sequence[str]) -> CaptionTable:
         """The part of this table that some captions, all of them in it, need."""
         counts = Counter(captions)
-        prompts = self.prompts.rows(self.index(list(counts)))
+        chosen = self.index(list(counts))
+        # The first ones, as they are where a training asks, share this table's memory.
+        first = torch.equal(chosen, torch.arange(len(counts)))
+        prompts = self.prompts.rows(slice(len(counts)) if first else chosen)
         return CaptionTable(list(counts), prompts, torch.tensor(list(counts.values())).float())
 
     def index(self, captions: Sequence[str]) -> torch.Tensor:

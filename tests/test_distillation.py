@@ -1,11 +1,14 @@
 """Distillation through a UNet's keys and values against the sum over its layers."""
 
+from pathlib import Path
+
+import pipelines
 import pytest
 import torch
 from conftest import WIDTH
 from diffusers import UNet2DConditionModel
 
-from align.distillation import KeyValueDistillation
+from align.distillation import KeyValueDistillation, check_distillation
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,12 @@ def test_autocast_does_not_round_it(unet: UNet2DConditionModel) -> None:
 def test_another_width_is_refused_by_name(unet: UNet2DConditionModel) -> None:
     with pytest.raises(ValueError, match="no cross-attention 48 wide"):
         KeyValueDistillation(unet, embeds(9, 0, width=48))
+
+
+def test_a_base_without_a_unet_is_refused_before_anything_is_heard(
+    tiny_base: str, tmp_path: Path
+) -> None:
+    check_distillation([tiny_base])
+    other = pipelines.save_sd3(tmp_path)
+    with pytest.raises(ValueError, match="draws by a transformer: leave it out"):
+        check_distillation([tiny_base, other])

@@ -187,3 +187,14 @@ def test_a_name_stands_for_what_it_points_to_and_others_for_themselves() -> None
     assert lookup(BASES, "mini") == STABLE_DIFFUSION
     assert lookup(BASES, "some/hub-id") == "some/hub-id"
     assert lookup({"space": "types:SimpleNamespace"}, "space") is SimpleNamespace
+
+
+def test_a_part_of_a_table_that_leads_it_is_no_copy(tiny_base: str) -> None:
+    space = PromptSpace.from_pretrained(tiny_base)
+    table = CaptionTable.of(space, ["a dog", "rain", "rain", "a fire"])
+    leading, later = table.only(["a dog", "rain", "a dog"]), table.only(["a fire", "rain"])
+    assert leading.prompts.embeds.data_ptr() == table.prompts.embeds.data_ptr()
+    assert leading.captions == ["a dog", "rain"] and leading.weights.tolist() == [2, 1]
+    assert len(leading.prompts) == 2
+    assert later.captions == ["a fire", "rain"]
+    assert torch.equal(later.prompts.embeds, table.prompts.embeds[[2, 1]])
