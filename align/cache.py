@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from align.data import DataError
+from align.sizes import human
 from align.store import Store
 
 FORMAT = 1  # raise it when what is computed for the same inputs changes
@@ -119,12 +120,3 @@ class Cache:
                 f"{title} need about {human(size)} and {self.folder} has {human(free)} free: give "
                 "another --cache_dir, or --streaming, which keeps none, or --cache false"
             )
-
-
-def human(size_bytes: float) -> str:
-    """A size as people read it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if size_bytes >= 10 else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"

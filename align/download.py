@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.recipes import parse
+from align.sizes import human
 
 if TYPE_CHECKING:
     from align.needs import Need
@@ -60,20 +61,12 @@ def told(found: Sequence[Need], missing: Sequence[dict[str, int]]) -> str:
     for need, files in zip(found, missing, strict=True):
         whole = sum(size for _, size in need.sizes)
         left = sum(files.values())
-        here = "" if left == whole else f", {megabytes(whole - left)} of it here already"
+        here = "" if left == whole else f", {human(whole - left)} of it here already"
         gated = ", gated: accept its terms on its page" if need.gated else ""
         lines.append(
-            f"{need.part}: {need.repo_id}, {megabytes(whole)}{here}; licence: {need.licence}{gated}"
+            f"{need.part}: {need.repo_id}, {human(whole)}{here}; licence: {need.licence}{gated}"
         )
     return "\n".join(lines)
-
-
-def megabytes(size: int) -> str:
-    """A number of bytes for people."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size / 1e3:.1f} kB"
 
 
 def check_room(size: int) -> None:
@@ -89,7 +82,7 @@ def check_room(size: int) -> None:
     free = shutil.disk_usage(cache).free
     if size > free:
         raise OSError(
-            f"{megabytes(size)} are to be fetched and {cache} has room for {megabytes(free)}: "
+            f"{human(size)} are to be fetched and {cache} has room for {human(free)}: "
             "make room, or set HF_HOME to a folder on another disk"
         )
 
@@ -97,7 +90,7 @@ def check_room(size: int) -> None:
 def agreed(size: int) -> bool:
     """Whether the user says yes."""
     try:
-        answer = input(f"Fetch {megabytes(size)}? [y/N] ")
+        answer = input(f"Fetch {human(size)}? [y/N] ")
     except EOFError:
         print("\nNobody answers here: give --yes to fetch without asking.")
         return False

@@ -21,6 +21,7 @@ from align import download
 from align.data import DataError
 from align.data.tables import open_hub, unpack_hub
 from align.needs import loaded_files
+from align.sizes import human
 
 ROOT = Path(__file__).parents[1]
 BASE, BACKBONE = "somebody/base", "somebody/clap"
@@ -66,7 +67,7 @@ def test_sizes_and_licences_are_said_before_anything_is_fetched(
     assert lines[0].startswith(f"base: {BASE}, ")
     assert lines[0].endswith("licence: creativeml-openrail-m")
     size = sum(len(data) for name, data in clap.items())
-    assert lines[1].startswith(f"backbone: {BACKBONE}, {download.megabytes(size)}")
+    assert lines[1].startswith(f"backbone: {BACKBONE}, {human(size)}")
     assert "licence: not stated" in lines[1] and "Nothing was fetched." in out
     assert set(hub.served) == {"model_index.json"} <= set(base)
 
