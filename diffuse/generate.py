@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from align.devices import add_device
+
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which models draw."""
@@ -24,7 +26,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--adapter_weights", nargs="+", type=float, help="how much each of several counts"
     )
     parser.add_argument("--scheduler", help="ddim, dpm, euler, euler-a, pndm or unipc")
-    parser.add_argument("--device", help="cpu, cuda, …; a GPU where there is one by default")
+    add_device(parser)
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the base")
 
 

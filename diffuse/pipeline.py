@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from align.devices import chosen_device
 from align.encoder import AudioPromptEncoder
 from align.outcome import load_encoder, told
 from align.prompts import Prompts, PromptSpace
-from diffuse.attachment import Attachment, attach
 from diffuse.bases import check_scheduler, load_base, new_scheduler, space_of
 from diffuse.beginning import Beginning
-from diffuse.composition import Composer, Relation, check_relation, label_captions
+from diffuse.composition import Composer, Relation, label_captions
+from diffuse.limits import check_drawing, size_of
 from diffuse.mixing import Sounds
 from diffuse.progress import Callback, Progress
 from diffuse.recordings import Heard, hear
+from diffuse.wearing import put_on, take_off, worn
 from diffuse.wording import Wording
 
 AT_ONCE = 8  # pictures a batch; each has noise of its own
@@ -47,6 +48,7 @@ class SoundPipeline:
         pipeline: the stock diffusers pipeline.
         encoder: the aligned encoder.
         attachment: the sound adapters on its UNet, or None: then the prompt embeds carry the sound.
+        adapter: what they were given as.
         space: the encoder's prompt space of this base.
     """
 
@@ -55,13 +57,8 @@ class SoundPipeline:
     ) -> None:
         self.pipeline, self.encoder, self.base = pipeline, encoder.eval(), base
         self.space = space_of(encoder, base)
-        self.names: dict[str, str] = {}
-        self.attachment: Attachment | None = None
-        given = adapter if isinstance(adapter, Mapping) else {"sound": adapter}
-        for name, one in given.items():
-            if one is not None:
-                self.attachment = attach(pipeline, one, name)
-                self.names[name] = str(one) if isinstance(one, (str, Path)) else name
+        self.attachment, self.names = put_on(pipeline, adapter)
+        self.adapter = adapter
         head, texts = encoder.head(self.space), PromptSpace(pipeline, base)
         self.wording = Wording(texts, head)
         captions = label_captions(told(str(encoder.config.name_or_path))[1].captions)
@@ -75,7 +72,7 @@ class SoundPipeline:
         encoder: str | AudioPromptEncoder = "runs/align/mini",
         adapter: Any = None,
         *,
-        device: str | torch.device | None = None,
+        device: str | torch.device = "auto",
         dtype: torch.dtype | None = None,
         scheduler: str | None = None,
     ) -> SoundPipeline:
@@ -85,7 +82,7 @@ class SoundPipeline:
             base: a short name, a folder or a hub id of a pipeline.
             encoder: an aligned encoder, or its folder or hub id.
             adapter: a sound adapter, its folder, or several of either by name; None for none.
-            device: a GPU where there is one by default.
+            device: "auto" is a GPU where there is one.
             dtype: of the base; float16 on a GPU and float32 elsewhere by default.
             scheduler: a key of `bases.SCHEDULERS`; the base's own by default.
 
@@ -93,7 +90,7 @@ class SoundPipeline:
             ValueError: something does not exist, or does not belong together.
         """
         check_scheduler(scheduler)
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        where = chosen_device(str(device))
         ready = load_encoder(encoder) if isinstance(encoder, str) else encoder
         precision = dtype or (torch.float16 if where.type == "cuda" else torch.float32)
         pipeline = load_base(base, precision).to(where)
@@ -102,6 +99,20 @@ class SoundPipeline:
         made = cls(pipeline, ready.to(where), adapter, base)
         made.names["encoder"] = encoder if isinstance(encoder, str) else "(given)"
         return made
+
+    def exchange(self, adapter: Any = None) -> None:
+        """Lets the UNet hear by these adapters alone, as `adapter` of `from_pretrained` says.
+
+        Whatever else is attached to it is taken off, by whomever it was attached. Several of
+        these can so share one base and take turns.
+        """
+        if worn(self.pipeline) is self.attachment and adapter == self.adapter:
+            return
+        take_off(self.pipeline)
+        self.attachment, self.adapter = None, None
+        self.names = {name: said for name, said in self.names.items() if name == "encoder"}
+        self.attachment, names = put_on(self.pipeline, adapter)
+        self.adapter, self.names = adapter, names | self.names
 
     def hear(self, recordings: Sequence[Any]) -> Heard:
         """What the encoder hears in recordings."""
@@ -162,7 +173,7 @@ class SoundPipeline:
         }
         begin = None if image is None else Beginning.of(image, strength, self.pipeline)
         given = Sounds.of(sounds, weights)
-        self._check(given, settings)
+        check_drawing(settings, bool(given.levels), self.attachment is not None)
         prompts, found = self._compose(given, settings)
         null = self.wording.null(negative_prompt, prompts)
         images, stopped = self._draw(prompts, null, settings, callback, begin)
@@ -193,20 +204,6 @@ class SoundPipeline:
         self.attachment.play({name: given.parts(rows) for name, rows in tokens.items()})
         return self.wording.beside(text, sound), found
 
-    def _check(self, given: Sounds, options: Mapping[str, Any]) -> None:
-        if self.attachment is None:
-            for name in ("audio_guidance", "level_scales"):
-                if options[name] is not None:
-                    raise ValueError(f"{name} needs an adapter: without one there is only text")
-            if given.levels:
-                raise ValueError("sounds by level need an adapter: give one sound, or a list")
-            if options["prompt"] == "":
-                raise ValueError("without text and without an adapter nothing hears the sound")
-        check_relation(options["relation"])
-        for name in ("num_inference_steps", "num_images"):
-            if options[name] < 1:
-                raise ValueError(f"{name} is at least 1, not {options[name]}")
-
     def _draw(
         self,
         prompts: Prompts,
@@ -218,7 +215,7 @@ class SoundPipeline:
         steps, count = options["num_inference_steps"], options["num_images"]
         starts = range(0, count, AT_ONCE)
         pipeline, drawn = self.pipeline, steps
-        extra: dict[str, Any] = {"height": options["height"], "width": options["width"]}
+        extra: dict[str, Any] = size_of(pipeline, options["height"], options["width"])
         if begin is not None:
             pipeline, extra = begin.pipeline, begin.arguments(options["height"], options["width"])
             drawn = begin.steps(steps)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from align.audio import AudioError
 from align.encoder import AudioPromptEncoder
+from diffuse import folder
 from diffuse.adapter import AdapterConfig, SoundAdapter
 from diffuse.attachment import attach
 from diffuse.generate import main
@@ -188,11 +189,43 @@ def test_settings_tell_everything_as_json(hearing: SoundPipeline) -> None:
         ({"num_images": 0}, "num_images is at least 1, not 0"),
         ({"relation": "friendly", "prompt": "rain"}, "no relation 'friendly'"),
         ({"weights": [1.0, 2.0]}, "1 sounds and 2 weights"),
+        ({"audio_steps": (0.0, 0.5)}, "audio_steps needs an adapter"),
+        ({"audio_scale": float("nan")}, "audio_scale is a number from 0 on, not nan"),
+        ({"guidance_scale": -1.0}, "guidance_scale is a number from 0 on, not -1"),
+        ({"seed": -1}, "seed is a whole number"),
+        ({"height": 63}, "height is a multiple of 8 pixels, not 63"),
+        ({"width": 0}, "width is a multiple of 8 pixels, not 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(silent: SoundPipeline, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         silent(LOW, **{**STEPS, **options})
+
+
+def test_a_side_given_alone_is_kept_to(silent: SoundPipeline) -> None:
+    own = silent(LOW, **STEPS).images[0].size
+    assert own[0] != 32
+    assert silent(LOW, width=32, **STEPS).images[0].size == (32, own[1])
+    assert silent(LOW, height=32, **STEPS).images[0].size == (own[0], 32)
+
+
+def test_adapters_are_exchanged_on_one_base(
+    tiny_base: str, tiny_encoder: AudioPromptEncoder, tmp_path: Path
+) -> None:
+    pipe = SoundPipeline.from_pretrained(tiny_base, tiny_encoder, device="cpu")
+    plain = {"prompt": "a dog barking", "relation": "none", "audio_scale": 1.0, **STEPS}
+    without = pipe(LOW, **plain)
+    saved = tmp_path / "adapter"
+    folder.save(loud_adapter(pipe.pipeline.unet, tiny_encoder), saved)
+    pipe.exchange(str(saved))
+    heard = pipe(LOW, **plain)
+    assert differ(without, heard) and heard.settings["sound"] == str(saved)
+    pipe.exchange(str(saved))
+    assert not differ(heard, pipe(LOW, **plain))
+    with pytest.raises(ValueError, match="no sound adapter in"):
+        pipe.exchange(str(tmp_path / "none"))
+    again = pipe(LOW, **plain)
+    assert not differ(without, again) and "sound" not in again.settings
 
 
 def test_bad_sounds_are_refused(silent: SoundPipeline, tmp_path: Path) -> None:
@@ -212,6 +245,8 @@ def test_unknown_models_are_named(tiny_base: str, tiny_encoder: AudioPromptEncod
         SoundPipeline.from_pretrained(tiny_base, "nowhere/at-all")
     with pytest.raises(ValueError, match="no sound adapter in"):
         SoundPipeline.from_pretrained(tiny_base, tiny_encoder, "nowhere/at-all")
+    with pytest.raises(ValueError, match="no device 'gpu'"):
+        SoundPipeline.from_pretrained(tiny_base, tiny_encoder, device="gpu")
     with pytest.raises(ValueError, match="no scheduler 'slow'"):
         SoundPipeline.from_pretrained(tiny_base, tiny_encoder, scheduler="slow")
 
@@ -233,8 +268,8 @@ def test_the_command_writes_the_same_bytes_again(
         "--prompt", "a dog barking", "--steps", "2", "--num_images", "2", "--scheduler", "dpm",
         "--levels", "foreground", "background", "--device", "cpu",
     ]  # fmt: skip
-    for folder in ("one", "two"):
-        main([*command, "--out", str(tmp_path / folder)])
+    for name in ("one", "two"):
+        main([*command, "--out", str(tmp_path / name)])
     paths = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert paths == ["seed-0.png", "seed-1.png"]
     for name in paths:
