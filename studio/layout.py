@@ -7,11 +7,12 @@ from typing import Any
 
 import gradio as gr
 
+from diffuse.levels import LEVELS
 from studio import words
 from studio.examples import example_sounds
 from studio.models import NONE, find
 from studio.service import Service
-from studio.wishes import LEVELS, MAX_GUIDANCE, MAX_SCALE, RELATION
+from studio.wishes import MAX_GUIDANCE, MAX_SCALE, RELATION
 
 
 @dataclass
@@ -48,6 +49,7 @@ def lay_out(service: Service) -> Parts:
             status = gr.HTML(words.status(words.BEGIN), elem_id="status")
             with gr.Accordion("More settings", open=False, elem_id="more"):
                 another_seed = _settings(service, wishes)
+                _leave_limits_to_the_service(wishes)
             with gr.Accordion("Models", open=False, elem_id="models"):
                 look_again = _models(service, wishes)
         with gr.Column(scale=6, min_width=320):
@@ -101,6 +103,16 @@ def _prompt(service: Service) -> Any:
         max_length=service.options.max_text,
         elem_id="prompt",
     )
+
+
+def _leave_limits_to_the_service(wishes: dict[str, Any]) -> None:
+    """Hands values on as they were sent: `wishes.checked` names the field that is out of range.
+
+    Gradio's own refusal says "Value 0 is less than minimum value 1." of any field. A subclass
+    would be the usual way, but Gradio writes a stub file beside the source of each.
+    """
+    for field in wishes.values():
+        field.preprocess = lambda payload: payload
 
 
 def _settings(service: Service, wishes: dict[str, Any]) -> Any:

@@ -107,7 +107,7 @@ def resolve(kind: str, name: str, options: StudioOptions) -> str:
     if name in there:
         return there[name]
     known = ", ".join(there) or "none yet"
-    if not options.hub:
+    if not options.hub or kind == "adapter":  # adapters are read from folders only
         raise ModelError(f"There is no {kind} {name!r} here. There are: {known}.")
     if not HUB_ID.fullmatch(name) or Path(name).exists():
         raise ModelError(
@@ -118,48 +118,54 @@ def resolve(kind: str, name: str, options: StudioOptions) -> str:
 
 
 class Shelf:
-    """Pipelines by choice of models, the last few kept.
+    """Pipelines by base and encoder, the last few kept; adapters are put on as they are chosen.
 
     Args:
         options: which models may be used and how many are kept.
-        load: makes a pipeline of a base, an encoder, and an adapter or None.
+        load: makes a pipeline of a base, an encoder, and a kept pipeline of the same base or None.
     """
 
     def __init__(self, options: StudioOptions, load: Callable[..., Any] | None = None) -> None:
         self._options = options
         self._load = load or _load
-        self._kept: OrderedDict[tuple[str, str, str | None], Any] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self.lock = threading.Lock()  # held while a pipeline is loaded or draws
 
     def take(self, choice: Choice) -> Any:
         """The pipeline of a choice, loaded if it is not kept; call it with the lock held.
 
         Raises:
-            ModelError: a model is not there, or they do not go together.
+            ModelError: a model is not there.
+            ValueError: they do not go together.
         """
         options = self._options
         adapter = None
         if choice.adapter != NONE:
             adapter = resolve("adapter", choice.adapter, options)
         base = resolve("base", choice.base, options)
-        key = (base, resolve("encoder", choice.encoder, options), adapter)
+        key = (base, resolve("encoder", choice.encoder, options))
         if key not in self._kept:
+            like = next((p for (name, _), p in self._kept.items() if name == base), None)
             while len(self._kept) >= options.kept:  # before loading, or memory holds one more
                 self._kept.popitem(last=False)
-            self._kept[key] = self._load(*key)
+            self._kept[key] = self._load(*key, like)
         self._kept.move_to_end(key)
+        self._kept[key].exchange(adapter)
         return self._kept[key]
 
     def __len__(self) -> int:
         return len(self._kept)
 
 
-def _load(base: str, encoder: str, adapter: str | None) -> Any:
+def _load(base: str, encoder: str, like: Any) -> Any:
+    from align.outcome import load_encoder
     from diffuse.pipeline import SoundPipeline
 
     try:
-        return SoundPipeline.from_pretrained(base, encoder=encoder, adapter=adapter)
+        if like is None:
+            return SoundPipeline.from_pretrained(base, encoder=encoder)
+        stock = like.pipeline  # the base is not loaded twice
+        return SoundPipeline(stock, load_encoder(encoder).to(stock.device), base=base)
     except OSError as error:
         reason = next(iter(str(error).splitlines()), "")
-        names = " + ".join(name for name in (base, encoder, adapter) if name)
-        raise ModelError(f"{names} could not be loaded: {reason}") from error
+        raise ModelError(f"{base} + {encoder} could not be loaded: {reason}") from error

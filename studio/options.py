@@ -26,7 +26,7 @@ class StudioOptions:
     hub: bool = field(
         default=True, metadata={"help": "visitors may name models of the Hugging Face hub"}
     )
-    kept: int = field(default=2, metadata={"help": "combinations of models kept in memory"})
+    kept: int = field(default=2, metadata={"help": "pairs of base and encoder kept in memory"})
     max_sound_s: float = field(default=60.0, metadata={"help": "longest sound, in seconds"})
     max_upload_mb: float = field(default=25.0, metadata={"help": "largest file, in megabytes"})
     max_pictures: int = field(default=4, metadata={"help": "pictures drawn at once"})

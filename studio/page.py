@@ -128,6 +128,7 @@ def _wire_drawing(service: Service, parts: Parts) -> None:
         generate, [parts.sound, *parts.wishes.values()],
         [parts.pictures, parts.settings, parts.status],
         api_name="generate", show_progress="minimal", show_progress_on=parts.pictures,
+        js=_scroll_to("#status"),  # on a phone, what happens lies below what was pressed
     )  # fmt: skip
     drawing.success(
         lambda pictures, made, history: _remember(service, pictures, made, history),
@@ -135,8 +136,6 @@ def _wire_drawing(service: Service, parts: Parts) -> None:
         queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
 
-    # On a phone, what happens lies below what was pressed.
-    parts.draw.click(None, js=_scroll_to("#status"), api_visibility="private")
     drawing.success(None, js=_scroll_to("#pictures"), api_visibility="private")
 
     def stop(request: gr.Request) -> str:
@@ -158,7 +157,7 @@ def _wire_drawing(service: Service, parts: Parts) -> None:
 def _scroll_to(name: str) -> str:
     """A script that brings a part of the page into sight, if it is not, once it is laid out."""
     seen = f"document.querySelector('{name}').scrollIntoView({{block: 'nearest'}})"
-    return f"() => {{ setTimeout(() => {seen}, 300) }}"
+    return f"(...given) => {{ setTimeout(() => {seen}, 300); return given }}"
 
 
 def _remember(

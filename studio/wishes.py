@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffuse.composition import RELATIONS
+from diffuse.levels import LEVELS
 from studio.models import NONE, Choice
 from studio.options import StudioOptions
 
-LEVELS = ("foreground", "background", "ambience")
 RELATION = ("auto", *RELATIONS, "none")  # how text and sound are composed
 MAX_SCALE, MAX_GUIDANCE, MAX_SEED = 2.0, 15.0, 2**32 - 1
 
@@ -78,7 +78,7 @@ def checked(given: dict[str, Any], options: StudioOptions) -> Wish:
         audio_scale=scale["audio_scale"],
         level_scales=levels,
         guidance_scale=_number("guidance", given.get("guidance_scale"), 5.0, 1, MAX_GUIDANCE),
-        steps=_whole("steps", given.get("steps"), 20, 1, options.max_steps),
+        steps=_whole("number of steps", given.get("steps"), 20, 1, options.max_steps),
         seed=_whole("seed", given.get("seed"), 0, 0, MAX_SEED),
         pictures=_whole("number of pictures", given.get("pictures"), 1, 1, options.max_pictures),
         relation=_relation(given.get("relation")),

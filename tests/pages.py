@@ -39,6 +39,25 @@ def make_models(folder: Path, base: str, backbone: str) -> Path:
     return folder
 
 
+def save_adapter(models: Path, name: str, gate: float) -> str:
+    """Saves a sound adapter of the base and encoder in a models folder; its own folder."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from align.encoder import AudioPromptEncoder
+    from diffuse.adapter import AdapterConfig, SoundAdapter
+    from diffuse.folder import save
+
+    unet = UNet2DConditionModel.from_pretrained(models / "base", subfolder="unet")
+    encoder = AudioPromptEncoder.from_pretrained(models / "encoder")
+    torch.manual_seed(1)
+    adapter = SoundAdapter.of(unet, encoder, AdapterConfig(base="tiny", width=16, heads=2))
+    for weight in adapter.parts["gates"]:
+        torch.nn.init.constant_(weight, gate)
+    save(adapter, models / name)
+    return str(models / name)
+
+
 @dataclass
 class Served:
     """A page that is being served: its address, and the service behind it."""

@@ -176,11 +176,22 @@ def test_models_are_named_or_come_from_the_hub(folders: StudioOptions):
         resolve("encoder", "owner/name", folders)
 
 
+class Kept:
+    """What a shelf keeps, and what was asked of it."""
+
+    def __init__(self, *names: object) -> None:
+        self.names = names
+        self.worn: str | None = None
+
+    def exchange(self, adapter: str | None) -> None:
+        self.worn = adapter
+
+
 def test_the_shelf_loads_once_and_keeps_the_last_few(folders: StudioOptions):
-    loaded: list[tuple] = []
+    loaded: list[Kept] = []
     folders.kept = 2
-    shelf = Shelf(folders, lambda *names: loaded.append(names) or object())
-    one, other, third = (Choice(encoder=f"x/{n}") for n in "abc")
+    shelf = Shelf(folders, lambda *names: loaded.append(Kept(*names)) or loaded[-1])
+    one, other, third = (Choice(f"x/{n}", encoder=f"x/{n}") for n in "abc")
     first = shelf.take(one)
     assert shelf.take(one) is first and len(loaded) == 1
     shelf.take(other)
@@ -188,7 +199,20 @@ def test_the_shelf_loads_once_and_keeps_the_last_few(folders: StudioOptions):
     shelf.take(third)  # `other` was used longest ago
     assert shelf.take(one) is first and len(shelf) == 2 and len(loaded) == 3
     shelf.take(other)
-    assert loaded[-1] == ("mini", "x/b", None) and len(loaded) == 4
+    assert loaded[-1].names == ("x/b", "x/b", None) and len(loaded) == 4
+
+
+def test_encoders_and_adapters_share_a_base(folders: StudioOptions):
+    folders.kept = 1
+    shelf = Shelf(folders, Kept)
+    gates = str(Path(folders.models) / "gates")
+    first = shelf.take(Choice(encoder="x/a"))
+    assert shelf.take(Choice(encoder="x/a", adapter=gates)) is first and first.worn == gates
+    assert shelf.take(Choice(encoder="x/a")) is first and first.worn is None
+    second = shelf.take(Choice(encoder="x/b"))
+    assert second.names == ("mini", "x/b", first)
+    with pytest.raises(ModelError, match="There is no adapter 'owner/name' here"):
+        shelf.take(Choice(encoder="x/b", adapter="owner/name"))
 
 
 def _slowly(steps: int = 200):

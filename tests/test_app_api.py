@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, tone
-from pages import Served, make_models, serve
+from pages import Served, make_models, save_adapter, serve
 from PIL import Image
 
 pytestmark = pytest.mark.slow  # trainings, or an app that is started
@@ -57,6 +57,8 @@ def generate(client, sound: Path, **more):
 
     more = {"steps": 2, "pictures": 1} | more
     pictures, made, said = client.predict(handle_file(sound), **more, api_name="/generate")
+    seeds = [f"seed {made['seed'] + i}" for i in range(len(pictures))]
+    assert [row["caption"] for row in pictures] == seeds
     return [np.asarray(Image.open(row["image"])) for row in pictures], made, said
 
 
@@ -97,6 +99,27 @@ def test_text_changes_the_picture_and_its_relation_is_said(client, sounds: list[
     assert made["relation"] == "creative" and "The text names what is heard, and more." in said
 
 
+def test_an_adapter_is_heard_beside_the_text_and_its_levels_count(
+    client, served: Served, models: Path, sounds: list[Path]
+):
+    choice = {"prompt": "a whistle", "relation": "none"}
+    before, *_ = generate(client, sounds[0], **choice)
+    base = len(served.service.shelf)
+    fresh, loud = (save_adapter(models, name, gate) for name, gate in (("fresh", 0), ("loud", 2)))
+    assert client.predict(api_name="/models")["adapters"] == [fresh, loud]
+    pictures = {}
+    for name in (fresh, loud):
+        (pictures[name],), made, _ = generate(client, sounds[0], adapter=name, **choice)
+        assert made["adapter"] == name
+    (mute,), *_ = generate(client, sounds[0], adapter=loud, foreground=0, background=0, **choice)
+    (other,), *_ = generate(client, sounds[1], adapter=loud, **choice)
+    found = [pictures[fresh], pictures[loud], mute, other]
+    assert len({picture.tobytes() for picture in found}) == 4
+    after, *_ = generate(client, sounds[0], **choice)
+    assert np.array_equal(before, after)  # the adapter is off again
+    assert len(served.service.shelf) == base  # on one base, loaded once
+
+
 def test_a_sound_is_looked_at(client, sounds: list[Path]):
     from gradio_client import handle_file
 
@@ -125,7 +148,10 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence_and_the_app_lives_on(
     cases = [
         (text, {}, "not a sound file"),
         (long, {}, "longer than 5 s"),
-        (sounds[0], {"steps": 0}, "less than minimum value 1"),
+        (sounds[0], {"steps": 0}, "The number of steps is 0: give a number from 1 to 900"),
+        (sounds[0], {"audio_scale": 9}, "The audio scale is 9: give a number from 0 to 2"),
+        (sounds[0], {"seed": -1}, "The seed is -1"),
+        (sounds[0], {"relation": "friendly"}, "no relation 'friendly'"),
         (sounds[0], {"seed": 2**32}, "The seed is 4294967296"),
         (sounds[0], {"encoder": "nonsense"}, "There is no encoder 'nonsense'"),
         (sounds[0], {"encoder": "nobody/nothing"}, "nobody/nothing"),

@@ -256,6 +256,22 @@ def test_a_phone_shows_everything_within_its_width(visit: Callable, wav: Path, s
     assert (brightness[0] > brightness[1]) == (scheme == "dark")
 
 
+def test_a_phone_brings_the_pictures_into_sight(visit: Callable, wav: Path):
+    page = visit(viewport=PHONE)
+    upload(page, wav)
+    status(page, "Heard")
+    page.get_by_role("button", name="More settings").click()  # the pictures lie further down
+    page.locator("#draw").click()
+    status(page, "2 pictures in")
+    page.wait_for_function(
+        """height => [...document.querySelectorAll('#pictures img')].some(image => {
+            const box = image.getBoundingClientRect();
+            return box.height > 0 && box.top >= 0 && box.top < height - 40;
+        })""",
+        arg=PHONE["height"],
+    )
+
+
 def test_every_field_has_a_label(visit: Callable):
     page = visit()
     for name in ("More settings", "Models"):
