@@ -13,6 +13,7 @@ from datasets import Audio, Dataset, load_dataset
 from datasets import Image as ImageFeature
 
 from align.data import CAPTIONS, METADATA, DataError
+from align.data.error import first_line
 from diffuse.images import IMAGES
 
 RECORDINGS = (
@@ -80,8 +81,7 @@ def _loaded(kind: str, what: str, **options: Any) -> Dataset:
     try:
         return load_dataset(kind, **options)
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{what} cannot be read as a data set: {reason[:200]}") from error
+        raise DataError(f"{what} cannot be read as a data set: {first_line(error)}") from error
 
 
 def _check_columns(rows: Dataset, what: str, *columns: str) -> None:
@@ -223,10 +223,9 @@ def hub_rows(name: str, split: str, columns: Columns) -> Dataset:
     try:
         rows = load_dataset(name, split=split)
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
             f"there is no data set {name!r}: it is neither a short name ({', '.join(DATASETS)}), "
-            f"nor a folder or a list, nor a data set that the hub serves ({reason[:200]})"
+            f"nor a folder or a list, nor a data set that the hub serves ({first_line(error)})"
         ) from error
     return _media_rows(rows, name, columns)
 

@@ -136,3 +136,11 @@ def test_a_table_of_other_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other columns"):
         Table(tmp_path, ("file_name", "image"), "file_name")
     assert (tmp_path / "metadata.csv").read_text() == "file_name,caption\n"
+
+
+def test_a_table_broken_off_in_its_first_line_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,ima")
+    Table(tmp_path, ("file_name", "image"), "file_name").add(
+        {"file_name": "a.flac", "image": "a.jpg"}, "a.flac"
+    )
+    assert rows_of(tmp_path) == [{"file_name": "a.flac", "image": "a.jpg"}]

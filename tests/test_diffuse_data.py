@@ -184,6 +184,12 @@ def test_data_that_are_none(tmp_path: Path, make: Any, said: str) -> None:
     assert "\n" not in str(told.value)
 
 
+def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_bytes(b"\x00\xff\x00")
+    with pytest.raises(DataError, match=r"cannot be read as a data set: .*(utf-8|decode)"):
+        load_pairs(str(tmp_path), "train")
+
+
 def test_images_keep_their_aspect_and_are_cropped() -> None:
     wide = Image.new("RGB", (80, 40), "red")
     wide.paste((0, 0, 255), (40, 0, 80, 40))

@@ -29,10 +29,11 @@ class Table:
         self.path = folder / "metadata.csv"
         self._columns = columns
         self.keys: set[str] = set()
-        if not self.path.exists():
+        if self.path.exists():
+            self._drop_broken_line()
+        if not self.path.exists() or not self.path.stat().st_size:
             self._append(dict(zip(columns, columns, strict=True)))
             return
-        self._drop_broken_line()
         with self.path.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
             if tuple(rows.fieldnames or ()) != columns:
