@@ -60,19 +60,14 @@ def draw_moments(pipe: Any, moments: Any, options: argparse.Namespace) -> list[A
     """
     from tqdm import tqdm
 
+    from diffuse.generate import drawing_arguments
+
     drawn: dict[int, Any] = {}
     frames = moments.shown()
     for i in tqdm(sorted(set(frames)), "frames"):
         drawn[i] = pipe(
             (moments.rate, moments.stretches[i]),
-            options.prompt,
-            options.negative_prompt,
-            audio_scale=options.audio_scale,
-            guidance_scale=options.guidance_scale,
-            audio_guidance=options.audio_guidance,
-            num_inference_steps=options.steps,
-            seed=options.seed,
-            relation=options.relation,
+            **drawing_arguments(options),
         ).images[0]
     return [drawn[i] for i in frames]
 

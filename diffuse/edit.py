@@ -32,30 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _arguments(arguments)
     from align.audio import AudioError
     from diffuse.beginning import read_picture
-    from diffuse.generate import load_pipeline, save_pictures
+    from diffuse.generate import drawing_arguments, load_pipeline, report, save_pictures
 
     try:
         read_picture(options.picture)  # before the models are loaded
         drawn = load_pipeline(options)(
             options.sounds,
-            options.prompt,
-            options.negative_prompt,
-            audio_scale=options.audio_scale,
-            guidance_scale=options.guidance_scale,
-            audio_guidance=options.audio_guidance,
-            num_inference_steps=options.steps,
-            seed=options.seed,
-            relation=options.relation,
+            **drawing_arguments(options),
             image=options.picture,
             strength=options.strength,
         )
         paths = save_pictures(drawn.images, drawn.settings, options.out)
     except (AudioError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.edit: {error}") from error
-    if drawn.relation is not None:
-        print(f"{drawn.relation.name}: {drawn.relation.words}")
-    for path in paths:
-        print(path)
+    report(drawn, paths)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,15 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def drawing_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `SoundPipeline` that `add_drawing_options` describe."""
+    names = (
+        "prompt", "negative_prompt", "audio_scale", "guidance_scale", "audio_guidance", "seed",
+        "relation",
+    )  # fmt: skip
+    return {name: getattr(options, name) for name in names} | {"num_inference_steps": options.steps}
+
+
 def load_pipeline(options: argparse.Namespace) -> Any:
     """The pipeline that `add_model_options` describe.
 
@@ -116,6 +125,14 @@ def save_pictures(images: Sequence[Any], settings: dict[str, Any], out: Path) ->
     return paths
 
 
+def report(drawn: Any, paths: Sequence[Path]) -> None:
+    """Prints how text and sound relate, and where the pictures lie."""
+    if drawn.relation is not None:
+        print(f"{drawn.relation.name}: {drawn.relation.words}")
+    for path in paths:
+        print(path)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draws what the command line asks for."""
     options = _arguments(arguments)
@@ -127,27 +144,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         drawn = load_pipeline(options)(
             sounds,
-            options.prompt,
-            options.negative_prompt,
-            audio_scale=options.audio_scale,
-            guidance_scale=options.guidance_scale,
-            audio_guidance=options.audio_guidance,
-            num_inference_steps=options.steps,
-            seed=options.seed,
+            **drawing_arguments(options),
             num_images=options.num_images,
             height=options.height,
             width=options.width,
             weights=options.weights,
-            relation=options.relation,
             audio_steps=tuple(options.audio_steps),
         )
         paths = save_pictures(drawn.images, drawn.settings, options.out)
     except (AudioError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.generate: {error}") from error
-    if drawn.relation is not None:
-        print(f"{drawn.relation.name}: {drawn.relation.words}")
-    for path in paths:
-        print(path)
+    report(drawn, paths)
 
 
 if __name__ == "__main__":
