@@ -32,10 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _arguments(arguments)
     from align.audio import AudioError
     from diffuse.beginning import read_picture
-    from diffuse.generate import drawing_arguments, load_pipeline, report, save_pictures
+    from diffuse.generate import check_out, drawing_arguments, load_pipeline, report, save_pictures
 
     try:
         read_picture(options.picture)  # before the models are loaded
+        check_out(options.out)
         drawn = load_pipeline(options)(
             options.sounds,
             **drawing_arguments(options),

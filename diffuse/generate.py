@@ -109,6 +109,16 @@ def load_pipeline(options: argparse.Namespace) -> Any:
     return pipeline
 
 
+def check_out(out: Path) -> None:
+    """Refuses a file in the place of the folder for the pictures, before anything is drawn.
+
+    Raises:
+        ValueError: there is a file of that name.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: give a folder for the pictures")
+
+
 def save_pictures(images: Sequence[Any], settings: dict[str, Any], out: Path) -> list[Path]:
     """Writes pictures as seed-N.png with their settings inside; the paths."""
     from PIL.PngImagePlugin import PngInfo
@@ -142,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.levels:
         sounds = dict(zip(options.levels, options.sounds, strict=True))
     try:
+        check_out(options.out)
         drawn = load_pipeline(options)(
             sounds,
             **drawing_arguments(options),

@@ -284,6 +284,9 @@ def test_the_command_writes_the_same_bytes_again(
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"diffuse\.generate: there is no trained encoder"):
         main(["a.wav", "--encoder", str(tmp_path), "--out", str(tmp_path)])
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="is a file: give a folder for the pictures"):
+        main(["a.wav", "--encoder", str(tmp_path), "--out", str(tmp_path / "file")])
 
 
 def test_an_attached_base_is_not_attached_twice(
