@@ -191,7 +191,8 @@ def _begin(client, sound: Path):
     from gradio_client import handle_file
 
     job = client.submit(handle_file(sound), steps=900, pictures=4, api_name="/generate")
-    for _ in range(600):
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
         if any(re.search(r"step \d+ of 900", out[-1]) for out in job.outputs()):
             return job
         time.sleep(0.05)
