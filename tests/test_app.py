@@ -333,16 +333,17 @@ def test_the_miniature_learns_once_and_says_how_far_it_is(
     models = ("--base", tiny_base, "--backbone", tiny_clap, "--data", str(sound_folder))
     bars = [word for word in SHORT if word not in ("--disable_tqdm",)]
     bars.pop(bars.index("--use_cpu") - 1)  # the value of --disable_tqdm
-    miniature = Miniature(tmp_path / "run", *models, *bars)
+    # Long enough for its progress to be seen on the way, on any machine.
+    miniature = Miniature(tmp_path / "run", *models, *bars, "--num_train_epochs", "60")
     assert not miniature.ready
     miniature.start()
     process = miniature._process
     miniature.start()
     assert miniature._process is process  # one training, however many visitors
-    seen = set()
-    while not miniature.ready and not miniature.failure:
+    seen, end = set(), time.monotonic() + 300
+    while not miniature.ready and not miniature.failure and time.monotonic() < end:
         seen.add(miniature.share)
-        time.sleep(0.05)
+        time.sleep(0.01)
     assert miniature.ready and len(seen) > 2 and max(seen) <= 1
     miniature.start()
     assert miniature._process is process
@@ -350,6 +351,6 @@ def test_the_miniature_learns_once_and_says_how_far_it_is(
     wrong = Miniature(tmp_path / "other", "--base", "nowhere/at-all")
     wrong.start()
     while not wrong.failure:
-        assert not wrong.ready
+        assert not wrong.ready and time.monotonic() < end
         time.sleep(0.05)
     assert "nowhere/at-all" in wrong.failure
