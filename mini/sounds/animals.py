@@ -2,12 +2,22 @@
 
 import numpy as np
 
-from mini.sounds.dsp import Signal, add_at, curve, decibels, log_uniform, seconds, swell, wander
+from mini.sounds.dsp import (
+    Signal,
+    add_at,
+    curve,
+    decibels,
+    log_uniform,
+    peak_normalised,
+    seconds,
+    swell,
+    wander,
+)
 from mini.sounds.voice import Throat, Tract, breathe, draw_tract, utter
 
 
 def dog(rng: np.random.Generator, n: int) -> Signal:
-    """A dog (n,): barks in series or alone, growls, howls or whines, of one animal."""
+    """A dog (n,): barks in series or alone, among growls, howls or whines now and then."""
     # 0: a toy dog, 1: the largest; tract length and pitch follow the body size.
     size = float(rng.beta(1.2, 1.2))
     tract = draw_tract(rng, 0.06 + 0.14 * size, int(rng.integers(3, 6)), 0.25)
@@ -16,7 +26,7 @@ def dog(rng: np.random.Generator, n: int) -> Signal:
         brightness=log_uniform(rng, 700, 3500),
         jitter=rng.uniform(0.005, 0.05),
         roughness=rng.choice([0.0, rng.uniform(0.1, 0.9)]),
-        breath=rng.uniform(0.05, 0.7),
+        breath=rng.uniform(0.05, 0.45),
         subharmonic=rng.choice([0.0, rng.uniform(0.1, 0.8)]),
     )
     manner = rng.choice(4, p=[0.78, 0.08, 0.07, 0.07])
@@ -29,6 +39,12 @@ def dog(rng: np.random.Generator, n: int) -> Signal:
         _howls(rng, track, 0.8 * pitch, throat, tract)
     else:
         _whines(rng, track, pitch, tract)
+    if manner != 0:
+        # Whoever only growls, howls or whines could be an engine, a siren or a baby.
+        loud = np.float32(np.max(np.abs(track)))
+        barks = np.zeros(n, np.float32)
+        _barks(rng, barks, pitch, throat, tract)
+        track += loud * np.float32(decibels(rng.uniform(-3, 3))) * peak_normalised(barks)
     return track
 
 

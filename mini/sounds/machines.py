@@ -33,9 +33,10 @@ from mini.sounds.dsp import (
 def helicopter(rng: np.random.Generator, n: int) -> Signal:
     """A helicopter (n,): blade slap over rumble and modulated noise, turbine, tail rotor.
 
-    Blades pass at 8 to 28 Hz; near or far, hovering or flying past with a Doppler shift.
+    Blades pass at 8 to 26 Hz, and their beat is always heard; near or far, hovering or flying
+    past with a Doppler shift.
     """
-    blade_hz = log_uniform(rng, 8, 28)
+    blade_hz = log_uniform(rng, 8, 26)
     bend, level = _passage(rng, n)
     blade = blade_hz * bend * (1.0 + 0.01 * wander(rng, n, 0.7))
     sharpness = log_uniform(rng, 15, 250)
@@ -43,7 +44,7 @@ def helicopter(rng: np.random.Generator, n: int) -> Signal:
     # The same pulses, squeezed to 0..1, open and close the noise of the blades.
     gate = np.clip(slap, 0, None)
     gate = (gate / (np.percentile(gate, 99) + 1e-6)) ** rng.uniform(0.5, 1.5)
-    depth = rng.uniform(0.1, 1.0)
+    depth = rng.uniform(0.5, 1.0)
     cutoff, tilt = log_uniform(rng, 200, 3500), rng.uniform(0.5, 1.4)
     wash = noise(rng, n, lambda f: highpass(f, 60, 1) * lowpass(f, cutoff, tilt))
     wash *= (1.0 - depth) + depth * gate * 2.0
@@ -53,8 +54,8 @@ def helicopter(rng: np.random.Generator, n: int) -> Signal:
     thump = shape(blows, lambda f: 0.05 + resonances(f, body, width, 1.0))
     low = log_uniform(rng, 60, 300)
     rumble = noise(rng, n, lambda f: bandpass(f, 20, low, 1))
-    mixed = wash / rms(wash) + decibels(rng.uniform(-12, 10)) * thump / rms(thump)
-    mixed += decibels(rng.uniform(-15, 5)) * rumble
+    mixed = wash / rms(wash) + decibels(rng.uniform(-9, 10)) * thump / rms(thump)
+    mixed += decibels(rng.uniform(-15, 0)) * rumble
     mixed += _engine_tones(rng, n, blade)
     return np.asarray(mixed * level, np.float32)
 
@@ -114,7 +115,7 @@ def chainsaw(rng: np.random.Generator, n: int) -> Signal:
         low, high = log_uniform(rng, 500, 3000), log_uniform(rng, 5000, 12_000)
         chain = noise(rng, n, lambda f: bandpass(f, low, high, 1)) * throttle
         chain *= 1.0 + 0.3 * wander(rng, n, 12.0)
-        track += decibels(rng.uniform(-30, -6)) * chain
+        track += decibels(rng.uniform(-30, -9)) * chain
     track *= running
     if running[0] < 0.5:
         _pull_cord(rng, track, running)
@@ -122,11 +123,15 @@ def chainsaw(rng: np.random.Generator, n: int) -> Signal:
 
 
 def _throttle(rng: np.random.Generator, n: int) -> tuple[Signal, Signal]:
-    """Throttle (n,) in 0..1 with bursts and load, and whether the engine runs (0 or 1)."""
+    """Throttle (n,) in 0..1 with bursts and load, and whether the engine runs (0 or 1).
+
+    Every recording revs: an engine that only idles could be anything with a motor.
+    """
     knots = int(rng.integers(3, 12))
     values = rng.choice([0.0, 0.6, 0.85, 1.0], knots, p=[0.3, 0.15, 0.25, 0.3])
+    values[1::2] = np.maximum(values[1::2], 0.75)
     if rng.random() < 0.4:
-        values = np.full(knots, rng.choice([0.0, 0.75, 0.9, 1.0], p=[0.2, 0.25, 0.25, 0.3]))
+        values = np.full(knots, rng.choice([0.75, 0.9, 1.0]))
     times = np.sort(rng.uniform(0, n, knots))
     steps = values[np.clip(np.searchsorted(times, np.arange(0, n, 48)), 0, knots - 1)]
     # The engine follows the trigger with its own inertia, a one-pole lag.

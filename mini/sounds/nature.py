@@ -32,8 +32,8 @@ MOST_DROPS = 3000
 
 
 def rain(rng: np.random.Generator, n: int) -> Signal:
-    """Rain (n,): from single drips to a downpour, on leaves, roof, water or an umbrella."""
-    rate = log_uniform(rng, 15, 2500)
+    """Rain (n,): from a drizzle to a downpour, on leaves, roof, water or an umbrella."""
+    rate = log_uniform(rng, 40, 2500)
     surface = rng.choice(4)
     drops = _drops(rng, n, rate, int(surface))
     low, high = log_uniform(rng, 60, 1500), log_uniform(rng, 3500, 20_000)
@@ -47,7 +47,7 @@ def rain(rng: np.random.Generator, n: int) -> Signal:
 
     hiss = noise(rng, n, hiss_gain)
     # Dense rain is mostly hiss, the sum of drops too many to hear; drizzle mostly drops.
-    share = float(np.interp(np.log(rate), np.log([15, 2500]), [-8, 14])) + rng.uniform(-10, 10)
+    share = float(np.interp(np.log(rate), np.log([40, 2500]), [-5, 14])) + rng.uniform(-8, 10)
     mixed = drops / rms(drops) + decibels(share) * hiss
     mixed *= np.exp(rng.uniform(0.0, 0.12) * wander(rng, n, 0.8))
     if rng.random() < 0.25:
@@ -108,8 +108,9 @@ def sea_waves(rng: np.random.Generator, n: int) -> Signal:
         noise(rng, n, lambda f: highpass(f, log_uniform(rng, 1500, 4000), 1) * lowpass(f, 11e3, 1)),
     )
     weights = [1.0, decibels(rng.uniform(-14, 4)), decibels(rng.uniform(-32, -8) - 8 * distance)]
-    period = log_uniform(rng, 1.2 if rng.random() < 0.2 else 3.0, 15)
-    floor = decibels(rng.uniform(-30, -5))
+    # Five seconds hold half a wave at least, and it stands out of the surf: else it is rain.
+    period = log_uniform(rng, 1.2 if rng.random() < 0.2 else 3.0, 9)
+    floor = decibels(rng.uniform(-30, -12))
     envelopes = [np.full(n, floor * rng.uniform(0.5, 1.5), np.float32) for _ in bands]
     moment = -rng.uniform(0, 1.5) * period
     while moment < duration:
@@ -152,9 +153,10 @@ def crackling_fire(rng: np.random.Generator, n: int) -> Signal:
     top, tilt = log_uniform(rng, 2000, 12_000), rng.uniform(0.3, 1.0)
     hiss = noise(rng, n, lambda f: highpass(f, 300, 1) * lowpass(f, top, tilt))
     hiss *= np.exp(rng.uniform(0.05, 0.4) * wander(rng, n, rng.uniform(1, 6)))
-    crackles = _crackles(rng, n, log_uniform(rng, 5, 200))
+    crackles = _crackles(rng, n, log_uniform(rng, 8, 200))
     track = crackles / np.max(np.abs(crackles))
-    track += decibels(rng.uniform(-54, -20)) * roar + decibels(rng.uniform(-68, -34)) * hiss
+    # The crackles stand out of both, whatever the fire: without them it is wind or surf.
+    track += decibels(rng.uniform(-54, -26)) * roar + decibels(rng.uniform(-68, -40)) * hiss
     return np.asarray(track, np.float32)
 
 
@@ -166,7 +168,7 @@ def _crackles(rng: np.random.Generator, n: int, rate: float) -> Signal:
     followers = rng.random(count) < rng.uniform(0.0, 0.5)
     shifts = rng.exponential(0.06, count) * SAMPLE_RATE
     moments[1:] = np.where(followers[1:], moments[:-1] + shifts[1:], moments[1:])
-    size = np.minimum(rng.pareto(rng.uniform(0.9, 2.0), count) + 0.15, 25.0)
+    size = np.minimum(rng.pareto(rng.uniform(0.9, 2.0), count) + 0.15, 12.0)
     decay = np.clip(0.0008 * size**0.5 * rng.lognormal(0, 0.6, count), 0.0002, 0.02)
     length = seconds(0.03)
     t = np.arange(length, dtype=np.float32) / SAMPLE_RATE

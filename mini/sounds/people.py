@@ -26,15 +26,17 @@ def crying_baby(rng: np.random.Generator, n: int) -> Signal:
     pitch = log_uniform(rng, 300, 600)
     manner = rng.choice(3, p=[0.6, 0.25, 0.15])
     track = np.zeros(n, np.float32)
-    position = rng.uniform(-0.6, 0.6)
+    # Short bursts alone could be a dog's: a fussy baby starts with one long cry.
+    position = rng.uniform(-0.6, 0.6) if manner == 0 else rng.uniform(0.0, 0.6)
+    started = manner == 0
     breath_level = decibels(rng.uniform(-50, -20))
-    base = log_uniform(rng, 0.6, 2.8) if manner == 0 else log_uniform(rng, 0.12, 0.4)
+    base = log_uniform(rng, 0.6, 2.8) if manner == 0 else log_uniform(rng, 0.2, 0.5)
     throat = _throat(rng)
     ends = rng.uniform(1.5, 4.0) if rng.random() < 0.15 else n / SAMPLE_RATE
     while position < ends - 0.1:
         length = base * log_uniform(rng, 0.6, 1.6)
-        if manner == 2 and rng.random() < 0.3:
-            length = rng.uniform(0.8, 1.8)
+        if not started or (manner == 2 and rng.random() < 0.3):
+            length, started = rng.uniform(0.8, 1.8), True
         cry = _cry(rng, pitch * log_uniform(rng, 0.85, 1.2), length, throat, tract)
         add_at(track, decibels(rng.uniform(-8, 0)) * cry, round(position * SAMPLE_RATE))
         position += length + rng.uniform(0.02, 0.12)
