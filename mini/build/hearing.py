@@ -20,7 +20,7 @@ from mini.captions import heard
 from mini.sounds import SAMPLE_RATE, recording
 from mini.world import CLASSES, View, random_view
 
-RECORDINGS = 16_000
+RECORDINGS = 24_000
 CHUNK = 500
 NOTHING = len(CLASSES)  # the answer to "what is far away?" where nothing is
 # Nothing is mixed in: what is far away is part of the answer.
@@ -32,7 +32,7 @@ AUGMENTATION = AugmentArguments(
 def view_and_sound(seed: int) -> tuple[View, np.ndarray]:
     """A random view and a recording of it at mini.sounds.SAMPLE_RATE."""
     rng = np.random.default_rng([SEEDS["sounds"], seed])
-    view = random_view(rng, far_share=0.4)
+    view = random_view(rng, far_share=0.5)
     return view, recording(view.near, view.far, rng)
 
 

@@ -67,7 +67,7 @@ def recording(
 ) -> Signal:
     """A field recording: float32 (duration_s * SAMPLE_RATE,), |x| <= 1.
 
-    The source `near` is in front; `far`, if any, is 8 to 14 dB weaker in energy, duller
+    The source `near` is in front; `far`, if any, is 4 to 10 dB weaker in energy, duller
     and more reverberant. Room, noise, microphone, level and zero padding are drawn.
     """
     dry = sound(near, rng, duration_s)
@@ -95,7 +95,7 @@ def scene(
     """A field recording of several things: float32 (duration_s * SAMPLE_RATE,), |x| <= 1.
 
     The sources `near` are heard one after another, equally long and loud; those in `far` sound
-    behind them from the start to the end, each 8 to 14 dB weaker in energy.
+    behind them from the start to the end, each 4 to 10 dB weaker in energy.
     """
     parts = [sound(label, rng, duration_s / len(near)) for label in near]
     dry = np.concatenate([_faded(part) / np.float32(rms(part)) for part in parts])
@@ -126,7 +126,7 @@ def _behind(
     """
     placed = field.placed(rng, sound(label, rng, duration_s), room, far=True)
     ratio = energy / max(float(np.linalg.norm(placed)), 1e-9)
-    return np.float32(decibels(rng.uniform(-14, -8)) * ratio) * placed
+    return np.float32(decibels(rng.uniform(-10, -4)) * ratio) * placed
 
 
 def _trimmed(rng: np.random.Generator, dry: Signal) -> tuple[Signal, int]:
