@@ -129,8 +129,8 @@ class SoundAdapter(nn.Module):
         adapter = cls(config)
         for name, attention in attentions.items():
             adapter.layer(name).start_from(attention)
-        spread = head.statistics().spread.mean(0)
-        adapter.projector.get_buffer("spread").copy_(spread)
+        null = head.null(1).embeds.to(head.statistics().spread)
+        adapter.projector.set_space(head.statistics().spread.mean(0), null)
         return adapter
 
     def layer(self, name: str) -> AudioLayer:
@@ -142,9 +142,12 @@ class SoundAdapter(nn.Module):
     @property
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The weights by the names that training stages use: each is in exactly one part."""
-        layers = list(self.layers.named_parameters())
+        projector, layers = (
+            list(module.named_parameters()) for module in (self.projector, self.layers)
+        )
         return {
-            "projector": list(self.projector.parameters()),
+            "projector": [p for n, p in projector if not n.startswith("placing.")],
+            "placing": list(self.projector.placing.parameters()),
             "attention": [p for name, p in layers if not name.endswith(".gate")],
             "gates": [p for name, p in layers if name.endswith(".gate")],
             "level_weights": [self.level_logits],
@@ -194,6 +197,7 @@ class SoundAdapter(nn.Module):
         Raises:
             ValueError: a scale's level does not exist.
         """
+        tokens = self.projector.place(tokens)
         weights = token_weights(self.level_weights(), scales)
         strength = tokens.new_ones(len(tokens)) if keep is None else keep.to(tokens.dtype)
         audio: Audio = {}

@@ -127,6 +127,13 @@ class LossArguments:
     joint_dropout: float = field(
         default=0.05, metadata={"help": "share of rows without text and in silence"}
     )
+    behind_share: float = field(
+        default=0.3,
+        metadata={
+            "help": "share of the rows with a background whose text names the foreground alone, "
+            "and whose sound is heard behind it alone; 0 where levels have no phrases"
+        },
+    )
     class_weighted: bool = field(
         default=False, metadata={"help": "every class counts alike in the loss, however rare"}
     )
@@ -155,6 +162,8 @@ class LossArguments:
                 "caption, sound and joint dropout are shares of the rows, together at most 1, "
                 f"not {', '.join(map(str, shares))}"
             )
+        if not 0 <= self.behind_share <= 1:
+            raise ValueError(f"--behind_share is a share from 0 to 1, not {self.behind_share}")
         if self.min_snr_gamma < 0 or self.noise_offset < 0:
             raise ValueError("--min_snr_gamma and --noise_offset cannot be negative")
         if min(self.temperature_start, self.temperature_end) <= 0:

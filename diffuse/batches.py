@@ -5,7 +5,7 @@ That is what makes a resumed run see what an uninterrupted one would have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,20 @@ from diffuse.losses import class_weights
 
 @dataclass(frozen=True)
 class Dropout:
-    """Shares of rows that go without their text, in silence, or both."""
+    """Shares of rows that go without their text, in silence, or both.
+
+    Attributes:
+        caption: of all rows, without their text alone.
+        sound: of all rows, in silence alone.
+        joint: of all rows, without both.
+        behind: of the rows with a background: without it in the text, and without the foreground
+            in the sound. So a UNet learns to put what is heard behind what is said.
+    """
 
     caption: float = 0.0
     sound: float = 0.0
     joint: float = 0.0
+    behind: float = 0.0
 
     def draw(self, rng: np.random.Generator) -> tuple[bool, bool]:
         """Whether a row keeps its text, and whether it keeps its sound."""
@@ -89,6 +98,7 @@ class TrainingPairs(Dataset):
         self.prepared, self._texts, self._wanted = prepared, texts, wanted
         self.captions = [pairs.captions[i] for i in prepared.kept]
         self.labels = [pairs.labels[i] for i in prepared.kept]
+        self._front = [front_alone(pairs.phrases[i]) for i in prepared.kept]
         self._dropout, self._times, self._seed = dropout, times, seed
         by_label = class_weights(self.labels) if weighted else {}
         self.weights = [by_label.get(label, 1.0) for label in self.labels]
@@ -108,6 +118,9 @@ class TrainingPairs(Dataset):
         keep_text, keep_sound = self._dropout.draw(rng)
         square = int(rng.integers(self.prepared.latents.shape[1]))
         time = int(rng.integers(self._times))
+        front = self._front[row]
+        if front and rng.random() < self._dropout.behind:
+            return self._item(row, rng, front, True, square, time, behind=True)
         return self._item(row, rng, text if keep_text else "", keep_sound, square, time)
 
     def _fixed(self, row: int) -> dict[str, Any]:
@@ -117,7 +130,14 @@ class TrainingPairs(Dataset):
         return self._item(row, rng, self.captions[row][-1], True, 0, time)
 
     def _item(
-        self, row: int, rng: np.random.Generator, text: str, keep: bool, square: int, time: int
+        self,
+        row: int,
+        rng: np.random.Generator,
+        text: str,
+        keep: bool,
+        square: int,
+        time: int,
+        behind: bool = False,
     ) -> dict[str, Any]:
         prepared, sound = self.prepared, int(self.prepared.sound[row])
         clean = prepared.latents[row, square].float()
@@ -132,11 +152,17 @@ class TrainingPairs(Dataset):
             "mask": prepared.mask[sound],
             "embeds": prepared.embeds[sound].float(),
             "keep": torch.tensor(keep),
+            "behind": torch.tensor(behind),
             "weight": torch.tensor(self.weights[row]),
             "wanted": self._wanted[0][row].float(),
             "known": self._wanted[1][row],
         }
         return item if pooled is None else item | {"pooled": pooled}
+
+
+def front_alone(phrases: Mapping[str, str] | None) -> str:
+    """What is in front where something is behind it; "" where nothing is, or it is not known."""
+    return phrases["foreground"] if phrases and phrases["background"] else ""
 
 
 def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -29,18 +29,22 @@ class Composition:
         words: what the user is told.
         audio_scale: times the user's.
         level_scales: times the user's, by level.
+        behind: what is heard in front stands behind what the text names.
     """
 
     words: str
     audio_scale: float = 1.0
     level_scales: Mapping[str, float] = field(default_factory=dict)
+    behind: bool = False
 
 
 RELATIONS = {
     "matching": Composition("The text says what is heard."),
     "complementary": Composition("The text adds what cannot be heard."),
     "creative": Composition("The text names what is heard, and more.", 0.8),
-    "contradictory": Composition("The text names something else than what is heard.", 0.6),
+    "contradictory": Composition(
+        "The text names something else than what is heard, which is put behind it.", behind=True
+    ),
 }
 
 
@@ -62,6 +66,11 @@ class Relation:
     def words(self) -> str:
         """What the user is told."""
         return RELATIONS[self.name].words
+
+    @property
+    def behind(self) -> bool:
+        """Whether what is heard in front stands behind what the text names."""
+        return RELATIONS[self.name].behind
 
     def applied(self, scale: float, levels: Mapping[str, float]) -> tuple[float, dict[str, float]]:
         """The user's audio scale and level scales as this relation changes them."""

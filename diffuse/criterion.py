@@ -69,6 +69,7 @@ class Criterion(nn.Module):
             text=batch["text"],
             pooled=batch.get("pooled"),
             keep=batch["keep"],
+            behind=batch["behind"],
             substitute=self.stage.loss == "substitution",
         )
         terms = {"denoising": self._denoising(answer, batch, noise)}

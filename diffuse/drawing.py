@@ -50,6 +50,11 @@ class Drawing:
         (tokens,) = self.attached.project(self.heard(rows)).values()
         return tokens
 
+    def behind(self, levels: torch.Tensor) -> torch.Tensor:
+        """Level tokens (N, J, D) with what is heard in front put behind."""
+        (name,) = self.attached.adapters
+        return self.attached.behind({name: levels})[name]
+
     def from_texts(
         self, texts: Sequence[str], seeds: Sequence[int], levels: torch.Tensor | None, title: str
     ) -> list[Image.Image]:

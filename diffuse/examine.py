@@ -165,7 +165,8 @@ class Examination:
     def disagreeing(self, count: int) -> dict[str, Measured]:
         """A text that names one thing and the sound of another: the share that shows both.
 
-        The text is the whole caption of another pair of one thing.
+        The text is the whole caption of another pair of one thing. They are composed as what
+        contradicts each other is: the sound's thing behind the text's.
         """
         rows = self.rows(count, 1)
         near = [names[0] for names in self.things(rows)]
@@ -177,8 +178,8 @@ class Examination:
         said = [_another(name, i, names) for i, name in enumerate(near)]
         drawing = self.drawing
         images = drawing.from_texts(
-            [caption_of[name] for name in said], list(range(len(rows))), drawing.levels(rows),
-            "text and sound disagree",
+            [caption_of[name] for name in said], list(range(len(rows))),
+            drawing.behind(drawing.levels(rows)), "text and sound disagree",
         )  # fmt: skip
         shown = [{seen.near, seen.far} for seen in self.judge.look(images)]
         cases = list(zip(shown, near, said, strict=True))

@@ -9,6 +9,7 @@ from torch import nn
 
 from diffuse.adapter import SoundAdapter
 from diffuse.attention import CHANNEL
+from diffuse.levels import places
 from diffuse.lora import lora_parameters
 
 
@@ -35,6 +36,7 @@ class HearingUNet(nn.Module):
         text: torch.Tensor | None = None,
         pooled: torch.Tensor | None = None,
         keep: torch.Tensor | None = None,
+        behind: torch.Tensor | None = None,
         substitute: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Level tokens (B, J, D), and the UNet's answer (B, C, H, W) where it is asked.
@@ -48,6 +50,7 @@ class HearingUNet(nn.Module):
             text: (B, L, D) embeds.
             pooled: (B, P), of bases that take them.
             keep: (B,) bool, false where silence is heard.
+            behind: (B,) bool, true where there is nothing to hear in the foreground.
             substitute: the level tokens stand in the text's place, and nothing is heard beside
                 them; where `keep` is false, as much of the text stays.
         """
@@ -60,7 +63,7 @@ class HearingUNet(nn.Module):
         if substitute:
             states = _substituted(levels, text, keep).to(dtype)
         else:
-            audio = self.adapter.listen(levels, keep, dtype)
+            audio = self.adapter.listen(self._heard(levels, behind), keep, dtype)
             given["cross_attention_kwargs"] = {CHANNEL: audio}
         if pooled is not None:
             side = noisy.shape[-1] * 8  # SDXL is told the picture's size, and that it is uncut
@@ -68,6 +71,15 @@ class HearingUNet(nn.Module):
             told = {"text_embeds": pooled.to(dtype), "time_ids": ids.expand(len(noisy), -1)}
             given["added_cond_kwargs"] = told
         return levels, self.unet(noisy.to(dtype), times, states, **given).sample
+
+    def _heard(self, levels: torch.Tensor, behind: torch.Tensor | None) -> torch.Tensor:
+        if behind is None:
+            return levels
+        nothing = self.adapter.projector.get_buffer("nothing").expand_as(levels)
+        heard = levels.clone()
+        front = places("foreground")
+        heard[:, front] = torch.where(behind[:, None, None], nothing[:, front], levels[:, front])
+        return heard
 
     def gradient_checkpointing_enable(self, **_: Any) -> None:
         """What the Trainer calls for --gradient_checkpointing."""

@@ -50,6 +50,33 @@ def swap_level(tokens: torch.Tensor, other: torch.Tensor, level: str) -> torch.T
     return swapped
 
 
+def moved_behind(tokens: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
+    """Tokens (B, J, D) whose foreground has become their background.
+
+    A level's tokens are a coarser choice of the same prompt positions than the foreground's, so
+    every other one of those says the same thing there.
+
+    Args:
+        tokens: (B, J, D).
+        nothing: (J, D), of a level in which there is nothing to hear: what the foreground gets.
+    """
+    moved = tokens.clone()
+    moved[:, places("background")] = moved_to(tokens, "background")
+    moved[:, places("foreground")] = nothing[places("foreground")]
+    return moved
+
+
+def moved_to(tokens: torch.Tensor, level: str) -> torch.Tensor:
+    """The foreground of tokens (B, J, D) as a level says it: (B, n, D), n tokens of that level.
+
+    Raises:
+        ValueError: there is no such level.
+    """
+    count = len(range(TOKENS)[places(level)])
+    chosen = torch.linspace(0, LEVELS["foreground"] - 1, count).round().long()
+    return tokens[:, places("foreground")][:, chosen]
+
+
 def level_weights(logits: torch.Tensor, temperature: torch.Tensor | float) -> torch.Tensor:
     """Weights (3,) with mean one: a softmax of logits (3,), the sharper the colder."""
     return len(LEVELS) * torch.softmax(logits / temperature, 0)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from align.audio import AudioError
-from diffuse.levels import places
+from diffuse.levels import moved_to, places
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ class Sounds:
             tokens: (N, J, D), one row a recording.
 
         Several sounds are heard side by side, each by an attention of its own. Sounds by level
-        are one: its levels come from those recordings, and a level that none stands for from the
-        first.
+        are one: each level says what is in front in its recording, and a level that none stands
+        for comes from the first.
         """
         if not self.levels:
             rows = tokens.split(1)
             return list(zip(self.weights, rows, strict=True))
         whole = tokens[:1].clone()
         for row, level in enumerate(self.levels):
-            whole[:, places(level)] = tokens[row : row + 1, places(level)]
+            whole[:, places(level)] = moved_to(tokens[row : row + 1], level)
         return [(1.0, whole)]
 
     def told(self) -> list[dict[str, Any]]:

@@ -201,6 +201,8 @@ class SoundPipeline:
         self.attachment.set_audio_scale(scale, levels=levels, steps=options["audio_steps"])
         self.attachment.set_audio_guidance(options["audio_guidance"])
         tokens = self.attachment.project(heard)
+        if found is not None and found.behind and not given.levels:
+            tokens = self.attachment.behind(tokens)
         self.attachment.play({name: given.parts(rows) for name, rows in tokens.items()})
         return self.wording.beside(text, sound), found
 

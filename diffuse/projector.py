@@ -3,6 +3,10 @@
 A level token starts as one position of the prompt embeds that the aligned encoder answers with,
 so that a UNet which reads text can read it before anything is trained; a resampler over the audio
 tokens and the prompt embeds learns what to add.
+
+A thing is said alike at every level: what is behind differs from what is in front by its place in
+the sequence alone, and attention has no eye for places. What a level means for the picture is a
+map of its own, from the level's tokens to what the UNet's layers read.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from torch import nn
 
 from align.adapters import Resampler
 from diffuse.levels import LEVELS, TOKENS, places
+
+PLACED = tuple(LEVELS)[1:]  # the foreground is what a prompt says, and needs no map
 
 
 def prompt_positions(length: int) -> torch.Tensor:
@@ -66,6 +72,26 @@ class LevelProjector(nn.Module):
         self.register_buffer("start", start, persistent=False)
         # The text space's spread by dimension: what is learned is in units of it.
         self.register_buffer("spread", torch.ones(width))
+        # What the tokens are where there is nothing to hear; see `set_space`.
+        self.register_buffer("nothing", torch.zeros(TOKENS, width))
+        self.placing = nn.ModuleDict({level: nn.Linear(width, width) for level in PLACED})
+        for weight in self.placing.parameters():
+            nn.init.zeros_(weight)
+
+    def set_space(self, spread: torch.Tensor, null: torch.Tensor) -> None:
+        """Takes over the text space's spread (D,) by dimension and the base's null (1, L, D)."""
+        self.get_buffer("spread").copy_(spread)
+        self.get_buffer("nothing").copy_((self.get_buffer("start") @ null.float())[0])
+
+    def place(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Level tokens (B, J, D) as the UNet's layers read them: at first as they are."""
+        nothing, spread = self.get_buffer("nothing"), self.get_buffer("spread")
+        said = (tokens - nothing) / spread
+        parts = [tokens[:, places("foreground")]]
+        for level in PLACED:
+            where = places(level)
+            parts.append(tokens[:, where] + self.placing[level](said[:, where]) * spread)
+        return torch.cat(parts, 1)
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor, embeds: torch.Tensor

@@ -195,7 +195,9 @@ class Session:
             prepared,
             self.texts,
             wanted_tokens(self.adapter, pairs, prepared, self.texts),
-            dropout=Dropout(loss.caption_dropout, loss.sound_dropout, loss.joint_dropout),
+            dropout=Dropout(
+                loss.caption_dropout, loss.sound_dropout, loss.joint_dropout, loss.behind_share
+            ),
             times=self.pipeline.scheduler.config.num_train_timesteps,
             seed=self.options.training.seed,
             weighted=loss.class_weighted,

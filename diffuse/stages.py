@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-PARTS = ("projector", "attention", "gates", "level_weights", "lora")
+PARTS = ("projector", "placing", "attention", "gates", "level_weights", "lora")
 LOSSES = ("denoising", "substitution", "alignment")
 
 
@@ -70,9 +70,9 @@ STAGES = {
     "projector": Stage("projector", ("projector",), "alignment"),
     "substitution": Stage("substitution", ("projector",), "substitution"),
     "substitution_lora": Stage("substitution_lora", ("projector", "lora"), "substitution"),
-    "hearing": Stage("hearing", ("projector", "attention", "gates", "level_weights")),
+    "hearing": Stage("hearing", ("projector", "placing", "attention", "gates", "level_weights")),
     "hearing_lora": Stage("hearing_lora", PARTS),
-    "attention": Stage("attention", ("attention", "gates")),
+    "attention": Stage("attention", ("placing", "attention", "gates")),
     "gates": Stage("gates", ("gates", "level_weights")),
     "level_weights": Stage("level_weights", ("level_weights",)),
 }

@@ -94,7 +94,9 @@ def test_thresholds_are_in_order() -> None:
     assert judged(0.0, NAMES_A_SOUND - 0.01) == "complementary"
 
 
-def test_relations_change_how_loud_the_sound_is(composer: Composer, statistics: Statistics) -> None:
+def test_relations_change_how_the_sound_is_heard(
+    composer: Composer, statistics: Statistics
+) -> None:
     sound = Prompts(embeds(statistics, (0, 1.0)))
     for name, composition in RELATIONS.items():
         found = composer.relation(name, sound, sound)
@@ -102,7 +104,8 @@ def test_relations_change_how_loud_the_sound_is(composer: Composer, statistics: 
         scale, levels = found.applied(2.0, {"foreground": 0.5})
         assert scale == 2.0 * composition.audio_scale
         assert levels == {"foreground": 0.5, **levels}
-    assert RELATIONS["contradictory"].audio_scale != RELATIONS["matching"].audio_scale
+        assert found.behind == (name == "contradictory")
+    assert RELATIONS["creative"].audio_scale != RELATIONS["matching"].audio_scale
 
 
 def test_a_labels_most_frequent_caption_stands_for_it() -> None:

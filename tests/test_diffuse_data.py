@@ -244,7 +244,11 @@ def rows_of_two(dropout: Dropout, weighted: bool = False, n: int = 4) -> Trainin
     captions = [[f"text {i}", f"other {i}"] for i in range(n)]
     labels = ["dog"] * (n - 1) + ["rain"]
     nothing: Any = [None] * n
-    pairs = Pairs(Dataset.from_dict({"x": [0] * n}), captions, labels, nothing, [""] * n, nothing)
+    phrases: Any = [
+        {"foreground": f"text {i}", "background": "" if i % 2 else "other 0", "ambience": ""}
+        for i in range(n)
+    ]
+    pairs = Pairs(Dataset.from_dict({"x": [0] * n}), captions, labels, phrases, [""] * n, nothing)
     prepared = Prepared(
         latents=torch.arange(n * 2.0).view(n, 2, 1, 1, 1).expand(n, 2, 4, 2, 2).half(),
         sound=torch.arange(n) % 2,
@@ -300,6 +304,17 @@ def test_shares_of_rows_lose_their_text_their_sound_or_both(
     assert text.mean() == pytest.approx(texts, abs=0.06)
     assert sound.mean() == pytest.approx(sounds, abs=0.06)
     assert (~text & ~sound).mean() == pytest.approx(neither, abs=0.06)
+
+
+def test_some_rows_say_what_is_in_front_and_hear_what_is_behind() -> None:
+    rows = rows_of_two(Dropout(caption=0.5, sound=0.5, behind=0.4))
+    with_background = [rows[epoch, 0, 2] for epoch in range(400)]
+    behind = [item for item in with_background if item["behind"]]
+    assert len(behind) / 400 == pytest.approx(0.4, abs=0.08)
+    front = rows._texts.of("text 2")[0][0, 0]
+    assert all(item["text"][0, 0] == front and item["keep"] for item in behind)
+    assert not any(rows[epoch, 0, 1]["behind"] for epoch in range(50)), "nothing is behind it"
+    assert not rows[2]["behind"], "as evaluation sees it"
 
 
 def test_rare_classes_weigh_more_when_asked() -> None:

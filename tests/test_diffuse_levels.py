@@ -13,6 +13,8 @@ from diffuse.levels import (
     entropy,
     heard_places,
     level_weights,
+    moved_behind,
+    moved_to,
     norm_error,
     orthogonality,
     places,
@@ -30,6 +32,39 @@ def test_the_levels_share_ten_tokens() -> None:
     ]
     with pytest.raises(ValueError, match="no level 'middle'; there are: foreground"):
         places("middle")
+
+
+def test_what_is_in_front_can_be_put_behind() -> None:
+    length = 77
+    start = torch.nn.functional.one_hot(prompt_positions(length), length).float()
+    phrase, nothing = torch.randn(1, length, 4), torch.randn(1, length, 4)
+    front, empty = start @ phrase, start @ nothing
+    moved = moved_behind(front, empty[0])
+    assert torch.equal(moved[:, places("foreground")], empty[:, places("foreground")])
+    # The phrase as a caption's background would have asked for it.
+    assert torch.equal(moved[:, places("background")], front[:, places("background")])
+    assert torch.equal(moved[:, places("ambience")], front[:, places("ambience")])
+    for level in LEVELS:
+        assert torch.equal(moved_to(front, level), front[:, places(level)])
+    with pytest.raises(ValueError, match="no level 'middle'"):
+        moved_to(front, "middle")
+
+
+def test_places_mean_nothing_until_they_are_learned() -> None:
+    projector = LevelProjector(token_width=8, length=7, width=6, inner_width=8, heads=2)
+    projector.set_space(torch.rand(6) + 0.5, torch.randn(1, 7, 6))
+    tokens = torch.randn(2, TOKENS, 6)
+    assert torch.equal(projector.place(tokens), tokens)
+    for weight in projector.placing.parameters():
+        torch.nn.init.normal_(weight)
+    placed = projector.place(tokens)
+    assert torch.equal(placed[:, places("foreground")], tokens[:, places("foreground")])
+    for level in ("background", "ambience"):
+        assert not torch.isclose(placed[:, places(level)], tokens[:, places(level)]).any(-1).all()
+    alike = tokens.clone()
+    alike[:, places("background")] = moved_to(tokens, "background")
+    placed = projector.place(alike)
+    assert not torch.allclose(placed[:, places("background")], moved_to(placed, "background"))
 
 
 def test_routings_hear_what_they_say() -> None:

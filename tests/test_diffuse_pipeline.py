@@ -135,10 +135,22 @@ def test_several_sounds_count_by_their_weights(hearing: SoundPipeline) -> None:
     )
 
 
+def test_what_contradicts_the_text_is_put_behind_it(hearing: SoundPipeline) -> None:
+    said: dict[str, Any] = {"prompt": "a dog barking", **STEPS}
+    beside = hearing(LOW, relation="matching", **said)
+    behind = hearing(LOW, relation="contradictory", **said)
+    assert differ(beside, behind) and behind.settings["audio_scale"] == 1.0
+    mute = {"level_scales": {"background": 0.0, "ambience": 0.0}}
+    deaf = hearing(LOW, relation="contradictory", **mute, **said)
+    other = hearing(HIGH, relation="contradictory", **mute, **said)
+    assert not differ(deaf, other), "nothing of the sound is left in front"
+    assert differ(behind, hearing(HIGH, relation="contradictory", **said))
+
+
 def test_only_the_background_can_come_from_another_sound(hearing: SoundPipeline) -> None:
     plain = {"prompt": "a dog barking", "relation": "none", **STEPS}
     same = hearing({"foreground": LOW, "background": LOW}, **plain)
-    assert not differ(same, hearing(LOW, **plain))
+    assert not differ(hearing({"foreground": LOW}, **plain), hearing(LOW, **plain))
     swapped = hearing({"foreground": LOW, "background": HIGH}, **plain)
     assert differ(same, swapped)
     mute = {"level_scales": {"background": 0.0}, **plain}
