@@ -116,10 +116,13 @@ class Examination:
         target = self.head.statistics().standardise(own)
         wanted = torch.tensor([self.names.index(label) for label in self.heard.labels])
         best = nearest(self.standardised.embeds, self.classes)
+        right = best == wanted
+        # Several captions of one recording are not several cases.
+        first = {name: i for i, name in reversed(list(enumerate(self.heard.recordings)))}
         guessed = self.table.prompts.embeds[self.table.index(self.nearest_captions())]
         guessed = self.head.statistics().standardise(guessed)
         return {
-            "class_accuracy": Measured.share((best == wanted).tolist()),
+            "class_accuracy": Measured.share([bool(right[i]) for i in first.values()]),
             "centred_cosine": Measured.mean(centred_cosine(self.standardised.embeds, target)),
             "centred_cosine_nearest_caption": Measured.mean(centred_cosine(guessed, target)),
             # Who hears everything still cannot know the wording: the mean over a label's captions.
@@ -186,16 +189,18 @@ class Examination:
 def answers(
     encoder: AudioPromptEncoder, heard: Heard, batch_size: int = 32, space: str | None = None
 ) -> Prompts:
-    """The encoder's standardised embeds of recordings, on the CPU."""
+    """The encoder's standardised embeds of every row's recording, on the CPU."""
     encoder.eval()
     embeds, pooled = [], []
-    for start in range(0, len(heard), batch_size):
-        batch = pad(heard.features[start : start + batch_size])
+    sounds, which = heard.sounds()
+    for start in range(0, len(sounds), batch_size):
+        batch = pad(sounds[start : start + batch_size])
         out = encoder(**{k: v.to(encoder.device) for k, v in batch.items()}, space=space)
         embeds.append(out.embeds.float().cpu())
         if out.pooled is not None:
             pooled.append(out.pooled.float().cpu())
-    return Prompts(torch.cat(embeds), torch.cat(pooled) if pooled else None)
+    found = Prompts(torch.cat(embeds), torch.cat(pooled) if pooled else None)
+    return found if len(sounds) == len(heard) else found.rows(torch.tensor(which))
 
 
 def flat(measured: dict[str, Measured]) -> dict[str, Any]:

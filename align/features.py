@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from typing import Any, NamedTuple, overload
+from typing import overload
 
 import numpy as np
 from datasets import Dataset
 from tqdm import tqdm
 
-from align.audio import AudioError
 from align.cache import Cache, digest
 from align.data import DataError
 from align.fingerprint import recording_names, spread_rows, told_recordings
 from align.listening import Ear
-from align.store import Store, half
+from align.store import Store
 from align.unusable import Unusable
+from align.workers import Answer, answers, listen
 
-WORTH_WORKERS = 400  # rows below which starting workers takes longer than it saves
 BLOCK_ROWS = 32
 
 
 @dataclass
 class Heard:
-    """Recordings as features, with what is said of them.
+    """Rows of recordings as features, with what is said of them.
 
     Attributes:
-        features: a recording's windows, each (T, F) float16 or float32.
-        captions: one a recording.
-        labels: one a recording; those of one label say the same.
-        recordings: where each came from: its path, or its row's number.
+        features: of each row, its recording's windows, each (T, F) float16 or float32.
+        captions: one a row; a recording may have several rows.
+        labels: one a row; those of one label say the same.
+        recordings: where each row's recording came from: its clip, its path, or a row's number.
         key: what the features depend on; empty where that is not known.
     """
 
@@ -45,6 +41,12 @@ class Heard:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def sounds(self) -> tuple[Sequence[list[np.ndarray]], list[int]]:
+        """The features of every recording once, and which of them each row has."""
+        if isinstance(self.features, Kept):
+            return self.features.distinct()
+        return self.features, list(range(len(self)))
 
     def only(self, rows: Sequence[int]) -> Heard:
         """Some of these, in the order of `rows`."""
@@ -76,52 +78,12 @@ class Kept(Sequence[list[np.ndarray]]):
         store, at = self.places[row]
         return [np.asarray(window, np.float32) for window in store[at]]
 
-
-class Answer(NamedTuple):
-    """What came of a recording: its windows in half precision, or why there are none."""
-
-    windows: list[np.ndarray]
-    error: str = ""
-    warning: str = ""
-
-
-def listen(ear: Ear, recording: Any) -> Answer:
-    """The features of a recording, or why it cannot be used; warnings are kept, not shown."""
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            windows = [half(window) for window in ear.features(recording)]
-    except AudioError as error:
-        return Answer([], " ".join(str(error).split()))
-    texts = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-    return Answer(windows, "", " ".join(" ".join(texts).split()))
-
-
-_JOB: list[tuple[Ear, Dataset]] = []  # of a worker process
-
-
-def _begin(ear: Ear, rows: Dataset) -> None:
-    _JOB[:] = [(ear, rows)]
-
-
-def _listen_to_row(i: int) -> Answer:
-    ear, rows = _JOB[0]
-    return listen(ear, rows[i]["recording"])
-
-
-def _answers(ear: Ear, rows: Dataset, start: int, workers: int) -> Iterator[Answer]:
-    left = range(start, len(rows))
-    if workers < 2 or len(left) < WORTH_WORKERS:
-        yield from (listen(ear, rows[i]["recording"]) for i in left)
-        return
-    # Spawned, not forked: torch's threads do not survive a fork. Each worker reads its own rows,
-    # so that no process ever holds all recordings.
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(ear, rows)) as pool:
-        try:
-            yield from pool.map(_listen_to_row, left, chunksize=16)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    def distinct(self) -> tuple[Kept, list[int]]:
+        """Every place once, in the order of the first rows, and which of them each row has."""
+        number: dict[tuple[int, int], int] = {}
+        which = [number.setdefault((id(store), at), len(number)) for store, at in self.places]
+        first = dict(zip(reversed(which), reversed(self.places), strict=True))
+        return Kept([first[i] for i in range(len(number))]), which
 
 
 def hear(
@@ -134,11 +96,12 @@ def hear(
 ) -> Heard:
     """The features of every row, computed with progress or read from the cache.
 
-    A recording that cannot be used is named, counted and left out.
+    A recording that stands in several rows, with a caption each, is heard once. One that cannot
+    be used is named, counted and left out.
 
     Args:
         ear: how the backbone hears.
-        rows: with the columns recording, caption and label.
+        rows: with the columns recording, caption and label; and clip, where that names recordings.
         workers: processes.
         title: what is said, and what the progress bar says.
         cache: where features are kept; in memory by default.
@@ -146,8 +109,12 @@ def hear(
     Raises:
         DataError: more than 5% of the recordings, or all, cannot be used.
     """
+    names = recording_names(rows.with_format(None))  # which makes no sound
+    first = {name: i for i, name in reversed(list(enumerate(names)))}
+    firsts = sorted(first.values())
+    sounds = rows if len(firsts) == len(rows) else rows.select(firsts)
     about = {
-        "recordings": told_recordings(rows),
+        "recordings": told_recordings(sounds),
         "model_type": ear.model_type,
         "extractor": ear.extractor.to_dict(),
         "max_windows": ear.max_windows,
@@ -159,38 +126,41 @@ def hear(
     def make(store: Store) -> None:
         fresh.append(True)
         try:
-            _fill(store, ear, rows, workers, title)
+            _fill(store, ear, sounds, firsts, workers, title)
         except DataError:
             store.discard()
             raise
 
     def size_bytes() -> float:
-        sample = [listen(ear, rows[i]["recording"]).windows for i in spread_rows(len(rows))]
+        sample = [listen(ear, sounds[i]["recording"]).windows for i in spread_rows(len(sounds))]
         sizes = [sum(window.nbytes for window in windows) for windows in sample]
-        return len(rows) * sum(sizes) / len(sizes)
+        return len(sounds) * sum(sizes) / len(sizes)
 
     store = (cache or Cache()).made("features", about, title, size_bytes, make)
-    _tell(store, fresh)
-    return _heard(store, rows, digest(about))
+    _tell(store, firsts, fresh)
+    place = {names[row]: at for at, row in enumerate(firsts)}
+    return _heard(store, rows, names, [place[name] for name in names], digest(about))
 
 
-def _fill(store: Store, ear: Ear, rows: Dataset, workers: int, title: str) -> None:
-    """Appends what the store lacks."""
-    start, count = len(store), len(rows)
+def _fill(
+    store: Store, ear: Ear, sounds: Dataset, firsts: Sequence[int], workers: int, title: str
+) -> None:
+    """Appends what the store lacks; recordings are called by the first rows that have them."""
+    start, count = len(store), len(sounds)
     bad = Unusable(count)
-    for row, error in _noted(store, "errors"):
-        bad.add(row, error)
-    answers = _answers(ear, rows, start, workers)
-    progress = tqdm(answers, title, count, initial=start, mininterval=1)
+    for i, error in _noted(store, "errors"):
+        bad.add(firsts[i], error)
+    found = answers(ear, sounds, start, workers)
+    progress = tqdm(found, title, count, initial=start, mininterval=1)
     block: list[Answer] = []
     for i, answer in enumerate(progress, start):
         if answer.error:
-            bad.add(i, answer.error)
+            bad.add(firsts[i], answer.error)
         block.append(answer)
         if len(block) == BLOCK_ROWS or i == count - 1:
-            first = i + 1 - len(block)
-            errors = {first + k: a.error for k, a in enumerate(block) if a.error}
-            warned = {first + k: a.warning for k, a in enumerate(block) if a.warning}
+            begun = i + 1 - len(block)
+            errors = {begun + k: a.error for k, a in enumerate(block) if a.error}
+            warned = {begun + k: a.warning for k, a in enumerate(block) if a.warning}
             store.append([a.windows for a in block], errors=errors, warnings=warned)
             block = []
     if len(bad.said) == count:
@@ -198,33 +168,32 @@ def _fill(store: Store, ear: Ear, rows: Dataset, workers: int, title: str) -> No
 
 
 def _noted(store: Store, kind: str) -> list[tuple[int, str]]:
-    """Errors or warnings by row, as the store's blocks note them."""
+    """Errors or warnings by recording, as the store's blocks note them."""
     found = (block["notes"].get(kind, {}) for block in store.blocks)
-    return [(int(row), text) for notes in found for row, text in notes.items()]
+    return [(int(i), text) for notes in found for i, text in notes.items()]
 
 
-def _tell(store: Store, fresh: Sequence[bool]) -> None:
+def _tell(store: Store, firsts: Sequence[int], fresh: Sequence[bool]) -> None:
     """Says once what was wrong with recordings: those left out unless it was said just now."""
-    for row, error in [] if fresh else _noted(store, "errors"):
-        print(f"left out: row {row + 1}: {error}")
+    for i, error in [] if fresh else _noted(store, "errors"):
+        print(f"left out: row {firsts[i] + 1}: {error}")
     warned = _noted(store, "warnings")
     if warned:
-        row, text = warned[0]
+        i, text = warned[0]
         print(
             f"{len(warned)} of {len(store)} recordings are damaged or not heard whole; the first: "
-            f"row {row + 1}: {text}",
+            f"row {firsts[i] + 1}: {text}",
             flush=True,
         )
 
 
-def _heard(store: Store, rows: Dataset, key: str) -> Heard:
-    left_out = {row for row, _ in _noted(store, "errors")}
+def _heard(store: Store, rows: Dataset, names: list[str], places: Sequence[int], key: str) -> Heard:
+    left_out = {i for i, _ in _noted(store, "errors")}
     said = rows.with_format(None)  # makes no sound
     captions, labels = list(said["caption"]), list(said["label"])
-    names = recording_names(said)
-    used = [i for i in range(len(store)) if i not in left_out]
+    used = [row for row, place in enumerate(places) if place not in left_out]
     return Heard(
-        Kept([(store, i) for i in used]),
+        Kept([(store, places[i]) for i in used]),
         [captions[i] for i in used],
         [labels[i] for i in used],
         [names[i] for i in used],

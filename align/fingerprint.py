@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from datasets import Dataset
 from align.cache import digest
 
 PROBES = 8  # recordings whose content is read
+BEGINNING_BYTES = 1024
 
 
 def spread_rows(count: int) -> list[int]:
@@ -41,36 +43,60 @@ def told_recordings(rows: Dataset) -> str:
 
 
 def recording_names(plain: Dataset) -> list[str]:
-    """Where each recording came from: its path, or its row's number.
+    """Where each recording came from; rows of one name have one recording.
 
-    Rows of one name have one recording. Within a table, two may be called the same (dog/1.wav and
-    sea/1.wav, of which only 1.wav was kept): they are told apart by their content.
+    The name is the row's clip, where the data name it; else its path, else its row's number.
+    Within a table, two may be called the same (dog/1.wav and sea/1.wav, of which only 1.wav was
+    kept) and one may stand in several rows: they are told apart by their content.
     """
+    if "clip" in plain.column_names:
+        return list(plain["clip"])
     light = _light(plain) if "recording" in plain.column_names else {}
     numbers = [f"row {i + 1}" for i in range(len(plain))]
     paths = light.get("file") or light.get("path") or numbers
     names = [str(path or number) for path, number in zip(paths, numbers, strict=True)]
-    if "path" not in light:
+    if not light or "file" in light:
         return names
-    times = Counter(names)
-    known: dict[str, dict[str, str]] = {name: {} for name, count in times.items() if count > 1}
-    for i, name in enumerate(names):
-        if name in known:
-            called = f"{name}, row {i + 1}" if known[name] else name
-            names[i] = known[name].setdefault(_content(plain[i]["recording"]), called)
+    known: dict[Any, str] = {}
+    taken: set[str] = set()
+    for i, key in _alike(plain, light):
+        called = names[i] if names[i] not in taken else f"{names[i]}, row {i + 1}"
+        names[i] = known.setdefault((key, _content(plain[i]["recording"])), called)
+        taken.add(names[i])
     return names
 
 
-def _light(plain: Dataset) -> dict[str, list[Any]]:
-    """Paths and sizes of recordings; their bytes stay in the file that Arrow has mapped."""
+def _alike(plain: Dataset, light: dict[str, list[Any]]) -> list[tuple[int, Any]]:
+    """Rows that may have another row's recording or only its name, each with what it shares.
+
+    Where nothing is called by a path, only what begins alike and is as long is looked at.
+    """
+    paths = light.get("path") or [None] * len(plain)
+    if any(path is None for path in paths):
+        columns = [*light.values(), *_light(plain, _beginnings).values()]
+        keys: list[Any] = [digest(key) for key in zip(*columns, strict=True)]
+    else:
+        keys = paths
+    times = Counter(keys)
+    return [(i, key) for i, key in enumerate(keys) if times[key] > 1]
+
+
+def _light(plain: Dataset, told: Callable[[Any], Any] | None = None) -> dict[str, list[Any]]:
+    """Paths and sizes of recordings; their bytes stay in the file that Arrow has mapped.
+
+    Args:
+        plain: rows that stay as Arrow has them.
+        told: what is told of a column in place of sizes.
+    """
+    told = told or _sizes
     column = plain.data.column("recording")
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         found = {"file": column}
     elif pa.types.is_struct(column.type):
         names = [column.type.field(i).name for i in range(column.type.num_fields)]
-        found = {name: _sizes(pc.struct_field(column, name)) for name in names}
+        found = {name: told(pc.struct_field(column, name)) for name in names}
     else:
-        found = {"size": _sizes(column)}
+        found = {"size": told(column)}
     if plain._indices is not None:  # rows were selected: only now, so that no sound is copied
         chosen = plain._indices.column(0)
         found = {name: part.take(chosen) for name, part in found.items()}
@@ -85,6 +111,13 @@ def _sizes(column: Any) -> Any:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pc.list_value_length(column)
     return column
+
+
+def _beginnings(column: Any) -> Any:
+    """The first bytes of bytes; anything else as its size."""
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return pc.binary_slice(column, 0, BEGINNING_BYTES)
+    return _sizes(column)
 
 
 def _probed(rows: Dataset) -> list[str]:

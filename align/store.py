@@ -175,6 +175,31 @@ class Store(Sequence[Row]):
         return arrays
 
 
+class Chosen(Sequence[Row]):
+    """Rows of a store in an order of their own, some of them perhaps several times.
+
+    Args:
+        store: where they are read from when they are asked for.
+        which: of each row its place in the store.
+    """
+
+    def __init__(self, store: Store, which: Sequence[int]) -> None:
+        self.store, self.which = store, which
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    @overload
+    def __getitem__(self, row: int) -> Row: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Row]: ...
+    def __getitem__(self, row: int | slice) -> Row | list[Row]:
+        """A row's arrays, as the store has them."""
+        if isinstance(row, slice):
+            return [self.store[i] for i in self.which[row]]
+        return self.store[self.which[row]]
+
+
 def _bytes(shapes: Sequence[Sequence[int]]) -> int:
     return 2 * sum(int(np.prod(shape)) for shape in shapes)
 

@@ -14,9 +14,9 @@ from torch.utils.data import IterableDataset
 
 from align.augment import AugmentArguments, Scale, augment
 from align.data import Stream
-from align.features import WORTH_WORKERS, Answer, listen
 from align.listening import Ear
 from align.unusable import Unusable
+from align.workers import WORTH_WORKERS, Answer, listen
 
 if TYPE_CHECKING:
     from align.train import Options

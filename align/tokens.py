@@ -10,7 +10,7 @@ from align.cache import Cache, digest_of_weights
 from align.encoder import AudioPromptEncoder
 from align.features import Heard
 from align.listening import pad
-from align.store import Store
+from align.store import Chosen, Store
 
 BLOCK_ROWS = 32  # always the same rows together: another batch could round differently
 
@@ -23,12 +23,12 @@ def frozen_tokens(
     device: torch.device | str = "cpu",
     title: str = "tokens",
     cache: Cache | None = None,
-) -> Store:
-    """The audio tokens of every recording.
+) -> Chosen:
+    """The audio tokens of every row; a recording that stands in several is asked for once.
 
     Args:
         encoder: its backbone is only asked; it is left on `device`, in evaluation mode.
-        heard: N recordings.
+        heard: N rows.
         device: where to compute.
         title: what is said, and what the progress bar says.
         cache: where tokens are kept; in memory where there is none, or where `heard` does not
@@ -39,33 +39,33 @@ def frozen_tokens(
         heard; both in half precision.
     """
     encoder.eval().to(device)
-    backbone = encoder.backbone
+    backbone, (sounds, which) = encoder.backbone, heard.sounds()
     about = {
         "heard": heard.key,
-        "rows": len(heard),
+        "rows": len(sounds),
         "backbone": encoder.config.backbone,
         "weights": digest_of_weights(backbone.state_dict()),
         "max_tokens": encoder.config.max_tokens,
     }
 
     def rows_from(start: int) -> list[list[np.ndarray]]:
-        batch = pad(heard.features[start : start + BLOCK_ROWS])
+        batch = pad(sounds[start : start + BLOCK_ROWS])
         tokens, mask = encoder.tokens(**{name: v.to(device) for name, v in batch.items()})
         return [_row(*row) for row in zip(tokens.cpu(), mask.cpu(), strict=True)]
 
     def make(store: Store) -> None:
-        starts = range(len(store), len(heard), BLOCK_ROWS)
+        starts = range(len(store), len(sounds), BLOCK_ROWS)
         for start in tqdm(starts, f"{title} ({BLOCK_ROWS} a step)", mininterval=1):
             store.append(rows_from(start))
 
     def size_bytes() -> float:
-        frames = sum(len(window) for row in heard.features for window in row)
-        windows = heard.features[0]
+        frames = sum(len(window) for sound in sounds for window in sound)
+        windows = sounds[0]
         tokens, _ = encoder.tokens(**{k: v.to(device) for k, v in pad([windows]).items()})
         return 2.0 * tokens.numel() * frames / sum(map(len, windows))
 
     kept = cache if cache is not None and heard.key else Cache()
-    return kept.made("tokens", about, title, size_bytes, make)
+    return Chosen(kept.made("tokens", about, title, size_bytes, make), which)
 
 
 def _row(tokens: torch.Tensor, mask: torch.Tensor) -> list[np.ndarray]:

@@ -150,7 +150,7 @@ def measure_size(
         _, made_s = _timed(lambda: frozen_tokens(encoder, heard, cache=cache))
         store, open_s = _timed(lambda: frozen_tokens(encoder, heard, cache=cache))
         _, read_s = _timed(lambda: [part.astype("float32") for row in store for part in row])
-        size = (store.folder / "values.bin").stat().st_size
+        size = (store.store.folder / "values.bin").stat().st_size
     return {
         "parameters, M": sum(p.numel() for p in encoder.backbone.parameters()) / 1e6,
         "features, s": features_s / count,

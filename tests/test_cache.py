@@ -8,17 +8,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import hub_tables
 import numpy as np
 import pytest
 import soundfile
 import torch
 from conftest import RATE, tone
+from datasets import Dataset
 from launches import assert_same_weights, command, session
 
 from align.backbones import load_backbone
 from align.cache import Cache, digest_of_weights
 from align.data import DataError, load_rows
 from align.features import hear
+from align.fingerprint import recording_names, told_recordings
 from align.listening import Ear
 from align.store import Store, half
 from align.train import main
@@ -146,6 +149,23 @@ def ear(tiny_clap: str) -> Ear:
     return Ear("clap_audio_model", load_backbone(tiny_clap)[1], 4)
 
 
+def listened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is listened to from now on."""
+    import align.features
+    import align.workers
+
+    asked: list[Any] = []
+    plain = align.workers.listen
+
+    def counting(ear: Ear, recording: Any) -> Any:
+        asked.append(recording)
+        return plain(ear, recording)
+
+    for module in (align.features, align.workers):
+        monkeypatch.setattr(module, "listen", counting)
+    return asked
+
+
 def folder_of(folder: Path, count: int = 6, broken: int = 0) -> str:
     """Recordings of different pitch and wording; the last ones are none."""
     folder.mkdir(exist_ok=True)
@@ -183,12 +203,13 @@ def test_an_interrupted_hearing_goes_on(
     ear: Ear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import align.features
+    import align.workers
 
     monkeypatch.setattr(align.features, "BLOCK_ROWS", 2)
     rows = load_rows(folder_of(tmp_path / "data"), "train")
     whole = hear(ear, rows)
     asked: list[Any] = []
-    plain = align.features.listen
+    plain = align.workers.listen
 
     def failing(ear: Ear, recording: Any) -> Any:
         asked.append(recording)
@@ -196,7 +217,8 @@ def test_an_interrupted_hearing_goes_on(
             raise KeyboardInterrupt
         return plain(ear, recording)
 
-    monkeypatch.setattr(align.features, "listen", failing)
+    for module in (align.features, align.workers):
+        monkeypatch.setattr(module, "listen", failing)
     with pytest.raises(KeyboardInterrupt):
         hear(ear, rows, cache=Cache(tmp_path / "cache"))
     asked[:] = asked[:0]
@@ -237,26 +259,52 @@ def test_recordings_not_heard_whole_are_counted_and_said_once(
 
 
 def test_recordings_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    import hub_tables
-
-    from align.fingerprint import recording_names
-
     rows = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path / 'a')}", "test")
-    assert recording_names(rows) == ["0.flac"] * 5 + ["1.flac"] * 5
+    assert recording_names(rows) == ["id0 0"] * 5 + ["id1 30"] * 5
     # Two folders had a file of this name: the hub's tables keep no folders.
-    sounds = [{**hub_tables.sound(i), "path": "1.flac"} for i in (0, 1, 0)]
-    columns = {"audio": sounds, "caption": ["a hum", "a tone", "a low hum"]}
-    hub_tables.write(tmp_path / "b", "train", columns, hub_tables.text("caption"))
-    rows = load_rows(str(tmp_path / "b"), "train")
+    rows = table_of(tmp_path / "b", (0, "1.flac"), (1, "1.flac"), (0, "1.flac"))
     assert recording_names(rows) == ["1.flac", "1.flac, row 2", "1.flac"]
     assert recording_names(rows.select([1, 2])) == ["1.flac", "1.flac, row 2"]
 
 
-def test_rows_of_a_table_are_known_by_their_content(ear: Ear, tmp_path: Path) -> None:
-    import hub_tables
+def test_recordings_without_a_name_are_known_by_their_content(tmp_path: Path) -> None:
+    rows = table_of(tmp_path, (0, None), (1, None), (0, None), (2, "2.flac"))
+    assert recording_names(rows) == ["row 1", "row 2", "row 1", "2.flac"]
+    # As long and beginning alike is not the same.
+    sounds = [hub_tables.sound(0)["bytes"] + end for end in (b"\0", b"\1", b"\0")]
+    rows = Dataset.from_dict({"recording": [{"bytes": one, "path": None} for one in sounds]})
+    assert recording_names(rows) == ["row 1", "row 2", "row 1"]
 
-    from align.fingerprint import told_recordings
 
+def table_of(folder: Path, *sounds: tuple[int, str | None]) -> Dataset:
+    """Rows of a table with these recordings, by number, and what they are called there."""
+    found = [{**hub_tables.sound(i), "path": path} for i, path in sounds]
+    columns = {"audio": found, "caption": [f"caption {k}" for k in range(len(found))]}
+    hub_tables.write(folder, "train", columns, hub_tables.text("caption"))
+    return load_rows(str(folder), "train")
+
+
+def test_a_recording_of_several_captions_is_heard_once(
+    ear: Ear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path / 'data')}", "test")
+    alone = [hear(ear, rows.select([i])).features[0] for i in range(10)]
+    asked = listened(monkeypatch)
+    cache = Cache(tmp_path / "cache")
+    heard = hear(ear, rows, cache=cache)
+    assert len(asked) == 3  # one for the size, then both
+    assert len(heard) == len(set(heard.captions)) == 10
+    sounds, which = heard.sounds()
+    assert len(sounds) == 2 and which == [0] * 5 + [1] * 5
+    for found, wanted in zip(heard.features, alone, strict=True):
+        assert len(found) == 1 and np.array_equal(found[0], wanted[0])
+    # Another order of the captions, or fewer of them, asks for the same recordings.
+    again = hear(ear, rows.select([3, 1, 9, 8]), cache=cache)
+    assert len(asked) == 3 and again.key == heard.key
+    assert again.captions[2] == "sound 1 in words 4" and again.sounds()[1] == [0, 0, 1, 1]
+
+
+def test_rows_of_a_table_are_known_by_their_content(tmp_path: Path) -> None:
     rows = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path / 'a')}", "train")
     same = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path / 'b')}", "train")
     assert told_recordings(rows) == told_recordings(same)
@@ -292,9 +340,9 @@ def test_tokens_depend_on_the_weights(
     with torch.no_grad():
         next(opened.encoder.backbone.parameters()).add_(0.01)
     second = frozen_tokens(opened.encoder, opened.heard, cache=cache)
-    assert first.folder != second.folder and len(first) == len(second) == 12
+    assert first.store.folder != second.store.folder and len(first) == len(second) == 12
     assert not np.array_equal(first[0][0], second[0][0])
-    about = json.loads((first.folder / "about.json").read_text())  # type: ignore[operator]
+    about = json.loads((first.store.folder / "about.json").read_text())  # type: ignore[operator]
     assert about["kind"] == "tokens" and about["rows"] == 12
     shutil.rmtree(tmp_path / "cache")
 

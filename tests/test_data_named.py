@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import hub_tables
+import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import RATE, tone
 
 from align.arguments import DataArguments
 from align.audio import read
+from align.closeness import retrieval
 from align.data import DataError, held_out_rows, load_rows, training_rows
 from align.data.licences import family
+from align.encoder import AudioPromptEncoder
+from align.examine import Examination, Known
+from align.features import hear
+from align.prompts import PromptSpace
+from align.tokens import frozen_tokens
 
 
 def test_fsd50k_has_captions_of_its_labels(tmp_path: Path) -> None:
@@ -35,6 +43,37 @@ def test_audiocaps_has_five_captions_a_clip_in_test(tmp_path: Path) -> None:
     assert len(test) == len(set(test["caption"])) == 10
     assert [test["label"].count(name) for name in sorted(set(test["label"]))] == [5, 5]
     assert train["caption"][1] == "sound 1 in words 0" and train["label"][1] == "id1 30"
+
+
+def test_five_captions_a_clip_are_one_recording_to_measure_by(
+    tmp_path: Path, tiny_encoder: AudioPromptEncoder, tiny_base: str
+) -> None:
+    rows = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path)}", "test")
+    order = [7, 0, 5, 1, 9, 2, 3, 8, 4, 6]  # of the captions, and so not of the clips
+    heard = hear(tiny_encoder.ear, rows.select(order))
+    encoded: list[int] = []
+    hook = tiny_encoder.backbone.register_forward_pre_hook(
+        lambda _, given, named: encoded.append(len((*given, *named.values())[0])), with_kwargs=True
+    )
+    try:
+        tokens = frozen_tokens(tiny_encoder, heard)
+        seen = Examination.of(
+            tiny_encoder, PromptSpace.from_pretrained(tiny_base), heard, Known({})
+        )
+    finally:
+        hook.remove()
+    assert sum(encoded) == 1 + 2 + 2  # for the tokens' size, the tokens, and the answers
+    assert len(tokens) == 10 and len(tokens.store) == 2
+    answers = seen.standardised.embeds
+    for i, row in enumerate(order):
+        clip = [k for k, other in enumerate(order) if other // 5 == row // 5]
+        assert all(torch.equal(answers[i], answers[k]) for k in clip) and len(clip) == 5
+        assert np.array_equal(tokens[i][0], tokens[clip[0]][0])
+    assert not torch.equal(answers[0], answers[1])
+    found = retrieval(seen)
+    assert found["sound_to_caption_R@1"].n == 2 and found["caption_to_sound_R@1"].n == 10
+    assert found["sound_to_class_R@1"].n == 2
+    assert seen.embeds()["class_accuracy"].n == 2
 
 
 def test_esc50_is_divided_by_folds(tmp_path: Path) -> None:

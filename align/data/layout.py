@@ -26,7 +26,7 @@ class Layout:
         template: what is said around labels, {} in their place. None leaves strings as they are
             and gives lists and class labels as bare words.
         clip: columns that name a recording together, where it has several rows; such rows say the
-            same.
+            same, and are heard once.
         splits: the data set's own names of the splits train and test.
     """
 
@@ -63,19 +63,21 @@ class Layout:
             )
 
     def sayer(self, features: Features | None, columns: Sequence[str]) -> Callable[..., dict]:
-        """A function from a row's light columns to its caption, label and licence."""
+        """A function from a row's light columns to its caption, label, clip and licence."""
         named = features or {}
         caption = _reader(named.get(self.caption))
         label = _reader(named.get(self.label)) if self.label in columns else None
         licence = self.licence_column(columns)
+        clip = self.clip if set(self.clip) <= set(columns) else ()
 
         def say(row: Mapping[str, Any]) -> dict[str, str]:
             text = self._caption(caption(row[self.caption]))
             name = _words(label(row[self.label])) if label else ""
-            if not name and self.clip:
-                name = " ".join(str(row[column]) for column in self.clip)
-            # A row without a label says what its caption says.
-            said = {"caption": text, "label": name or text}
+            place = " ".join(str(row[column]) for column in clip)
+            # A row without a label says what its clip or its caption says.
+            said = {"caption": text, "label": name or place or text}
+            if clip:
+                said["clip"] = place
             if licence is not None:
                 said["licence"] = _text(row[licence])
             return said

@@ -70,7 +70,7 @@ def load_rows(
 
     Returns:
         A Dataset with the columns recording (a path, or a dict as `align.audio.read` takes it),
-        caption and label, and licence where the data states one.
+        caption and label; clip, what names the recording, and licence where the data state them.
 
     Raises:
         DataError: there is no such data set, or it lacks what is asked for.
