@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.devices import add_device, chosen_device
+from align.doorway import check_file, check_recordings
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -30,26 +31,41 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Encodes the files and saves what a pipeline takes, by the pipeline's own argument names."""
     options = _arguments(arguments)
+    from align.audio import AudioError
+
+    try:
+        check_file(options.out)
+        check_recordings(options.files)
+        said = encode(options)
+    except (AudioError, ValueError, OSError) as error:
+        raise SystemExit(f"align.encode: {error}") from error
+    print(said)
+
+
+def encode(options: argparse.Namespace) -> str:
+    """Writes the prompt embeds of recordings; what was written, in words.
+
+    Raises:
+        AudioError: a recording has nothing to hear.
+        ValueError: there is no such encoder, prompt space or device.
+    """
     import torch
     from safetensors.torch import save_file
 
-    from align.audio import AudioError
     from align.outcome import load_encoder
 
-    try:
-        encoder = load_encoder(options.run).to(chosen_device(options.device))
-        prompt = encoder.prompt(
-            list(options.files), space=options.space, dtype=getattr(torch, options.dtype)
-        )
-        tensors = {name: value.cpu().contiguous().clone() for name, value in prompt.items()}
-        names = "\n".join(str(file) for file in options.files)
-        base = encoder.head(options.space).space.base
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, options.out, metadata={"base": base, "recordings": names})
-    except (AudioError, ValueError, OSError) as error:
-        raise SystemExit(f"align.encode: {error}") from error
+    device = chosen_device(options.device)
+    encoder = load_encoder(options.run).to(device)
+    prompt = encoder.prompt(
+        list(options.files), space=options.space, dtype=getattr(torch, options.dtype)
+    )
+    tensors = {name: value.cpu().contiguous().clone() for name, value in prompt.items()}
+    names = "\n".join(str(file) for file in options.files)
+    base = encoder.head(options.space).space.base
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, options.out, metadata={"base": base, "recordings": names})
     shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
-    print(f"{options.out}: {shapes}, for {base}")
+    return f"{options.out}: {shapes}, for {base}"
 
 
 if __name__ == "__main__":

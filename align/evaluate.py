@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.devices import add_device, chosen_device
+from align.doorway import check_file
 from align.judgement import EvaluationArguments
 from align.names import DATASETS, JUDGES
 
@@ -91,6 +92,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from align.outcome import examined, load_encoder, told
     from align.prompts import PromptSpace
 
+    for option, path in (("--json", options.json), ("--sheet", options.sheet)):
+        if path is not None:
+            check_file(path, option)
     device = chosen_device(options.device)
     encoder = load_encoder(options.run).to(device)
     trained_on, known = told(options.run)
@@ -103,7 +107,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     artist = None
     if options.pictures or options.sheet:
         artist = Artist.from_pretrained(base, options.draw_steps, options.guidance, device)
-    seen = Examination.of(encoder, space, heard, known, name=options.space)
+    seen = Examination.of(encoder, space, heard, known, name=options.space, cache=cache)
     figures = examined(seen, artist, options, options.sheet)
     print(f"\n{options.run}, measured on {name}:\n{as_table(figures)}")
     if options.json:

@@ -31,12 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Draws and writes the film."""
     options = _arguments(arguments)
     from align.audio import AudioError
+    from align.doorway import check_file
     from diffuse.film import check_film, save_film
-    from diffuse.generate import load_pipeline
-    from diffuse.moments import Moments
+    from diffuse.generate import check_given, load_pipeline
+    from diffuse.moments import Moments, check_pace
 
     try:
         check_film(options.out)
+        check_file(options.out)
+        check_pace(options.fps, options.window_s)
+        check_given(options, [options.sound])
         pipe = load_pipeline(options)
         rate = pipe.encoder.ear.extractor.sampling_rate
         moments = Moments.of(options.sound, rate, options.fps, options.window_s)

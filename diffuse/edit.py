@@ -31,12 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Redraws what the command line names."""
     options = _arguments(arguments)
     from align.audio import AudioError
+    from align.doorway import check_folder
     from diffuse.beginning import read_picture
-    from diffuse.generate import check_out, drawing_arguments, load_pipeline, report, save_pictures
+    from diffuse.generate import (
+        check_given,
+        drawing_arguments,
+        load_pipeline,
+        report,
+        save_pictures,
+    )
 
     try:
         read_picture(options.picture)  # before the models are loaded
-        check_out(options.out)
+        check_folder(options.out)
+        check_given(options, options.sounds)
         drawn = load_pipeline(options)(
             options.sounds,
             **drawing_arguments(options),

@@ -92,7 +92,7 @@ def load(folder: str | Path) -> SoundAdapter:
     from safetensors.torch import load_file
 
     where = Path(folder)
-    config = _config(where)
+    config = read_config(where)
     adapter = SoundAdapter(config)
     weights: dict[str, torch.Tensor] = {}
     for file in by_file(adapter):
@@ -110,7 +110,12 @@ def load(folder: str | Path) -> SoundAdapter:
     return adapter
 
 
-def _config(folder: Path) -> AdapterConfig:
+def read_config(folder: Path) -> AdapterConfig:
+    """The configuration of an adapter's folder.
+
+    Raises:
+        ValueError: the folder holds no adapter, or a broken one.
+    """
     path = folder / CONFIG
     told: Any = None
     if path.is_file():

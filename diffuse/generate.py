@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from align.devices import add_device
+from align.doorway import check_folder, check_recordings
+
+# What only some of the commands let one choose.
+UNSAID = {
+    "num_images": 1, "height": None, "width": None, "level_scales": None,
+    "audio_steps": (0.0, 1.0), "by_level": False,
+}  # fmt: skip
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -101,22 +108,47 @@ def load_pipeline(options: argparse.Namespace) -> Any:
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
         scheduler=options.scheduler,
     )
-    weights = options.adapter_weights
-    if weights is not None:
-        if pipeline.attachment is None or len(weights) != len(names):
-            raise ValueError(f"{len(names)} adapters and {len(weights)} --adapter_weights")
-        pipeline.attachment.set_weights(dict(zip(names, weights, strict=True)))
+    if options.adapter_weights is not None and pipeline.attachment is not None:
+        pipeline.attachment.set_weights(dict(zip(names, options.adapter_weights, strict=True)))
     return pipeline
 
 
-def check_out(out: Path) -> None:
-    """Refuses a file in the place of the folder for the pictures, before anything is drawn.
+def check_given(options: argparse.Namespace, sounds: Sequence[Any], **more: Any) -> None:
+    """Refuses what can be told to be wrong before any model is loaded, the quickest first.
+
+    Args:
+        options: as `add_model_options` and `add_drawing_options` describe them.
+        sounds: the recordings.
+        more: further arguments of `SoundPipeline`, where they are not its defaults.
 
     Raises:
-        ValueError: there is a file of that name.
+        AudioError: a recording cannot be opened.
+        ValueError: an adapter is not there, or an option is out of its range.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: give a folder for the pictures")
+    check_recordings(sounds)
+    folders, weights = options.adapter or [], options.adapter_weights
+    if weights is not None and len(weights) != len(folders):
+        raise ValueError(f"{len(folders)} adapters and {len(weights)} --adapter_weights")
+    from diffuse.bases import check_scheduler
+    from diffuse.folder import read_config
+    from diffuse.limits import check_drawing
+
+    check_scheduler(options.scheduler)
+    for folder in folders:
+        read_config(Path(folder))
+    given = UNSAID | drawing_arguments(options) | more
+    check_drawing(given, given.pop("by_level"), bool(folders))
+
+
+def check_shares(sounds: Any, weights: Sequence[float] | None) -> None:
+    """Refuses weights or levels that do not fit the sounds.
+
+    Raises:
+        ValueError: there are more or fewer weights than sounds, or a level does not exist.
+    """
+    from diffuse.mixing import Sounds
+
+    Sounds.of(sounds, weights)
 
 
 def save_pictures(images: Sequence[Any], settings: dict[str, Any], out: Path) -> list[Path]:
@@ -151,16 +183,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sounds: Any = options.sounds
     if options.levels:
         sounds = dict(zip(options.levels, options.sounds, strict=True))
+    names = ("num_images", "height", "width", "audio_steps")
+    more = {name: getattr(options, name) for name in names}
     try:
-        check_out(options.out)
+        check_folder(options.out)
+        check_given(options, options.sounds, by_level=bool(options.levels), **more)
+        check_shares(sounds, options.weights)
         drawn = load_pipeline(options)(
-            sounds,
-            **drawing_arguments(options),
-            num_images=options.num_images,
-            height=options.height,
-            width=options.width,
-            weights=options.weights,
-            audio_steps=tuple(options.audio_steps),
+            sounds, **drawing_arguments(options), **more, weights=options.weights
         )
         paths = save_pictures(drawn.images, drawn.settings, options.out)
     except (AudioError, ValueError, OSError) as error:

@@ -38,8 +38,7 @@ class Moments:
             AudioError: the recording cannot be read or has nothing to hear.
             ValueError: fps or window_s are not positive.
         """
-        if fps <= 0 or window_s <= 0:
-            raise ValueError(f"frames a second and windows are positive, not {fps} and {window_s}")
+        check_pace(fps, window_s)
         waveform = audio.read(recording, rate)
         count = max(1, round(len(waveform) / rate * fps))
         length = min(len(waveform), max(1, round(window_s * rate)))
@@ -59,3 +58,13 @@ class Moments:
         there = np.flatnonzero(self.audible())
         before = np.maximum(np.searchsorted(there, np.arange(len(self.stretches)), "right") - 1, 0)
         return [int(i) for i in there[before]]
+
+
+def check_pace(fps: float, window_s: float) -> None:
+    """Refuses a film without frames, or frames that hear nothing.
+
+    Raises:
+        ValueError: frames a second or the seconds they hear are not positive.
+    """
+    if not (fps > 0 and window_s > 0):
+        raise ValueError(f"frames a second and windows are positive, not {fps} and {window_s}")

@@ -293,12 +293,13 @@ def test_the_command_writes_the_same_bytes_again(
     assert "seed-1.png" in capsys.readouterr().out
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+def test_the_command_says_what_is_wrong(tmp_path: Path, sound_folder: Path) -> None:
+    sound = str(sound_folder / "0.wav")
     with pytest.raises(SystemExit, match=r"diffuse\.generate: there is no trained encoder"):
-        main(["a.wav", "--encoder", str(tmp_path), "--out", str(tmp_path)])
+        main([sound, "--encoder", str(tmp_path), "--out", str(tmp_path)])
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match="is a file: give a folder for the pictures"):
-        main(["a.wav", "--encoder", str(tmp_path), "--out", str(tmp_path / "file")])
+    with pytest.raises(SystemExit, match="is a file: give a folder"):
+        main([sound, "--encoder", str(tmp_path), "--out", str(tmp_path / "file")])
 
 
 def test_an_attached_base_is_not_attached_twice(
