@@ -85,6 +85,7 @@ def _sound(service: Service) -> tuple[Any, Any]:
 def _portrait() -> Any:
     return gr.Image(
         label="Waveform and spectrogram",
+        alt_text="Waveform and spectrogram of the sound",  # also the name of its button
         show_label=False,  # it would lie on the picture, whose axes say as much
         elem_id="portrait",
         interactive=False,

@@ -1,17 +1,9 @@
-"""The app in a real browser: Chromium with a made-up microphone, driven by Playwright.
-
-It takes the Chromium that is there, or installs one: Debian's where apt-get may be used, else
-Playwright's own. Where neither can be had the tests are skipped, and say why.
-"""
+"""The app in a real browser: what a visitor does with mouse, keyboard, microphone and phone."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from browsing import PHONE, chromium, drawn, set_field, status, upload, visitors
 from conftest import RATE, tone
 from pages import Served, make_models, serve
 from PIL import Image
@@ -26,48 +19,11 @@ from PIL import Image
 # A real browser on a busy machine may miss a moment; what is broken fails three times.
 pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=2)]
 
-PATIENCE_MS = 60_000
-FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-PHONE = {"width": 390, "height": 844}
-
-
-def _installed() -> str | None:
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
-
-
-def find_chromium(install: bool = True) -> str | None:
-    """Where a Chromium lies, installed if need be; None where none can be had."""
-    if _installed() or not install:
-        return _installed()
-    print("no Chromium here: installing one", file=sys.stderr)
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
-        for line in (["update", "-qq"], ["install", "-y", "-qq", "chromium"]):
-            subprocess.run(["apt-get", *line], capture_output=True, timeout=600, check=False)
-        if _installed():
-            return _installed()
-    subprocess.run(
-        [sys.executable, "-m", "playwright", "install", "chromium"],
-        capture_output=True, timeout=600, check=False,
-    )  # fmt: skip
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        path = playwright.chromium.executable_path
-    return path if Path(path).exists() else None
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    path = find_chromium()
-    if path is None:
-        pytest.skip("no Chromium here, and neither apt-get nor playwright could install one")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +38,8 @@ def served(
 
 @pytest.fixture()
 def visit(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
-    """Opens the page as a visitor of their own; nothing may be asked of other hosts."""
-    contexts, elsewhere = [], []
-
-    def open_page(**how: Any) -> Any:
-        context = browser.new_context(permissions=["microphone"], **how)
-        context.set_default_timeout(PATIENCE_MS)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: elsewhere.append(request.url))
-        page.goto(served.url)
-        page.locator("#draw").wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    asked = [url for url in elsewhere if not url.startswith((served.url, "blob:", "data:"))]
-    assert elsewhere and not asked
+    with visitors(browser, served.url) as open_page:
+        yield open_page
 
 
 @pytest.fixture(scope="module")
@@ -107,28 +47,6 @@ def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sounds") / "tone.wav"
     soundfile.write(path, tone(440), RATE)
     return path
-
-
-def upload(page: Any, path: Path) -> None:
-    page.locator("#sound input[type=file]").set_input_files(path)
-
-
-def status(page: Any, pattern: str) -> str:
-    """Waits until the status says something."""
-    page.locator("#status", has_text=re.compile(pattern)).wait_for()
-    return str(page.locator("#status").inner_text())
-
-
-def set_field(page: Any, label: str, value: str) -> None:
-    page.get_by_label(re.compile(f"number input for {label}|^{label}$")).first.fill(value)
-    page.keyboard.press("Tab")
-
-
-def drawn(page: Any) -> list[bytes]:
-    """The pictures on the page, as files."""
-    page.locator("#pictures img").first.wait_for()
-    urls = [image.get_attribute("src") for image in page.locator("#pictures img").all()]
-    return [page.request.get(url).body() for url in urls]
 
 
 def test_an_upload_is_shown_drawn_and_kept_in_the_history(visit: Callable, wav: Path):
