@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional as F
 
-from align.measures import Measured
+from align.measures import Measured, Rows, scores
 from align.metrics import load_metric
 
 if TYPE_CHECKING:
@@ -31,14 +30,14 @@ def distances(seen: Examination) -> dict[str, Measured]:
     statistics = seen.head.statistics()
     about = {"centre": statistics.mean.flatten(), "spread": statistics.spread.flatten()}
     rows = seen.standardised.embeds
-    ours = statistics.restore(rows).flatten(1)
-    theirs = seen.table.prompts.embeds[seen.table.index(seen.heard.captions)].flatten(1)
     found: dict[str, list[float]] = defaultdict(list)
-    step = max(1, AT_ONCE // ours.shape[1])
-    for start in range(0, len(ours), step):
+    step = max(1, AT_ONCE // rows[0].numel())
+    for start in range(0, len(rows), step):
         part = slice(start, start + step)
+        ours = statistics.restore(rows[part]).flatten(1)
+        theirs = seen.table.rows(seen.heard.captions[part]).embeds.flatten(1)
         answer = metric.compute(
-            predictions=ours[part].numpy(), references=theirs[part].numpy(), per_row=True, **about
+            predictions=ours.numpy(), references=theirs.numpy(), per_row=True, **about
         )
         for name in DISTANCES:
             found[name] += answer[name]
@@ -57,28 +56,27 @@ def retrieval(seen: Examination) -> dict[str, Measured]:
     # A recording that stands in several rows, a caption each, is one query.
     sounds = list({place: i for i, place in reversed(list(enumerate(heard.recordings)))}.values())
     sounds.sort()
-    answers = seen.standardised.embeds[sounds].flatten(1)
+    answers = seen.standardised.embeds[sounds]
     captions = list(dict.fromkeys(heard.captions))
     where = {caption: i for i, caption in enumerate(captions)}
     said: dict[str, set[int]] = defaultdict(set)
     for label, caption in zip(heard.labels, heard.captions, strict=True):
         said[label].add(where[caption])
-    own = seen.table.prompts.embeds[seen.table.index(captions)]
-    own = seen.head.statistics().standardise(own).flatten(1)
+    own = seen.head.statistics().standardise(seen.table.rows(captions).embeds)
     right = [sorted(said[heard.labels[i]]) for i in sounds]
     found = _both_ways("caption", answers, own, right)
     if len(captions) != len(seen.names) or any(len(group) > 1 for group in said.values()):
-        right = [[seen.names.index(heard.labels[i])] for i in sounds]
-        found |= _both_ways("class", answers, seen.classes.flatten(1), right)
+        place = {name: i for i, name in enumerate(seen.names)}
+        right = [[place[heard.labels[i]]] for i in sounds]
+        found |= _both_ways("class", answers, seen.classes, right)
     return found
 
 
 def _both_ways(
-    kind: str, answers: torch.Tensor, candidates: torch.Tensor, right: list[list[int]]
+    kind: str, answers: torch.Tensor, candidates: Rows, right: list[list[int]]
 ) -> dict[str, Measured]:
-    scores = F.normalize(answers, dim=1) @ F.normalize(candidates, dim=1).T
     answer: dict[str, Any] = load_metric("retrieval").compute(
-        predictions=scores.numpy(), references=right, per_query=True
+        predictions=scores(answers, candidates).numpy(), references=right, per_query=True
     )
     ways = {
         "forward": (f"sound_to_{kind}", len(candidates)),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from align.distillation import KeyValueDistillation
+from align.lookup import Targets, targets
 from align.losses import (
     same_group,
     sequence_info_nce,
@@ -19,14 +20,32 @@ from align.losses import (
     sequence_sigmoid,
     softened,
 )
-from align.prompts import Prompts
-from align.targets import CaptionTable, label_means
+from align.targets import CaptionTable, Shares
 
 if TYPE_CHECKING:
     from align.heads import Head
     from align.objective import LossArguments
 
 SAVED = "criterion.safetensors"
+
+
+class Wanted(Protocol):
+    """Standardised targets by number: of embeds (C, L, D), and of pooled embeds (C, P)."""
+
+    @property
+    def embeds(self) -> torch.Tensor | Targets:
+        """Of whole prompts."""
+
+    @property
+    def pooled(self) -> torch.Tensor | Targets | None:
+        """Of pooled embeds, where there are any."""
+
+
+class Table(NamedTuple):
+    """Targets, held or read when they are asked for."""
+
+    embeds: torch.Tensor | Targets
+    pooled: torch.Tensor | Targets | None = None
 
 
 class AlignmentLoss(nn.Module):
@@ -36,7 +55,7 @@ class AlignmentLoss(nn.Module):
     run, not of the encoder, and are saved beside it.
 
     Args:
-        targets: standardised embeds (C, L, D), and pooled (C, P), by caption.
+        targets: standardised embeds (C, L, D), and pooled (C, P), by caption or label.
         arguments: weights and what belongs to each loss.
         distillation: where its weight is not zero, with the spread (L, D) that turns a
             standardised difference into one of prompt embeds.
@@ -44,14 +63,14 @@ class AlignmentLoss(nn.Module):
         counts: (C, L) what each position counts; all alike if not given.
     """
 
-    embeds: torch.Tensor
-    pooled: torch.Tensor
+    embeds: torch.Tensor | Targets
+    pooled: torch.Tensor | Targets | None
     spread: torch.Tensor
     counts: torch.Tensor | None
 
     def __init__(
         self,
-        targets: Prompts,
+        targets: Wanted,
         arguments: LossArguments,
         distillation: KeyValueDistillation | None = None,
         spread: torch.Tensor | None = None,
@@ -60,8 +79,10 @@ class AlignmentLoss(nn.Module):
         super().__init__()
         self.arguments = arguments
         self.distillation = distillation
-        self.register_buffer("embeds", targets.embeds)
-        self.register_buffer("pooled", targets.pooled)
+        for name in ("embeds", "pooled"):
+            rows = getattr(targets, name)
+            take = self.add_module if isinstance(rows, Targets) else self.register_buffer
+            take(name, rows)
         self.register_buffer("spread", spread)
         self.register_buffer("counts", counts)
         given = arguments
@@ -97,6 +118,7 @@ class AlignmentLoss(nn.Module):
         if given.mse_weight:
             terms["mse"] = given.mse_weight * sequence_mse(embeds, wanted, counts)
             if pooled is not None:
+                assert self.pooled is not None
                 found = sequence_mse(pooled, self.pooled[target])
                 terms["pooled_mse"] = given.mse_weight * found
         if self.distillation is not None:
@@ -173,19 +195,19 @@ def new_criterion(
     """
     embeds, pooled = table.prompts.embeds, table.prompts.pooled
     counts = position_counts(lengths, embeds.shape[1], loss.padding_weight)
+    shares = None
     if loss.target == "label_mean":
         labels = [label for label, group in captions.items() for _ in group]
-        rows = table.index([text for group in captions.values() for text in group])
-        embeds = label_means(embeds, rows, labels)[1]
-        counts = label_means(counts[..., None], rows, labels)[1][..., 0]
-        if pooled is not None:
-            pooled = label_means(pooled[:, None], rows, labels)[1][:, 0]
-    if pooled is not None:
-        if not loss.mse_weight:
-            raise ValueError("pooled embeds learn by --mse_weight alone: it cannot be 0 here")
-        pooled = head.statistics("pooled").standardise(pooled)
+        shares = Shares(
+            table.index([text for group in captions.values() for text in group]), labels
+        )
+        counts = shares.all_means(counts)
+    if pooled is not None and not loss.mse_weight:
+        raise ValueError("pooled embeds learn by --mse_weight alone: it cannot be 0 here")
     space = head.statistics()
-    standard = Prompts(space.standardise(embeds), pooled)
+    standard = Table(targets(embeds, space, shares))
+    if pooled is not None:
+        standard = Table(standard.embeds, targets(pooled, head.statistics("pooled"), shares))
     even = counts if loss.padding_weight != 1 else None
     return AlignmentLoss(standard, loss, distillation, space.spread.clone(), even)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -35,7 +35,8 @@ class KeyValueDistillation(nn.Module):
 
     Args:
         unet: a UNet2DConditionModel; its weights are copied, not trained.
-        embeds: (C, L, D) text embeds from which each layer's scale is taken.
+        embeds: text embeds from which each layer's scale is taken: (C, L, D), or as many in
+            blocks (n, L, D).
 
     Raises:
         ValueError: the UNet has no cross-attention of this width.
@@ -43,9 +44,10 @@ class KeyValueDistillation(nn.Module):
 
     weight: torch.Tensor
 
-    def __init__(self, unet: nn.Module, embeds: torch.Tensor) -> None:
+    def __init__(self, unet: nn.Module, embeds: Iterable[torch.Tensor]) -> None:
         super().__init__()
-        width = embeds.shape[-1]
+        scatter, count = _scatter(embeds)
+        width = len(scatter)
         layers = [
             module.weight.detach().float().cpu()
             for name, module in unet.named_modules()
@@ -53,10 +55,9 @@ class KeyValueDistillation(nn.Module):
         ]
         if not layers or any(layer.shape[1] != width for layer in layers):
             raise ValueError(f"the base's UNet has no cross-attention {width} wide")
-        centred = embeds.float().cpu() - embeds.float().cpu().mean(0)
         # Every layer counts alike: divided by what captions make it vary, and by its width.
         scaled = [
-            layer / F.linear(centred, layer).std().clamp(min=1e-6) / len(layer) ** 0.5
+            layer / _spread(layer, scatter, count).clamp(min=1e-6) / len(layer) ** 0.5
             for layer in layers
         ]
         weight = torch.cat(scaled) / len(layers) ** 0.5
@@ -70,6 +71,27 @@ class KeyValueDistillation(nn.Module):
         with torch.autocast(difference.device.type, enabled=False):
             difference = F.linear(difference, self.weight)
         return difference.square().sum(-1).mean()
+
+
+def _scatter(blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, int]:
+    """What embeds vary around each position's mean, (D, D) summed over all, and how many these are.
+
+    One pass over blocks (n, L, D) or (L, D).
+    """
+    captions, total, square = 0, torch.zeros(()), torch.zeros(())
+    for block in blocks:
+        rows = block.double().cpu().reshape(-1, *block.shape[-2:])
+        captions, total = captions + len(rows), total + rows.sum(0)
+        flat = rows.flatten(0, 1)
+        square = square + flat.T @ flat
+    return square - total.T @ total / captions, captions * len(total)
+
+
+def _spread(layer: torch.Tensor, scatter: torch.Tensor, count: int) -> torch.Tensor:
+    """The standard deviation of all that a layer makes of centred embeds."""
+    weight = layer.double()
+    square = ((weight @ scatter) * weight).sum()
+    return (square / (count * len(weight) - 1)).clamp(min=0).sqrt().float()
 
 
 def _regular(weight: torch.Tensor) -> torch.Tensor:

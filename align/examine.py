@@ -11,14 +11,16 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from align.cache import Cache
 from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
 from align.features import Heard
 from align.heads import Head
 from align.listening import pad
+from align.lookup import Targets, targets
 from align.measures import Measured, centred_cosine, nearest
 from align.prompts import Prompts, PromptSpace
-from align.targets import CaptionTable, label_means
+from align.targets import HELD_BYTES, CaptionTable, Shares
 
 
 class PictureJudge(Protocol):
@@ -69,7 +71,7 @@ class Examination:
         standardised: (N, L, D) the encoder's embeds, and pooled.
         table: the captions' own embeds.
         names: K labels, with `classes` (K, L, D) their standardised mean embeds.
-        classes: see names.
+        classes: see names; read when they are asked for where they are many.
         known: captions by label.
         head: the space's head.
     """
@@ -78,7 +80,7 @@ class Examination:
     standardised: Prompts
     table: CaptionTable
     names: list[str]
-    classes: torch.Tensor
+    classes: torch.Tensor | Targets
     known: Known
     head: Head
 
@@ -91,6 +93,7 @@ class Examination:
         known: Known,
         *,
         name: str | None = None,
+        cache: Cache | None = None,
     ) -> Examination:
         """Listens to all recordings and encodes all captions.
 
@@ -100,26 +103,31 @@ class Examination:
             heard: the recordings.
             known: captions by label.
             name: of the space among the encoder's; its default one if not given.
+            cache: where captions' embeds are kept if they are many; few are encoded anew, exact.
         """
         known = known.with_rows(heard)
         texts = [t for group in known.captions.values() for t in group]
-        table = CaptionTable.of(space, texts + heard.captions)
+        everything = {*texts, *heard.captions}
+        many = 4 * len(everything) * space.unconditional.embeds[0].numel() > HELD_BYTES
+        table = CaptionTable.of(space, texts + heard.captions, cache if many else None)
         labels = [label for label, group in known.captions.items() for _ in group]
-        names, means = label_means(table.prompts.embeds, table.index(texts), labels)
+        shares = Shares(table.index(texts), labels)
         head = copy.deepcopy(encoder.head(name)).cpu()  # the encoder stays where it is
-        classes = head.statistics().standardise(means)
-        return cls(heard, answers(encoder, heard, space=name), table, names, classes, known, head)
+        classes = targets(table.prompts.embeds, head.statistics(), shares)
+        answered = answers(encoder, heard, space=name)
+        return cls(heard, answered, table, shares.names, classes, known, head)
 
     def embeds(self) -> dict[str, Measured]:
         """Class accuracy, centred cosine, and the cosine that a perfect listener reaches."""
-        own = self.table.prompts.embeds[self.table.index(self.heard.captions)]
+        own = self.table.rows(self.heard.captions).embeds
         target = self.head.statistics().standardise(own)
-        wanted = torch.tensor([self.names.index(label) for label in self.heard.labels])
+        place = {name: i for i, name in enumerate(self.names)}
+        wanted = torch.tensor([place[label] for label in self.heard.labels])
         best = nearest(self.standardised.embeds, self.classes)
         right = best == wanted
         # Several captions of one recording are not several cases.
         first = {name: i for i, name in reversed(list(enumerate(self.heard.recordings)))}
-        guessed = self.table.prompts.embeds[self.table.index(self.nearest_captions())]
+        guessed = self.table.rows(self.nearest_captions()).embeds
         guessed = self.head.statistics().standardise(guessed)
         return {
             "class_accuracy": Measured.share([bool(right[i]) for i in first.values()]),
@@ -144,11 +152,8 @@ class Examination:
 
     def text_prompts(self, captions: Sequence[str]) -> Prompts:
         """Prompt embeds of captions, as the pipeline's own text encoder gives them."""
-        chosen = self.table.index(captions)
-        pooled = self.table.prompts.pooled
-        embeds = self.table.prompts.embeds[chosen]
-        padding = self.head.space.padding
-        return Prompts(embeds, None if pooled is None else pooled[chosen], padding)
+        found = self.table.rows(captions)
+        return Prompts(found.embeds, found.pooled, self.head.space.padding)
 
     def nearest_captions(self) -> list[str]:
         """The plain caption of the class nearest to each recording."""

@@ -5,9 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F
+
+AT_ONCE = 512  # candidates compared with
+
+
+class Rows(Protocol):
+    """Rows by number: a tensor, or what computes them when they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, which: torch.Tensor, /) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,14 @@ def centred_cosine(standardised: torch.Tensor, target: torch.Tensor) -> torch.Te
     return F.cosine_similarity(standardised.flatten(1), target.flatten(1), dim=1)
 
 
-def nearest(standardised: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Which candidate (K, L, D) is nearest by centred cosine: (N,) for (N, L, D)."""
+def scores(standardised: torch.Tensor, candidates: Rows) -> torch.Tensor:
+    """Centred cosine (N, K) of answers (N, ...) to candidates (K, ...), some of them at a time."""
     left = F.normalize(standardised.flatten(1), dim=1)
-    return (left @ F.normalize(candidates.flatten(1), dim=1).T).argmax(1)
+    numbers = torch.arange(len(candidates)).split(AT_ONCE)
+    parts = [left @ F.normalize(candidates[some].flatten(1), dim=1).T for some in numbers]
+    return torch.cat(parts, 1)
+
+
+def nearest(standardised: torch.Tensor, candidates: Rows) -> torch.Tensor:
+    """Which candidate (K, L, D) is nearest by centred cosine: (N,) for (N, L, D)."""
+    return scores(standardised, candidates).argmax(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+
+from align.asking import ask
 
 # Spreads below this share of the space's own are taken as no spread at all: the position or
 # dimension is constant, is stored, and is not learned.
@@ -16,6 +17,7 @@ CONSTANT = 1e-3
 # Spreads are clipped to this range around the space's own before anything is divided by them:
 # a nearly constant dimension must not weigh without bound, an outlier one must not vanish.
 FLOOR, CEILING = 0.05, 20.0
+BLOCK_ROWS = 64  # embeds taken at a time where all of them may be too many
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,21 @@ class Statistics:
     @classmethod
     def of(cls, embeds: torch.Tensor) -> Statistics:
         """The statistics of embeds (N, ...) over their first axis; N = 1 is all constant."""
-        mean, spread = embeds.mean(0), embeds.std(0, correction=0)
+        return cls.of_blocks(lambda: embeds.split(BLOCK_ROWS))
+
+    @classmethod
+    def of_blocks(cls, blocks: Callable[[], Iterable[torch.Tensor]]) -> Statistics:
+        """The statistics of embeds that come in blocks (n, ...), which are asked for twice.
+
+        Blocks are taken in float32, their sums in float64: how embeds are divided into blocks
+        changes nothing that float32 could show.
+        """
+        count, total = 0, torch.zeros(())
+        for block in blocks():
+            count, total = count + len(block), total + block.float().sum(0, dtype=torch.float64)
+        centre = total / count
+        square = sum((b.double() - centre).square().sum(0) for b in blocks()) / count
+        mean, spread = centre.float(), torch.as_tensor(square).sqrt().float()
         own = spread.square().mean().sqrt()
         constant = spread <= CONSTANT * own
         spread = spread.clamp(FLOOR * own, CEILING * own)
@@ -100,9 +116,9 @@ class Statistics:
 class PromptSpace:
     """The text side of a pipeline, asked through its own `encode_prompt`.
 
-    Any pipeline whose `encode_prompt` answers (embeds, negative embeds), as Stable Diffusion
-    1 and 2 do, or (embeds, negative, pooled, negative pooled), as SDXL and SD3 do. Where the
-    pipeline fills up what its CLIP encoders give with zeros, `Prompts.padding` says by how much.
+    Any pipeline that answers with embeds and unconditional embeds, as Stable Diffusion 1 and 2
+    do, or with pooled ones besides, as SDXL, SD3 and Stable Cascade do. Where the pipeline fills
+    up what its CLIP encoders give with zeros, `Prompts.padding` says by how much.
 
     Args:
         pipeline: a diffusers pipeline; its UNet and VAE are not used and may be None.
@@ -136,20 +152,8 @@ class PromptSpace:
         return cls(load_text_side(base, **options), base)
 
     def _encode(self, captions: Sequence[str]) -> tuple[Prompts, Prompts]:
-        ask = self._pipeline.encode_prompt
-        # SD3 has no defaults for the prompts of its second and third encoder.
-        further = {n: None for n in ("prompt_2", "prompt_3") if n in signature(ask).parameters}
-        with torch.no_grad():
-            answer = ask(
-                list(captions),
-                **further,
-                device=self._pipeline.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=True,
-            )
-        if len(answer) == 2:
-            return Prompts(answer[0]), Prompts(answer[1])
-        return Prompts(answer[0], answer[2]), Prompts(answer[1], answer[3])
+        embeds, null, pooled, null_pooled = ask(self._pipeline, captions)
+        return Prompts(embeds, pooled), Prompts(null, null_pooled)
 
     def _cut(self, prompts: Prompts) -> Prompts:
         assert self._filled is not None

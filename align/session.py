@@ -122,7 +122,9 @@ class Session:
 
     def measure(self) -> dict[str, Measured]:
         """The figures of the trained encoder; its sample sheet goes to the folder."""
-        seen = Examination.of(self.encoder, self.space, self.held_out, self.known)
+        seen = Examination.of(
+            self.encoder, self.space, self.held_out, self.known, cache=self.cache
+        )
         sheet = self.folder / SHEET
         figures = examined(seen, self.artist, self.options.evaluation, sheet)
         return figures | measure_others(self)
@@ -137,7 +139,8 @@ class Session:
         distillation = None
         if options.loss.distillation_weight:
             assert self.artist is not None
-            distillation = KeyValueDistillation(self.artist.unet, own.prompts.embeds)
+            embeds = (block.embeds for block in own.blocks())
+            distillation = KeyValueDistillation(self.artist.unet, embeds)
         criterion = new_criterion(
             options.loss, table, encoder.head(), everything.captions,
             lengths=self.space.lengths(table.captions), distillation=distillation,

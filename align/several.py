@@ -59,7 +59,8 @@ def _new_criterion(
     distillation = None
     if options.loss.distillation_weight:
         drawing = Artist.from_pretrained(space.base, 1, 1.0)
-        distillation = KeyValueDistillation(drawing.unet, own.prompts.embeds)
+        embeds = (block.embeds for block in own.blocks())
+        distillation = KeyValueDistillation(drawing.unet, embeds)
     return new_criterion(
         options.loss,
         table,
@@ -75,7 +76,8 @@ def measure_others(session: Session) -> dict[str, Measured]:
     found: dict[str, Measured] = {}
     for space in session.others:
         seen = Examination.of(
-            session.encoder, space, session.held_out, session.known, name=space.base
-        )
+            session.encoder, space, session.held_out, session.known, name=space.base,
+            cache=session.cache,
+        )  # fmt: skip
         found |= {f"{figure} ({space.base})": value for figure, value in seen.embeds().items()}
     return found

@@ -122,6 +122,25 @@ class Store(Sequence[Row]):
         self._values = None
         self._place(block)
 
+    def columns(self) -> list[np.ndarray]:
+        """The i-th arrays of all rows together, (N, ...) each; of a file, as they lie there.
+
+        Raises:
+            ValueError: rows are not all of the same shapes.
+        """
+        if len({str(shapes) for block in self.blocks for shapes in block["shapes"]}) != 1:
+            raise ValueError("only rows of the same shapes have columns")
+        if self.folder is None:
+            return [np.stack(column) for column in zip(*self._memory, strict=True)]
+        shapes = self._places[0][1]
+        rows = self._mapped()[: len(self) * _bytes(shapes) // 2].reshape(len(self), -1)
+        found, start = [], 0
+        for shape in shapes:
+            size = int(np.prod(shape))
+            found.append(rows[:, start : start + size].reshape(len(self), *shape))
+            start += size
+        return found
+
     def seal(self) -> None:
         """Notes that all rows are there."""
         self.complete = True
@@ -163,16 +182,20 @@ class Store(Sequence[Row]):
             return [self[i] for i in range(*row.indices(len(self)))]
         if self.folder is None:
             return self._memory[row]
-        if self._values is None:
-            # Private to this process: torch asks for arrays that could be written to.
-            self._values = np.memmap(self._path("values.bin"), np.float16, "c")
+        values = self._mapped()
         at, shapes = self._places[row]
         arrays, start = [], at // 2
         for shape in shapes:
             size = int(np.prod(shape))
-            arrays.append(np.asarray(self._values[start : start + size]).reshape(shape))
+            arrays.append(np.asarray(values[start : start + size]).reshape(shape))
             start += size
         return arrays
+
+    def _mapped(self) -> np.ndarray:
+        if self._values is None:
+            # Private to this process: torch asks for arrays that could be written to.
+            self._values = np.memmap(self._path("values.bin"), np.float16, "c")
+        return self._values
 
 
 class Chosen(Sequence[Row]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +14,26 @@ from align.cache import Cache, digest, digest_of_weights
 from align.prompts import Prompts, PromptSpace, Statistics
 from align.store import Store
 
+HELD_BYTES = 1 << 30  # of float32: embeds that take more are read when they are asked for
 BLOCK_ROWS = 64  # always the same captions together: another batch could round differently
 
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """The prompt embeds of every different caption of a data set.
+    """The prompt embeds of different captions of a data set.
 
     Attributes:
         captions: the different captions.
-        prompts: their embeds (C, L, D), and pooled (C, P).
+        prompts: embeds (C, L, D), and pooled (C, P): in float32, or as they lie in a store, in
+            half precision and perhaps memory-mapped.
         weights: (C,) how many rows have each.
+        places: (C,) each caption's row of `prompts`, where these are of other captions, too.
     """
 
     captions: list[str]
     prompts: Prompts
     weights: torch.Tensor
+    places: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -44,35 +48,44 @@ class CaptionTable:
                 and exact.
         """
         counts = Counter(captions)
-        unique = list(counts)
+        unique = list(counts) if cache is None else sorted(counts)
         prompts = space.encode(unique) if cache is None else _kept(space, unique, cache)
-        return cls(unique, prompts, torch.tensor(list(counts.values())).float())
+        return cls(unique, prompts, torch.tensor([counts[text] for text in unique]).float())
 
     def only(self, captions: Sequence[str]) -> CaptionTable:
-        """The part of this table that some captions, all of them in it, need."""
+        """The part of this table that some captions, all of them in it, need; nothing is copied."""
         counts = Counter(captions)
-        chosen = self.index(list(counts))
-        # The first ones, as they are where a training asks, share this table's memory.
-        first = torch.equal(chosen, torch.arange(len(counts)))
-        prompts = self.prompts.rows(slice(len(counts)) if first else chosen)
-        return CaptionTable(list(counts), prompts, torch.tensor(list(counts.values())).float())
+        weights = torch.tensor(list(counts.values())).float()
+        return CaptionTable(list(counts), self.prompts, weights, self.index(list(counts)))
 
     def index(self, captions: Sequence[str]) -> torch.Tensor:
-        """Row numbers (N,) of captions in this table."""
+        """Row numbers (N,) of captions in this table's prompts."""
         where = {caption: i for i, caption in enumerate(self.captions)}
-        return torch.tensor([where[caption] for caption in captions])
+        found = torch.tensor([where[caption] for caption in captions], dtype=torch.long)
+        return found if self.places is None else self.places[found]
+
+    def rows(self, captions: Sequence[str]) -> Prompts:
+        """The prompts of captions, in float32."""
+        return self.prompts.rows(self.index(captions)).to(torch.float32)
+
+    def blocks(self) -> Iterator[Prompts]:
+        """The prompts of this table's captions in float32, some at a time."""
+        for start in range(0, len(self.captions), BLOCK_ROWS):
+            yield self.rows(self.captions[start : start + BLOCK_ROWS])
 
     def statistics(self) -> dict[str, Statistics]:
         """Statistics of "embeds", and of "pooled" where there are any."""
-        found = {"embeds": Statistics.of(self.prompts.embeds)}
+        found = {"embeds": Statistics.of_blocks(lambda: (b.embeds for b in self.blocks()))}
         if self.prompts.pooled is not None:
-            found["pooled"] = Statistics.of(self.prompts.pooled)
+            found["pooled"] = Statistics.of_blocks(self._pooled_blocks)
         return found
 
+    def _pooled_blocks(self) -> Iterator[torch.Tensor]:
+        return (block.pooled for block in self.blocks() if block.pooled is not None)
 
-def _kept(space: PromptSpace, captions: Sequence[str], cache: Cache) -> Prompts:
+
+def _kept(space: PromptSpace, ordered: list[str], cache: Cache) -> Prompts:
     """The embeds of different captions, computed once and rounded to half precision."""
-    ordered = sorted(captions)
     null = space.unconditional
 
     def make(store: Store) -> None:
@@ -87,12 +100,7 @@ def _kept(space: PromptSpace, captions: Sequence[str], cache: Cache) -> Prompts:
 
     about = {"captions": digest(ordered), "space": space_digest(space)}
     store = cache.made("captions", about, "caption embeds", size_bytes, make)
-    where = {caption: row for row, caption in enumerate(ordered)}
-    rows = [store[where[caption]] for caption in captions]
-    columns = [
-        torch.stack([torch.from_numpy(part) for part in column]).float()
-        for column in zip(*rows, strict=True)
-    ]
+    columns = [torch.from_numpy(column) for column in store.columns()]
     return Prompts(columns[0], columns[1] if len(columns) > 1 else None, null.padding)
 
 
@@ -105,6 +113,40 @@ def space_digest(space: PromptSpace) -> str:
         elif hasattr(part, "get_vocab"):
             parts[name] = [type(part).__name__, part.get_vocab(), part.model_max_length]
     return digest(parts)
+
+
+class Shares:
+    """Which captions the rows of each label have, and in what shares.
+
+    Args:
+        captions: (N,) each row's caption, as a row of a table.
+        labels: N.
+
+    Attributes:
+        names: the different labels in sorted order.
+    """
+
+    def __init__(self, captions: torch.Tensor, labels: Sequence[str]) -> None:
+        self.names = sorted(set(labels))
+        said: dict[str, Counter[int]] = {name: Counter() for name in self.names}
+        for label, caption in zip(labels, captions.tolist(), strict=True):
+            said[label][caption] += 1
+        self._said = [
+            (torch.tensor(list(counts)), torch.tensor(list(counts.values())) / counts.total())
+            for counts in said.values()
+        ]
+
+    def means(self, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean rows (K, ...) in float32 of labels, by their numbers (K,); `rows` (C, ...)."""
+        found = torch.zeros(len(labels), *rows.shape[1:])
+        for k, label in enumerate(labels.tolist()):
+            captions, shares = self._said[label]
+            found[k] = torch.tensordot(shares, rows[captions].float(), 1)
+        return found
+
+    def all_means(self, rows: torch.Tensor) -> torch.Tensor:
+        """The mean rows of all labels, in the order of `names`."""
+        return self.means(rows, torch.arange(len(self.names)))
 
 
 def label_means(
@@ -120,10 +162,5 @@ def label_means(
     Returns:
         The different labels in sorted order, and (K, L, D) the mean embeds of their rows.
     """
-    names = sorted(set(labels))
-    where = {name: i for i, name in enumerate(names)}
-    share = torch.zeros(len(names), len(embeds))
-    for label, caption in zip(labels, captions.tolist(), strict=True):
-        share[where[label], caption] += 1
-    share /= share.sum(1, keepdim=True)
-    return names, torch.einsum("kc,cld->kld", share, embeds)
+    shares = Shares(captions, labels)
+    return shares.names, shares.all_means(embeds)

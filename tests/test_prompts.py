@@ -189,12 +189,28 @@ def test_a_name_stands_for_what_it_points_to_and_others_for_themselves() -> None
     assert lookup({"space": "types:SimpleNamespace"}, "space") is SimpleNamespace
 
 
-def test_a_part_of_a_table_that_leads_it_is_no_copy(tiny_base: str) -> None:
+def test_a_part_of_a_table_is_no_copy(tiny_base: str) -> None:
     space = PromptSpace.from_pretrained(tiny_base)
     table = CaptionTable.of(space, ["a dog", "rain", "rain", "a fire"])
-    leading, later = table.only(["a dog", "rain", "a dog"]), table.only(["a fire", "rain"])
-    assert leading.prompts.embeds.data_ptr() == table.prompts.embeds.data_ptr()
-    assert leading.captions == ["a dog", "rain"] and leading.weights.tolist() == [2, 1]
-    assert len(leading.prompts) == 2
-    assert later.captions == ["a fire", "rain"]
-    assert torch.equal(later.prompts.embeds, table.prompts.embeds[[2, 1]])
+    part = table.only(["a fire", "rain", "a fire"])
+    assert part.prompts is table.prompts
+    assert part.captions == ["a fire", "rain"] and part.weights.tolist() == [2, 1]
+    assert part.index(["rain"]).tolist() == [1] and part.only(["rain"]).index(["rain"]) == 1
+    (block,) = part.blocks()
+    assert torch.equal(block.embeds, table.prompts.embeds[[2, 1]])
+    wanted = Statistics.of(table.prompts.embeds[1:])
+    assert torch.equal(part.statistics()["embeds"].mean, wanted.mean)
+
+
+def test_statistics_do_not_depend_on_blocks() -> None:
+    embeds = varied() * torch.linspace(1, 100, 8)
+    whole = Statistics.of(embeds)
+    exact = embeds.double()
+    for size in (1, 5, 16):
+        found = Statistics.of_blocks(lambda size=size: embeds.split(size))
+        for name, value in vars(found).items():
+            assert torch.equal(value, getattr(whole, name)), name
+    assert torch.equal(whole.mean, exact.mean(0).float())
+    spread = exact.std(0, correction=0).float()
+    free = ~whole.constant & (whole.spread == spread)
+    assert free.float().mean() >= 0.5
