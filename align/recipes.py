@@ -49,6 +49,8 @@ def _read(parser: Any, name: str, room: str) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         parser.error(f"{path} must hold keys and values, not a {type(recipe).__name__}")
     known = {action.dest for action in parser._actions} - {"help"}
+    if room == "align" and "space" not in known:
+        recipe.pop("space", None)  # what align.tune searches, of a run of its own
     for key in recipe:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)

@@ -56,6 +56,7 @@ class Session:
     cache: Cache
     stream: Stream | None = None  # of what is trained on, where it is not heard beforehand
     others: Sequence[PromptSpace] = ()  # further spaces that are learned
+    watchers: Sequence[TrainerCallback] = ()  # of the training, beside its own
 
     @classmethod
     def open(cls, options: Options) -> Session:
@@ -150,6 +151,7 @@ class Session:
         callbacks: list[TrainerCallback] = [Telling(told_options(options), self.known)]
         if options.training.draw_every_evaluation and options.evaluation.samples:
             callbacks.append(Samples(self))
+        callbacks += self.watchers
         return AlignTrainer(
             model=encoder,
             args=options.training,
