@@ -1,1 +1,1 @@
-"""The page behind `app.py`: a sound goes in, pictures come out."""
+"""The page: a sound goes in, pictures come out."""

@@ -66,7 +66,7 @@ class Service:
             try:
                 self.shelf.take(self.first)
             except Exception as error:  # told to whoever draws as well
-                print(f"app.py: {error}", file=sys.stderr)
+                print(f"studio: {error}", file=sys.stderr)
 
     def close(self) -> None:
         """Ends what runs in the background."""

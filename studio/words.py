@@ -24,7 +24,7 @@ hub is in reach, train one (a GPU helps) and start the page on it:
 ```
 python -m align.train --base stable-diffusion-v1-5/stable-diffusion-v1-5 \\
     --backbone laion/larger_clap_general --data FOLDER --judge none --output_dir models/sd15
-python app.py --base stable-diffusion-v1-5/stable-diffusion-v1-5 --encoder models/sd15
+python -m studio --base stable-diffusion-v1-5/stable-diffusion-v1-5 --encoder models/sd15
 ```
 
 Whatever lies in the models folder can be chosen above. What is loaded is kept: the first picture

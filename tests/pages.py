@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,3 +88,15 @@ def serve(models: Path, **changes: Any) -> Iterator[Served]:
     finally:
         page.close()
         service.close()
+
+
+def answered(url: str, page: subprocess.Popen[bytes], patience_s: float = 240.0) -> bytes:
+    """What a page that is being started answers, once it does."""
+    end = time.monotonic() + patience_s
+    while page.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.read()
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"no answer from {url}; the page's status is {page.poll()}")

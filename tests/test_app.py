@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import pytest
 import soundfile
 from conftest import RATE, tone
 from launches import SHORT
+from pages import answered
 
 from align.audio import AudioError
 from studio import words
@@ -297,24 +297,12 @@ def test_the_command_serves_the_page_at_its_port_and_ends_cleanly(tmp_path: Path
         [sys.executable, ROOT / "app.py", "--runs", tmp_path], cwd=tmp_path, env=environment
     )
     try:
-        assert b"SoundPrompt" in _answer(f"http://127.0.0.1:{port}", page)
+        assert b"SoundPrompt" in answered(f"http://127.0.0.1:{port}", page)
         page.terminate()
         assert page.wait(60) == 0
     finally:
         page.kill()
     assert not [name for name in _processes() if str(tmp_path) in name]
-
-
-def _answer(url: str, page: subprocess.Popen[bytes], patience_s: float = 240.0) -> bytes:
-    """What a page that is being started answers, once it does."""
-    end = time.monotonic() + patience_s
-    while page.poll() is None and time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return answer.read()
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"no answer from {url}; the page's status is {page.poll()}")
 
 
 def _processes() -> list[str]:
