@@ -31,7 +31,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--texts", type=int, default=100, help="texts drawn before and after")
     parser.add_argument("--judge", choices=sorted(JUDGES), default="mini", help="who judges")
     parser.add_argument(
-        "--clip", help="FID, KID, IIS and AIC by this CLIP: a name, a folder or hub id"
+        "--clip", help="FID, KID, IIS, AIC and AIS by this CLIP: a name, a folder or hub id"
     )
     parser.add_argument("--draw_steps", type=int, default=20, help="denoising steps a picture")
     parser.add_argument("--guidance", type=float, default=5.0, help="classifier-free guidance")

@@ -95,13 +95,13 @@ class Examination:
         return found
 
     def fidelity(self, count: int, clip: str) -> tuple[dict[str, Measured], dict[str, float]]:
-        """Sounds of one thing by their prompts: IIS and AIC; FID and KID to the pairs' images.
+        """Sounds of one thing by their prompts: IIS, AIC, AIS; FID and KID to the pairs' images.
 
         Raises:
             OSError: there is no such CLIP.
             ValueError: there are too few pairs.
         """
-        from diffuse.fidelity import Eyes, distances, fitting
+        from diffuse.fidelity import Eyes, distances, fitting, hearing
         from diffuse.images import fit, open_image
 
         eyes, rows, drawing = Eyes(clip), self.rows(count, 1), self.drawing
@@ -113,7 +113,10 @@ class Examination:
         real = [open_image(self.pairs.rows[kept[i]]["image"]) for i in rows]
         real = [fit(image, drawn[0].width) for image in real]
         labels = [names[0] for names in self.things(rows)]
-        return fitting(eyes, real, drawn, labels), distances(eyes, real, drawn)
+        found = fitting(eyes, real, drawn, labels)
+        null = drawing.texts.null[0][None]
+        found |= hearing(eyes, drawn, drawing.heard(rows).embeds, null)
+        return found, distances(eyes, real, drawn)
 
     def text_alone(self, count: int, before: Any) -> dict[str, Measured]:
         """Pictures of whole captions by the base, and by it with the adapter attached and silent.

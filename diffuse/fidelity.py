@@ -1,8 +1,9 @@
-"""How real drawn pictures look and how well they fit, by a CLIP: FID, KID, IIS, AIC.
+"""How real drawn pictures look and how well they fit, by a CLIP: FID, KID, IIS, AIC, AIS.
 
 FID (Heusel et al. 2017, arXiv 1706.08500) and KID (Binkowski et al. 2018, arXiv 1801.01401) compare
 sets of pictures, here in CLIP's image space: their values compare with each other and not with
-those of Inception's. IIS and AIC are SonicDiffusion's measures (arXiv 2405.00878).
+those of Inception's. IIS, AIC and AIS are SonicDiffusion's measures (arXiv 2405.00878), after
+AudioToken (Yariv et al. 2023, arXiv 2305.13050).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from align.names import CLIPS, lookup
 
 BATCH = 64
 KID_SUBSETS = 50
+SAME_TEXT = 0.99  # least cosine of one text encoder's answers in two precisions
 
 
 def wins(similarity: torch.Tensor) -> torch.Tensor:
@@ -83,6 +85,27 @@ class Eyes(nn.Module):
         ).pooler_output
         return F.normalize(self._clip.text_projection(said), dim=1)
 
+    @torch.no_grad()
+    def hear(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Unit embeds (N, num_features) of sounds, from their prompt embeds (N, L, D).
+
+        An aligned encoder answers in the place of the text encoder, so its answer's end goes
+        where the text's does: through the CLIP's text projection. The last position is taken, as
+        it has read all others; where a sound's words would end, nobody knows.
+        """
+        found: torch.Tensor = self._clip.text_projection(embeds[:, -1].float().cpu())
+        return F.normalize(found, dim=1)
+
+    @torch.no_grad()
+    def reads_as(self, unconditional: torch.Tensor) -> bool:
+        """Whether this CLIP's text encoder is the one that gave a base its null, (1, L, D)."""
+        length = unconditional.shape[1]
+        given = self._tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
+        own = self._clip.text_model(input_ids=given.input_ids).last_hidden_state
+        theirs = unconditional.float().cpu()
+        same = own.shape == theirs.shape
+        return same and bool(F.cosine_similarity(own, theirs, dim=-1).min() > SAME_TEXT)
+
 
 def as_bytes(images: Sequence[Image.Image]) -> torch.Tensor:
     """Images of one size as (N, 3, H, W), uint8."""
@@ -137,3 +160,27 @@ def fitting(
     right = [names[i] == label for i, label in zip(nearest, labels, strict=True)]
     likeness = seen @ eyes.look(real).T
     return {"iis": Measured.mean(wins(likeness)), "aic": Measured.share(right)}
+
+
+def hearing(
+    eyes: Eyes, drawn: Sequence[Image.Image], sounds: torch.Tensor, unconditional: torch.Tensor
+) -> dict[str, Measured]:
+    """AIS of drawn pictures: the share of the other sounds that fit a picture less than its own.
+
+    Chance is one half, and sounds of the same thing are among the others, so that the best is
+    below one. SonicDiffusion takes Wav2CLIP's embeds of sounds; ours come from the aligned
+    encoder, which lies in the space of the base's CLIP already. It judges what it has drawn: AIS
+    says whether the picture shows what the encoder heard, not whether it heard right.
+
+    Args:
+        eyes: the CLIP whose text encoder the base has.
+        drawn: from each sound.
+        sounds: their prompt embeds (N, L, D).
+        unconditional: the base's (1, L, D), by which its text encoder is known.
+
+    Returns:
+        nothing where the base has another text encoder: no measure of this kind is known.
+    """
+    if not eyes.reads_as(unconditional):
+        return {}
+    return {"ais": Measured.mean(wins(eyes.look(drawn) @ eyes.hear(sounds).T))}

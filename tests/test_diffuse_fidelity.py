@@ -1,4 +1,4 @@
-"""FID, KID, IIS and AIC against worked cases, by the miniature's CLIP."""
+"""FID, KID, IIS, AIC and AIS against worked cases, by the miniature's CLIP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuse.fidelity import Eyes, as_bytes, distances, fitting, wins
+from diffuse.fidelity import Eyes, as_bytes, distances, fitting, hearing, wins
 from mini.captions import class_caption
 from mini.pictures import draw
 from mini.world import CLASSES, random_view
@@ -74,3 +74,33 @@ def test_pictures_of_their_own_labels_fit_and_others_do_not() -> None:
     assert (likeness.argmax(1) == torch.arange(len(CLASSES))).float().mean() >= 0.9
     turned = fitting(eyes, real, drawn[1:] + drawn[:1], CLASSES)
     assert turned["iis"].value < 0.8 and turned["aic"].value <= 0.2
+
+
+def test_sounds_that_say_what_is_seen_fit_and_others_do_not() -> None:
+    """Perfect listeners: their prompt embeds are those of the thing's own caption."""
+    from align.prompts import PromptSpace
+
+    eyes, space = Eyes("mini"), PromptSpace.from_pretrained("mini")
+    rng = np.random.default_rng(0)
+    views = [random_view(rng, near=name, far_share=0.0) for name in CLASSES]
+    drawn = [draw(view, np.random.default_rng(i)) for i, view in enumerate(views)]
+    heard = space.encode([class_caption(name) for name in CLASSES]).embeds
+    null = space.unconditional.embeds
+    right = hearing(eyes, drawn, heard, null)["ais"]
+    assert right.value > 0.95 and right.n == len(CLASSES)
+    turned = hearing(eyes, drawn, heard.roll(1, 0), null)["ais"].value
+    assert turned < 0.7
+    # One listener who hears the same in everything is at chance.
+    assert hearing(eyes, drawn, heard[:1].expand_as(heard), null)["ais"].value == 0.5
+
+
+def test_a_base_with_another_text_encoder_has_no_ais() -> None:
+    eyes, noise = Eyes("mini"), torch.randn(1, 77, 128, generator=torch.Generator().manual_seed(0))
+    drawn = shades(2, 50, 0)
+    assert hearing(eyes, drawn, noise.expand(2, -1, -1), noise) == {}
+    assert hearing(eyes, drawn, noise.expand(2, -1, -1), noise[..., :64]) == {}
+    with pytest.raises(ValueError, match="no others"):
+        from align.prompts import PromptSpace
+
+        null = PromptSpace.from_pretrained("mini").unconditional.embeds
+        hearing(eyes, drawn[:1], null, null)
