@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +13,10 @@ from align.augment import AugmentArguments, Scale, augment
 from align.data import Stream
 from align.listening import Ear
 from align.unusable import Unusable
-from align.workers import WORTH_WORKERS, Answer, listen
+from align.workers import WORTH_WORKERS, Answer, Listeners
 
 if TYPE_CHECKING:
     from align.train import Options
-
-AHEAD = 4  # recordings in work for each worker
 
 
 def check_streaming(options: Options) -> None:
@@ -59,7 +54,7 @@ class StreamedRecordings(IterableDataset):
         augmentation: what is changed; it cannot mix in other recordings, which are not there.
         scale: the features' layout.
         seed: of order and augmentation.
-        workers: processes.
+        workers: processes that hear what this one reads; few rows are heard by this one.
     """
 
     def __init__(
@@ -73,12 +68,12 @@ class StreamedRecordings(IterableDataset):
         seed: int,
         workers: int = 1,
     ) -> None:
-        self._ear, self._stream, self._seed = ear, stream, seed
+        self._stream, self._seed = stream, seed
         self._augmentation, self._scale = augmentation, scale
         said = zip(stream.captions, stream.labels, strict=True)
         asked = zip(targets, groups, strict=True)
         self._asked = dict(zip(said, asked, strict=True))
-        self._workers = workers if len(stream) >= WORTH_WORKERS else 1
+        self._listeners = Listeners(ear, workers if len(stream) >= WORTH_WORKERS else 1)
         self._epoch = 0
         self._told = False
 
@@ -127,19 +122,6 @@ class StreamedRecordings(IterableDataset):
 
     def _answers(self) -> Iterator[tuple[Answer, tuple[str, str]]]:
         passing = self._stream.passing(self._seed, self._epoch)
-        if self._workers < 2:
-            for recording, caption, label in passing:
-                yield listen(self._ear, recording), (caption, label)
-            return
-        waiting: deque[tuple[Future[Answer], tuple[str, str]]] = deque()
-        with ProcessPoolExecutor(self._workers, get_context("spawn")) as pool:
-            try:
-                for recording, caption, label in passing:
-                    waiting.append((pool.submit(listen, self._ear, recording), (caption, label)))
-                    if len(waiting) > AHEAD * self._workers:
-                        answer, said = waiting.popleft()
-                        yield answer.result(), said
-                for answer, said in waiting:
-                    yield answer.result(), said
-            finally:
-                pool.shutdown(cancel_futures=True)
+        return self._listeners.answers(
+            (sound, (caption, label)) for sound, caption, label in passing
+        )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -16,6 +17,8 @@ from align.listening import Ear
 from align.store import half
 
 WORTH_WORKERS = 400  # rows below which starting workers takes longer than it saves
+AHEAD = 4  # recordings in work for each worker
+Beside = TypeVar("Beside")
 
 
 class Answer(NamedTuple):
@@ -38,16 +41,26 @@ def listen(ear: Ear, recording: Any) -> Answer:
     return Answer(windows, "", " ".join(" ".join(texts).split()))
 
 
-_JOB: list[tuple[Ear, Dataset]] = []  # of a worker process
+_JOB: list[tuple[Ear, Dataset | None]] = []  # of a worker process
 
 
-def _begin(ear: Ear, rows: Dataset) -> None:
+def _begin(ear: Ear, rows: Dataset | None = None) -> None:
     _JOB[:] = [(ear, rows)]
 
 
 def _listen_to_row(i: int) -> Answer:
     ear, rows = _JOB[0]
+    assert rows is not None
     return listen(ear, rows[i]["recording"])
+
+
+def _listen_to(recording: Any) -> Answer:
+    return listen(_JOB[0][0], recording)
+
+
+def _pool(workers: int, *job: Any) -> ProcessPoolExecutor:
+    # Spawned, not forked: torch's threads do not survive a fork.
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=job)
 
 
 def answers(ear: Ear, rows: Dataset, start: int, workers: int) -> Iterator[Answer]:
@@ -63,11 +76,45 @@ def answers(ear: Ear, rows: Dataset, start: int, workers: int) -> Iterator[Answe
     if workers < 2 or len(left) < WORTH_WORKERS:
         yield from (listen(ear, rows[i]["recording"]) for i in left)
         return
-    # Spawned, not forked: torch's threads do not survive a fork. Each worker reads its own rows,
-    # so that no process ever holds all recordings.
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(ear, rows)) as pool:
+    # Each worker reads its own rows, so that no process ever holds all recordings.
+    with _pool(workers, ear, rows) as pool:
         try:
             yield from pool.map(_listen_to_row, left, chunksize=16)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class Listeners:
+    """Processes that hear recordings as they come; started when they are first asked, and kept.
+
+    Args:
+        ear: how the backbone hears; told to each process once.
+        workers: processes; below 2 this one hears.
+    """
+
+    def __init__(self, ear: Ear, workers: int) -> None:
+        self._ear, self._workers = ear, workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def answers(self, recordings: Iterable[tuple[Any, Beside]]) -> Iterator[tuple[Answer, Beside]]:
+        """Each recording's answer and what came beside it, in their order.
+
+        Only a few recordings are asked for ahead of what was answered.
+        """
+        if self._workers < 2:
+            yield from ((listen(self._ear, recording), beside) for recording, beside in recordings)
+            return
+        self._pool = self._pool or _pool(self._workers, self._ear)
+        waiting: deque[tuple[Future[Answer], Beside]] = deque()
+        try:
+            for recording, beside in recordings:
+                waiting.append((self._pool.submit(_listen_to, recording), beside))
+                if len(waiting) > AHEAD * self._workers:
+                    answer, first = waiting.popleft()
+                    yield answer.result(), first
+            while waiting:
+                answer, first = waiting.popleft()
+                yield answer.result(), first
+        finally:
+            for answer, _ in waiting:
+                answer.cancel()

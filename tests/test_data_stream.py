@@ -75,12 +75,14 @@ def ear(tiny_clap: str) -> Ear:
     return Ear("clap_audio_model", load_backbone(tiny_clap)[1], 4)
 
 
-def streamed(ear: Ear, stream: Stream, **augmentation: float) -> StreamedRecordings:
+def streamed(
+    ear: Ear, stream: Stream, workers: int = 1, **augmentation: float
+) -> StreamedRecordings:
     count = len(stream)
     given = AugmentArguments(**augmentation)
     scale = Scale(16, 10 / np.log(10))
     return StreamedRecordings(
-        ear, stream, torch.arange(count), list(range(count)), given, scale, seed=0
+        ear, stream, torch.arange(count), list(range(count)), given, scale, 0, workers
     )
 
 
@@ -141,6 +143,44 @@ def test_too_many_broken_recordings_stop_a_stream(
         list(streamed(ear, stream))
 
 
+@pytest.mark.slow
+def test_two_processes_hear_a_stream_as_one_does(
+    ear: Ear, tmp_path: Path, sound_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("align.streaming.WORTH_WORKERS", 40)
+    plain = broken_stream(tmp_path, sound_folder, {0, 17})
+    read: list[int] = []
+
+    def passing(seed: int, epoch: int) -> Any:
+        rows = list(plain.passing(seed, epoch))
+        for place in np.random.default_rng([seed, epoch]).permutation(40).tolist():
+            read.append(place)
+            yield rows[place]
+
+    stream = Stream(plain.captions, plain.labels, passing)
+    one, two = (streamed(ear, stream, workers, gain_db=6.0) for workers in (1, 2))
+    pools = set()
+    for epoch in (0, 1):
+        for rows in (one, two):
+            rows.set_epoch(epoch)
+        alone, together = list(one), list(two)
+        assert len(alone) == len(together) == 40
+        assert [int(row["target"]) for row in together] == [int(row["target"]) for row in alone]
+        for a, b in zip(alone, together, strict=True):
+            windows = zip(a["windows"], b["windows"], strict=True)
+            assert all(np.array_equal(w, v) for w, v in windows)
+        pools.add(id(two._listeners._pool))
+    assert len(pools) == 1 and one._listeners._pool is None  # started once
+    # Who stops in between has read no more than is in work.
+    read.clear()
+    some = iter(two)
+    first = [int(next(some)["target"]) for _ in range(3)]
+    some.close()
+    assert first == [int(row["target"]) for row in alone[:3]]
+    assert 3 <= len(read) <= 3 + 2 + 4 * 2 + 1
+    assert len(list(two)) == 40
+
+
 def flags(*more: str) -> tuple[str, ...]:
     return (
         "--streaming", "true", "--folds", "1", "2", "--eval_folds", "3", "--stream_buffer", "4",
@@ -157,13 +197,15 @@ def flags(*more: str) -> tuple[str, ...]:
             ("--train_backbone", "all", "--gain_db", "6", "--time_shift", "1"),
             marks=pytest.mark.slow,
         ),
+        pytest.param(("--workers", "2"), marks=pytest.mark.slow),
     ],
-    ids=["frozen", "augmented"],
+    ids=["frozen", "augmented", "two processes"],
 )
 def test_a_streamed_run_goes_on_as_if_never_stopped(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, more: tuple[str, ...],
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr("align.streaming.WORTH_WORKERS", 8)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     main(command(tiny_base, tiny_clap, sound_folder, whole, *flags(*more)))
     last = max(int(path.name.partition("-")[2]) for path in whole.glob("checkpoint-*"))
