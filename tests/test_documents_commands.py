@@ -30,6 +30,8 @@ QUICK = (
 FEW = f"{QUICK} --data FOLDER"
 MEASURE = "--pictures 2 --draw_steps 2 --workers 1"
 DRAW = "--steps 2"
+TRIALS = f"{QUICK} --trials 1"
+STUDY = ("study.db", "trials.csv", "best.yaml")
 ENCODER = ("config.json", "model.safetensors", "run.json", "metrics.json")
 ADAPTER = ("config.json", "attention.safetensors", "metrics.json", "samples.png")
 
@@ -95,6 +97,14 @@ RUN: dict[str, tuple[str, list[str]]] = {
     ),
     "python -m diffuse.evaluate runs/diffuse/mini": (
         f"{MEASURE} --mixtures 2 --disagreeing 2 --texts 2 --json heard.json", ["heard.json"]
+    ),
+    "python -m align.tune --trials 20 --study runs/align/study": (
+        f"{TRIALS} --data FOLDER --folds 1 2 --eval_folds 3", _in("runs/align/study", *STUDY)
+    ),
+    "python -m align.tune RECIPE --data FOLDER --folds 1 2 --eval_folds 3 --trials 40 "
+    "--study runs/tuned": (TRIALS, _in("runs/tuned", *STUDY)),
+    "python -m align.train runs/tuned/best.yaml": (
+        "--output_dir runs/again", _in("runs/again", *ENCODER)
     ),
 }  # fmt: skip
 
