@@ -43,6 +43,8 @@ GENERATORS: dict[str, Callable[[np.random.Generator, int], Signal]] = {
 # collections of short events are, textures seldom.
 PADDED = {"dog": 0.55, "rooster": 0.5, "sneezing": 0.7, "crying baby": 0.25}
 PADDED_ELSE = 0.04
+# How long what is near sounds, as a share of a recording that has something behind it.
+NEAR_SHARE = (0.5, 0.75)
 
 
 def sound(label: str, rng: np.random.Generator, duration_s: float = DURATION_S) -> Signal:
@@ -67,10 +69,11 @@ def recording(
 ) -> Signal:
     """A field recording: float32 (duration_s * SAMPLE_RATE,), |x| <= 1.
 
-    The source `near` is in front; `far`, if any, is 4 to 10 dB weaker in energy, duller
-    and more reverberant. Room, noise, microphone, level and zero padding are drawn.
+    The source `near` is in front; `far`, if any, is weaker, duller and more reverberant, and heard
+    alone before the near one starts or after it ends: behind a steady noise it would be lost.
+    Room, noise, microphone, level and zero padding are drawn.
     """
-    dry = sound(near, rng, duration_s)
+    dry = sound(near, rng, duration_s) if far is None else _in_part(rng, near, duration_s)
     n = len(dry)
     end = n
     # A second source keeps sounding after the first one, so only lone ones are padded.
@@ -106,6 +109,15 @@ def scene(
         whole += _behind(rng, label, room, duration_s, energy)
     n = len(dry)
     return _captured(rng, whole, field.transform_size(n, room), n, n, rng.uniform(26, 60))
+
+
+def _in_part(rng: np.random.Generator, near: str, duration_s: float) -> Signal:
+    """A source that sounds during the first or the last part of a recording, silent else."""
+    part = _faded(sound(near, rng, duration_s * rng.uniform(*NEAR_SHARE)))
+    dry = np.zeros(seconds(duration_s), np.float32)
+    first = 0 if rng.random() < 0.5 else len(dry) - len(part)
+    dry[first : first + len(part)] = part
+    return dry
 
 
 def _faded(part: Signal) -> Signal:
