@@ -103,10 +103,11 @@ class Cache:
             store = Store(where, about)
             if store.complete:
                 print(f"{title}: {len(store)} from {where}", flush=True)
-                return store
-            self._announce(title, size_bytes(), store, where)
-            make(store)
-            store.seal()
+            else:
+                self._announce(title, size_bytes(), store, where)
+                make(store)
+                store.seal()
+        # Who waited for it finds all there; only where making failed the lock must stay.
         with contextlib.suppress(OSError):
             Path(f"{where}.lock").unlink()
         return store

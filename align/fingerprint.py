@@ -25,21 +25,21 @@ def spread_rows(count: int) -> list[int]:
     return [i * count // probes for i in range(probes)]
 
 
-def told_recordings(rows: Dataset) -> str:
-    """A short name that follows from the recordings of a data set.
+def told_recordings(rows: Dataset, column: str = "recording") -> str:
+    """A short name that follows from the recordings of a data set, or from what a column holds.
 
     Files are known by path, size and time of change. Recordings within a table are known by their
     names and sizes, and the content of a few of them; those that are made when they are read, by
     the columns that they are made from, and the sound of a few of them.
     """
     plain = rows.with_format(None)
-    if "recording" not in plain.column_names:
+    if column not in plain.column_names:
         columns = {name: list(plain[name]) for name in plain.column_names}
-        return digest(["made", columns, _probed(rows)])
-    light = _light(plain)
+        return digest(["made", columns, _probed(rows, column)])
+    light = _light(plain, column)
     if "file" in light:
-        return digest(["files", [_file(path) for path in light["file"]]])
-    return digest(["table", light, _probed(rows)])
+        return digest(["files", [told_file(path) for path in light["file"]]])
+    return digest(["table", light, _probed(rows, column)])
 
 
 def recording_names(plain: Dataset) -> list[str]:
@@ -51,7 +51,7 @@ def recording_names(plain: Dataset) -> list[str]:
     """
     if "clip" in plain.column_names:
         return list(plain["clip"])
-    light = _light(plain) if "recording" in plain.column_names else {}
+    light = _light(plain, "recording") if "recording" in plain.column_names else {}
     numbers = [f"row {i + 1}" for i in range(len(plain))]
     paths = light.get("file") or light.get("path") or numbers
     names = [str(path or number) for path, number in zip(paths, numbers, strict=True)]
@@ -73,7 +73,7 @@ def _alike(plain: Dataset, light: dict[str, list[Any]]) -> list[tuple[int, Any]]
     """
     paths = light.get("path") or [None] * len(plain)
     if any(path is None for path in paths):
-        columns = [*light.values(), *_light(plain, _beginnings).values()]
+        columns = [*light.values(), *_light(plain, "recording", _beginnings).values()]
         keys: list[Any] = [digest(key) for key in zip(*columns, strict=True)]
     else:
         keys = paths
@@ -81,20 +81,21 @@ def _alike(plain: Dataset, light: dict[str, list[Any]]) -> list[tuple[int, Any]]
     return [(i, key) for i, key in enumerate(keys) if times[key] > 1]
 
 
-def _light(plain: Dataset, told: Callable[[Any], Any] | None = None) -> dict[str, list[Any]]:
-    """Paths and sizes of recordings; their bytes stay in the file that Arrow has mapped.
+def _light(plain: Dataset, name: str, told: Callable[[Any], Any] | None = None) -> dict[str, list]:
+    """Paths and sizes of what a column holds; bytes stay in the file that Arrow has mapped.
 
     Args:
         plain: rows that stay as Arrow has them.
-        told: what is told of a column in place of sizes.
+        name: the column's.
+        told: what is told of a column's parts in place of sizes.
     """
     told = told or _sizes
-    column = plain.data.column("recording")
+    column = plain.data.column(name)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         found = {"file": column}
     elif pa.types.is_struct(column.type):
-        names = [column.type.field(i).name for i in range(column.type.num_fields)]
-        found = {name: told(pc.struct_field(column, name)) for name in names}
+        parts = [column.type.field(i).name for i in range(column.type.num_fields)]
+        found = {part: told(pc.struct_field(column, part)) for part in parts}
     else:
         found = {"size": told(column)}
     if plain._indices is not None:  # rows were selected: only now, so that no sound is copied
@@ -120,9 +121,9 @@ def _beginnings(column: Any) -> Any:
     return _sizes(column)
 
 
-def _probed(rows: Dataset) -> list[str]:
-    """The content of a few recordings."""
-    return [_content(rows[i]["recording"]) for i in spread_rows(len(rows))]
+def _probed(rows: Dataset, column: str) -> list[str]:
+    """The content of a few rows of a column."""
+    return [_content(rows[i][column]) for i in spread_rows(len(rows))]
 
 
 def _content(recording: Any) -> str:
@@ -136,9 +137,10 @@ def _content(recording: Any) -> str:
     return content.hexdigest()
 
 
-def _file(path: str) -> list[Any]:
+def told_file(path: str) -> list[Any]:
+    """A text, and size and time of change where it is the path of a file."""
     try:
         stat = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return [path]
     return [path, stat.st_size, stat.st_mtime_ns]

@@ -137,7 +137,7 @@ def _drawing(
     from align.prompts import PromptSpace
     from diffuse.attachment import attach
     from diffuse.drawing import Drawing
-    from diffuse.session import cache_folder, prepare
+    from diffuse.session import cache_of, prepare
     from diffuse.stages import read_stages
     from diffuse.texts import encode_texts
 
@@ -147,7 +147,7 @@ def _drawing(
     preparation = prepare(asked, artist.pipeline, encoder, run["training"]["seed"], device)
     prepared = preparation.of(pairs, "pairs to measure on")
     artist.pipeline.to(torch.device(device))
-    texts = encode_texts(PromptSpace.from_pretrained(base), [pairs], cache_folder(asked))
+    texts = encode_texts(PromptSpace.from_pretrained(base), [pairs], cache_of(asked))
     substitutes = read_stages(run["loss"]["stages"])[-1].loss == "substitution"
     attached = attach(artist.pipeline, options.run)
     return Drawing(artist, attached, texts, prepared, substitutes)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from align.cache import Cache, digest_of_weights
 from align.data import DataError
+from align.fingerprint import spread_rows
 from align.listening import pad
+from align.store import Store
 from diffuse.data import Pairs
-from diffuse.keeping import keep, rows_of, weights_of
-from diffuse.reading import Reader, Squares, read_all, sounds_of
+from diffuse.reading import Reader, Squares, read_all, sounds_of, told_pairs
 
 MOST_UNUSABLE = 0.05  # share of pairs that may be unreadable before a run is stopped
-BATCH = 32
+BLOCK_ROWS = 32  # always the same pairs together: another batch could round differently
 
 
 @dataclass
@@ -54,7 +57,7 @@ class Preparation:
         encoder: an `AudioPromptEncoder`.
         squares: how images are cut.
         device: where both compute.
-        cache: a folder, or None.
+        cache: where what they give is kept; in memory by default.
         workers: processes that read.
     """
 
@@ -64,112 +67,167 @@ class Preparation:
         encoder: Any,
         squares: Squares,
         device: torch.device,
-        cache: Path | None = None,
+        cache: Cache | None = None,
         workers: int = 1,
     ) -> None:
         self._vae, self._encoder = vae.to(device).eval(), encoder.to(device).eval()
         self._squares, self._device = squares, device
-        self._cache, self._workers = cache, workers
+        self._cache, self._workers = cache or Cache(), workers
 
     def of(self, pairs: Pairs, title: str) -> Prepared:
-        """The pairs' tensors, from the cache where they are there.
+        """The pairs' tensors, from the cache where they are there; else with progress.
 
         Raises:
             DataError: more than 5% of the pairs, or all, cannot be read.
         """
-        source = {
-            "rows": rows_of(pairs.rows),
-            "weights": weights_of(self._vae, self._encoder),
-            "squares": vars(self._squares),
-        }
-        tensors, notes = keep(self._cache, "pairs", source, lambda: self._make(pairs, title))
-        for name in notes["unreadable"]:
-            print(f"left out: {name}", flush=True)
-        return Prepared(**tensors, kept=notes["kept"], unreadable=notes["unreadable"])
-
-    def _make(self, pairs: Pairs, title: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         sounds = sounds_of(pairs.rows)
         repeated = {i for i, first in enumerate(sounds) if first != i}
         reader = Reader(self._encoder.ear, pairs.rows, self._squares, repeated)
-        kept, unreadable, parts, heard = [], [], [], _Heard(self._encoder, self._device)
-        pixels: list[np.ndarray] = []
-        allowed = max(1, int(MOST_UNUSABLE * len(pairs)))
-        answers = tqdm(read_all(reader, self._workers), title, len(pairs), mininterval=2)
-        for i, answer in enumerate(answers):
-            if isinstance(answer, str) or not heard.add(i, sounds[i], answer[0]):
-                why = answer if isinstance(answer, str) else "its recording could not be read"
-                unreadable.append(f"pair {i + 1}: {why}")
-                if len(unreadable) > allowed:
-                    raise DataError(
-                        f"more than {MOST_UNUSABLE:.0%} of {len(pairs)} pairs cannot be read; "
-                        f"the first: {unreadable[0]}"
-                    )
-                continue
-            kept.append(i)
-            pixels.append(answer[1])
-            if len(pixels) == BATCH:
-                parts.append(self._latents(pixels))
-                pixels = []
-        if pixels:
-            parts.append(self._latents(pixels))
-        if not kept:
-            raise DataError(f"none of {len(pairs)} pairs can be read; the first: {unreadable[0]}")
-        sound = torch.tensor([heard.place[sounds[i]] for i in kept])
-        tensors = {"latents": torch.cat(parts), "sound": sound, **heard.tensors()}
-        return tensors, {"kept": kept, "unreadable": unreadable}
+
+        def make(store: Store) -> None:
+            try:
+                self._fill(store, reader, sounds, title)
+            except DataError:
+                store.discard()
+                raise
+
+        def size_bytes() -> float:
+            return self._size_bytes(reader, len(set(sounds)))
+
+        about = {"pairs": told_pairs(pairs.rows), **self._about()}
+        store = self._cache.made("pairs", about, title, size_bytes, make)
+        found = _loaded(store, sounds)
+        for name in found.unreadable:
+            print(f"left out: {name}", flush=True)
+        return found
+
+    def _about(self) -> dict[str, Any]:
+        """All that latents, tokens and embeds depend on beside the pairs, as JSON."""
+        ear, config = self._encoder.ear, self._encoder.config.to_dict()
+        scale = {k: self._vae.config.get(k) for k in ("scaling_factor", "shift_factor")}
+        return {
+            "vae": [digest_of_weights(self._vae.state_dict()), scale],
+            "encoder": [
+                digest_of_weights(self._encoder.state_dict()),
+                {k: v for k, v in config.items() if k != "_name_or_path"},
+            ],
+            "ear": [ear.model_type, ear.extractor.to_dict(), ear.max_windows],
+            "squares": vars(self._squares),
+        }
+
+    def _size_bytes(self, reader: Reader, sounds: int) -> float:
+        """How large all will be, by one pair that can be read."""
+        some = (i for i in spread_rows(len(reader.rows)) if i not in reader.repeated)
+        for answer in map(reader.read, some):
+            if not isinstance(answer, str) and answer[0] is not None:
+                latents, (heard,) = self._latents([answer[1]]), self._heard([answer[0]])
+                size = sum(part.nbytes for part in heard)
+                return float(len(reader.rows) * latents.nbytes + sounds * size)
+        return 0.0
+
+    def _fill(self, store: Store, reader: Reader, sounds: Sequence[int], title: str) -> None:
+        """Appends what the store lacks: of each pair its latents, and its sound where it is new."""
+        start, count = len(store), len(sounds)
+        errors = _errors(store)
+        known = {i for i, row in enumerate(_shapes(store)) if len(row) > 1}
+        answers = read_all(reader, self._workers, start)
+        progress = iter(tqdm(answers, title, count, initial=start, mininterval=2))
+        while start < count:
+            block, found = list(islice(progress, BLOCK_ROWS)), {}
+            for i, answer in enumerate(block, start):
+                if isinstance(answer, str):
+                    found[i] = answer
+                elif i == sounds[i]:
+                    known.add(i)
+                elif sounds[i] not in known:
+                    found[i] = "its recording could not be read"
+            errors |= found
+            _check(errors, count)
+            good = [answer for i, answer in enumerate(block, start) if i not in found]
+            made = iter(self._rows(good))
+            rows = [[] if i in found else next(made) for i in range(start, start + len(block))]
+            store.append(rows, errors=found)
+            start += len(block)
+        if len(errors) == count:
+            raise DataError(f"none of {count} pairs can be read; the first: {_named(errors)[0]}")
+
+    def _rows(self, good: list[Any]) -> list[list[np.ndarray]]:
+        """Of each pair that was read its latents; of a new recording tokens, mask and embeds."""
+        if not good:
+            return []
+        latents = self._latents([pixels for _, pixels in good])
+        heard = iter(self._heard([features for features, _ in good if features is not None]))
+        return [
+            [one.numpy(), *(() if features is None else next(heard))]
+            for one, (features, _) in zip(latents, good, strict=True)
+        ]
 
     @torch.no_grad()
     def _latents(self, pixels: list[np.ndarray]) -> torch.Tensor:
         squares = torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2)
         config, dtype = self._vae.config, next(self._vae.parameters()).dtype
         found = []
-        for part in squares.split(BATCH):
+        for part in squares.split(BLOCK_ROWS):
             inputs = part.to(self._device).to(dtype) / 127.5 - 1
             mode = self._vae.encode(inputs).latent_dist.mode().float()
             shift = getattr(config, "shift_factor", None) or 0.0
             found.append(((mode - shift) * config.scaling_factor).half().cpu())
         return torch.cat(found).unflatten(0, (len(pixels), -1))
 
-
-class _Heard:
-    """Collects features and turns them into tokens and prompt embeds, batch by batch."""
-
-    def __init__(self, encoder: Any, device: torch.device) -> None:
-        self._encoder, self._device = encoder, device
-        self.place: dict[int, int] = {}  # of a recording, by the first row that has it
-        self._waiting: list[list[np.ndarray]] = []
-        self._parts: list[tuple[torch.Tensor, ...]] = []
-
-    def add(self, row: int, first: int, features: list[np.ndarray] | None) -> bool:
-        """Takes a row's features; false where it shares a recording that could not be read."""
-        if row != first:
-            return first in self.place
-        assert features is not None
-        self.place[row] = len(self.place)
-        self._waiting.append(features)
-        if len(self._waiting) == BATCH:
-            self._encode()
-        return True
-
     @torch.no_grad()
-    def _encode(self) -> None:
-        batch = {k: v.to(self._device) for k, v in pad(self._waiting).items()}
+    def _heard(self, features: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+        if not features:
+            return []
+        batch = {k: v.to(self._device) for k, v in pad(features).items()}
         tokens, mask = self._encoder.tokens(**batch)
         head = self._encoder.head()
         embeds = head.prompts(*head(tokens, mask)).embeds
-        self._parts.append((tokens.half().cpu(), mask.cpu(), embeds.half().cpu()))
-        self._waiting = []
+        columns = (part.half().cpu().numpy() for part in (tokens, mask, embeds))
+        return [list(row) for row in zip(*columns, strict=True)]
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Tokens, mask and embeds of all recordings."""
-        if self._waiting:
-            self._encode()
-        longest = max(mask.shape[1] for _, mask, _ in self._parts)
-        fill = torch.nn.functional.pad
-        return {
-            "tokens": torch.cat(
-                [fill(t, (0, 0, 0, longest - t.shape[1])) for t, _, _ in self._parts]
-            ),
-            "mask": torch.cat([fill(m, (0, longest - m.shape[1])) for _, m, _ in self._parts]),
-            "embeds": torch.cat([embeds for _, _, embeds in self._parts]),
-        }
+
+def _shapes(store: Store) -> list[list[Any]]:
+    """What each row of a store holds."""
+    return [row for block in store.blocks for row in block["shapes"]]
+
+
+def _errors(store: Store) -> dict[int, str]:
+    """Why pairs are not there, by their number."""
+    notes = (block["notes"].get("errors", {}) for block in store.blocks)
+    return {int(i): error for found in notes for i, error in found.items()}
+
+
+def _named(errors: dict[int, str]) -> list[str]:
+    return [f"pair {i + 1}: {error}" for i, error in sorted(errors.items())]
+
+
+def _check(errors: dict[int, str], count: int) -> None:
+    if len(errors) > max(1, int(MOST_UNUSABLE * count)):
+        raise DataError(
+            f"more than {MOST_UNUSABLE:.0%} of {count} pairs cannot be read; "
+            f"the first: {_named(errors)[0]}"
+        )
+
+
+def _loaded(store: Store, sounds: Sequence[int]) -> Prepared:
+    """A whole store as tensors."""
+    kept = [i for i, row in enumerate(_shapes(store)) if row]
+    place: dict[int, int] = {}
+    heard: list[list[torch.Tensor]] = []
+    latents: list[torch.Tensor] = []
+    for i in kept:
+        one, *sound = (torch.from_numpy(part) for part in store[i])
+        latents.append(one)
+        if sound:
+            place[i] = len(heard)
+            heard.append(sound)
+    longest, fill = max(len(mask) for _, mask, _ in heard), torch.nn.functional.pad
+    return Prepared(
+        torch.stack(latents),
+        torch.tensor([place[sounds[i]] for i in kept]),
+        torch.stack([fill(tokens, (0, 0, 0, longest - len(tokens))) for tokens, *_ in heard]),
+        torch.stack([fill(mask, (0, longest - len(mask))) for _, mask, _ in heard]).bool(),
+        torch.stack([embeds for *_, embeds in heard]),
+        kept,
+        _named(_errors(store)),
+    )

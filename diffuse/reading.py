@@ -13,6 +13,8 @@ import numpy as np
 from datasets import Dataset
 
 from align.audio import AudioError
+from align.cache import digest
+from align.fingerprint import recording_names, told_file, told_recordings
 from align.listening import Ear
 from diffuse.images import ImageError, open_image, views
 
@@ -75,27 +77,37 @@ def _read(i: int) -> tuple[list[np.ndarray] | None, np.ndarray] | str:
     return _READER[0].read(i)
 
 
-def read_all(reader: Reader, workers: int) -> Iterator[Any]:
-    """The answer of `Reader.read` for every row, in order."""
-    if workers < 2 or len(reader.rows) < WORTH_WORKERS:
-        yield from map(reader.read, range(len(reader.rows)))
+def read_all(reader: Reader, workers: int, start: int = 0) -> Iterator[Any]:
+    """The answer of `Reader.read` for every row from `start` on, in order."""
+    left = range(start, len(reader.rows))
+    if workers < 2 or len(left) < WORTH_WORKERS:
+        yield from map(reader.read, left)
         return
     spawn = get_context("spawn")  # not forked: torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(reader,)) as pool:
         try:
-            yield from pool.map(_read, range(len(reader.rows)), chunksize=16)
+            yield from pool.map(_read, left, chunksize=16)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def sounds_of(rows: Dataset) -> list[int]:
-    """For each row the first row that has the same recording file."""
-    stored = rows.with_format(None)
-    if "recording" not in stored.column_names:
-        return list(range(len(rows)))
+    """For each row the first row that has the same recording."""
     first: dict[str, int] = {}
-    found = []
-    for i, recording in enumerate(stored["recording"]):
-        same = isinstance(recording, str)
-        found.append(first.setdefault(recording, i) if same else i)
-    return found
+    names = recording_names(rows.with_format(None))
+    return [first.setdefault(name, i) for i, name in enumerate(names)]
+
+
+def told_pairs(rows: Dataset) -> str:
+    """A short name that follows from the recordings and images of pairs, whatever is said of them.
+
+    Of pairs that are made when they are read, it follows from all that they are made from.
+    """
+    plain = rows.with_format(None)
+    if {"recording", "image"} <= set(plain.column_names):
+        return digest([told_recordings(rows), told_recordings(rows, "image")])
+    made = {
+        name: [told_file(value) if isinstance(value, str) else value for value in plain[name]]
+        for name in plain.column_names
+    }
+    return digest(made)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import set_seed
 
 from align.bases import load_picture_side
-from align.cache import default_folder
+from align.cache import Cache
 from align.outcome import load_encoder
 from align.prompts import PromptSpace
 from diffuse.adapter import AdapterConfig, SoundAdapter
@@ -86,7 +86,7 @@ class Session:
             fresh, unseen = pairs, prepared
             if held_out is not None:
                 fresh, unseen = held_out, preparation.of(held_out, "pairs to measure on")
-            texts = encode_texts(space, [pairs, fresh], cache_folder(options.data))
+            texts = encode_texts(space, [pairs, fresh], cache_of(options.data))
         pipeline.unet.to(given.device, torch.bfloat16 if given.bf16 else torch.float32)
         attached = attach(pipeline, adapter)
         session = cls(
@@ -236,11 +236,9 @@ def prepare(
     if size % factor:
         raise ValueError(f"--resolution must be a multiple of {factor} for this base, not {size}")
     squares = Squares(size, data.crops, data.flip, seed)
-    return Preparation(vae, encoder, squares, device, cache_folder(data), data.workers)
+    return Preparation(vae, encoder, squares, device, cache_of(data), data.workers)
 
 
-def cache_folder(data: DataArguments) -> Path | None:
-    """Where what is computed once is kept; None where it is not."""
-    if not data.cache:
-        return None
-    return Path(data.cache_dir).expanduser() if data.cache_dir else default_folder()
+def cache_of(data: DataArguments) -> Cache:
+    """Where what is computed once is kept."""
+    return Cache.of(data.cache, data.cache_dir)

@@ -2,58 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from align.cache import Cache
 from align.prompts import PromptSpace
+from align.targets import CaptionTable
 from diffuse.adapter import SoundAdapter
 from diffuse.batches import Texts
 from diffuse.data import Pairs
-from diffuse.keeping import keep
 from diffuse.latents import Prepared
 from diffuse.levels import LEVELS, TOKENS
 
-PROBE = "a dog barking in the rain at night"  # by its embeds a text encoder is known again
 
-
-def encode_texts(space: PromptSpace, parts: Sequence[Pairs], cache: Path | None) -> Texts:
-    """All captions, phrases and prompts of some pairs, and the base's null.
-
-    Raises:
-        DataError: no pair has any text.
-    """
-    found: dict[str, None] = {PROBE: None}
+def encode_texts(space: PromptSpace, parts: Sequence[Pairs], cache: Cache) -> Texts:
+    """All captions, phrases and prompts of some pairs, and the base's null."""
+    found: set[str] = set()
     for pairs in parts:
         for captions, phrases, prompt in zip(
             pairs.captions, pairs.phrases, pairs.prompts, strict=True
         ):
-            said = [*captions, prompt, *(phrases.values() if phrases else ())]
-            found.update(dict.fromkeys(text for text in said if text))
-    texts = list(found)
-    probe = space.encode([PROBE]).embeds
-    source = {
-        "texts": hashlib.sha256("\n".join(texts).encode()).hexdigest(),
-        "encoder": [round(x, 4) for x in probe.flatten()[:: max(1, probe.numel() // 64)].tolist()],
-    }
-    kept, _ = keep(cache, "texts", source, lambda: (_encoded(space, texts), {}))
+            found |= {text for text in (*captions, prompt, *(phrases or {}).values()) if text}
     null = space.unconditional
     nothing = None if null.pooled is None else null.pooled[0].float().cpu()
-    return Texts(
-        kept["embeds"],
-        kept.get("pooled"),
-        (null.embeds[0].float().cpu(), nothing),
-        {text: i for i, text in enumerate(texts)},
-    )
-
-
-def _encoded(space: PromptSpace, texts: list[str]) -> dict[str, torch.Tensor]:
-    prompts = space.encode(texts)
-    tensors = {"embeds": prompts.embeds.half()}
-    return tensors if prompts.pooled is None else tensors | {"pooled": prompts.pooled.half()}
+    unconditional = null.embeds[0].float().cpu(), nothing
+    if not found:
+        return Texts(null.embeds[:0].half(), null.pooled, unconditional, {})
+    table = CaptionTable.of(space, sorted(found), cache)
+    place = {text: i for i, text in enumerate(table.captions)}
+    return Texts(table.prompts.embeds, table.prompts.pooled, unconditional, place)
 
 
 def wanted_tokens(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import operator
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,13 @@ import torch
 from conftest import RATE, tone
 from PIL import Image
 
+from align.cache import Cache
 from align.data import DataError
 from diffuse.batches import Draws, Dropout, Texts, TrainingPairs, collate
 from diffuse.data import Pairs, load_pairs
 from diffuse.images import ImageError, fit, open_image, views
-from diffuse.keeping import keep, rows_of
 from diffuse.latents import Preparation, Prepared
-from diffuse.reading import Squares
+from diffuse.reading import Reader, Squares, told_pairs
 from diffuse.sources import DUPLICATE, MISSING, UNPAIRED_IMAGE, UNPAIRED_SOUND, Columns
 
 
@@ -323,27 +325,76 @@ def test_rare_classes_weigh_more_when_asked() -> None:
     assert weights == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2.0])
 
 
-def test_what_is_kept_is_found_again_by_what_it_follows_from(tmp_path: Path) -> None:
-    made = []
+def test_pairs_are_told_apart_by_their_files(paired: Path) -> None:
+    def told() -> str:
+        return told_pairs(load_pairs(str(paired), "train").rows)
 
-    def make() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        made.append(1)
-        return {"x": torch.arange(3.0)}, {"told": [1, "two"]}
-
-    for source in ({"a": 1}, {"a": 1}, {"a": 2}):
-        tensors, notes = keep(tmp_path, "thing", source, make)
-        assert tensors["x"].tolist() == [0, 1, 2] and notes == {"told": [1, "two"]}
-    assert len(made) == 2 and len(list(tmp_path.iterdir())) == 2
-    keep(None, "thing", {"a": 1}, make)
-    assert len(made) == 3
+    first = told()
+    (paired / "low" / "a.txt").write_text("what is said has no part in it\n")
+    assert told() == first
+    for path in (paired / "low" / "a.wav", paired / "images" / "b.png"):
+        path.write_bytes(path.read_bytes() + b"\0\0")
+        assert told() != first
+        first = told()
 
 
-def test_rows_are_told_apart_by_their_files(paired: Path) -> None:
-    first = rows_of(load_pairs(str(paired), "train").rows)
-    assert rows_of(load_pairs(str(paired), "train").rows) == first
-    wav(paired / "low" / "a.wav", 999.0)
-    (paired / "low" / "a.wav").write_bytes((paired / "low" / "a.wav").read_bytes() + b"\0\0")
-    assert rows_of(load_pairs(str(paired), "train").rows) != first
+def test_pairs_that_are_made_are_told_apart_by_what_they_are_made_from() -> None:
+    from mini.dataset import pairs as made
+
+    assert told_pairs(made("test", 5)) == told_pairs(made("test", 5))
+    assert (
+        len({told_pairs(made(*which)) for which in (("test", 5), ("test", 6), ("train", 5))}) == 3
+    )
+
+
+def test_what_was_interrupted_goes_on_and_gives_the_same(
+    paired: Path, tiny_base: str, tiny_encoder: Any, tmp_path_factory: Any,
+    monkeypatch: pytest.MonkeyPatch, capsys: Any,
+) -> None:  # fmt: skip
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(tiny_base, subfolder="vae")
+    monkeypatch.setattr("diffuse.latents.BLOCK_ROWS", 2)
+    lines = ["file_name,image,caption"]
+    for i, sound in enumerate(("low/a", "low/b", "low/a", "high/c", "low/b", "low/alone")):
+        picture(paired / f"p{i}.png", ("red", "blue")[i % 2], (48, 24))
+        lines.append(f"{sound}.wav,p{i}.png,hum")
+    (paired / "metadata.csv").write_text("\n".join(lines) + "\n")
+    (paired / "p1.png").write_text("none")  # and so the fourth pair has no recording
+    monkeypatch.setattr("diffuse.latents.MOST_UNUSABLE", 0.4)
+    pairs, squares, cpu = (
+        load_pairs(str(paired), "train"),
+        Squares(16, 1, True, 0),
+        torch.device("cpu"),
+    )
+    whole = Preparation(vae, tiny_encoder, squares, cpu).of(pairs, "pairs")
+    assert whole.kept == [0, 2, 3, 5] and whole.sound.tolist() == [0, 0, 1, 2]
+    assert [text.partition(":")[0] for text in whole.unreadable] == ["pair 2", "pair 5"]
+    cache, read = Cache(tmp_path_factory.mktemp("cache")), []
+    plain = Reader.read
+
+    def failing(self: Reader, i: int) -> Any:
+        read.append(i)
+        if len(read) == 5:
+            raise KeyboardInterrupt
+        return plain(self, i)
+
+    monkeypatch.setattr(Reader, "read", failing)
+    with pytest.raises(KeyboardInterrupt):
+        Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+    assert read == [0, 0, 1, 2, 3]  # the first one for the size
+    found = Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+    assert read[5:] == [0, 2, 3, 4, 5]
+    assert "going on after 2" in capsys.readouterr().out
+    for name, value in vars(whole).items():
+        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+        assert same(value, getattr(found, name)), name
+    # Another encoder hears other things, however little it differs.
+    other = copy.deepcopy(tiny_encoder)
+    with torch.no_grad():
+        next(other.backbone.parameters()).view(-1)[7] += 1e-3
+    Preparation(vae, other, squares, cpu, cache).of(pairs, "pairs")
+    assert len([path for path in cache.folder.iterdir() if path.is_dir()]) == 2
 
 
 def test_pairs_become_latents_and_tokens_once(
@@ -360,14 +411,15 @@ def test_pairs_become_latents_and_tokens_once(
     (paired / "p7.png").write_text("none")
     (paired / "metadata.csv").write_text("\n".join(lines) + "\n")
     pairs = load_pairs(str(paired), "train")
-    cache = tmp_path_factory.mktemp("cache")
+    cache = Cache(tmp_path_factory.mktemp("cache"))
     squares = Squares(size=16, crops=1, flip=True, seed=0)
     cpu = torch.device("cpu")
     prepared = Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
     assert prepared.latents.shape == (39, 2, 4, 8, 8)
     assert len(prepared.tokens) == 2 and prepared.sound.tolist() == [0] + [1] * 38
     assert 7 not in prepared.kept and "p7.png" in prepared.unreadable[0]
-    assert "left out: pair 8" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "left out: pair 8" in said and "pairs: about " in said
     encoded = tiny_encoder.encode([str(paired / "high" / "c.wav")]).embeds[0]
     torch.testing.assert_close(prepared.embeds[1].float(), encoded, atol=1e-2, rtol=1e-2)
     image = fit(open_image(paired / "p0.png"), 16)
@@ -377,7 +429,8 @@ def test_pairs_become_latents_and_tokens_once(
     torch.testing.assert_close(prepared.latents[0, :1].float(), wanted, atol=5e-3, rtol=1e-2)
     again = Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
     assert torch.equal(again.latents, prepared.latents) and again.kept == prepared.kept
-    assert len(list(cache.iterdir())) == 1
+    assert "pairs: 40 from" in capsys.readouterr().out
+    assert len(list(cache.folder.iterdir())) == 1
     for i in range(10):
         (paired / f"p{i}.png").write_text("none")
     with pytest.raises(DataError, match="more than 5% of 40 pairs cannot be read; the first"):
