@@ -22,7 +22,7 @@ _WHERE = {
     "AudioPromptConfig": "align.configuration",
     "AudioPromptEncoder": "align.encoder",
     "PromptSpace": "align.prompts",
-    "check_prompt": "align.pipelines",
+    "check_prompt": "align.fitting",
 }
 __all__ = [
     "AlignTrainer",

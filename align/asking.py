@@ -52,6 +52,7 @@ def _told(pipeline: Any, encode: Any, captions: Sequence[str], guided: bool) -> 
         "prompt": list(captions),
         "batch_size": len(captions),
         "device": pipeline.device,
+        "num_images_per_prompt": 1,
         "do_classifier_free_guidance": guided,
     }
     return encode(**of_those(encode, defaults | given))

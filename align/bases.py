@@ -7,12 +7,9 @@ from typing import Any
 
 import torch
 
+from align.keywords import not_clip
 from align.names import BASES, lookup
 
-# What draws, and what only looks at pictures: neither is needed to encode a caption.
-PICTURE_SIDE = (
-    "unet", "transformer", "vae", "safety_checker", "feature_extractor", "image_encoder",
-)  # fmt: skip
 # What is never loaded: its share of the prompt is left to the pipeline, which fills it with zeros.
 LEFT_OUT = "T5"
 
@@ -26,16 +23,19 @@ def load_text_side(base: str, **options: Any) -> Any:
 
     Raises:
         OSError: there is no such base.
-        ValueError: it reads no CLIP text encoder.
+        ValueError: it reads no CLIP text encoder, or embeds that are not CLIP's.
     """
     parts = _parts(base)
-    absent = [name for name in parts if name in PICTURE_SIDE] + _t5(parts)
-    encoders = [name for name, (kind, _) in parts.items() if kind and name[:12] == "text_encoder"]
-    texts = set(encoders) - set(absent)
-    if not texts:
+    # Of what draws, and of what looks at pictures, nothing is needed to encode a caption.
+    wanted = ("text_encoder", "tokenizer", "scheduler")
+    absent = [name for name in parts if not name.startswith(wanted)] + _t5(parts)
+    encoders = [kind for name, (_, kind) in parts.items() if kind and name[:12] == "text_encoder"]
+    if not any("CLIP" in kind for kind in encoders):
         raise ValueError(f"{base} reads no CLIP text encoder: give a base that does")
+    if others := not_clip(encoders):
+        raise ValueError(f"{base} reads the embeds of {', '.join(others)}: give a base of CLIP's")
     pipeline = _load(base, absent, parts, {"dtype": torch.float32} | options)
-    if "transformer" in absent:
+    if "transformer" in parts:
         # Without T5 the width of its share is asked of the transformer's configuration.
         config = pipeline_config(base, "transformer", parts["transformer"][1])
         pipeline.transformer = SimpleNamespace(config=SimpleNamespace(**config))
@@ -86,7 +86,8 @@ def _parts(base: str) -> dict[str, list[str]]:
             f"there is no pipeline {base!r}: give a folder with model_index.json, or a hub id "
             f"that can be reached ({reason})"
         ) from error
-    return {k: list(v) for k, v in index.items() if isinstance(v, (list, tuple))}
+    # A part is a pair; longer lists are settings.
+    return {k: list(v) for k, v in index.items() if isinstance(v, (list, tuple)) and len(v) == 2}
 
 
 def _t5(parts: dict[str, list[str]]) -> list[str]:

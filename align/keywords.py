@@ -11,9 +11,7 @@ from typing import Any
 NAMES = {
     "prompt_embeds": ("prompt_embeds", "editing_prompt_embeds", "editing_prompt_embeddings"),
     "negative_prompt_embeds": ("negative_prompt_embeds",),
-    "pooled_prompt_embeds": (
-        "pooled_prompt_embeds", "prompt_embeds_pooled", "editing_pooled_prompt_embeds",
-    ),
+    "pooled_prompt_embeds": ("pooled_prompt_embeds", "prompt_embeds_pooled"),
     "negative_pooled_prompt_embeds": (
         "negative_pooled_prompt_embeds", "negative_prompt_embeds_pooled",
     ),

@@ -1,4 +1,4 @@
-"""What a pipeline reads: which prompt space fits it, and whether a prompt does."""
+"""What a pipeline reads, and which prompt space fits it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 import torch
 
 from align.heads import SpaceShape
+from align.keywords import keywords_of
 from align.names import BASES, lookup
+
+# What reads the embeds: in Stable Diffusion, in SD3, and in Stable Cascade's three pipelines.
+DRAWING = ("unet", "transformer", "prior", "prior_prior", "decoder")
+WIDTHS = ("joint_attention_dim", "cross_attention_dim", "clip_text_in_channels", "c_cond")
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,11 @@ class Reader:
     Attributes:
         name: the pipeline's class.
         base: the folder or hub id that it came from.
-        width: of the embeds it reads.
+        width: of the embeds it reads; 0 where it is handed them and reads the pooled ones alone.
         pooled_width: of the pooled embeds, 0 where it reads none.
         dtype: of its weights.
         device: where it runs.
+        keywords: the parts of a prompt that its call takes, by our names; and its own names.
     """
 
     name: str
@@ -31,31 +37,41 @@ class Reader:
     pooled_width: int
     dtype: torch.dtype
     device: torch.device
+    keywords: dict[str, str]
 
     @classmethod
     def of(cls, pipeline: Any) -> Reader:
-        """Asks a pipeline's UNet or transformer.
+        """Asks a pipeline's call, and its UNet or transformer.
 
         Raises:
-            ValueError: it has neither, reads no embeds, or its parts want different ones.
+            ValueError: it takes no embeds of CLIP, nothing is there to read them, or its parts
+                want different ones.
         """
         name = type(pipeline).__name__
-        drawing = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+        keywords = keywords_of(pipeline)
+        parts = (getattr(pipeline, part, None) for part in DRAWING)
+        drawing = next((part for part in parts if part is not None), None)
         if drawing is None:
             raise ValueError(f"this {name} has no UNet or transformer loaded: it cannot draw")
-        width = _width(drawing.config)
-        if not width:
+        width, pooled = _width(drawing.config), _pooled_width(pipeline, drawing.config, keywords)
+        if not width and not pooled:
             raise ValueError(f"the {type(drawing).__name__} of this {name} reads no prompt embeds")
+        if pooled and "pooled_prompt_embeds" not in keywords:
+            raise ValueError(
+                f"the {type(drawing).__name__} of this {name} reads pooled embeds, and the "
+                "pipeline takes none"
+            )
         for controlnet in _controlnets(pipeline):
             own = _width(controlnet.config)
-            if own != width:
+            # SD3.5's ControlNets read no embeds of their own.
+            if own not in (0, width):
                 raise ValueError(
                     f"the ControlNet reads embeds {own} wide and the {type(drawing).__name__} "
                     f"{width}: they belong to different bases"
                 )
         base = str(pipeline.config.get("_name_or_path", ""))
-        pooled = _pooled_width(pipeline, drawing.config)
-        return cls(name, base, width, pooled, drawing.dtype, pipeline._execution_device)
+        device = pipeline._execution_device
+        return cls(name, base, width, pooled, drawing.dtype, device, keywords)
 
     @property
     def wants(self) -> str:
@@ -76,70 +92,36 @@ class Reader:
             return own[0] if own else str(default) if default in fits else fits[0]
         raise ValueError(f"{', '.join(fits)} all fit this {self.name}: say which by space=")
 
+    def check_negative(self) -> None:
+        """Whether it takes a negative.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if "negative_prompt_embeds" not in self.keywords:
+            raise ValueError(f"{self.name} takes no negative: leave negative= out")
+
     def fits(self, shape: SpaceShape) -> bool:
         """Whether embeds of a space are as wide as what is read."""
-        wide = (shape.pipeline_width, shape.pooled_width)
-        return wide == (self.width, self.pooled_width)
-
-
-def check_prompt(pipeline: Any, prompt: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The prompt's keyword arguments, once they are known to fit a pipeline.
-
-        pipeline(**check_prompt(pipeline, load_file("dog.safetensors")))
-
-    Raises:
-        ValueError: by name, what is missing or has the wrong width, length, dtype or device.
-    """
-    reader = Reader.of(pipeline)
-    widths = {"prompt_embeds": reader.width, "negative_prompt_embeds": reader.width}
-    if reader.pooled_width:
-        widths["pooled_prompt_embeds"] = reader.pooled_width
-        widths["negative_pooled_prompt_embeds"] = reader.pooled_width
-    optional = {name for name in widths if name.startswith("negative")}
-    for name in sorted(set(widths) - optional - set(prompt)):
-        raise ValueError(f"{name} is missing: {reader.wants}")
-    for name, value in prompt.items():
-        if name not in widths:
-            raise ValueError(f"{name} is not read here: {reader.wants}")
-        _check(name, value, widths[name], reader)
-    for name in optional & set(prompt):
-        _check_pair(name.removeprefix("negative_"), name, prompt)
-    batches = {len(value) for value in prompt.values()}
-    if len(batches) > 1:
-        raise ValueError(f"the embeds are of different numbers of prompts: {sorted(batches)}")
-    return dict(prompt)
-
-
-def _check(name: str, value: torch.Tensor, width: int, reader: Reader) -> None:
-    axes = ("prompts", "width") if "pooled" in name else ("prompts", "positions", "width")
-    if value.ndim != len(axes):
-        raise ValueError(f"{name} must be ({', '.join(axes)}), not {tuple(value.shape)}")
-    if value.shape[-1] != width:
-        raise ValueError(f"{name} is {value.shape[-1]} wide, but {reader.wants}")
-    if value.dtype != reader.dtype:
-        raise ValueError(f"{name} is {value.dtype}, but this {reader.name} runs in {reader.dtype}")
-    if value.device.type != reader.device.type:
-        raise ValueError(f"{name} is on {value.device}, but this {reader.name} on {reader.device}")
-
-
-def _check_pair(name: str, negative: str, prompt: Mapping[str, torch.Tensor]) -> None:
-    if prompt[name].shape != prompt[negative].shape:
-        raise ValueError(
-            f"{name} and {negative} must be of one shape, not {tuple(prompt[name].shape)} and "
-            f"{tuple(prompt[negative].shape)}"
-        )
+        wide = shape.pipeline_width if self.width else 0
+        return (wide, shape.pooled_width) == (self.width, self.pooled_width)
 
 
 def _width(config: Any) -> int:
     if config.get("encoder_hid_dim_type") == "text_proj":
         return int(config.encoder_hid_dim)
-    width = config.get("joint_attention_dim") or config.get("cross_attention_dim") or 0
+    width = next((config[name] for name in WIDTHS if config.get(name)), 0)
     return int(width[0] if isinstance(width, (list, tuple)) else width)
 
 
-def _pooled_width(pipeline: Any, config: Any) -> int:
+def _pooled_width(pipeline: Any, config: Any, keywords: Mapping[str, str]) -> int:
     if "joint_attention_dim" in config:
-        return int(config.pooled_projection_dim)
+        return int(config.get("pooled_projection_dim") or 0)
+    if "clip_text_pooled_in_channels" in config:
+        return int(config.clip_text_pooled_in_channels)
+    if "pooled_prompt_embeds" in keywords and config.get("time_cond_proj_dim"):
+        # The latent upscaler writes its noise level in 128 numbers and the pooled embeds behind.
+        return int(config.time_cond_proj_dim) - 128
     if config.get("addition_embed_type") != "text_time":
         return 0
     # Beside the pooled embeds stand sizes and crops as numbers; SDXL's refiner has one fewer.

@@ -11,7 +11,8 @@ import torch
 from align.audio import AudioError
 from align.blending import blend as blended
 from align.blending import concatenate, matched, weigh
-from align.pipelines import Reader, check_prompt
+from align.fitting import check_prompt
+from align.pipelines import Reader
 from align.prompts import Prompts
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Prompting:
         if text is None and (weight is not None or blend != "interpolate"):
             raise ValueError("blend and weight are the text's: give text=PromptSpace.encode(...)")
         reader = None if pipeline is None else Reader.of(pipeline)
+        if reader is not None and negative is not None:
+            reader.check_negative()
         if reader is not None and space is None:
             shapes = {name: self.head(name).space for name in self.heads.names}
             space = reader.choose(shapes, self.config.default_space)

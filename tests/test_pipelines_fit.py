@@ -20,7 +20,8 @@ from diffusers import (
 
 from align.bases import load_picture_side, load_text_side
 from align.encoder import AudioPromptEncoder
-from align.pipelines import Reader, check_prompt
+from align.fitting import check_prompt
+from align.pipelines import Reader
 from align.prompts import PromptSpace
 
 
