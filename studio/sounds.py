@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN_RATE = 24_000  # Hz at which a sound is looked at; encoders resample to their own
 MEGABYTE = 1_000_000
+SHORTEST_S = 0.1  # what a slip of the finger records is shorter
 FLOOR_DB = -70.0  # below the loudest point; quieter is drawn black
 
 
@@ -41,8 +42,8 @@ def hear(path: str | None, options: StudioOptions) -> Sound:
         options: for the limits.
 
     Raises:
-        AudioError: there is none, it is too large or too long, or it cannot be heard. The
-            message does not tell where the file lies.
+        AudioError: there is none, it is too large, too long or too short, or it cannot be heard.
+            The message does not tell where the file lies.
     """
     if not path:
         raise AudioError("There is no sound yet: record one, upload one or choose an example.")
@@ -53,6 +54,11 @@ def hear(path: str | None, options: StudioOptions) -> Sound:
             waveform = _read(path, options.max_sound_s)
     except AudioError as error:
         raise AudioError(_anonymous(str(error), path)) from None
+    if len(waveform) < SHORTEST_S * SHOWN_RATE:
+        raise AudioError(
+            f"The sound lasts {len(waveform) / SHOWN_RATE:.3f} s, too short to be heard: record "
+            f"or upload at least {SHORTEST_S:g} s."
+        )
     lost = [_anonymous(str(w.message), path) for w in caught if w.category is AudioWarning]
     return Sound(waveform, " ".join(lost))
 

@@ -95,6 +95,8 @@ def _relation(value: Any) -> str:
 
 def _text(name: str, value: Any, options: StudioOptions) -> str:
     text = " ".join(str(value or "").split())
+    if not text.isascii() and text != text.encode(errors="ignore").decode():
+        raise WishError(f"The {name} has half a character in it, which cannot be read: delete it.")
     if len(text) > options.max_text:
         raise WishError(
             f"The {name} has {len(text)} characters; {options.max_text} are the most: shorten it."
@@ -109,7 +111,8 @@ def _number(name: str, value: Any, default: float, low: float, high: float) -> f
         number = float("nan")
     if not low <= number <= high:  # so is NaN refused
         said = name.replace("_", " ")
-        raise WishError(f"The {said} is {value!r}: give a number from {low:g} to {high:g}.")
+        ends = [int(end) if end == int(end) else end for end in (low, high)]
+        raise WishError(f"The {said} is {value!r}: give a number from {ends[0]} to {ends[1]}.")
     return number
 
 

@@ -100,3 +100,23 @@ def answered(url: str, page: subprocess.Popen[bytes], patience_s: float = 240.0)
         except OSError:
             time.sleep(0.2)
     raise AssertionError(f"no answer from {url}; the page's status is {page.poll()}")
+
+
+def connect(served: Served) -> Any:
+    """A visitor by `gradio_client`."""
+    from gradio_client import Client
+
+    return Client(served.url, verbose=False)
+
+
+def generate(client: Any, sound: Path, **more: Any) -> tuple[list[Any], dict[str, Any], str]:
+    """Pictures as arrays, settings and status."""
+    import numpy as np
+    from gradio_client import handle_file
+    from PIL import Image
+
+    more = {"steps": 2, "pictures": 1} | more
+    pictures, made, said = client.predict(handle_file(sound), **more, api_name="/generate")
+    seeds = [f"seed {made['seed'] + i}" for i in range(len(pictures))]
+    assert [row["caption"] for row in pictures] == seeds
+    return [np.asarray(Image.open(row["image"])) for row in pictures], made, said

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, tone
-from pages import Served, make_models, save_adapter, serve
+from pages import Served, connect, generate, make_models, save_adapter, serve
 from PIL import Image
 
 pytestmark = pytest.mark.slow  # trainings, or an app that is started
@@ -40,26 +38,9 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def connect(served: Served):
-    from gradio_client import Client
-
-    return Client(served.url, verbose=False)
-
-
 @pytest.fixture(scope="module")
 def client(served: Served):
     return connect(served)
-
-
-def generate(client, sound: Path, **more):
-    """Pictures as arrays, settings and status."""
-    from gradio_client import handle_file
-
-    more = {"steps": 2, "pictures": 1} | more
-    pictures, made, said = client.predict(handle_file(sound), **more, api_name="/generate")
-    seeds = [f"seed {made['seed'] + i}" for i in range(len(pictures))]
-    assert [row["caption"] for row in pictures] == seeds
-    return [np.asarray(Image.open(row["image"])) for row in pictures], made, said
 
 
 def test_the_names_are_those_one_would_guess(client):
@@ -184,43 +165,3 @@ def test_visitors_at_once_get_their_own_pictures(served: Served, sounds: list[Pa
         thread.join(60)
     assert sorted(together) == [0, 1, 2, 3]
     assert all(np.array_equal(together[i], alone[i % 2]) for i in together)
-
-
-def _begin(client, sound: Path):
-    """A drawing that would take long, begun."""
-    from gradio_client import handle_file
-
-    job = client.submit(handle_file(sound), steps=900, pictures=4, api_name="/generate")
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if any(re.search(r"step \d+ of 900", out[-1]) for out in job.outputs()):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"nothing was drawn: {job.outputs()}")
-
-
-def test_stop_stops_the_visitors_own_drawing_only(served: Served, sounds: list[Path]):
-    one, other = connect(served), connect(served)
-    job = _begin(one, sounds[0])
-    assert "Nothing is being drawn" in other.predict(api_name="/stop")
-    assert not job.done()
-    assert "Stopping" in one.predict(api_name="/stop")
-    assert "Stopped" in job.result(timeout=30)[-1]
-
-
-def test_a_client_that_cancels_frees_the_queue(served: Served, sounds: list[Path]):
-    job = _begin(connect(served), sounds[0])
-    job.cancel()
-    begin = time.monotonic()
-    assert len(generate(connect(served), sounds[1])[0]) == 1
-    assert time.monotonic() - begin < 30
-
-
-def test_a_drawing_that_takes_too_long_is_stopped(models: Path, sounds: list[Path]):
-    from gradio_client.exceptions import AppError
-
-    with (
-        serve(models, max_steps=900, max_draw_s=1.0) as page,
-        pytest.raises(AppError, match="longer than 1 s and was stopped"),
-    ):
-        generate(connect(page), sounds[0], steps=900, pictures=4)
