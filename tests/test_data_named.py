@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import hub_tables
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import soundfile
 import torch
 from conftest import RATE, tone
+from datasets import Dataset
 
 from align.arguments import DataArguments
 from align.audio import read
 from align.closeness import retrieval
-from align.data import DataError, held_out_rows, load_rows, training_rows
+from align.data import DataError, held_out_rows, load_rows, load_stream, training_rows
 from align.data.licences import family
 from align.encoder import AudioPromptEncoder
 from align.examine import Examination, Known
@@ -34,6 +36,46 @@ def test_fsd50k_has_captions_of_its_labels(tmp_path: Path) -> None:
     assert len(load_rows(f"fsd50k@{copy}", "test")) == 2
     said = load_rows(f"fsd50k@{copy}", "train", caption_template="a recording of {}")
     assert said["caption"][1] == "a recording of rain, water"
+
+
+def test_labels_name_the_same_in_any_order(tmp_path: Path) -> None:
+    for i, said in enumerate(("Rain,Water", "Water,Rain", "Water")):
+        soundfile.write(tmp_path / f"{i}.wav", tone(440, 0.2), RATE)
+        with (tmp_path / "list.csv").open("a") as file:
+            file.write(("file_name,tags\n" if not i else "") + f'{i}.wav,"{said}"\n')
+    columns = {"caption_column": "tags", "label_column": "tags", "caption_template": "{}"}
+    rows = load_rows(str(tmp_path / "list.csv"), "train", **columns)
+    assert rows["label"] == ["rain, water", "rain, water", "Water"]
+    assert rows["caption"] == ["rain, water", "water, rain", "water"]
+    lists = {"file_name": [f"{i}.wav" for i in range(2)], "tags": [["Rain", "Water"], ["Water"]]}
+    Dataset.from_dict(lists).to_json(tmp_path / "list.jsonl")
+    rows = load_rows(str(tmp_path / "list.jsonl"), "train", **columns)
+    assert rows["label"] == ["rain, water", "water"]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_columns_of_other_names_are_asked_for(tmp_path: Path, streamed: bool) -> None:
+    """A copy of a named set, or a newer state of it, may call its columns differently."""
+    columns = {"audio": [hub_tables.sound(i) for i in range(3)], "text": ["Rain", "Dog", "Bark"]}
+    hub_tables.write(tmp_path, "train", columns, hub_tables.text("text"))
+
+    def load(name: str, **named: str) -> Any:
+        return (load_stream if streamed else load_rows)(name, "train", **named)
+
+    name = f"fsd50k@{tmp_path}"
+    asks = r"no column labels; it has: audio, text; name what is meant by --caption_column$"
+    with pytest.raises(DataError, match=asks):
+        load(name)
+    found = load(name, caption_column="text", label_column="text")
+    said = found.captions if streamed else found["caption"]
+    assert said == ["rain", "dog", "bark"]
+    with pytest.raises(DataError, match=r"--recording_column and --caption_column$"):
+        load(str(tmp_path), recording_column="sound")
+    # What is there by its own name needs no other one.
+    name = f"audiocaps@{hub_tables.audiocaps(tmp_path / 'a')}"
+    found = load(name, caption_column="youtube_id")
+    said = found.captions if streamed else found["caption"]
+    assert said[0] == "sound 0 in words 0"
 
 
 def test_audiocaps_has_five_captions_a_clip_in_test(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datasets import ClassLabel, Features, List
@@ -48,19 +48,40 @@ class Layout:
         names = [self.caption, self.label, self.licence_column(columns) or "", "fold", *self.clip]
         return list(dict.fromkeys(n for n in names if n in columns and n != self.recording))
 
-    def check(self, data: str, columns: Sequence[str]) -> None:
-        """Refuses a data set without what this layout needs.
+    def fitted(self, data: str, columns: Sequence[str], given: Mapping[str, str]) -> Layout:
+        """This layout for a data set's columns.
+
+        Args:
+            data: the data set's name.
+            columns: that it has.
+            given: names that were given for this layout's columns, by its attributes; they count
+                where a column is not there by its own name.
 
         Raises:
             DataError: a column is missing.
         """
-        needed = [self.recording, self.caption, *([self.licence] if self.licence else [])]
-        missing = [name for name in needed if name not in columns]
+
+        def named(what: str, own: str) -> str:
+            other = given.get(what, own)
+            return other if own not in columns and other in columns else own
+
+        found = replace(
+            self,
+            recording=named("recording", self.recording),
+            caption=named("caption", self.caption),
+            label=named("label", self.label),
+        )
+        needed = {"recording": found.recording, "caption": found.caption}
+        if found.licence:
+            needed["licence"] = found.licence
+        missing = {name: column for name, column in needed.items() if column not in columns}
         if missing:
+            flags = " and ".join(f"--{name}_column" for name in missing)
             raise DataError(
-                f"{data} has no column {' and no column '.join(missing)}; "
-                f"it has: {', '.join(columns)}"
+                f"{data} has no column {' and no column '.join(missing.values())}; "
+                f"it has: {', '.join(columns)}; name what is meant by {flags}"
             )
+        return found
 
     def sayer(self, features: Features | None, columns: Sequence[str]) -> Callable[..., dict]:
         """A function from a row's light columns to its caption, label, clip and licence."""
@@ -72,7 +93,7 @@ class Layout:
 
         def say(row: Mapping[str, Any]) -> dict[str, str]:
             text = self._caption(caption(row[self.caption]))
-            name = _words(label(row[self.label])) if label else ""
+            name = self._label(label(row[self.label])) if label else ""
             place = " ".join(str(row[column]) for column in clip)
             # A row without a label says what its clip or its caption says.
             said = {"caption": text, "label": name or place or text}
@@ -83,6 +104,12 @@ class Layout:
             return said
 
         return say
+
+    def _label(self, said: str | list[str]) -> str:
+        """Labels in one string name the same however they are ordered."""
+        if isinstance(said, str) and "," in said and self.template and self.label == self.caption:
+            said = _split(said)
+        return _words(said)
 
     def _caption(self, said: str | list[str]) -> str:
         if isinstance(said, list) or self.template is not None:

@@ -29,6 +29,7 @@ def find(
 
     Returns:
         A function of a split and None; or a folder, a table or a hub id and its layout.
+        A data set known by name has columns of its own: see `given_columns`.
     """
     name, _, copy = data.partition("@")
     source = lookup(DATASETS, name)
@@ -46,6 +47,12 @@ def find(
         recording_column or usual, caption_column, label_column, licence_column, caption_template
     )
     return (where if there else data), layout
+
+
+def given_columns(**columns: Any) -> dict[str, str]:
+    """The columns that were named, by what they are: recording, caption, label."""
+    named = {name: columns.get(f"{name}_column") for name in ("recording", "caption", "label")}
+    return {name: column for name, column in named.items() if column}
 
 
 def load_rows(
@@ -84,7 +91,7 @@ def load_rows(
     else:
         assert isinstance(source, str)
         raw = open_hub(source, _own(layout, split))
-    layout.check(data, raw.column_names)
+    layout = layout.fitted(data, raw.column_names, given_columns(**columns))
     if not len(raw):
         raise DataError(f"{data} has no rows")
     base = source if isinstance(source, Path) else None

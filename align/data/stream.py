@@ -18,7 +18,7 @@ from datasets import Dataset, IterableDataset
 from align.data.error import DataError
 from align.data.layout import Layout
 from align.data.licences import is_wanted, kept_rows, told, wanted_names
-from align.data.rows import find, load_rows
+from align.data.rows import find, given_columns, load_rows
 from align.data.tables import has_parquet, open_hub
 
 Row = tuple[Any, str, str]  # recording, caption, label
@@ -71,7 +71,8 @@ def load_stream(
         rows = load_rows(data, split, folds=folds, licences=licences, **columns)
         return _of_rows(rows)
     raw = open_hub(str(source), layout.splits.get(split, split), streaming=True)
-    return _of_hub(_Passage(raw, layout, data, folds, licences), buffer)
+    passage = _Passage(raw, layout, given_columns(**columns), data, folds, licences)
+    return _of_hub(passage, buffer)
 
 
 def _of_rows(rows: Dataset) -> Stream:
@@ -90,11 +91,11 @@ class _Passage:
     """A streamed data set, and which of its rows are wanted."""
 
     def __init__(
-        self, raw: IterableDataset, layout: Layout, data: str, folds: Sequence[int] | None,
-        licences: Sequence[str] | None,
+        self, raw: IterableDataset, layout: Layout, given: Mapping[str, str], data: str,
+        folds: Sequence[int] | None, licences: Sequence[str] | None,
     ) -> None:  # fmt: skip
         columns = list(raw.column_names or next(iter(raw), {}))
-        layout.check(data, columns)
+        layout = layout.fitted(data, columns, given)
         if folds is not None and "fold" not in columns:
             raise DataError(f"{data} has no column fold; it has: {', '.join(columns)}")
         self.raw, self.data, self.recording = raw, data, layout.recording
