@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,18 +54,13 @@ class Beginning:
         return left
 
     def arguments(self, height: int | None, width: int | None) -> dict[str, Any]:
-        """What the pipeline takes of it.
+        """What the pipeline takes of it."""
+        image = resized(self.picture, self.pipeline, height, width)
+        return {"image": image, "strength": self.strength}
 
-        The picture keeps its shape: its shorter side becomes the base's own size, unless height
-        and width say otherwise.
-        """
-        scale = self.pipeline.vae_scale_factor
-        own = self.pipeline.unet.config.sample_size * scale
-        ratio = own / min(self.picture.size)
-        size = [max(scale, round(side * ratio / scale) * scale) for side in self.picture.size]
-        size = [width or size[0], height or size[1]]
-        resized = self.picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-        return {"image": resized, "strength": self.strength}
+    def drawing(self) -> AbstractContextManager[Any]:
+        """What the drawing happens within: nothing else."""
+        return nullcontext()
 
     @staticmethod
     def told(image: Any, strength: float) -> dict[str, Any]:
@@ -73,6 +69,21 @@ class Beginning:
             return {"image": None, "strength": None}
         named = isinstance(image, (str, os.PathLike))
         return {"image": Path(image).name if named else "(given)", "strength": strength}
+
+
+def resized(
+    picture: Image.Image, pipeline: Any, height: int | None, width: int | None
+) -> Image.Image:
+    """A picture in the size it is drawn in.
+
+    It keeps its shape: its shorter side becomes the base's own size, unless height and width say
+    otherwise.
+    """
+    scale = pipeline.vae_scale_factor
+    own = pipeline.unet.config.sample_size * scale
+    ratio = own / min(picture.size)
+    size = [max(scale, round(side * ratio / scale) * scale) for side in picture.size]
+    return picture.resize((width or size[0], height or size[1]), Image.Resampling.LANCZOS)
 
 
 def read_picture(image: Any) -> Image.Image:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from align.audio import AudioError
+from align.prompts import Prompts
 from diffuse.levels import moved_to, places
 
 
@@ -54,6 +55,15 @@ class Sounds:
             return rows
         shares = rows.new_tensor(self.weights).view(-1, *[1] * (rows.ndim - 1))
         return (shares * rows).sum(0, keepdim=True)
+
+    def together(self, heard: Any) -> Prompts:
+        """The prompt embeds of what is heard, of all recordings by their weights.
+
+        Args:
+            heard: the recordings, a `recordings.Heard`.
+        """
+        pooled = None if heard.pooled is None else self.mean(heard.pooled)
+        return Prompts(self.mean(heard.embeds), pooled)
 
     def parts(self, tokens: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
         """What plays together: level tokens (1, J, D) and how much each counts.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from align.prompts import Prompts, PromptSpace
 from diffuse.bases import check_scheduler, load_base, new_scheduler, space_of
 from diffuse.beginning import Beginning
 from diffuse.composition import Composer, Relation, label_captions
+from diffuse.inversion import Reversal, beginning_of, told_image
 from diffuse.limits import check_drawing, size_of
 from diffuse.mixing import Sounds
 from diffuse.progress import Callback, Progress
@@ -161,7 +163,8 @@ class SoundPipeline:
                 judge it from their embeds, or "none" to compose nothing.
             level_scales: how much single levels count.
             audio_steps: the share of the noise schedule in which the adapter hears.
-            image: a picture, or its path, to begin from; noise by default.
+            image: a picture, or its path, to begin from, or an `inversion.Inversion`; noise by
+                default.
             strength: how much of such a picture is drawn anew, up to 1.
 
         Raises:
@@ -171,17 +174,17 @@ class SoundPipeline:
         settings = {
             name: value for name, value in locals().items() if name not in ("self", "callback")
         }
-        begin = None if image is None else Beginning.of(image, strength, self.pipeline)
         given = Sounds.of(sounds, weights)
         check_drawing(settings, bool(given.levels), self.attachment is not None)
+        begin = beginning_of(image, strength, self.pipeline, self.wording, settings)
         prompts, found = self._compose(given, settings)
         null = self.wording.null(negative_prompt, prompts)
         images, stopped = self._draw(prompts, null, settings, callback, begin)
         story = {
-            **settings, **Beginning.told(image, strength), "sounds": given.told(),
+            **settings, "sounds": given.told(),
             "stopped": stopped, "audio_steps": [*audio_steps],
             "relation": None if found is None else found.name, "base": self.base, **self.names,
-            "scheduler": type(self.pipeline.scheduler).__name__,
+            "scheduler": type(self.pipeline.scheduler).__name__, **told_image(image, strength),
         }  # fmt: skip
         return Drawn(images, story, found)
 
@@ -190,7 +193,7 @@ class SoundPipeline:
     ) -> tuple[Prompts, Relation | None]:
         """Plays the sounds; what is read beside them, and how text and sound relate."""
         heard = self.hear(given.recordings)
-        sound = Prompts(given.mean(heard.embeds), _mean(given, heard.pooled))
+        sound = given.together(heard)
         prompt, text = options["prompt"], self.wording.of(options["prompt"])
         found = self.composer.relation(options["relation"] if prompt else "none", text, sound)
         scale, levels = options["audio_scale"], dict(options["level_scales"] or {})
@@ -212,7 +215,7 @@ class SoundPipeline:
         null: Prompts,
         options: Mapping[str, Any],
         callback: Callback | None,
-        begin: Beginning | None,
+        begin: Beginning | Reversal | None,
     ) -> tuple[list[Image.Image], bool]:
         steps, count = options["num_inference_steps"], options["num_images"]
         starts = range(0, count, AT_ONCE)
@@ -227,22 +230,21 @@ class SoundPipeline:
         where = {"device": self.pipeline.device, "dtype": self.pipeline.unet.dtype}
         embeds = {k: v.to(**where) for k, v in prompts.arguments(null).items()}
         images: list[Image.Image] = []
-        for start in starts:
-            seeds = range(options["seed"] + start, options["seed"] + min(count, start + AT_ONCE))
-            images += pipeline(
-                **embeds,
-                **extra,
-                num_images_per_prompt=len(seeds),
-                num_inference_steps=steps,
-                guidance_scale=options["guidance_scale"],
-                # Noise drawn on the CPU is the same on every machine.
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                callback_on_step_end=progress,
-            ).images
-            if progress.stopped:
-                break
+        with nullcontext() if begin is None else begin.drawing():
+            for start in starts:
+                seeds = range(
+                    options["seed"] + start, options["seed"] + min(count, start + AT_ONCE)
+                )
+                images += pipeline(
+                    **embeds,
+                    **extra,
+                    num_images_per_prompt=len(seeds),
+                    num_inference_steps=steps,
+                    guidance_scale=options["guidance_scale"],
+                    # Noise drawn on the CPU is the same on every machine.
+                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                    callback_on_step_end=progress,
+                ).images
+                if progress.stopped:
+                    break
         return images, progress.stopped
-
-
-def _mean(given: Sounds, pooled: torch.Tensor | None) -> torch.Tensor | None:
-    return None if pooled is None else given.mean(pooled)

@@ -95,7 +95,7 @@ def test_the_command_redraws(
     main([
         str(tmp_path / "photo.png"), str(sound_folder / "0.wav"), "--base", tiny_base,
         "--encoder", str(tmp_path / "encoder"), "--steps", "2", "--strength", "1",
-        "--device", "cpu", "--out", str(tmp_path / "out"),
+        "--method", "image", "--device", "cpu", "--out", str(tmp_path / "out"),
     ])  # fmt: skip
     told = json.loads(Image.open(tmp_path / "out" / "seed-0.png").text["soundprompt"])
     assert told["image"] == "photo.png" and told["strength"] == 1.0
