@@ -41,6 +41,7 @@ def build(kind: type, given: dict[str, Any], *, text: bool = True) -> Any:
     found |= {name: part for name, part in given.items() if name in taken}
     if not text:
         found |= {name: None for name in found if name.startswith(("text_encoder", "tokenizer"))}
+    torch.manual_seed(0)  # AnimateDiff draws anew what it does not take from SDXL's UNet
     pipeline = kind(**found)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

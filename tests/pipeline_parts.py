@@ -10,6 +10,7 @@ import pipelines as tiny
 import torch
 from conftest import WIDTH
 from PIL import Image
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 WIDE = tiny.SDXL_WIDTH
 
@@ -138,7 +139,12 @@ def cascade(which: str) -> dict[str, Any]:
 def image_unclip() -> dict[str, Any]:
     from diffusers.pipelines.stable_diffusion import stable_unclip_image_normalizer as normalizer
 
+    looks = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        image_size=16, patch_size=8, projection_dim=WIDTH,
+    )  # fmt: skip
     return {
+        "image_encoder": CLIPVisionModelWithProjection(looks),
         "image_normalizer": normalizer.StableUnCLIPImageNormalizer(embedding_dim=WIDTH),
         "image_noising_scheduler": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         **unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * WIDTH),
