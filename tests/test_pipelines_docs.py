@@ -16,8 +16,9 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
+from pipeline_kinds import KINDS, class_of
 from safetensors.torch import save_file
-from test_pipelines_reproduce import ip_adapter
+from test_pipelines_reproduce import CASES, ip_adapter
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from align.prompts import PromptSpace
@@ -80,6 +81,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_clap: str) -> dict[st
         "stable-diffusion-v1-5/stable-diffusion-inpainting": tiny.save_stable_diffusion(
             root / "inpainting", in_channels=9
         ),
+        "timbrooks/instruct-pix2pix": tiny.save_stable_diffusion(root / "edit", in_channels=8),
         "SimianLuo/LCM_Dreamshaper_v7": tiny.save_stable_diffusion(
             root / "lcm", time_cond_proj_dim=8
         ),
@@ -131,7 +133,18 @@ def test_every_pipeline_of_the_table_has_its_snippet() -> None:
     links = re.findall(r"\]\(#([\w-]+)\)", page)
     assert len(links) > 10
     assert set(links) <= {title.lower().replace(" ", "-") for title in titles}
-    classes = set(re.findall(r"^\|.*?`(\w+Pipeline)`", page, re.M))
+    classes = set(re.findall(r"^\|.*?`(\w+Pipeline)`", page.split("\n## ")[0], re.M))
     assert len(classes) > 6
     for kind in classes:
         assert any(f"{kind}.from_pretrained(" in code for _, code in SNIPPETS), kind
+
+
+def test_the_further_classes_are_those_that_are_tested() -> None:
+    section = PAGE.read_text().split("\n## Further classes\n")[1].split("\n## ")[0]
+    rows = [row for row in section.splitlines() if row.startswith("|")]
+    named = set(re.findall(r"`(\w+Pipeline)`", "\n".join(rows)))
+    driven = {class_of(name).__name__ for name in KINDS} | {kind for kind, *_ in CASES.values()}
+    driven |= {"SemanticStableDiffusionPipeline"}
+    assert len(named) > 50
+    assert named <= driven
+    assert {class_of(name).__name__ for name in KINDS} <= named
