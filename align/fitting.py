@@ -36,10 +36,8 @@ def check_prompt(pipeline: Any, prompt: Mapping[str, torch.Tensor]) -> dict[str,
         if name in reader.keywords
     }
     _check_blind(pipeline, found)
-    if "prompt_embeds" not in found:
-        # Several edits, as LEDITS++ takes them, are of one picture, and so is the negative.
-        return {k: v[:1] if k.startswith("negative") else v for k, v in found.items()}
-    return found | {"prompt": None} if needs_prompt(pipeline) else found
+    beside = "prompt_embeds" in found and needs_prompt(pipeline)
+    return found | {"prompt": None} if beside else found
 
 
 def _check_whole(reader: Reader, prompt: Mapping[str, torch.Tensor]) -> None:

@@ -41,6 +41,9 @@ def keywords_of(pipeline: Any) -> dict[str, str]:
         )
     if hasattr(pipeline, "_encode_prior_prompt"):
         raise ValueError(f"the prior of this {name} reads the text itself, embeds are not enough")
+    if found["prompt_embeds"] != "prompt_embeds":
+        # Several edits are of one picture, and so would the negative be: its own is as good.
+        return {"prompt_embeds": found["prompt_embeds"]}
     return found
 
 

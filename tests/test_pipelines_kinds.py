@@ -110,6 +110,32 @@ def test_sound_is_an_edit_where_a_pipeline_is_told_edits(
     assert not np.array_equal(heard, draw(pipeline, **plain))
 
 
+@pytest.mark.slow
+def test_sounds_are_edits_of_an_inverted_picture(
+    bases: dict[str, dict[str, Any]], tiny_clap: str
+) -> None:
+    scheduler = diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
+    kind = diffusers.LEditsPPPipelineStableDiffusion
+    pipeline = build(kind, bases["sd1"] | {"scheduler": scheduler})
+
+    def edit(**arguments: Any) -> np.ndarray:
+        generator = torch.Generator().manual_seed(0)
+        photo = further.picture(0, 32)
+        pipeline.invert(image=photo, num_inversion_steps=4, skip=0.1, generator=generator)
+        return draw(pipeline, use_intersect_mask=False, **arguments)
+
+    space = PromptSpace(build(diffusers.StableDiffusionPipeline, bases["sd1"]), "base")
+    one = dictated(tiny_clap, space, pipeline=pipeline)
+    assert np.array_equal(edit(**one), edit(editing_prompt=[CAPTION]))
+    several = tiny.new_encoder(tiny_clap, {"base": space}).prompt(
+        [tone(300), tone(3000)], sampling_rate=RATE, pipeline=pipeline
+    )
+    assert list(several) == ["editing_prompt_embeds"]
+    assert not np.array_equal(edit(**several), edit(**one))
+    with pytest.raises(ValueError, match="LEditsPPPipelineStableDiffusion takes no negative"):
+        dictated(tiny_clap, space, pipeline=pipeline, negative=tone(3000))
+
+
 def test_a_pipeline_that_cannot_hear_says_why(
     bases: dict[str, dict[str, Any]], tiny_clap: str
 ) -> None:
