@@ -32,7 +32,7 @@ class Inversion:
 
     picture: Any
     source: str = ""
-    inject: float = 0.8
+    inject: float = 0.4
     strength: float = 0.7
 
     def __post_init__(self) -> None:

@@ -65,8 +65,14 @@ RUN: dict[str, tuple[str, list[str]]] = {
     '--prompt "a picture at night" --num_images 4 --out pictures': (
         DRAW, [f"pictures/seed-{seed}.png" for seed in range(4)]
     ),
-    'python -m diffuse.edit photo.jpg rain.wav --prompt "a garden" --strength 0.6 '
-    "--out pictures": (DRAW, ["pictures/seed-0.png"]),
+    "python -m diffuse.edit photo.jpg rain.wav --adapter runs/diffuse/mini --out pictures": (
+        DRAW, ["pictures/seed-0.png"]
+    ),
+    'python -m diffuse.edit photo.jpg rain.wav --adapter runs/diffuse/mini --source "a garden" '
+    "--inject 0.5 --out pictures": (DRAW, ["pictures/seed-0.png"]),
+    "python -m diffuse.edit photo.jpg rain.wav --method image --strength 0.6 --out pictures": (
+        DRAW, ["pictures/seed-0.png"]
+    ),
     'python -m diffuse.animate storm.wav --prompt "a picture at night" --fps 4 '
     "--out storm.mp4": (DRAW, ["storm.mp4"]),
     "torchrun --standalone --nproc_per_node 2 -m align.train RECIPE": (
