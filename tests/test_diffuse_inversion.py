@@ -174,6 +174,7 @@ def test_sdxl_is_edited(tmp_path: Path, tiny_clap: str, picture: Image.Image) ->
     assert apart(latents(big, HIGH, Inversion(picture), num_inference_steps=2), first) > 1e-4
 
 
+@pytest.mark.slow
 def test_at_audio_scale_0_the_source_comes_back(tiny_clap: str) -> None:
     """At least 24 dB of it; with a sound that an untrained adapter hears, less."""
     space = PromptSpace.from_pretrained(STABLE_DIFFUSION)

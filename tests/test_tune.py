@@ -149,6 +149,7 @@ def rows(tmp: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_study_finds_the_best_and_writes_its_recipe(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
