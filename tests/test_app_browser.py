@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from browsing import PHONE, chromium, drawn, set_field, status, upload, visitors
 from conftest import RATE, tone
+from films import film
 from pages import Served, make_models, serve
 from PIL import Image
 
@@ -125,6 +126,18 @@ def test_a_bad_file_is_named_in_the_page_which_lives_on(
     status(page, "Heard")
     page.locator("#draw").click()
     status(page, "2 pictures in")
+
+
+def test_films_and_a_negative_seed_are_refused_by_name(visit: Callable, tmp_path: Path):
+    page = visit()
+    upload(page, film(tmp_path / "film.mp4"))  # the field itself takes sounds only
+    page.get_by_text("Invalid file type: film.mp4").wait_for()
+    upload(page, film(tmp_path / "phone.m4a", picture=False))
+    assert "2.0 s" in status(page, "Heard")
+    page.get_by_role("button", name="More settings").click()
+    set_field(page, "Seed", "-5")
+    page.locator("#draw").click()
+    page.locator("#status [role=alert]", has_text="The seed is -5").wait_for()
 
 
 def test_a_file_that_is_too_large_is_refused(visit: Callable, tmp_path: Path):
