@@ -123,9 +123,7 @@ class Session:
 
     def measure(self) -> dict[str, Measured]:
         """The figures of the trained encoder; its sample sheet goes to the folder."""
-        seen = Examination.of(
-            self.encoder, self.space, self.held_out, self.known, cache=self.cache
-        )
+        seen = Examination.of(self.encoder, self.space, self.held_out, self.known, cache=self.cache)
         sheet = self.folder / SHEET
         figures = examined(seen, self.artist, self.options.evaluation, sheet)
         return figures | measure_others(self)

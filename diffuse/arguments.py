@@ -113,7 +113,10 @@ class LossArguments:
     """What training minimises, and what it leaves out at times."""
 
     stages: list[str] = field(
-        default_factory=lambda: ["hearing"],
+        default_factory=lambda: [
+            '{"stage": "projector", "steps": 600, "learning_rate": 1e-3}',
+            "attention",
+        ],
         metadata={"help": "in a row: names, or mappings as JSON (docs/training-the-unet.md)"},
     )
     min_snr_gamma: float = field(
@@ -128,7 +131,7 @@ class LossArguments:
         default=0.05, metadata={"help": "share of rows without text and in silence"}
     )
     behind_share: float = field(
-        default=0.3,
+        default=0.5,
         metadata={
             "help": "share of the rows with a background whose text names the foreground alone, "
             "and whose sound is heard behind it alone; 0 where levels have no phrases"
@@ -204,10 +207,10 @@ class DiffuseTrainingArguments(TrainingArguments):
     output_dir: str | None = field(
         default="runs/diffuse/mini", metadata={"help": "where results go"}
     )
-    num_train_epochs: float = field(default=5.0, metadata={"help": "passes over the data"})
+    num_train_epochs: float = field(default=3.5, metadata={"help": "passes over the data"})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "rows a step"})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "rows a step"})
-    learning_rate: float = field(default=1e-3, metadata={"help": "the peak"})
+    learning_rate: float = field(default=3e-3, metadata={"help": "the peak"})
     gate_rate_factor: float = field(
         default=10.0, metadata={"help": "the gates' and level weights' rate, times the others'"}
     )

@@ -1,8 +1,8 @@
 """The projector: what a recording sounds like, as level tokens in the space that the text lives in.
 
-A level token starts as one position of the prompt embeds that the aligned encoder answers with,
-so that a UNet which reads text can read it before anything is trained; a resampler over the audio
-tokens and the prompt embeds learns what to add.
+A token of the foreground starts as one position of the prompt embeds that the aligned encoder
+answers with, so that a UNet which reads text can read it before anything is trained; behind it
+there is nothing to hear at first. A resampler over the audio tokens learns what to add to both.
 
 A thing is said alike at every level: what is behind differs from what is in front by its place in
 the sequence alone, and attention has no eye for places. What a level means for the picture is a
@@ -36,7 +36,7 @@ def prompt_positions(length: int) -> torch.Tensor:
 
 
 class LevelProjector(nn.Module):
-    """Audio tokens and prompt embeds of any number to J level tokens.
+    """Any number of audio tokens, and the prompt embeds of the same sound, to J level tokens.
 
     Args:
         token_width: H, the audio tokens' width.
@@ -59,16 +59,15 @@ class LevelProjector(nn.Module):
         super().__init__()
         self.length, self.width = length, width
         self.norm_tokens = nn.LayerNorm(token_width)
-        self.norm_embeds = nn.LayerNorm(width)
-        self.read_embeds = nn.Linear(width, token_width)
         self.resampler = Resampler(
             token_width, TOKENS, width, width=inner_width, depth=depth, heads=heads, dropout=0.0
         )
         nn.init.zeros_(self.resampler.leave.weight)
         nn.init.zeros_(self.resampler.leave.bias)
-        # Token j starts as row j's mixture of the prompt's positions: one of them.
+        # A token of the foreground starts as its row's mixture of the prompt's positions: one of
+        # them. What the encoder answers with is in front, so the other levels start with nothing.
         start = nn.functional.one_hot(prompt_positions(length), length).float()
-        self.mixture = nn.Parameter(start.clone())
+        self.mixture = nn.Parameter(start[places("foreground")].clone())
         self.register_buffer("start", start, persistent=False)
         # The text space's spread by dimension: what is learned is in units of it.
         self.register_buffer("spread", torch.ones(width))
@@ -114,10 +113,10 @@ class LevelProjector(nn.Module):
                 f"prompt embeds are {tuple(embeds.shape[1:])} and the adapter hears "
                 f"{(self.length, self.width)}: it belongs to another encoder or base"
             )
-        seen = torch.cat([self.norm_tokens(tokens), self.read_embeds(self.norm_embeds(embeds))], 1)
-        there = mask.new_ones(embeds.shape[:2])
-        learned, _ = self.resampler(seen, torch.cat([mask, there], 1))
-        return self.mixture @ embeds + learned * self.get_buffer("spread")
+        learned, _ = self.resampler(self.norm_tokens(tokens), mask)
+        rest = self.get_buffer("nothing")[self.mixture.shape[0] :].expand(len(embeds), -1, -1)
+        started = torch.cat([self.mixture @ embeds, rest], 1)
+        return started + learned * self.get_buffer("spread")
 
     def targets(self, phrases: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The tokens (B, J, D) that levels should be, given text embeds (B, L, D) of their phrases.

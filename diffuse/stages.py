@@ -72,7 +72,7 @@ STAGES = {
     "substitution_lora": Stage("substitution_lora", ("projector", "lora"), "substitution"),
     "hearing": Stage("hearing", ("projector", "placing", "attention", "gates", "level_weights")),
     "hearing_lora": Stage("hearing_lora", PARTS),
-    "attention": Stage("attention", ("placing", "attention", "gates")),
+    "attention": Stage("attention", ("placing", "attention", "gates", "level_weights")),
     "gates": Stage("gates", ("gates", "level_weights")),
     "level_weights": Stage("level_weights", ("level_weights",)),
 }

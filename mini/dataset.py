@@ -16,7 +16,7 @@ from mini.sounds import SAMPLE_RATE, recording
 from mini.world import CLASSES, View, random_view
 
 ROWS = {"train": 1500, "test": 250}
-PAIRS = {"train": 2000, "test": 250}
+PAIRS = {"train": 3000, "test": 300}
 # Pre-training (mini.build) draws its sounds from other seeds than these.
 SEEDS = {"train": 7_000_001, "test": 8_000_001}
 # No recording of a pair is one that an alignment was trained on.
@@ -106,7 +106,7 @@ def _pair(view: View, seed: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def pairs(split: str, n: int | None = None) -> Dataset:
-    """Recordings and pictures of the same views: every other ten have a second thing.
+    """Recordings and pictures of the same views: two of three have a second thing.
 
     Args:
         split: "train" or "test".
@@ -125,6 +125,6 @@ def pairs(split: str, n: int | None = None) -> Dataset:
         seed = PAIR_SEEDS[split] + i
         rng = np.random.default_rng([seed, 0])
         turn, place = divmod(i, len(CLASSES))
-        view = random_view(rng, near=CLASSES[place], far_share=float(turn % 2))
+        view = random_view(rng, near=CLASSES[place], far_share=float(turn % 3 > 0))
         rows.append(_pair(view, seed, rng))
     return Dataset.from_list(rows).with_transform(_sound_and_picture)

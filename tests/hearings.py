@@ -17,7 +17,8 @@ from diffuse.train import KINDS, Options
 SHORT = (
     "--workers", "1", "--judge", "none", "--pictures", "0", "--samples", "0", "--draw_steps", "2",
     "--projector_width", "16", "--projector_depth", "1", "--projector_heads", "2",
-    "--max_steps", "3", "--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "4",
+    "--stages", "hearing", "--max_steps", "3",
+    "--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "4",
     "--save_strategy", "no", "--logging_steps", "1", "--disable_tqdm", "true",
     "--use_cpu", "true", "--bf16", "false", "--cache", "false",
 )  # fmt: skip

@@ -100,8 +100,7 @@ def test_the_folder_holds_exactly_these_weights(
     assert keys["attention.safetensors"] == {f"{layer}.keys.weight", f"{layer}.values.weight"}
     assert keys["gates.safetensors"] == {f"{layer}.gate", "level_logits", "temperature"}
     assert {name.split(".")[1] for name in keys["projector.safetensors"]} == {
-        "mixture", "norm_embeds", "norm_tokens", "nothing", "placing", "read_embeds",
-        "resampler", "spread",
+        "mixture", "norm_tokens", "nothing", "placing", "resampler", "spread",
     }  # fmt: skip
     assert all(name.startswith("unet.") for name in keys["pytorch_lora_weights.safetensors"])
     assert {path.name for path in tmp_path.iterdir()} == {*keys, "config.json", "README.md"}

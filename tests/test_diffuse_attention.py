@@ -246,7 +246,7 @@ def test_gradient_checkpointing_changes_nothing(
     unet = pipeline.unet
     adapter = open_gates(new_adapter(unet, tiny_encoder, form=form, lora_rank=2))
     attached = attach(unet, adapter)
-    weights = attached.train_only("projector", "attention", "gates", "level_weights", "lora")
+    weights = attached.train_only(*adapter.parts, "lora")
     found = []
     for checkpointing in (False, True):
         unet.train()
@@ -282,7 +282,7 @@ def test_after_the_first_update_a_gradient_reaches_all_that_trains(
     unet = pipeline.unet
     adapter = new_adapter(unet, tiny_encoder, form=form, lora_rank=2)
     attached = attach(unet, adapter)
-    weights = attached.train_only("projector", "attention", "gates", "level_weights", "lora")
+    weights = attached.train_only(*adapter.parts, "lora")
     frozen = {n: p.clone() for n, p in unet.named_parameters() if not p.requires_grad}
     trained = set(map(id, weights))
     everything = [*adapter.parameters(), *(p for n, p in unet.named_parameters() if "lora" in n)]
@@ -316,7 +316,7 @@ def test_a_half_precision_base_keeps_trained_weights_in_float32(
     pipeline.to(dtype)
     adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder, lora_rank=2))
     attached = attach(pipeline, adapter)
-    weights = attached.train_only("projector", "attention", "gates", "level_weights", "lora")
+    weights = attached.train_only(*adapter.parts, "lora")
     assert weights and all(weight.dtype == torch.float32 for weight in weights)
     attached.play(some_sound())
     latents = torch.randn(1, 4, 8, 8).to(dtype)

@@ -154,13 +154,17 @@ def test_the_norm_target_is_every_tokens_own() -> None:
         norm_error(tokens, 0.0)
 
 
-def test_level_tokens_start_as_prompt_positions() -> None:
+def test_level_tokens_start_as_prompt_positions_in_front_and_nothing_behind() -> None:
     positions = prompt_positions(77)
     assert positions.tolist() == [0, 5, 19, 43, 76, 0, 19, 76, 0, 76]
     torch.manual_seed(0)
     projector = LevelProjector(6, 77, 4, inner_width=8, depth=1, heads=2)
     tokens, mask, embeds = torch.randn(2, 5, 6), torch.ones(2, 5).bool(), torch.randn(2, 77, 4)
-    assert torch.equal(projector(tokens, mask, embeds), embeds[:, positions])
+    null = torch.randn(1, 77, 4)
+    projector.set_space(torch.ones(4), null)
+    started = projector(tokens, mask, embeds)
+    assert torch.equal(started[:, :5], embeds[:, positions[:5]])
+    assert torch.equal(started[:, 5:], null[:, positions[5:]].expand(2, -1, -1))
     with pytest.raises(ValueError, match="belongs to another encoder or base"):
         projector(tokens, mask, embeds[:, :10])
 
