@@ -311,7 +311,7 @@ def test_a_finished_run_is_not_trained_again(
     assert "stage 1 (hearing) is done" in capsys.readouterr().out
     after = adapter_weights(tmp_path / "run")
     assert all(torch.equal(before[name], after[name]) for name in before)
-    with pytest.raises(SystemExit, match=r"learning_rate was 0\.001 and is 0\.01"):
+    with pytest.raises(SystemExit, match=r"learning_rate was 0\.003 and is 0\.01"):
         main(line("--learning_rate", "0.01"))
     main(line("--learning_rate", "0.01", "--resume", "false"))
     other = adapter_weights(tmp_path / "run")
@@ -327,7 +327,8 @@ def test_a_later_run_starts_from_a_saved_adapter(line: Any, tmp_path: Path) -> N
     main(again)
     before, after = adapter_weights(saved), adapter_weights(tmp_path / "next")
     same = {n for n in before if torch.equal(before[n], after[n])}
-    assert all(n in same for n in before if n.startswith("projector."))
+    projector = [n for n in before if n.startswith("projector.") and "placing" not in n]
+    assert projector and same.issuperset(projector)
     assert any(n not in same for n in before if n.startswith("attention."))
 
 
