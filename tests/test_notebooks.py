@@ -73,7 +73,7 @@ def test_they_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch,
         RUN=str(own),
         HEARS=str(hears),
-        OPTIONS=["--max_steps", "2", "--save_strategy", "no", *options[2:]],
+        OPTIONS=["--stages", "hearing", "--max_steps", "2", "--save_strategy", "no", *options[2:]],
     )
     assert "right_object" in printed
     printed = run(NAMES[4], monkeypatch, RUN=str(own), PICTURES=4)
