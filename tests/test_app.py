@@ -302,7 +302,12 @@ def test_the_command_serves_the_page_at_its_port_and_ends_cleanly(tmp_path: Path
         assert page.wait(60) == 0
     finally:
         page.kill()
-    assert not [name for name in _processes() if str(tmp_path) in name]
+    end = time.monotonic() + 30  # what was told to end needs a moment on a busy machine
+    while (left := [name for name in _processes() if str(tmp_path) in name]) and (
+        time.monotonic() < end
+    ):
+        time.sleep(0.1)
+    assert not left
 
 
 def _processes() -> list[str]:

@@ -173,7 +173,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     monkeypatch.chdir(tmp_path)
     Path("recordings").mkdir()
-    rows = [row for row in pairs("train", 50) if not row["far"] and row["near"] in KNOWN]
+    rows = [row for row in pairs("train", 90) if not row["far"] and row["near"] in KNOWN]
     with open("recordings/metadata.csv", "w", newline="") as table:
         names = ("file_name", "image", "caption", "label", "prompt", "foreground", "fold")
         lines = csv.DictWriter(table, names, extrasaction="ignore")
