@@ -12,7 +12,14 @@ from torch import nn
 
 from diffuse.attention import Audio, AudioLayer
 from diffuse.layers import PARTS, cross_attentions, fingerprint, part_of, plain
-from diffuse.levels import LEVELS, ROUTINGS, heard_places, level_weights, token_weights
+from diffuse.levels import (
+    LEVELS,
+    ROUTINGS,
+    heard_places,
+    level_weights,
+    moved_behind,
+    token_weights,
+)
 from diffuse.projector import LevelProjector
 from diffuse.sonic import SonicLayer
 
@@ -177,6 +184,10 @@ class SoundAdapter(nn.Module):
         """Level tokens (B, J, D) of recordings; arguments as `LevelProjector` takes them."""
         found: torch.Tensor = self.projector(tokens, mask, embeds)
         return found
+
+    def behind(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Level tokens (B, J, D) with what is heard in front put behind."""
+        return moved_behind(tokens, self.projector.get_buffer("nothing"))
 
     def listen(
         self,

@@ -19,7 +19,6 @@ from torch import nn
 from diffuse import folder as folders
 from diffuse.adapter import SoundAdapter
 from diffuse.layers import check_base, check_beside, cross_attentions
-from diffuse.levels import moved_behind
 from diffuse.lora import add_lora, load_lora, lora_parameters, remove_lora, scale_lora
 from diffuse.player import Parts, Player, Volume
 from diffuse.recordings import Heard
@@ -78,14 +77,6 @@ class Attachment:
         tokens, mask, embeds = (column.to(where) for column in columns)
         with torch.no_grad():
             return {n: a.project(tokens, mask, embeds) for n, a in self.adapters.items()}
-
-    def behind(self, tokens: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Level tokens by the adapters' names with what is heard in front put behind."""
-        projectors = {name: self.adapters[name].projector for name in tokens}
-        return {
-            name: moved_behind(rows, projectors[name].get_buffer("nothing"))
-            for name, rows in tokens.items()
-        }
 
     def play(
         self,

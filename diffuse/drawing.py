@@ -52,8 +52,8 @@ class Drawing:
 
     def behind(self, levels: torch.Tensor) -> torch.Tensor:
         """Level tokens (N, J, D) with what is heard in front put behind."""
-        (name,) = self.attached.adapters
-        return self.attached.behind({name: levels})[name]
+        (adapter,) = self.attached.adapters.values()
+        return adapter.behind(levels)
 
     def from_texts(
         self, texts: Sequence[str], seeds: Sequence[int], levels: torch.Tensor | None, title: str

@@ -205,7 +205,7 @@ class SoundPipeline:
         self.attachment.set_audio_guidance(options["audio_guidance"])
         tokens = self.attachment.project(heard)
         if found is not None and found.behind and not given.levels:
-            tokens = self.attachment.behind(tokens)
+            tokens = {n: self.attachment.adapters[n].behind(t) for n, t in tokens.items()}
         self.attachment.play({name: given.parts(rows) for name, rows in tokens.items()})
         return self.wording.beside(text, sound), found
 

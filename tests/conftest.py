@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -159,3 +160,50 @@ def tiny_encoder(tiny_base: str, tiny_clap: str) -> AudioPromptEncoder:
     table = CaptionTable.of(space, ["a dog barking", "rain falling", "a fire crackling"])
     encoder.head().set_space(table.statistics(), space.unconditional)
     return encoder.eval()
+
+
+# Of pages that are served to a browser or through their API; each module serves its own.
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str) -> Path:
+    """A models folder with a base and an encoder that answers in its prompts, both untrained."""
+    from pages import make_models
+
+    return make_models(tmp_path_factory.mktemp("models"), tiny_base, tiny_clap)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser that is running."""
+    from browsing import chromium
+
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture()
+def visit(browser: Any, served: Any) -> Iterator[Callable[..., Any]]:
+    """Opens the module's page as a visitor of their own."""
+    from browsing import visitors
+
+    with visitors(browser, served.url) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A low tone and a high one."""
+    folder = tmp_path_factory.mktemp("sounds")
+    paths = [folder / f"{hertz}.wav" for hertz in (200, 4000)]
+    for path in paths:
+        soundfile.write(path, tone(float(path.stem)), RATE)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One tone."""
+    path = tmp_path_factory.mktemp("sounds") / "tone.wav"
+    soundfile.write(path, tone(440), RATE)
+    return path

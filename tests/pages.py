@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 import urllib.request
@@ -88,6 +89,24 @@ def serve(models: Path, **changes: Any) -> Iterator[Served]:
     finally:
         page.close()
         service.close()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def serves_and_ends(line: list[Any], port: int, **how: Any) -> None:
+    """Starts a page by its command, and ends it once it answers at a port of this machine."""
+    page = subprocess.Popen(line, **how)
+    try:
+        assert b"SoundPrompt" in answered(f"http://127.0.0.1:{port}", page)
+        page.terminate()
+        assert page.wait(60) == 0
+    finally:
+        page.kill()
 
 
 def answered(url: str, page: subprocess.Popen[bytes], patience_s: float = 240.0) -> bytes:

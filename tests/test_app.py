@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ import pytest
 import soundfile
 from conftest import RATE, tone
 from launches import SHORT
-from pages import answered
+from pages import free_port, serves_and_ends
 
 from align.audio import AudioError
 from studio import words
@@ -289,19 +288,10 @@ def test_the_page_on_the_app_states_the_defaults():
 @pytest.mark.slow
 def test_the_command_serves_the_page_at_its_port_and_ends_cleanly(tmp_path: Path):
     """A miniature is begun to be trained, and ended with the page."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
-    page = subprocess.Popen(
-        [sys.executable, ROOT / "app.py", "--runs", tmp_path], cwd=tmp_path, env=environment
-    )
-    try:
-        assert b"SoundPrompt" in answered(f"http://127.0.0.1:{port}", page)
-        page.terminate()
-        assert page.wait(60) == 0
-    finally:
-        page.kill()
+    line = [sys.executable, ROOT / "app.py", "--runs", tmp_path]
+    serves_and_ends(line, port, cwd=tmp_path, env=environment)
     end = time.monotonic() + 30  # what was told to end needs a moment on a busy machine
     while (left := [name for name in _processes() if str(tmp_path) in name]) and (
         time.monotonic() < end

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
-from browsing import PHONE, chromium, drawn, status, upload, visitors
-from conftest import RATE, tone
-from pages import Served, make_models, serve
+from browsing import PHONE, drawn, status, upload
+from pages import Served, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=2)]
 
@@ -48,32 +46,10 @@ def axe() -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def served(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str
-) -> Iterator[Served]:
-    models = make_models(tmp_path_factory.mktemp("models"), tiny_base, tiny_clap)
+def served(models: Path) -> Iterator[Served]:
     with serve(models) as page:
         page.service.start()
         yield page
-
-
-@pytest.fixture()
-def visit(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
-    with visitors(browser, served.url) as open_page:
-        yield open_page
-
-
-@pytest.fixture(scope="module")
-def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sounds") / "tone.wav"
-    soundfile.write(path, tone(440), RATE)
-    return path
 
 
 # What is Gradio's own: the rule, and the elements that break it. docs/app.md tells of each.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, tone
-from pages import Served, connect, generate, make_models, save_adapter, serve
+from pages import Served, connect, generate, save_adapter, serve
 from PIL import Image
 
 pytestmark = pytest.mark.slow  # trainings, or an app that is started
@@ -19,23 +19,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str) -> Path:
-    return make_models(tmp_path_factory.mktemp("models"), tiny_base, tiny_clap)
-
-
-@pytest.fixture(scope="module")
 def served(models: Path) -> Iterator[Served]:
     with serve(models, max_steps=900, max_sound_s=5, max_upload_mb=1) as page:
         yield page
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("sounds")
-    paths = [folder / f"{hertz}.wav" for hertz in (200, 4000)]
-    for path in paths:
-        soundfile.write(path, tone(float(path.stem)), RATE)
-    return paths
 
 
 @pytest.fixture(scope="module")

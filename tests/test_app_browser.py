@@ -6,15 +6,14 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from browsing import PHONE, chromium, drawn, set_field, status, upload, visitors
+from browsing import PHONE, drawn, set_field, status, upload
 from conftest import RATE, tone
 from films import film
-from pages import Served, make_models, serve
+from pages import Served, serve
 from PIL import Image
 
 # A real browser on a busy machine may miss a moment; what is broken fails three times.
@@ -22,32 +21,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=2)]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def served(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str
-) -> Iterator[Served]:
-    models = make_models(tmp_path_factory.mktemp("models"), tiny_base, tiny_clap)
+def served(models: Path) -> Iterator[Served]:
     with serve(models, max_steps=900, max_upload_mb=1) as page:
         page.service.start()
         yield page
-
-
-@pytest.fixture()
-def visit(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
-    with visitors(browser, served.url) as open_page:
-        yield open_page
-
-
-@pytest.fixture(scope="module")
-def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sounds") / "tone.wav"
-    soundfile.write(path, tone(440), RATE)
-    return path
 
 
 def test_an_upload_is_shown_drawn_and_kept_in_the_history(visit: Callable, wav: Path):

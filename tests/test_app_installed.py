@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,7 +19,7 @@ import yaml
 from launches import SHORT
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from pages import answered
+from pages import free_port, serves_and_ends
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = (".git", ".venv", "runs", "build", "dist", ".mypy_cache", ".pytest_cache", ".ruff_cache")
@@ -163,17 +162,9 @@ def test_the_page_is_served_from_any_folder(fresh: Path, tmp_path: Path) -> None
         program, *words = line.split()
         said = _run(fresh / program, *words, "--help", where=tmp_path)
         assert said.returncode == 0 and f"usage: {line}" in said.stdout
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # An encoder of one's own: no miniature is trained here.
     options = ("--server_port", str(port), "--encoder", "own/encoder")
-    page = subprocess.Popen(
-        [fresh / "soundprompt-app", *options], cwd=tmp_path, env={**os.environ, "PATH": str(fresh)}
-    )
-    try:
-        assert b"SoundPrompt" in answered(f"http://127.0.0.1:{port}", page)
-        page.terminate()
-        assert page.wait(60) == 0
-    finally:
-        page.kill()
+    environment = {**os.environ, "PATH": str(fresh)}
+    line = [fresh / "soundprompt-app", *options]
+    serves_and_ends(line, port, cwd=tmp_path, env=environment)

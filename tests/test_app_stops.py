@@ -8,31 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import soundfile
-from conftest import RATE, tone
-from pages import Served, connect, generate, make_models, serve
+from pages import Served, connect, generate, serve
 
 pytestmark = pytest.mark.slow  # an app that is started
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str) -> Path:
-    return make_models(tmp_path_factory.mktemp("models"), tiny_base, tiny_clap)
 
 
 @pytest.fixture(scope="module")
 def served(models: Path) -> Iterator[Served]:
     with serve(models, max_steps=900) as page:
         yield page
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("sounds")
-    paths = [folder / f"{hertz}.wav" for hertz in (200, 4000)]
-    for path in paths:
-        soundfile.write(path, tone(float(path.stem)), RATE)
-    return paths
 
 
 STEP_S = 0.02  # at least: so that 900 of them last 18 s on any machine

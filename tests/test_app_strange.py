@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from conftest import RATE, tone
 from films import film
-from pages import Served, connect, generate, make_models, serve
+from pages import Served, connect, generate, serve
 
 from align.audio import AudioError
 from studio.options import StudioOptions
@@ -96,10 +96,7 @@ TEXTS = (
 
 
 @pytest.fixture(scope="module")
-def served(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str
-) -> Iterator[Served]:
-    models = make_models(tmp_path_factory.mktemp("models"), tiny_base, tiny_clap)
+def served(models: Path) -> Iterator[Served]:
     with serve(models) as page:
         yield page
 
