@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,24 @@ from torch.utils.data import Dataset, Sampler
 from align.augment import AugmentArguments, Scale, augment
 from align.features import Heard
 from align.listening import pad
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Rows of a second data set, which stand behind those of the first.
+
+    Attributes:
+        first: the number of the first of them.
+        share: of an epoch's rows that are drawn from them, at random.
+    """
+
+    first: int
+    share: float
+
+    @property
+    def drawn(self) -> int:
+        """How many an epoch has beside every row of the first data set."""
+        return round(self.first * self.share / (1 - self.share))
 
 
 class Recordings(Dataset):
@@ -26,6 +45,7 @@ class Recordings(Dataset):
         scale: the features' layout.
         seed: of the augmentation.
         caption_lengths: N, where rows are to come in their order.
+        extra: where not all rows come in every epoch.
     """
 
     def __init__(
@@ -36,11 +56,12 @@ class Recordings(Dataset):
         scale: Scale | None = None,
         seed: int = 0,
         caption_lengths: Sequence[int] | None = None,
+        extra: Extra | None = None,
     ) -> None:
         self.heard, self.targets = heard, targets
         self._augmentation = augmentation if augmentation and augmentation.active else None
         self._scale, self._seed = scale, seed
-        self.caption_lengths = caption_lengths
+        self.caption_lengths, self.extra = caption_lengths, extra
         self.groups = group_numbers(heard.labels)
         # Rows sorted by group: each group's lie together, between two of these edges.
         self._sorted = np.argsort(self.groups, kind="stable")
@@ -82,6 +103,7 @@ class Tokens(Dataset):
         targets: (N,) each row's caption.
         groups: N.
         caption_lengths: N, where rows are to come in their order.
+        extra: where not all rows come in every epoch.
     """
 
     def __init__(
@@ -90,9 +112,10 @@ class Tokens(Dataset):
         targets: torch.Tensor,
         groups: list[int],
         caption_lengths: Sequence[int] | None = None,
+        extra: Extra | None = None,
     ) -> None:
         self._rows, self.targets, self.groups = rows, targets, groups
-        self.caption_lengths = caption_lengths
+        self.caption_lengths, self.extra = caption_lengths, extra
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -136,24 +159,35 @@ class EpochSampler(Sampler):
     """Every row once an epoch, in an order that follows from seed and epoch, as (epoch, row).
 
     The order is random; rows that have `caption_lengths` come by them, the shortest first, and
-    only those of one length in random order.
+    only those of one length in random order. Of rows that are `extra`, an epoch has a share that
+    is drawn anew: none twice, unless there are too few of them.
     """
 
     def __init__(self, rows: Sized, seed: int) -> None:
         self._rows, self._seed, self._epoch = rows, seed, 0
+        self._extra: Extra | None = getattr(rows, "extra", None)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._rows)
+        extra = self._extra
+        return len(self._rows) if extra is None else extra.first + extra.drawn
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng([self._seed, self._epoch])
-        order = rng.permutation(len(self._rows))
+        order = rng.permutation(self._chosen(rng))
         lengths = getattr(self._rows, "caption_lengths", None)
         if lengths is not None:
             order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
         for row in order:
             yield self._epoch, int(row)
+
+    def _chosen(self, rng: np.random.Generator) -> np.ndarray:
+        every, extra = np.arange(len(self._rows)), self._extra
+        if extra is None:
+            return every
+        others = every[extra.first :]
+        drawn = rng.choice(others, extra.drawn, replace=extra.drawn > len(others))
+        return np.concatenate([every[: extra.first], drawn])

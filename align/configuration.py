@@ -19,6 +19,8 @@ class AudioPromptConfig(PretrainedConfig):
             given. It is kept because a saved configuration is sorted by name.
         max_windows: windows heard of one recording.
         max_tokens: audio tokens that reach the adapter; more are averaged in equal runs.
+        recall: by name, the spaces whose heads remember embeds of captions: how many rows, and
+            the share and temperature of `align.recall.Recall`.
     """
 
     model_type = "audio_prompt"
@@ -31,6 +33,7 @@ class AudioPromptConfig(PretrainedConfig):
         default_space: str | None = None,
         max_windows: int = 120,
         max_tokens: int = 512,
+        recall: dict[str, dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.backbone = backbone or {}
@@ -39,6 +42,7 @@ class AudioPromptConfig(PretrainedConfig):
         self.default_space = default_space or next(iter(self.spaces), None)
         self.max_windows = max_windows
         self.max_tokens = max_tokens
+        self.recall = recall or {}
         super().__init__(**kwargs)
         # Who has a configuration may ask AutoModel for its model. Not sooner: the encoder's
         # backbones and adapters take a while to import.

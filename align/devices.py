@@ -33,7 +33,7 @@ def chosen_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch says each of them: no such name, a build without it, and "meta", which holds nothing.
+        # torch says each of them: no such name, a build without it, and "meta" that holds nothing.
         reason = next(iter(str(error).splitlines()), "")[:120]
         raise ValueError(
             f"there is no device {name!r} on this machine: leave --device out ({reason})"

@@ -19,6 +19,7 @@ from align.pooling import pool_tokens
 from align.prompting import Prompting
 from align.prompts import Prompts, stacked
 from align.publishing import Publishing
+from align.recall import Recall
 
 
 class AudioPromptEncoder(Prompting, Publishing, PreTrainedModel):
@@ -36,7 +37,7 @@ class AudioPromptEncoder(Prompting, Publishing, PreTrainedModel):
         super().__init__(config)
         self.backbone: Backbone = new_backbone(config.backbone_config())
         shapes = {name: SpaceShape(**shape) for name, shape in config.spaces.items()}
-        self.heads = Heads(self.backbone.token_width, shapes, config.adapter)
+        self.heads = Heads(self.backbone.token_width, shapes, config.adapter, config.recall)
         self.extractor: Any = None
         self.post_init()
 
@@ -119,6 +120,18 @@ class AudioPromptEncoder(Prompting, Publishing, PreTrainedModel):
         self.heads.add(name, head.to(self.device))
         self.config.spaces[name] = asdict(shape)
         return head
+
+    def remember(self, recall: Recall | None, space: str | None = None) -> None:
+        """Has a space's answers, in use, follow what is remembered; None for nothing any more.
+
+        Raises:
+            ValueError: the encoder has no such space.
+        """
+        name = space or self.config.default_space
+        self.head(name).recall = None if recall is None else recall.to(self.device)
+        self.config.recall.pop(name, None)
+        if recall is not None:
+            self.config.recall[name] = recall.sizes
 
     def train(self, mode: bool = True) -> AudioPromptEncoder:
         """Sets the mode of what trains; frozen parts do as they do in use."""

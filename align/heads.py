@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 
 from align.adapters import new_adapter
 from align.prompts import Prompts, PromptSpace, Statistics
+from align.recall import Recall
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,16 @@ class Head(nn.Module):
         token_width: H, the audio tokens' width.
         space: the prompt space's sizes.
         adapter: the adapter's kind (key "kind") and sizes.
+        recall: rows, share and temperature of its `Recall`, where it has one.
     """
 
-    def __init__(self, token_width: int, space: SpaceShape, adapter: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        token_width: int,
+        space: SpaceShape,
+        adapter: dict[str, Any],
+        recall: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.space = space
         sizes = {k: v for k, v in adapter.items() if k != "kind"}
@@ -100,6 +108,11 @@ class Head(nn.Module):
             for buffer in ("mean", "spread", "unconditional"):
                 _register(self, f"{name}_{buffer}", shape, torch.float32)
             _register(self, f"{name}_constant", shape, torch.bool)
+        self.recall: Recall | None = None
+        if recall is not None:
+            self.recall = Recall(
+                shape=(space.length, space.width), pooled_width=space.pooled_width, **recall
+            )
 
     def set_space(self, statistics: dict[str, Statistics], unconditional: Prompts) -> None:
         """Stores the space's statistics ("embeds", "pooled") and unconditional embeds."""
@@ -121,11 +134,16 @@ class Head(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Standardised embeds (B, L, D) and pooled (B, P) or None; zero where constant."""
+        """Standardised embeds (B, L, D) and pooled (B, P) or None; zero where constant.
+
+        What is remembered is followed in use alone: training must see the adapter's own errors.
+        """
         embeds, pooled = self.adapter(tokens, mask)
         embeds = embeds.masked_fill(self.embeds_constant, 0.0)
         if pooled is not None:
             pooled = pooled.masked_fill(self.pooled_constant, 0.0)
+        if self.recall is not None and not self.training:
+            embeds, pooled = self.recall(embeds, pooled)
         return embeds, pooled
 
     def prompts(self, embeds: torch.Tensor, pooled: torch.Tensor | None) -> Prompts:
@@ -158,15 +176,20 @@ class Heads(nn.ModuleDict):
         token_width: H, the audio tokens' width.
         spaces: the prompt spaces by name.
         adapter: the adapter's kind and sizes, of every head.
+        recall: by name, what those heads that have a `Recall` keep of it.
     """
 
     def __init__(
-        self, token_width: int, spaces: dict[str, SpaceShape], adapter: dict[str, Any]
+        self,
+        token_width: int,
+        spaces: dict[str, SpaceShape],
+        adapter: dict[str, Any],
+        recall: dict[str, dict[str, Any]],
     ) -> None:
         super().__init__()
         self.names: list[str] = []
         for name, space in spaces.items():
-            self.add(name, Head(token_width, space, adapter))
+            self.add(name, Head(token_width, space, adapter, recall.get(name)))
 
     def add(self, name: str, head: Head) -> None:
         """Adds the head of a further space."""

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, set_seed
 
 from align.augment import Scale
 from align.backbones import kind_of
-from align.batches import Recordings, Tokens, group_numbers
+from align.batches import Extra, Recordings, Tokens, group_numbers
 from align.beginning import begin, finish
 from align.cache import Cache
 from align.cards import SHEET
@@ -29,6 +29,7 @@ from align.origins import licence_counts
 from align.outcome import examined, tell
 from align.prompts import PromptSpace
 from align.ranks import is_main, main_first
+from align.recall import recalled
 from align.samples import Samples
 from align.several import check_several, measure_others, new_criteria
 from align.streaming import StreamedRecordings, check_streaming
@@ -57,6 +58,7 @@ class Session:
     stream: Stream | None = None  # of what is trained on, where it is not heard beforehand
     others: Sequence[PromptSpace] = ()  # further spaces that are learned
     watchers: Sequence[TrainerCallback] = ()  # of the training, beside its own
+    own_rows: int = 0  # of `heard`; those of --extra_data stand behind them
 
     @classmethod
     def open(cls, options: Options) -> Session:
@@ -86,6 +88,7 @@ class Session:
         else:
             heard = hear(encoder.ear, rows, title="train features", **hearing)
         own = Known({}, licence_counts(stream or rows, extra)).with_rows(heard)
+        own_rows = len(heard)
         if extra is not None:
             heard = joined(heard, hear(encoder.ear, extra, title="extra features", **hearing))
         fresh = heard
@@ -98,7 +101,7 @@ class Session:
             artist = Artist.from_pretrained(space.base, given.draw_steps, given.guidance)
         return cls(
             options, space, encoder, heard, fresh, measured_on, own, artist, checkpoint, cache,
-            stream, others,
+            stream, others, own_rows=own_rows,
         )  # fmt: skip
 
     @property
@@ -144,6 +147,10 @@ class Session:
             options.loss, table, encoder.head(), everything.captions,
             lengths=self.space.lengths(table.captions), distillation=distillation,
         )  # fmt: skip
+        others = new_criteria(self, captions, everything.captions)
+        wanted = self._targets(self.heard, table, everything)
+        for name, learned in {self.space.base: criterion, **others}.items():
+            encoder.remember(recalled(learned, wanted, options.recall), name)
         frozen = options.model.train_backbone == "none"
         make = self._tokens if frozen else self._recordings
         callbacks: list[TrainerCallback] = [Telling(told_options(options), self.known)]
@@ -154,7 +161,7 @@ class Session:
             model=encoder,
             args=options.training,
             criterion=criterion,
-            others=new_criteria(self, captions, everything.captions),
+            others=others,
             gradient_cache=options.training.gradient_cache,
             train_dataset=(
                 self._streamed(table, everything)
@@ -182,6 +189,7 @@ class Session:
             self._scale(),
             self.options.training.seed,
             self._caption_lengths(heard, train),
+            self._extra() if train else None,
         )
 
     def _scale(self) -> Scale:
@@ -212,7 +220,12 @@ class Session:
             cache=self.cache,
         )
         targets, groups = self._targets(heard, table, everything), group_numbers(heard.labels)
-        return Tokens(store, targets, groups, self._caption_lengths(heard, train))
+        extra = self._extra() if train else None
+        return Tokens(store, targets, groups, self._caption_lengths(heard, train), extra)
+
+    def _extra(self) -> Extra | None:
+        share = self.options.data.extra_share
+        return None if share is None else Extra(self.own_rows, share)
 
     def _caption_lengths(self, heard: Heard, train: bool) -> list[int] | None:
         """By what rows come in order, where an order is asked for."""

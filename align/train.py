@@ -13,6 +13,7 @@ from align.augment import AugmentArguments
 from align.judgement import EvaluationArguments
 from align.objective import LossArguments
 from align.recipes import parse
+from align.remembered import RecallArguments
 
 if TYPE_CHECKING:
     from align.measures import Measured
@@ -21,6 +22,7 @@ KINDS = (
     ModelArguments,
     DataArguments,
     LossArguments,
+    RecallArguments,
     AugmentArguments,
     EvaluationArguments,
     AlignTrainingArguments,
@@ -34,6 +36,7 @@ class Options:
     model: ModelArguments
     data: DataArguments
     loss: LossArguments
+    recall: RecallArguments
     augment: AugmentArguments
     evaluation: EvaluationArguments
     training: AlignTrainingArguments

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from align.augment import AugmentArguments, Scale
-from align.batches import EpochSampler, Recordings, Tokens, collate
+from align.batches import EpochSampler, Extra, Recordings, Tokens, collate
 from align.features import Heard
 
 SCALE = Scale(8, 10 / np.log(10))
@@ -140,3 +140,26 @@ def test_short_captions_come_first_where_asked() -> None:
     assert any(rows_ != orders[0] for rows_ in orders[1:])  # random among those of one length
     data.caption_lengths = None
     assert [row for _, row in order(EpochSampler(data, 1), 0)] != orders[0]
+
+
+def test_an_epoch_has_a_share_of_extra_rows() -> None:
+    rows_ = [[torch.zeros(1, 2), torch.ones(1)]] * 26
+    data = Tokens(rows_, torch.arange(26), [0] * 26, extra=Extra(first=6, share=0.4))
+    sampler = EpochSampler(data, 1)
+    epochs = [[row for _, row in order(sampler, epoch)] for epoch in range(12)]
+    for found in epochs:
+        assert len(found) == len(sampler) == 10
+        assert sorted(row for row in found if row < 6) == list(range(6))
+        assert len(set(found)) == 10
+    # Other ones every time: in twelve epochs nearly all have been there.
+    assert len({row for found in epochs for row in found}) > 22
+    assert epochs[0] == [row for _, row in order(EpochSampler(data, 1), 0)]
+
+
+def test_too_few_extra_rows_come_repeatedly() -> None:
+    rows_ = [[torch.zeros(1, 2), torch.ones(1)]] * 8
+    data = Tokens(rows_, torch.arange(8), [0] * 8, extra=Extra(first=6, share=0.5))
+    found = [row for _, row in order(EpochSampler(data, 1), 0)]
+    assert len(found) == 12
+    assert set(range(6)) < set(found)
+    assert max(found.count(row) for row in (6, 7)) > 1

@@ -187,7 +187,7 @@ def test_help_of_train_imports_nothing_heavy() -> None:
     assert not heavy & modules
     assert not {name for name in modules if name.split(".")[0] == "mini"}
     rooms = {name for name in modules if name.startswith("align.")}
-    options = {"arguments", "augment", "judgement", "objective"}
+    options = {"arguments", "augment", "judgement", "objective", "remembered"}
     light = options | {"configuration", "names", "recipes", "registration", "reporting"}
     assert rooms <= {f"align.{name}" for name in light}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 # In the order in which they need each other.
 STAGES = ("judge", "vae", "clip", "unet", "controlnet", "clap", "w2v_bert")
+LONGER = ("clap", "w2v_bert")  # stages that can train finished weights for longer
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,12 +24,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/mini"), help="where checkpoints lie, to go on from"
     )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help=f"{' and '.join(LONGER)} go on from the finished models in this folder, not from none",
+    )
     options = parser.parse_args(arguments)
     unknown = [stage for stage in options.stages if stage not in STAGES]
     if unknown:
         parser.error(f"no such stage: {', '.join(unknown)}; there are {', '.join(STAGES)}")
-    for stage in options.stages or STAGES:
-        importlib.import_module(f"mini.build.{stage}").build(options.work, options.weights)
+    stages = options.stages or STAGES
+    if options.start and set(stages) - set(LONGER):
+        parser.error(f"--start is for {' and '.join(LONGER)}: name them alone")
+    given = {"start": options.start} if options.start else {}
+    for stage in stages:
+        build = importlib.import_module(f"mini.build.{stage}").build
+        build(options.work, options.weights, **given)
         print(f"{stage}: done, in {options.weights.resolve()}", flush=True)
 
 

@@ -18,6 +18,7 @@ from mini.build.saving import save_half
 from mini.sounds import DURATION_S, SAMPLE_RATE
 
 PLAN = Plan(steps=9000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
+LONGER = Plan(steps=6000, learning_rate=6e-4, weight_decay=0.05, ema=0.995)
 BATCH = 32
 BINS = 64
 
@@ -102,12 +103,22 @@ def ears() -> dict[str, Ear]:
     }
 
 
-def build(folder: Path, weights: Path) -> None:
-    """Pre-trains CLAP and saves it with its feature extractor and tokenizer."""
+def build(folder: Path, weights: Path, start: Path | None = None) -> None:
+    """Pre-trains CLAP and saves it with its feature extractor and tokenizer.
+
+    Args:
+        folder: where the pool and checkpoints lie.
+        weights: where the finished models go.
+        start: finished models, whose CLAP is trained for longer by a shorter plan.
+    """
     torch.manual_seed(0)
     pool = Hearing.load(folder, ears(), "clap")
     tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
-    learner = fit("clap", _Learner(new_clap(tokenizer)), _loss_of(pool, tokenizer), PLAN, folder)
+    clap = new_clap(tokenizer)
+    if start is not None:
+        clap = ClapModel.from_pretrained(start / "clap", dtype=torch.float32)
+    plan = PLAN if start is None else LONGER
+    learner = fit("clap", _Learner(clap), _loss_of(pool, tokenizer), plan, folder)
     save_half(learner.clap, weights / "clap")
     new_extractor().save_pretrained(weights / "clap")
     tokenizer.save_pretrained(weights / "clap")

@@ -25,7 +25,7 @@ CHUNK = 500
 NOTHING = len(CLASSES)  # the answer to "what is far away?" where nothing is
 # Nothing is mixed in: what is far away is part of the answer.
 AUGMENTATION = AugmentArguments(
-    time_shift=1.0, pitch_shift=2, gain_db=12, equalise_db=6, time_masks=1, frequency_masks=1
+    time_shift=1.0, pitch_shift=3, gain_db=12, equalise_db=9, time_masks=2, frequency_masks=2
 )
 
 

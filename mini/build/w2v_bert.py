@@ -23,6 +23,7 @@ from mini.build.loop import Loss, Plan, device, fit
 from mini.build.saving import save_half
 
 PLAN = Plan(steps=5000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
+LONGER = Plan(steps=3000, learning_rate=6e-4, weight_decay=0.05, ema=0.995)
 BATCH = 24
 BINS, STRIDE = 80, 4
 
@@ -66,7 +67,7 @@ class _Learner(nn.Module):
 
 
 def _loss_of(pool: Hearing, clip: CLIPModel, tokenizer: CLIPTokenizer) -> Loss:
-    scale = Scale(BINS, W2vBertBackbone.log_scale)
+    scale = Scale(BINS, W2vBertBackbone.log_scale, W2vBertBackbone.normalised)
 
     def loss(learner: Any, step: int) -> torch.Tensor:
         batch = pool.batch(2, step, BATCH, scale)
@@ -83,8 +84,14 @@ def _loss_of(pool: Hearing, clip: CLIPModel, tokenizer: CLIPTokenizer) -> Loss:
     return loss
 
 
-def build(folder: Path, weights: Path) -> None:
-    """Pre-trains Wav2Vec2-BERT and saves it with its feature extractor."""
+def build(folder: Path, weights: Path, start: Path | None = None) -> None:
+    """Pre-trains Wav2Vec2-BERT and saves it with its feature extractor.
+
+    Args:
+        folder: where the pool and checkpoints lie.
+        weights: where the finished models go.
+        start: finished models, whose Wav2Vec2-BERT is trained for longer by a shorter plan.
+    """
     from mini.build.clap import ears
 
     torch.manual_seed(0)
@@ -92,6 +99,9 @@ def build(folder: Path, weights: Path) -> None:
     clip = CLIPModel.from_pretrained(weights / "clip", dtype=torch.float32).eval().to(device())
     tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
     learner = _Learner(clip.config.projection_dim)
-    learner = fit("w2v_bert", learner, _loss_of(pool, clip, tokenizer), PLAN, folder)
+    if start is not None:
+        learner.model = Wav2Vec2BertModel.from_pretrained(start / "w2v-bert", dtype=torch.float32)
+    plan = PLAN if start is None else LONGER
+    learner = fit("w2v_bert", learner, _loss_of(pool, clip, tokenizer), plan, folder)
     save_half(learner.model, weights / "w2v-bert")
     new_extractor().save_pretrained(weights / "w2v-bert")

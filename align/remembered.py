@@ -1,0 +1,35 @@
+"""The options of what an encoder remembers: how many captions, and how its answers follow them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RecallArguments:
+    """What the encoder remembers."""
+
+    recall: int = field(
+        default=256,
+        metadata={
+            "help": "labels, or captions, whose embeds the encoder remembers if there are no more "
+            "of them, to draw its answers towards in use; 0 for none"
+        },
+    )
+    recall_share: float = field(
+        default=0.5, metadata={"help": "of what is remembered in an answer, above 0 to 1"}
+    )
+    recall_temperature: float = field(
+        default=0.15, metadata={"help": "the colder, the more the nearest alone is followed"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.recall < 0:
+            raise ValueError(f"--recall is a number of labels, 0 for none, not {self.recall}")
+        if not 0 < self.recall_share <= 1:
+            raise ValueError(
+                f"--recall_share is above 0 and at most 1, not {self.recall_share}: "
+                "--recall 0 remembers nothing"
+            )
+        if self.recall_temperature <= 0:
+            raise ValueError(f"--recall_temperature is above 0, not {self.recall_temperature}")
