@@ -32,6 +32,10 @@ class Extra:
         """How many an epoch has beside every row of the first data set."""
         return round(self.first * self.share / (1 - self.share))
 
+    def __post_init__(self) -> None:
+        if not self.drawn:
+            raise ValueError(f"a share of {self.share} beside {self.first} rows is less than a row")
+
 
 class Recordings(Dataset):
     """Map-style rows addressed by (epoch, row): what is drawn at random follows from the two.
@@ -160,7 +164,7 @@ class EpochSampler(Sampler):
 
     The order is random; rows that have `caption_lengths` come by them, the shortest first, and
     only those of one length in random order. Of rows that are `extra`, an epoch has a share that
-    is drawn anew: none twice, unless there are too few of them.
+    is drawn anew: none twice before all have come once.
     """
 
     def __init__(self, rows: Sized, seed: int) -> None:
@@ -189,5 +193,6 @@ class EpochSampler(Sampler):
         if extra is None:
             return every
         others = every[extra.first :]
-        drawn = rng.choice(others, extra.drawn, replace=extra.drawn > len(others))
-        return np.concatenate([every[: extra.first], drawn])
+        whole, rest = divmod(extra.drawn, len(others))
+        drawn = [*[others] * whole, rng.choice(others, rest, replace=False)]
+        return np.concatenate([every[: extra.first], *drawn])

@@ -184,12 +184,12 @@ class Heads(nn.ModuleDict):
         token_width: int,
         spaces: dict[str, SpaceShape],
         adapter: dict[str, Any],
-        recall: dict[str, dict[str, Any]],
+        recall: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.names: list[str] = []
         for name, space in spaces.items():
-            self.add(name, Head(token_width, space, adapter, recall.get(name)))
+            self.add(name, Head(token_width, space, adapter, (recall or {}).get(name)))
 
     def add(self, name: str, head: Head) -> None:
         """Adds the head of a further space."""

@@ -68,18 +68,19 @@ class Recall(nn.Module):
         self, embeds: torch.Tensor, pooled: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Answers (B, L, D), and pooled (B, P) or None, each drawn towards what it is like."""
-        known = self.get_buffer("embeds")
-        cosines = F.normalize(embeds.float().flatten(1), dim=-1) @ (
-            F.normalize(known.float().flatten(1), dim=-1).T
-        )
-        weights = (cosines / self.temperature).softmax(-1)
-        embeds = self._drawn(embeds, weights, known)
-        if pooled is not None:
-            pooled = self._drawn(pooled, weights, self.get_buffer("pooled"))
+        known = self.get_buffer("embeds").float()
+        # Autocast would round the products to half precision, whatever goes in.
+        with torch.autocast(embeds.device.type, enabled=False):
+            own = F.normalize(embeds.float().flatten(1), dim=-1)
+            cosines = own @ F.normalize(known.flatten(1), dim=-1).T
+            weights = (cosines / self.temperature).softmax(-1)
+            embeds = self._drawn(embeds, weights, known)
+            if pooled is not None:
+                pooled = self._drawn(pooled, weights, self.get_buffer("pooled").float())
         return embeds, pooled
 
     def _drawn(self, own: torch.Tensor, weights: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        remembered = torch.tensordot(weights, known.float(), 1).to(own.dtype)
+        remembered = torch.tensordot(weights, known, 1).to(own.dtype)
         return torch.lerp(own, remembered, self.share)
 
 
@@ -92,7 +93,10 @@ def recalled(wanted: Wanted, rows: torch.Tensor, given: RecallArguments) -> Reca
         given: the options.
     """
     different = rows.unique()
+    if not given.recall:
+        return None
     if len(different) > given.recall:
+        print(f"{len(different)} targets are more than --recall {given.recall}: none is remembered")
         return None
     pooled = None if wanted.pooled is None else wanted.pooled[different]
     embeds = wanted.embeds[different]

@@ -24,6 +24,9 @@ class RecallArguments:
     )
 
     def __post_init__(self) -> None:
+        for name in ("recall_share", "recall_temperature"):
+            if not self.recall and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"--{name} does nothing here: --recall 0 remembers nothing")
         if self.recall < 0:
             raise ValueError(f"--recall is a number of labels, 0 for none, not {self.recall}")
         if not 0 < self.recall_share <= 1:

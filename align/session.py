@@ -176,8 +176,8 @@ class Session:
     def _targets(self, heard: Heard, table: CaptionTable, everything: Known) -> torch.Tensor:
         if self.options.loss.target == "caption":
             return table.index(heard.captions)
-        names = sorted(everything.captions)
-        return torch.tensor([names.index(label) for label in heard.labels])
+        number = {label: i for i, label in enumerate(sorted(everything.captions))}
+        return torch.tensor([number[label] for label in heard.labels])
 
     def _recordings(
         self, heard: Heard, table: CaptionTable, everything: Known, train: bool

@@ -190,7 +190,7 @@ def _told(options: Options, space: Space, objective: str) -> dict[str, Any]:
     free = set(FREE["data"]) - {"eval_folds", "eval_data"}
     told = {
         name: value
-        for part in ("model", "data", "loss", "augment", "training")
+        for part in ("model", "data", "loss", "recall", "augment", "training")
         for name, value in (parts[part] | (passes if part == "training" else {})).items()
         if name not in free
     }

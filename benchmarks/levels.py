@@ -44,16 +44,15 @@ def _run(name: str, options: argparse.Namespace, rest: Sequence[str]) -> dict[st
         *VARIANTS[name], "--output_dir", str(folder), "--seed", str(options.seed),
         "--pictures", "0", "--samples", "0", *rest,
     ]  # fmt: skip
+    count = str(options.pictures)
+    shown = ["--pictures", count, "--mixtures", count, "--disagreeing", "0", "--texts", "0"]
     noted, figures = folder / "command.json", folder / "levels.json"
-    if figures.exists():
-        if json.loads(noted.read_text()) != command:
-            raise SystemExit(f"{folder} comes from other options: give another --out")
-    else:
+    if noted.exists() and json.loads(noted.read_text()) != [command, shown]:
+        raise SystemExit(f"{folder} comes from other options: give another --out")
+    if not figures.exists():
         train(command)
-        count = str(options.pictures)
-        shown = ("--pictures", count, "--mixtures", count, "--disagreeing", "0", "--texts", "0")
+        noted.write_text(json.dumps([command, shown]))
         evaluate([str(folder), *shown, "--json", str(figures)])
-        noted.write_text(json.dumps(command))
     found: dict[str, Any] = json.loads(figures.read_text())
     return found
 

@@ -148,6 +148,6 @@ def test_a_training_moves_all_of_it(tiny_base: str, sound_folder: Path, tmp_path
     before = {name: value.clone() for name, value in opened.encoder.state_dict().items()}
     opened.train()
     after = weights(tmp_path)
-    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
     trainable = {name for name, p in opened.encoder.named_parameters() if p.requires_grad}
     assert len(trainable) > 50 and trainable <= moved

@@ -203,3 +203,17 @@ def test_build_names_an_unknown_stage(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["painter"])
     assert "painter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [(["vae", "clap"], "--start is for clap and w2v_bert"), (["clap"], "there is no folder")],
+)
+def test_only_audio_models_go_on_from_finished_ones(
+    stages: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from mini.build.__main__ import main
+
+    with pytest.raises(SystemExit):
+        main([*stages, "--start", str(tmp_path / "none")])
+    assert said in capsys.readouterr().err

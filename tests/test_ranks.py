@@ -107,7 +107,7 @@ def test_two_processes_take_the_step_of_one(
     start = {name: value.clone() for name, value in before.encoder.state_dict().items()}
     before.train()
     first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
-    moved = [name for name in first if not torch.equal(first[name], start[name])]
+    moved = [name for name in start if not torch.equal(first[name], start[name])]
     assert set(first) == set(second) and len(moved) > 20
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=1e-4, atol=2e-6)

@@ -16,6 +16,7 @@ from align.encoder import AudioPromptEncoder
 from align.heads import Head, SpaceShape
 from align.recall import Recall, recalled
 from align.remembered import RecallArguments
+from align.train import main
 
 ADAPTER = {"kind": "resampler", "width": 8, "depth": 1, "heads": 2, "dropout": 0.0}
 NORTH, EAST = [[2.0, 0.0]], [[0.0, 3.0]]
@@ -49,6 +50,14 @@ def test_half_precision_stays_what_it_is_and_keeps_its_range() -> None:
     embeds, _ = memory().half()(torch.tensor([[[400.0, 0.0]]]).half(), None)
     assert embeds.dtype == torch.float16
     assert embeds.isfinite().all()
+
+
+def test_autocast_changes_nothing() -> None:
+    answers = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(0))
+    embeds, _ = memory()(answers, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        same, _ = memory()(answers, None)
+    assert torch.equal(embeds, same)
 
 
 @pytest.fixture()
@@ -100,13 +109,25 @@ def test_it_is_saved_and_loaded_with_the_encoder(
     assert tiny_encoder.config.recall == {}
 
 
-def test_more_than_the_limit_is_not_remembered() -> None:
+def test_pooled_embeds_are_remembered_and_loaded() -> None:
+    pooled = Head(8, SpaceShape("base", 1, 2, pooled_width=1), ADAPTER)
+    pooled.recall = memory()
+    again = Head(8, pooled.space, ADAPTER, pooled.recall.sizes)
+    again.load_state_dict(pooled.state_dict())
+    assert {"recall.embeds", "recall.pooled"} <= set(again.state_dict())
+    tokens, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
+    for ours, theirs in zip(pooled.eval()(tokens, mask), again.eval()(tokens, mask), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_more_than_the_limit_is_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
     wanted = Table(torch.randn(5, 3, 4))
     rows = torch.tensor([4, 1, 1, 4])
     found = recalled(wanted, rows, RecallArguments(recall=2))
     assert found is not None
     assert torch.equal(found.get_buffer("embeds"), wanted.embeds[torch.tensor([1, 4])])
     assert recalled(wanted, rows, RecallArguments(recall=1)) is None
+    assert "2 targets are more than --recall 1" in capsys.readouterr().out
     assert recalled(wanted, rows, RecallArguments(recall=0)) is None
 
 
@@ -115,6 +136,7 @@ def test_more_than_the_limit_is_not_remembered() -> None:
     [
         ({"recall": -1}, "--recall is a number of labels"),
         ({"recall_share": 0.0}, "--recall 0 remembers nothing"),
+        ({"recall": 0, "recall_share": 0.4}, "--recall_share does nothing here"),
         ({"recall_share": 1.5}, "at most 1"),
         ({"recall_temperature": 0.0}, "above 0"),
     ],
@@ -142,3 +164,26 @@ def test_a_training_remembers_what_it_was_trained_on(
     assert not [name for name in weights(tmp_path / "none") if ".recall." in name]
     ours, theirs = weights(run), weights(tmp_path / "none")
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+    # From there on: what it remembered is replaced, or forgotten.
+    further = ("--start", str(run), "--base", tiny_base, "--data", str(sound_folder))
+    short = ("--pictures", "0", "--samples", "0", "--judge", "none", "--max_steps", "1")
+    for more, rows in ((), len(labels)), (("--recall", "0"), None):
+        folder = tmp_path / f"from-{rows}"
+        line = [*further, *short, "--use_cpu", "true", "--bf16", "true", *more]
+        main([*line, "--output_dir", str(folder), "--eval_strategy", "epoch"])
+        found = AudioPromptEncoder.from_pretrained(folder).head().recall
+        assert (found and found.sizes["rows"]) == rows
+
+
+@pytest.mark.slow
+def test_an_epoch_draws_a_share_of_a_second_set(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    more = ("--extra_data", str(sound_folder), "--extra_share", "0.5")
+    opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path, *more))
+    trainer = opened._trainer()
+    assert trainer.train_dataset.extra.first == len(opened.heard) // 2
+    rows = [row for _, row in trainer._get_train_sampler()]
+    assert sorted(rows) == list(range(len(opened.heard)))
+    assert trainer.eval_dataset.extra is None

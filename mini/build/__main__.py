@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     stages = options.stages or STAGES
     if options.start and set(stages) - set(LONGER):
         parser.error(f"--start is for {' and '.join(LONGER)}: name them alone")
+    if options.start and not options.start.is_dir():
+        parser.error(f"there is no folder {options.start} to start from")
     given = {"start": options.start} if options.start else {}
     for stage in stages:
         build = importlib.import_module(f"mini.build.{stage}").build

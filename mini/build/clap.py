@@ -117,8 +117,9 @@ def build(folder: Path, weights: Path, start: Path | None = None) -> None:
     clap = new_clap(tokenizer)
     if start is not None:
         clap = ClapModel.from_pretrained(start / "clap", dtype=torch.float32)
-    plan = PLAN if start is None else LONGER
-    learner = fit("clap", _Learner(clap), _loss_of(pool, tokenizer), plan, folder)
+    # Its checkpoints are its own: a finished training from the start is not gone on from.
+    name, plan = ("clap", PLAN) if start is None else ("clap-longer", LONGER)
+    learner = fit(name, _Learner(clap), _loss_of(pool, tokenizer), plan, folder)
     save_half(learner.clap, weights / "clap")
     new_extractor().save_pretrained(weights / "clap")
     tokenizer.save_pretrained(weights / "clap")

@@ -101,7 +101,8 @@ def build(folder: Path, weights: Path, start: Path | None = None) -> None:
     learner = _Learner(clip.config.projection_dim)
     if start is not None:
         learner.model = Wav2Vec2BertModel.from_pretrained(start / "w2v-bert", dtype=torch.float32)
-    plan = PLAN if start is None else LONGER
-    learner = fit("w2v_bert", learner, _loss_of(pool, clip, tokenizer), plan, folder)
+    # Its checkpoints are its own: a finished training from the start is not gone on from.
+    name, plan = ("w2v_bert", PLAN) if start is None else ("w2v_bert-longer", LONGER)
+    learner = fit(name, learner, _loss_of(pool, clip, tokenizer), plan, folder)
     save_half(learner.model, weights / "w2v-bert")
     new_extractor().save_pretrained(weights / "w2v-bert")
