@@ -135,13 +135,11 @@ class DataArguments:
         default="label", metadata={"help": "column of labels: rows of one label say the same"}
     )
     extra_data: str | None = field(
-        default=None, metadata={"help": "a second data set, trained on beside the first"}
+        default=None, metadata={"help": "a second data set, trained on beside the first; none"}
     )
-    extra_share: float | None = field(
-        default=None,
-        metadata={
-            "help": "of every epoch's rows that are of --extra_data; all of those if not set"
-        },
+    extra_share: float = field(
+        default=0.0,
+        metadata={"help": "of every epoch's rows that are drawn from --extra_data; 0: all of it"},
     )
     licences: list[str] | None = field(
         default=None,
@@ -185,11 +183,12 @@ class DataArguments:
             raise ValueError("--stream_buffer is for --streaming true")
         if self.streaming and self.order != "shuffled":
             raise ValueError("a stream cannot be sorted: --order caption_length needs all rows")
-        if self.extra_share is not None:
-            if self.extra_data is None:
-                raise ValueError("--extra_share is for --extra_data: give it, or leave it out")
-            if not 0 < self.extra_share < 1:
-                raise ValueError(f"--extra_share lies between 0 and 1, not {self.extra_share}")
+        if self.extra_data == "none":
+            self.extra_data = None
+        if not 0 <= self.extra_share < 1:
+            raise ValueError(f"--extra_share is from 0 to below 1, not {self.extra_share}")
+        if self.extra_share and self.extra_data is None:
+            raise ValueError("--extra_share is of --extra_data, which is none: set it to 0")
         if self.streaming and self.extra_data:
             raise ValueError("--streaming passes through one data set: leave --extra_data out")
         if self.eval_folds is None or self.eval_data is not None:

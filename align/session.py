@@ -225,7 +225,7 @@ class Session:
 
     def _extra(self) -> Extra | None:
         share = self.options.data.extra_share
-        return None if share is None else Extra(self.own_rows, share)
+        return Extra(self.own_rows, share) if share else None
 
     def _caption_lengths(self, heard: Heard, train: bool) -> list[int] | None:
         """By what rows come in order, where an order is asked for."""

@@ -77,8 +77,9 @@ def test_the_hub_out_of_reach() -> None:
         ({"stream_buffer": 9}, "is for --streaming true"),
         ({"streaming": True, "order": "caption_length"}, "a stream cannot be sorted"),
         ({"streaming": True, "extra_data": "mini"}, "passes through one data set"),
-        ({"extra_share": 0.5}, "--extra_share is for --extra_data"),
-        ({"extra_data": "mini", "extra_share": 1.0}, "between 0 and 1"),
+        ({"extra_share": 0.5}, "--extra_share is of --extra_data"),
+        ({"extra_data": "none", "extra_share": 0.5}, "which is none"),
+        ({"extra_data": "mini", "extra_share": 1.0}, "from 0 to below 1"),
     ],
 )
 def test_options_that_contradict(options: dict, said: str) -> None:
