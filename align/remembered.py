@@ -1,4 +1,4 @@
-"""The options of what an encoder remembers: how many captions, and how its answers follow them."""
+"""The options of what is remembered: of how many captions, and how answers follow it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RecallArguments:
-    """What the encoder remembers."""
+    """What an encoder, or a sound adapter, remembers."""
 
     recall: int = field(
         default=256,
         metadata={
-            "help": "labels, or captions, whose embeds the encoder remembers if there are no more "
-            "of them, to draw its answers towards in use; 0 for none"
+            "help": "labels, captions or phrases whose embeds are remembered, if there are no more "
+            "of them, to draw answers towards in use; 0 for none"
         },
     )
     recall_share: float = field(

@@ -48,7 +48,7 @@ def full_unet() -> Any:
 
 def added_parameters(unet: Any, form: str) -> int:
     """The weights that a form adds in all blocks."""
-    from diffuse.adapter import FORMS as KINDS
+    from diffuse.configuration import FORMS as KINDS
     from diffuse.layers import cross_attentions
 
     widths = [a.to_k.out_features for a in cross_attentions(unet).values()]
@@ -72,8 +72,8 @@ def with_form(block: Any, form: str, tokens: int) -> tuple[Any, dict[str, Any], 
     """Puts a form on a block: what its call takes beside text, and what becomes of the text."""
     from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
-    from diffuse.adapter import FORMS as KINDS
     from diffuse.attention import CHANNEL, AudioAttention
+    from diffuse.configuration import FORMS as KINDS
     from diffuse.sonic import SonicAttention
 
     dtype, width = block.attn2.to_q.weight.dtype, block.attn2.to_q.in_features

@@ -14,7 +14,7 @@ import importlib
 from typing import Any
 
 _WHERE = {
-    "AdapterConfig": "diffuse.adapter",
+    "AdapterConfig": "diffuse.configuration",
     "Attachment": "diffuse.attachment",
     "SoundAdapter": "diffuse.adapter",
     "SoundPipeline": "diffuse.pipeline",

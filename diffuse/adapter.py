@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import nn
 
 from diffuse.attention import Audio, AudioLayer
-from diffuse.layers import PARTS, cross_attentions, fingerprint, part_of, plain
+from diffuse.configuration import FORMS, AdapterConfig
+from diffuse.layers import cross_attentions, fingerprint, part_of, plain
 from diffuse.levels import (
     LEVELS,
     ROUTINGS,
@@ -21,58 +21,7 @@ from diffuse.levels import (
     token_weights,
 )
 from diffuse.projector import LevelProjector
-from diffuse.sonic import SonicLayer
-
-FORMS: dict[str, type[AudioLayer]] = {"shared": AudioLayer, "sonic": SonicLayer}
-
-
-@dataclass
-class AdapterConfig:
-    """What an adapter is made of: what its folder's config.json holds.
-
-    Attributes:
-        base: the pipeline it belongs to: a name, a folder or a hub id.
-        form: "shared" (the block's query and output) or "sonic" (SonicDiffusion's own ones).
-        blocks: the parts of the UNet that hear, of down, mid, up.
-        routing: which levels each part hears, a key of `levels.ROUTINGS`.
-        width: the projector's own.
-        depth: the projector's layers.
-        heads: the projector's attention heads.
-        lora_rank: of the LoRA on the UNet; 0 for none.
-        lora_alpha: of the LoRA; its rank if not given.
-        lora_targets: the UNet's layers that LoRA changes.
-        space: the encoder's prompt space; found with what follows when an adapter is made.
-        token_width: H of the encoder's audio tokens.
-        prompt_length: L of the space.
-        prompt_width: D of the space.
-        layers: the cross-attentions that hear and their widths.
-        fingerprint: what the base is known by.
-    """
-
-    base: str = "mini"
-    form: str = "shared"
-    blocks: tuple[str, ...] = PARTS
-    routing: str = "all"
-    width: int = 256
-    depth: int = 2
-    heads: int = 4
-    lora_rank: int = 0
-    lora_alpha: int | None = None
-    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    space: str | None = None
-    token_width: int = 0
-    prompt_length: int = 0
-    prompt_width: int = 0
-    layers: dict[str, int] = field(default_factory=dict)
-    fingerprint: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.blocks, self.lora_targets = tuple(self.blocks), tuple(self.lora_targets)
-        for value, choices in ((self.form, FORMS), (self.routing, ROUTINGS)):
-            if value not in choices:
-                raise ValueError(f"there is no {value!r}; there are: {', '.join(choices)}")
-        if self.lora_rank < 0:
-            raise ValueError(f"a LoRA's rank is 0 (none) or more, not {self.lora_rank}")
+from diffuse.recall import LevelRecall
 
 
 class SoundAdapter(nn.Module):
@@ -96,6 +45,8 @@ class SoundAdapter(nn.Module):
             config.depth,
             config.heads,
         )
+        if config.recall:
+            self.projector.recall = LevelRecall(config.recall, config.prompt_width)
         kind = FORMS[config.form]
         self.layers = nn.ModuleDict(
             {_key(name): kind(config.prompt_width, c) for name, c in config.layers.items()}
@@ -184,6 +135,18 @@ class SoundAdapter(nn.Module):
         """Level tokens (B, J, D) of recordings; arguments as `LevelProjector` takes them."""
         found: torch.Tensor = self.projector(tokens, mask, embeds)
         return found
+
+    def remember(self, recall: LevelRecall | None) -> None:
+        """Has the level tokens, in use, follow what is remembered; None for nothing any more."""
+        self.projector.recall = recall
+        self.config.recall = {} if recall is None else recall.sizes
+
+    def train(self, mode: bool = True) -> SoundAdapter:
+        """Sets the mode; a projector that does not train does as in use."""
+        super().train(mode)
+        if not any(weight.requires_grad for weight in self.parts["projector"]):
+            self.projector.eval()
+        return self
 
     def behind(self, tokens: torch.Tensor) -> torch.Tensor:
         """Level tokens (B, J, D) with what is heard in front put behind."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.adapter import SoundAdapter
+from diffuse.configuration import AdapterConfig
 from diffuse.lora import WEIGHTS, save_lora
 
 CONFIG = "config.json"

@@ -25,7 +25,7 @@ FREE = ("workers", "cache", "cache_dir", "eval_folds", "eval_data")
 
 def told_options(options: Options) -> dict[str, Any]:
     """The options of a run that decide its weights, by theme, as JSON holds them."""
-    parts = {name: asdict(getattr(options, name)) for name in ("model", "data", "loss")}
+    parts = {name: asdict(getattr(options, name)) for name in ("model", "data", "loss", "recall")}
     parts["training"] = {name: getattr(options.training, name) for name in DECISIVE}
     return dict(json.loads(json.dumps(parts)))
 

@@ -15,17 +15,19 @@ from align.bases import load_picture_side
 from align.cache import Cache
 from align.outcome import load_encoder
 from align.prompts import PromptSpace
-from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.adapter import SoundAdapter
 from diffuse.arguments import DataArguments, ModelArguments
 from diffuse.attachment import Attachment, attach
 from diffuse.averages import Average
 from diffuse.batches import Dropout, Texts, TrainingPairs
+from diffuse.configuration import AdapterConfig
 from diffuse.criterion import Criterion
 from diffuse.data import Pairs, held_out_pairs, training_pairs
 from diffuse.folder import load
 from diffuse.hearing import HearingUNet
 from diffuse.latents import Preparation, Prepared
 from diffuse.reading import Squares
+from diffuse.recall import LevelRecall
 from diffuse.runs import DONE, Wholeness, begin, last_checkpoint
 from diffuse.samples import Sampling, features_of
 from diffuse.stages import Stage, check_gates, read_stages
@@ -94,6 +96,10 @@ class Session:
             measured_on, encoder,
         )  # fmt: skip
         session._check_parts()
+        wanted, known = wanted_tokens(adapter, pairs, prepared, texts)
+        spread = adapter.projector.get_buffer("spread").cpu()
+        adapter.remember(LevelRecall.of(wanted[known], spread, options.recall))
+        adapter.to(given.device)
         return session
 
     @property

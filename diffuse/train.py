@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.recipes import parse
+from align.remembered import RecallArguments
 from diffuse.arguments import (
     MINI_ENCODER,
     DataArguments,
@@ -25,6 +26,7 @@ KINDS = (
     ModelArguments,
     DataArguments,
     LossArguments,
+    RecallArguments,
     EvaluationArguments,
     DiffuseTrainingArguments,
 )
@@ -37,6 +39,7 @@ class Options:
     model: ModelArguments
     data: DataArguments
     loss: LossArguments
+    recall: RecallArguments
     evaluation: EvaluationArguments
     training: DiffuseTrainingArguments
 

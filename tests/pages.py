@@ -49,7 +49,8 @@ def save_adapter(models: Path, name: str, gate: float) -> str:
     from diffusers import UNet2DConditionModel
 
     from align.encoder import AudioPromptEncoder
-    from diffuse.adapter import AdapterConfig, SoundAdapter
+    from diffuse.adapter import SoundAdapter
+    from diffuse.configuration import AdapterConfig
     from diffuse.folder import save
 
     unet = UNet2DConditionModel.from_pretrained(models / "base", subfolder="unet")

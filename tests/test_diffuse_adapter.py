@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from align.encoder import AudioPromptEncoder
 from diffuse import folder
-from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.adapter import SoundAdapter
 from diffuse.attachment import Attachment, attach
+from diffuse.configuration import AdapterConfig
 from diffuse.lora import lora_parameters
 from diffuse.recordings import Heard, hear
 

@@ -22,9 +22,10 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 
 from align.encoder import AudioPromptEncoder
-from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.adapter import SoundAdapter
 from diffuse.attachment import Attachment, attach
 from diffuse.attention import CHANNEL, Audio
+from diffuse.configuration import AdapterConfig
 from diffuse.recordings import Heard
 
 LENGTH, WIDTH = 77, 32

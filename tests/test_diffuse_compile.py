@@ -10,9 +10,10 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from align.encoder import AudioPromptEncoder
-from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.adapter import SoundAdapter
 from diffuse.attachment import attach
 from diffuse.attention import CHANNEL
+from diffuse.configuration import AdapterConfig
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from conftest import RATE, tone
 from PIL import Image
 
 from align.encoder import AudioPromptEncoder
-from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.adapter import SoundAdapter
+from diffuse.configuration import AdapterConfig
 from diffuse.edit import main
 from diffuse.pipeline import SoundPipeline
 

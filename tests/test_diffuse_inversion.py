@@ -17,7 +17,8 @@ from pipelines import new_encoder, save_sdxl
 from align.encoder import AudioPromptEncoder
 from align.prompts import PromptSpace
 from benchmarks.editing import outline_f1, psnr
-from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.adapter import SoundAdapter
+from diffuse.configuration import AdapterConfig
 from diffuse.ddim import invert, retraced, schedulers
 from diffuse.edit import main
 from diffuse.injection import layout_layers

@@ -15,8 +15,9 @@ from PIL import Image
 from align.audio import AudioError
 from align.encoder import AudioPromptEncoder
 from diffuse import folder
-from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.adapter import SoundAdapter
 from diffuse.attachment import attach
+from diffuse.configuration import AdapterConfig
 from diffuse.generate import main
 from diffuse.pipeline import SoundPipeline
 

@@ -11,7 +11,8 @@ from conftest import RATE, tone
 from pipelines import new_encoder, save_sdxl
 
 from align.prompts import PromptSpace
-from diffuse.adapter import AdapterConfig, SoundAdapter
+from diffuse.adapter import SoundAdapter
+from diffuse.configuration import AdapterConfig
 from diffuse.pipeline import SoundPipeline
 
 LOW, HIGH = (RATE, tone(200)), (RATE, tone(4000))

@@ -1,0 +1,79 @@
+"""Recall of levels: level tokens drawn towards those of phrases that are known.
+
+What `align.recall` is to prompt embeds, level by level: a level that is unsure between a thing and
+nothing would be drawn as half a thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from align.recall import Recall
+from align.remembered import RecallArguments
+from diffuse.levels import LEVELS, TOKENS, places
+
+
+class LevelRecall(nn.Module):
+    """What each level remembers, around a centre that is taken away before tokens are compared.
+
+    Args:
+        sizes: by level, rows, share and temperature of its `Recall`.
+        width: D, of a token.
+    """
+
+    def __init__(self, sizes: Mapping[str, Mapping[str, Any]], width: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleDict(
+            {level: Recall(shape=(n, width), **sizes[level]) for level, n in LEVELS.items()}
+        )
+        self.register_buffer("centre", torch.zeros(TOKENS, width))
+
+    @classmethod
+    def of(
+        cls, wanted: torch.Tensor, spread: torch.Tensor, given: RecallArguments
+    ) -> LevelRecall | None:
+        """A memory of tokens that phrases ask for; None where a level has more than the options.
+
+        Args:
+            wanted: (N, J, D), those of all rows.
+            spread: (D,), the unit of differences.
+            given: the options.
+        """
+        different = {level: _different(wanted[:, places(level)]) for level in LEVELS}
+        if not len(wanted) or max(map(len, different.values())) > given.recall:
+            return None
+        how = {"share": given.recall_share, "temperature": given.recall_temperature}
+        found = cls(
+            {level: {"rows": len(rows), **how} for level, rows in different.items()},
+            wanted.shape[-1],
+        )
+        for level, rows in different.items():
+            centre = rows.mean(0)
+            found.get_buffer("centre")[places(level)] = centre
+            found._level(level).get_buffer("embeds").copy_((rows - centre) / spread)
+        return found
+
+    @property
+    def sizes(self) -> dict[str, dict[str, Any]]:
+        """What a configuration keeps of it."""
+        return {level: dict(self._level(level).sizes) for level in LEVELS}
+
+    def _level(self, level: str) -> Recall:
+        return cast(Recall, self.levels[level])
+
+    def forward(self, tokens: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+        """Level tokens (B, J, D), each level drawn towards what it is like."""
+        centre = self.get_buffer("centre")
+        standard = (tokens - centre) / spread
+        parts = [self._level(level)(standard[:, places(level)], None)[0] for level in LEVELS]
+        return centre + torch.cat(parts, 1) * spread
+
+
+def _different(rows: torch.Tensor) -> torch.Tensor:
+    """Every row of (N, n, D) once, in float32."""
+    found: torch.Tensor = rows.float().flatten(1).unique(dim=0).unflatten(1, rows.shape[1:])
+    return found

@@ -1,0 +1,117 @@
+"""What levels remember: tokens drawn towards those of phrases, in use alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from hearings import command, fill, session
+from safetensors.torch import load_file
+from test_diffuse_adapter import new_adapter, some_sound
+
+from align.encoder import AudioPromptEncoder
+from align.remembered import RecallArguments
+from diffuse.folder import load, save
+from diffuse.levels import LEVELS, TOKENS, places
+from diffuse.recall import LevelRecall
+
+WIDTH = 32
+
+
+@pytest.fixture()
+def tiny_unet(tiny_base: str) -> Any:
+    return UNet2DConditionModel.from_pretrained(tiny_base, subfolder="unet")
+
+
+def phrases(count: int = 3) -> torch.Tensor:
+    """Tokens of so many rows that differ in front; two of them are alike behind, all around."""
+    wanted = torch.randn(count, TOKENS, WIDTH, generator=torch.Generator().manual_seed(3))
+    wanted[1, places("background")] = wanted[0, places("background")]
+    wanted[:, places("ambience")] = wanted[0, places("ambience")]
+    return wanted
+
+
+def memory(**options: Any) -> LevelRecall:
+    """What a level remembers of the phrases."""
+    found = LevelRecall.of(phrases(), torch.full((WIDTH,), 2.0), RecallArguments(**options))
+    assert found is not None
+    return found
+
+
+def test_every_level_remembers_what_differs_there() -> None:
+    sizes = memory(recall_share=0.25).sizes
+    assert {level: size["rows"] for level, size in sizes.items()} == {
+        "foreground": 3, "background": 2, "ambience": 1,
+    }  # fmt: skip
+    assert {size["share"] for size in sizes.values()} == {0.25}
+    assert LevelRecall.of(phrases(), torch.ones(WIDTH), RecallArguments(recall=2)) is None
+    assert LevelRecall.of(phrases()[:0], torch.ones(WIDTH), RecallArguments()) is None
+
+
+def test_a_cold_whole_share_is_the_nearest_phrase_of_each_level() -> None:
+    wanted, spread = phrases(), torch.full((WIDTH,), 2.0)
+    near = wanted + 0.2 * torch.randn(wanted.shape, generator=torch.Generator().manual_seed(4))
+    drawn = memory(recall_share=1.0, recall_temperature=0.005)(near, spread)
+    torch.testing.assert_close(drawn, wanted, atol=1e-4, rtol=1e-4)
+    half = memory(recall_share=0.5, recall_temperature=0.005)(near, spread)
+    torch.testing.assert_close(half, (wanted + near) / 2, atol=1e-4, rtol=1e-4)
+
+
+def test_it_is_followed_in_use_and_where_other_parts_train(
+    tiny_unet: Any, tiny_encoder: AudioPromptEncoder
+) -> None:
+    adapter = new_adapter(tiny_unet, tiny_encoder)
+    sound = some_sound()
+    heard = (sound.tokens, sound.mask, sound.embeds)
+    alone = adapter.eval().project(*heard)
+    adapter.remember(memory())
+    drawn = adapter.project(*heard)
+    assert not torch.allclose(drawn, alone)
+    assert torch.equal(adapter.train().project(*heard), alone)  # the projector trains
+    for weight in adapter.parts["projector"]:
+        weight.requires_grad_(False)
+    assert torch.equal(adapter.train().project(*heard), drawn)
+    adapter.remember(None)
+    assert torch.equal(adapter.project(*heard), alone)
+    assert adapter.config.recall == {}
+
+
+def test_it_is_saved_and_loaded_with_the_adapter(
+    tiny_unet: Any, tiny_encoder: AudioPromptEncoder, tmp_path: Path
+) -> None:
+    adapter = new_adapter(tiny_unet, tiny_encoder).eval()
+    plain = set(adapter.state_dict())
+    adapter.remember(memory())
+    save(adapter, tmp_path)
+    assert set(load_file(tmp_path / "projector.safetensors")) - plain == {
+        "projector.recall.centre",
+        *(f"projector.recall.levels.{level}.embeds" for level in LEVELS),
+    }
+    loaded = load(tmp_path).eval()
+    sound = some_sound()
+    heard = (sound.tokens, sound.mask, sound.embeds)
+    assert torch.equal(loaded.project(*heard), adapter.project(*heard))
+    assert loaded.config.recall == adapter.config.recall != {}
+
+
+@pytest.mark.slow
+def test_a_training_remembers_its_phrases_unless_told_not_to(
+    tiny_base: str, tiny_encoder: AudioPromptEncoder, tmp_path: Path
+) -> None:
+    encoder, data = tmp_path / "encoder", tmp_path / "data"
+    data.mkdir()
+    tiny_encoder.save_pretrained(encoder)
+    fill(data)
+    for name, more in ("kept", ()), ("none", ("--recall", "0")):
+        folder = tmp_path / name
+        session(command(tiny_base, encoder, data, folder, *more)).train()
+        sizes = json.loads((folder / "config.json").read_text())["recall"]
+        rows = {level: size["rows"] for level, size in sizes.items()}
+        known = {"foreground": 3, "background": 1, "ambience": 1}
+        assert rows == (known if name == "kept" else {})
+        kept = [key for key in load(folder).state_dict() if ".recall." in key]
+        assert bool(kept) == bool(rows)
