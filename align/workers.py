@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from datasets import Dataset
+from threadpoolctl import threadpool_limits
 
 from align.audio import AudioError
 from align.listening import Ear
@@ -41,10 +42,16 @@ def listen(ear: Ear, recording: Any) -> Answer:
     return Answer(windows, "", " ".join(" ".join(texts).split()))
 
 
+def one_thread() -> None:
+    """Has this process compute by one thread: workers are as many as there are cores for them."""
+    threadpool_limits(1)
+
+
 _JOB: list[tuple[Ear, Dataset | None]] = []  # of a worker process
 
 
 def _begin(ear: Ear, rows: Dataset | None = None) -> None:
+    one_thread()
     _JOB[:] = [(ear, rows)]
 
 

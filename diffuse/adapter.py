@@ -45,8 +45,9 @@ class SoundAdapter(nn.Module):
             config.depth,
             config.heads,
         )
+        self.recall: LevelRecall | None = None
         if config.recall:
-            self.projector.recall = LevelRecall(config.recall, config.prompt_width)
+            self.recall = LevelRecall(config.recall, config.prompt_width)
         kind = FORMS[config.form]
         self.layers = nn.ModuleDict(
             {_key(name): kind(config.prompt_width, c) for name, c in config.layers.items()}
@@ -132,21 +133,20 @@ class SoundAdapter(nn.Module):
     def project(
         self, tokens: torch.Tensor, mask: torch.Tensor, embeds: torch.Tensor
     ) -> torch.Tensor:
-        """Level tokens (B, J, D) of recordings; arguments as `LevelProjector` takes them."""
+        """Level tokens (B, J, D) of recordings; arguments as `LevelProjector` takes them.
+
+        What the projector answers, drawn towards what is remembered. A projector that trains is
+        asked itself: it must see its own errors.
+        """
         found: torch.Tensor = self.projector(tokens, mask, embeds)
+        if self.recall is not None:
+            found = self.recall(found, self.projector.get_buffer("spread"))
         return found
 
     def remember(self, recall: LevelRecall | None) -> None:
-        """Has the level tokens, in use, follow what is remembered; None for nothing any more."""
-        self.projector.recall = recall
+        """Has the level tokens follow what is remembered; None for nothing any more."""
+        self.recall = recall
         self.config.recall = {} if recall is None else recall.sizes
-
-    def train(self, mode: bool = True) -> SoundAdapter:
-        """Sets the mode; a projector that does not train does as in use."""
-        super().train(mode)
-        if not any(weight.requires_grad for weight in self.parts["projector"]):
-            self.projector.eval()
-        return self
 
     def behind(self, tokens: torch.Tensor) -> torch.Tensor:
         """Level tokens (B, J, D) with what is heard in front put behind."""

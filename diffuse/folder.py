@@ -40,7 +40,8 @@ def file_of(name: str) -> str:
     """The file that holds a weight of an adapter, by the weight's name."""
     if name.endswith(".gate") or name in ("level_logits", "temperature"):
         return "gates.safetensors"
-    return "projector.safetensors" if name.startswith("projector.") else "attention.safetensors"
+    heard = name.startswith(("projector.", "recall."))
+    return "projector.safetensors" if heard else "attention.safetensors"
 
 
 def by_file(adapter: SoundAdapter) -> dict[str, dict[str, torch.Tensor]]:

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from align.adapters import Resampler
+from align.adapters.positions import mean_heard
 from diffuse.levels import LEVELS, TOKENS, places
-from diffuse.recall import LevelRecall
 
 PLACED = tuple(LEVELS)[1:]  # the foreground is what a prompt says, and needs no map
 
@@ -77,7 +77,6 @@ class LevelProjector(nn.Module):
         self.placing = nn.ModuleDict({level: nn.Linear(width, width) for level in PLACED})
         for weight in self.placing.parameters():
             nn.init.zeros_(weight)
-        self.recall: LevelRecall | None = None
 
     def set_space(self, spread: torch.Tensor, null: torch.Tensor) -> None:
         """Takes over the text space's spread (D,) by dimension and the base's null (1, L, D)."""
@@ -115,14 +114,13 @@ class LevelProjector(nn.Module):
                 f"prompt embeds are {tuple(embeds.shape[1:])} and the adapter hears "
                 f"{(self.length, self.width)}: it belongs to another encoder or base"
             )
+        # The whole recording is one more token: what a backbone was pre-trained to say of it.
+        whole = mean_heard(tokens, mask)[:, None]
+        tokens, mask = torch.cat([tokens, whole], 1), torch.cat([mask, mask.any(1, True)], 1)
         learned, _ = self.resampler(self.norm_tokens(tokens), mask)
         rest = self.get_buffer("nothing")[self.mixture.shape[0] :].expand(len(embeds), -1, -1)
-        spread = self.get_buffer("spread")
-        found = torch.cat([self.mixture @ embeds, rest], 1) + learned * spread
-        # In use alone, and where other parts train: training it must see its own errors.
-        if self.recall is not None and not self.training:
-            found = self.recall(found, spread)
-        return found
+        started = torch.cat([self.mixture @ embeds, rest], 1)
+        return started + learned * self.get_buffer("spread")
 
     def targets(self, phrases: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The tokens (B, J, D) that levels should be, given text embeds (B, L, D) of their phrases.

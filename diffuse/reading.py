@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from threadpoolctl import threadpool_limits
 
 from align.audio import AudioError
 from align.cache import digest
 from align.fingerprint import recording_names, told_file, told_recordings
 from align.listening import Ear
+from align.workers import one_thread
 from diffuse.images import ImageError, open_image, views
 
 WORTH_WORKERS = 200  # rows below which starting workers takes longer than it saves
@@ -70,6 +73,7 @@ _READER: list[Reader] = []  # of a worker process
 
 
 def _begin(reader: Reader) -> None:
+    one_thread()
     _READER[:] = [reader]
 
 
@@ -84,7 +88,10 @@ def read_all(reader: Reader, workers: int, start: int = 0) -> Iterator[Any]:
         yield from map(reader.read, left)
         return
     spawn = get_context("spawn")  # not forked: torch's threads do not survive a fork
-    with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(reader,)) as pool:
+    # Who takes the answers computes meanwhile, on the cores that are left.
+    cores = max(1, (os.cpu_count() or 1) - workers)
+    pool = ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(reader,))
+    with threadpool_limits(cores), pool:
         try:
             yield from pool.map(_read, left, chunksize=16)
         finally:

@@ -15,7 +15,9 @@ from test_diffuse_adapter import new_adapter, some_sound
 
 from align.encoder import AudioPromptEncoder
 from align.remembered import RecallArguments
+from diffuse.attachment import attach
 from diffuse.folder import load, save
+from diffuse.hearing import HearingUNet
 from diffuse.levels import LEVELS, TOKENS, places
 from diffuse.recall import LevelRecall
 
@@ -67,14 +69,18 @@ def test_it_is_followed_in_use_and_where_other_parts_train(
     adapter = new_adapter(tiny_unet, tiny_encoder)
     sound = some_sound()
     heard = (sound.tokens, sound.mask, sound.embeds)
-    alone = adapter.eval().project(*heard)
+    alone = adapter.project(*heard)
     adapter.remember(memory())
     drawn = adapter.project(*heard)
     assert not torch.allclose(drawn, alone)
-    assert torch.equal(adapter.train().project(*heard), alone)  # the projector trains
-    for weight in adapter.parts["projector"]:
-        weight.requires_grad_(False)
-    assert torch.equal(adapter.train().project(*heard), drawn)
+    attached = attach(tiny_unet, adapter)
+    (used,) = attached.project(sound).values()
+    assert torch.equal(used, drawn)
+    hearing = HearingUNet(tiny_unet, adapter)
+    attached.train_only("projector")
+    assert torch.equal(hearing(*heard)[0], alone)  # it trains: it sees its own errors
+    attached.train_only("attention")
+    assert torch.equal(hearing(*heard)[0], drawn)
     adapter.remember(None)
     assert torch.equal(adapter.project(*heard), alone)
     assert adapter.config.recall == {}
@@ -88,8 +94,8 @@ def test_it_is_saved_and_loaded_with_the_adapter(
     adapter.remember(memory())
     save(adapter, tmp_path)
     assert set(load_file(tmp_path / "projector.safetensors")) - plain == {
-        "projector.recall.centre",
-        *(f"projector.recall.levels.{level}.embeds" for level in LEVELS),
+        "recall.centre",
+        *(f"recall.levels.{level}.embeds" for level in LEVELS),
     }
     loaded = load(tmp_path).eval()
     sound = some_sound()
