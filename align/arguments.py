@@ -190,7 +190,9 @@ class DataArguments:
         if self.extra_share and self.extra_data is None:
             raise ValueError("--extra_share is of --extra_data, which is none: set it to 0")
         if self.streaming and self.extra_data:
-            raise ValueError("--streaming passes through one data set: leave --extra_data out")
+            raise ValueError(
+                "--streaming passes through one data set: --extra_data none --extra_share 0"
+            )
         if self.eval_folds is None or self.eval_data is not None:
             return
         if self.folds is None or set(self.folds) & set(self.eval_folds):

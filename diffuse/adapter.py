@@ -135,8 +135,7 @@ class SoundAdapter(nn.Module):
     ) -> torch.Tensor:
         """Level tokens (B, J, D) of recordings; arguments as `LevelProjector` takes them.
 
-        What the projector answers, drawn towards what is remembered. A projector that trains is
-        asked itself: it must see its own errors.
+        What the projector answers, drawn towards what is remembered.
         """
         found: torch.Tensor = self.projector(tokens, mask, embeds)
         if self.recall is not None:
@@ -145,7 +144,7 @@ class SoundAdapter(nn.Module):
 
     def remember(self, recall: LevelRecall | None) -> None:
         """Has the level tokens follow what is remembered; None for nothing any more."""
-        self.recall = recall
+        self.recall = None if recall is None else recall.to(self.level_logits.device)
         self.config.recall = {} if recall is None else recall.sizes
 
     def behind(self, tokens: torch.Tensor) -> torch.Tensor:

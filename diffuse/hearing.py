@@ -54,6 +54,7 @@ class HearingUNet(nn.Module):
             substitute: the level tokens stand in the text's place, and nothing is heard beside
                 them; where `keep` is false, as much of the text stays.
         """
+        # A projector that trains must see its own errors.
         trains = any(weight.requires_grad for weight in self.adapter.parts["projector"])
         levels = (self.adapter.projector if trains else self.adapter.project)(tokens, mask, embeds)
         if noisy is None or text is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +10,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from threadpoolctl import threadpool_limits
 
@@ -89,7 +89,7 @@ def read_all(reader: Reader, workers: int, start: int = 0) -> Iterator[Any]:
         return
     spawn = get_context("spawn")  # not forked: torch's threads do not survive a fork
     # Who takes the answers computes meanwhile, on the cores that are left.
-    cores = max(1, (os.cpu_count() or 1) - workers)
+    cores = max(1, torch.get_num_threads() - workers)
     pool = ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(reader,))
     with threadpool_limits(cores), pool:
         try:

@@ -43,19 +43,23 @@ class LevelRecall(nn.Module):
             spread: (D,), the unit of differences.
             given: the options.
         """
-        different = {level: _different(wanted[:, places(level)]) for level in LEVELS}
-        if not len(wanted) or max(map(len, different.values())) > given.recall:
+        if not len(wanted) or not given.recall:
             return None
+        different = {}
+        for level in LEVELS:
+            found = _different(wanted[:, places(level)], given.recall)
+            if found is None:
+                print(f"more phrases of the {level} than --recall {given.recall}: none remembered")
+                return None
+            different[level] = found
         how = {"share": given.recall_share, "temperature": given.recall_temperature}
-        found = cls(
-            {level: {"rows": len(rows), **how} for level, rows in different.items()},
-            wanted.shape[-1],
-        )
+        sizes = {level: {"rows": len(rows), **how} for level, rows in different.items()}
+        made = cls(sizes, wanted.shape[-1])
         for level, rows in different.items():
             centre = rows.mean(0)
-            found.get_buffer("centre")[places(level)] = centre
-            found._level(level).get_buffer("embeds").copy_((rows - centre) / spread)
-        return found
+            made.get_buffer("centre")[places(level)] = centre
+            made._level(level).get_buffer("embeds").copy_((rows - centre) / spread)
+        return made
 
     @property
     def sizes(self) -> dict[str, dict[str, Any]]:
@@ -73,7 +77,11 @@ class LevelRecall(nn.Module):
         return centre + torch.cat(parts, 1) * spread
 
 
-def _different(rows: torch.Tensor) -> torch.Tensor:
-    """Every row of (N, n, D) once, in float32."""
-    found: torch.Tensor = rows.float().flatten(1).unique(dim=0).unflatten(1, rows.shape[1:])
-    return found
+def _different(rows: torch.Tensor, limit: int) -> torch.Tensor | None:
+    """Every row of (N, n, D) once, in float32; None where they are more than a limit."""
+    found: dict[bytes, int] = {}
+    for i, row in enumerate(rows.numpy()):
+        found.setdefault(row.tobytes(), i)
+        if len(found) > limit:
+            return None
+    return rows[list(found.values())].float()

@@ -27,11 +27,10 @@ from diffuse.folder import load
 from diffuse.hearing import HearingUNet
 from diffuse.latents import Preparation, Prepared
 from diffuse.reading import Squares
-from diffuse.recall import LevelRecall
 from diffuse.runs import DONE, Wholeness, begin, last_checkpoint
 from diffuse.samples import Sampling, features_of
 from diffuse.stages import Stage, check_gates, read_stages
-from diffuse.texts import encode_texts, wanted_tokens
+from diffuse.texts import encode_texts, remember_phrases, wanted_tokens
 from diffuse.trainer import STATE, DiffuseTrainer
 
 if TYPE_CHECKING:
@@ -96,10 +95,7 @@ class Session:
             measured_on, encoder,
         )  # fmt: skip
         session._check_parts()
-        wanted, known = wanted_tokens(adapter, pairs, prepared, texts)
-        spread = adapter.projector.get_buffer("spread").cpu()
-        adapter.remember(LevelRecall.of(wanted[known], spread, options.recall))
-        adapter.to(given.device)
+        remember_phrases(session)
         return session
 
     @property

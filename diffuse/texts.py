@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,10 @@ from diffuse.batches import Texts
 from diffuse.data import Pairs
 from diffuse.latents import Prepared
 from diffuse.levels import LEVELS, TOKENS
+from diffuse.recall import LevelRecall
+
+if TYPE_CHECKING:
+    from diffuse.session import Session
 
 
 def encode_texts(space: PromptSpace, parts: Sequence[Pairs], cache: Cache) -> Texts:
@@ -60,3 +64,17 @@ def wanted_tokens(
             made[key] = projector.targets(asked)[0].half().cpu()
         rows.append(made[key])
     return torch.stack(rows), torch.tensor(known)
+
+
+def remember_phrases(session: Session) -> None:
+    """Has the adapter that trains remember what its pairs' phrases ask for, as the options say.
+
+    A saved adapter whose projector stays as it is keeps what it remembers.
+    """
+    given, adapter = session.options.recall, session.adapter
+    learns = any("projector" in stage.trains for stage in session.stages)
+    if session.options.model.adapter is not None and given.recall and not learns:
+        return
+    wanted, known = wanted_tokens(adapter, session.pairs, session.prepared, session.texts)
+    spread = adapter.projector.get_buffer("spread").cpu()
+    adapter.remember(LevelRecall.of(wanted[known], spread, given))

@@ -189,3 +189,18 @@ def test_masked_audio_tokens_are_not_heard() -> None:
     assert torch.equal(projector(tokens, mask, embeds), projector(changed, mask, embeds))
     changed[:, 0] += 1
     assert not torch.equal(projector(tokens, mask, embeds), projector(changed, mask, embeds))
+
+
+def test_the_whole_recording_is_heard_as_one_more_token() -> None:
+    torch.manual_seed(0)
+    projector = LevelProjector(6, 77, 4, inner_width=8, depth=1, heads=2)
+    torch.nn.init.normal_(projector.resampler.leave.weight)
+    seen: list[torch.Tensor] = []
+    projector.norm_tokens.register_forward_hook(lambda *step: seen.append(step[1][0]))
+    tokens, embeds = torch.randn(1, 5, 6), torch.randn(1, 77, 4)
+    mask = torch.tensor([[True, True, True, False, False]])
+    found = projector(tokens, mask, embeds)
+    (heard,) = seen
+    assert torch.equal(heard[:, :5], tokens)
+    torch.testing.assert_close(heard[:, 5], tokens[:, :3].mean(1))
+    torch.testing.assert_close(projector(tokens[:, :3], mask[:, :3], embeds), found)

@@ -44,13 +44,15 @@ def memory(**options: Any) -> LevelRecall:
     return found
 
 
-def test_every_level_remembers_what_differs_there() -> None:
+def test_every_level_remembers_what_differs_there(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = memory(recall_share=0.25).sizes
     assert {level: size["rows"] for level, size in sizes.items()} == {
         "foreground": 3, "background": 2, "ambience": 1,
     }  # fmt: skip
     assert {size["share"] for size in sizes.values()} == {0.25}
     assert LevelRecall.of(phrases(), torch.ones(WIDTH), RecallArguments(recall=2)) is None
+    assert "more phrases of the foreground than --recall 2" in capsys.readouterr().out
+    assert LevelRecall.of(phrases(), torch.ones(WIDTH), RecallArguments(recall=0)) is None
     assert LevelRecall.of(phrases()[:0], torch.ones(WIDTH), RecallArguments()) is None
 
 
@@ -119,5 +121,15 @@ def test_a_training_remembers_its_phrases_unless_told_not_to(
         rows = {level: size["rows"] for level, size in sizes.items()}
         known = {"foreground": 3, "background": 1, "ambience": 1}
         assert rows == (known if name == "kept" else {})
-        kept = [key for key in load(folder).state_dict() if ".recall." in key]
-        assert bool(kept) == bool(rows)
+        kept = {key for key in load(folder).state_dict() if key.startswith("recall.")}
+        assert len(kept) == (4 if rows else 0)
+
+    # Where the projector stays, so does what it remembers; where it learns, or shall forget, not.
+    saved = ("--adapter", str(tmp_path / "kept"), "--max_steps", "1", "--recall_share", "0.25")
+    for stage, more, share in (
+        ("gates", saved, 0.5), ("hearing", saved, 0.25), ("gates", (*saved[:4], "--recall", "0"), 0)
+    ):  # fmt: skip
+        folder = tmp_path / f"{stage}-{share}"
+        opened = session(command(tiny_base, encoder, data, folder, *more, "--stages", stage))
+        shares = {size["share"] for size in opened.adapter.config.recall.values()}
+        assert shares == ({share} if share else set())
