@@ -41,8 +41,8 @@ def draw_sheet(drawing: Drawing, pairs: Pairs, features: list[np.ndarray], rows:
     kept = drawing.prepared.kept
     prompts = [pairs.prompts[kept[i]] for i in rows]
     seeds, levels = list(range(len(rows))), drawing.levels(rows)
-    pictures = {"before: embeds swapped": drawing.from_embeds(rows, seeds, "samples, before")}
-    pictures["after: prompt and sound"] = drawing.from_texts(prompts, seeds, levels, "samples")
+    pictures = {"embeds swapped": drawing.from_embeds(rows, seeds, "samples, before")}
+    pictures["prompt and sound"] = drawing.from_texts(prompts, seeds, levels, "samples")
     drawing.attached.set_audio_scale(0.0)
     pictures["audio scale 0"] = drawing.from_texts(prompts, seeds, levels, "samples, scale 0")
     drawing.attached.set_audio_scale(1.0)
