@@ -136,14 +136,14 @@ def test_each_term_is_logged_by_name(line: Any, tmp_path: Path, flags: Any, term
 
 
 def levels_after(line: Any, *flags: str) -> Any:
-    """The level tokens of the held-out sounds and the level weights after a short training."""
+    """The projector's tokens of held-out sounds and the level weights after a short training."""
     opened = session(line("--max_steps", "30", "--resume", "false", "--learning_rate", "0.01",
                           "--stages", "hearing", *flags))  # fmt: skip
     opened.train()
     prepared = opened.unseen
     which = prepared.sound
     with torch.no_grad():
-        tokens = opened.adapter.project(
+        tokens = opened.adapter.projector(
             prepared.tokens[which].float(), prepared.mask[which], prepared.embeds[which].float()
         )
     return tokens, opened.adapter.level_weights().detach(), opened.adapter
