@@ -163,3 +163,9 @@ def test_too_few_extra_rows_come_repeatedly() -> None:
     assert len(found) == 12
     assert set(range(6)) < set(found)
     assert max(found.count(row) for row in (6, 7)) > 1
+
+
+def test_a_share_of_less_than_one_extra_row_is_refused() -> None:
+    assert Extra(first=6, share=0.1).drawn == 1
+    with pytest.raises(ValueError, match=r"share of 0\.05 beside 6 rows is less than a row"):
+        Extra(first=6, share=0.05)

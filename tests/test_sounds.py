@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mini.sounds import DURATION_S, GENERATORS, SAMPLE_RATE, recording, sound
+import mini.sounds as sounds
+from mini.sounds import DURATION_S, GENERATORS, SAMPLE_RATE, animals, recording, sound
 
 LABELS = sorted(GENERATORS)
 SEEDS = range(6)
@@ -79,6 +80,43 @@ def test_a_far_source_is_heard_but_weaker_than_the_near_one():
     assert all(a != b for a, b in zip(alone, both, strict=True))
     assert 0.1 < np.median(both) < 0.6
     assert np.median(both) > 3 * np.median(alone)
+
+
+def test_what_is_behind_is_loudest_while_what_is_near_pauses(monkeypatch):
+    heard = {"_in_part": [], "_behind": []}
+
+    def noting(name):
+        made = getattr(sounds, name)
+
+        def call(*given):
+            heard[name].append((given, made(*given)))
+            return heard[name][-1][1]
+
+        return call
+
+    for name in heard:
+        monkeypatch.setattr(sounds, name, noting(name))
+    for seed in range(12):
+        recording("rain", "dog", np.random.default_rng(seed))
+    for (_, (near, pause)), ((_, far, *_), _) in zip(
+        heard["_in_part"], heard["_behind"], strict=True
+    ):
+        assert not near[slice(*pause)].any()
+        assert pause[0] < np.argmax(np.abs(far)) < pause[1]
+        assert np.abs(far).max() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("at_least", [1, 3])
+def test_barks_come_in_the_number_that_is_asked(at_least, monkeypatch):
+    counts = []
+    monkeypatch.setattr(animals, "_bark", lambda *_: counts.append(1) or np.zeros(1, np.float32))
+    monkeypatch.setattr(animals, "_growl", lambda *_: np.zeros(1, np.float32))
+    for seed in range(20):
+        counts.append(0)
+        track = np.zeros(60 * SAMPLE_RATE, np.float32)
+        animals._barks(np.random.default_rng(seed), track, 300.0, None, None, at_least)
+    runs = "".join(map(str, counts)).split("0")[1:]
+    assert min(map(len, runs)) == at_least
 
 
 def test_short_events_are_often_padded_with_exact_zeros_and_textures_seldom():

@@ -69,13 +69,16 @@ def recording(
 ) -> Signal:
     """A field recording: float32 (duration_s * SAMPLE_RATE,), |x| <= 1.
 
-    The source `near` is in front; `far`, if any, is weaker, duller and more reverberant, and heard
-    alone before the near one starts or after it ends: behind a steady noise it would be lost.
-    Room, noise, microphone, level and zero padding are drawn.
+    The source `near` is in front; `far`, if any, is weaker, duller and more reverberant, and its
+    loudest moment is heard alone, before the near one starts or after it ends: behind a steady
+    noise it would be lost. Room, noise, microphone, level and zero padding are drawn.
     """
-    dry = sound(near, rng, duration_s) if far is None else _in_part(rng, near, duration_s)
-    n = len(dry)
-    end = n
+    n = end = seconds(duration_s)
+    if far is None:
+        dry = sound(near, rng, duration_s)
+    else:
+        dry, pause = _in_part(rng, near, duration_s)
+        behind = _loudest_within(rng, sound(far, rng, duration_s), pause)
     # A second source keeps sounding after the first one, so only lone ones are padded.
     if far is None and rng.random() < PADDED.get(near, PADDED_ELSE):
         dry, end = _trimmed(rng, dry)
@@ -84,7 +87,7 @@ def recording(
     scene /= np.float32(rms(dry))
     snr_db = rng.uniform(20, 65)
     if far is not None:
-        scene += _behind(rng, far, room, duration_s, np.linalg.norm(scene))
+        scene += _behind(rng, behind, room, np.linalg.norm(scene))
         snr_db = rng.uniform(26, 60)
     return _captured(rng, scene, field.transform_size(n, room), n, end, snr_db)
 
@@ -106,18 +109,34 @@ def scene(
     whole = field.placed(rng, dry, room, far=False) / np.float32(rms(dry))
     energy = np.linalg.norm(whole)
     for label in far:
-        whole += _behind(rng, label, room, duration_s, energy)
+        whole += _behind(rng, sound(label, rng, duration_s), room, energy)
     n = len(dry)
     return _captured(rng, whole, field.transform_size(n, room), n, n, rng.uniform(26, 60))
 
 
-def _in_part(rng: np.random.Generator, near: str, duration_s: float) -> Signal:
-    """A source that sounds during the first or the last part of a recording, silent else."""
+def _in_part(
+    rng: np.random.Generator, near: str, duration_s: float
+) -> tuple[Signal, tuple[int, int]]:
+    """A source that sounds during the first or the last part of a recording, and where it pauses.
+
+    The pause is its first sample and one past its last.
+    """
     part = _faded(sound(near, rng, duration_s * rng.uniform(*NEAR_SHARE)))
     dry = np.zeros(seconds(duration_s), np.float32)
-    first = 0 if rng.random() < 0.5 else len(dry) - len(part)
+    n, rest = len(dry), len(dry) - len(part)
+    first, pause = (0, (len(part), n)) if rng.random() < 0.5 else (rest, (0, rest))
     dry[first : first + len(part)] = part
-    return dry
+    return dry, pause
+
+
+def _loudest_within(rng: np.random.Generator, dry: Signal, span: tuple[int, int]) -> Signal:
+    """The source rotated in time, so that its loudest sample lies within the span's middle half.
+
+    Events are rare in some sources, and one that has none in the pause of what is near is not heard.
+    """
+    first, last = span
+    to = first + int((last - first) * rng.uniform(0.25, 0.75))
+    return np.roll(_faded(dry), to - int(np.argmax(np.abs(dry))))
 
 
 def _faded(part: Signal) -> Signal:
@@ -130,13 +149,13 @@ def _faded(part: Signal) -> Signal:
 
 
 def _behind(
-    rng: np.random.Generator, label: str, room: field.Room, duration_s: float, energy: np.floating
+    rng: np.random.Generator, dry: Signal, room: field.Room, energy: np.floating
 ) -> field.Spectrum:
     """The spectrum of a source in the background of one that reaches the microphone with `energy`.
 
     Parseval: the norm of a spectrum is the energy that reaches the microphone.
     """
-    placed = field.placed(rng, sound(label, rng, duration_s), room, far=True)
+    placed = field.placed(rng, dry, room, far=True)
     ratio = energy / max(float(np.linalg.norm(placed)), 1e-9)
     return np.float32(decibels(rng.uniform(-10, -4)) * ratio) * placed
 

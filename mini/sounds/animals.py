@@ -43,8 +43,8 @@ def dog(rng: np.random.Generator, n: int) -> Signal:
         # Whoever only growls, howls or whines could be an engine, a siren or a baby.
         loud = np.float32(np.max(np.abs(track)))
         barks = np.zeros(n, np.float32)
-        _barks(rng, barks, pitch, throat, tract)
-        track += loud * np.float32(decibels(rng.uniform(-3, 3))) * peak_normalised(barks)
+        _barks(rng, barks, pitch, throat, tract, at_least=3)
+        track += loud * np.float32(decibels(rng.uniform(0, 6))) * peak_normalised(barks)
     return track
 
 
@@ -62,12 +62,18 @@ def _bark(
 
 
 def _barks(
-    rng: np.random.Generator, track: Signal, pitch: float, throat: Throat, tract: Tract
+    rng: np.random.Generator,
+    track: Signal,
+    pitch: float,
+    throat: Throat,
+    tract: Tract,
+    at_least: int = 1,
 ) -> None:
     """Barks on `track`: groups of one to three, regular or not, sometimes only one."""
     length = log_uniform(rng, 0.09, 0.5)
     gap = length + log_uniform(rng, 0.08, 1.3)
-    remaining = int(rng.choice([1, 2, 3, int(rng.integers(4, 14))], p=[0.3, 0.17, 0.13, 0.4]))
+    count = int(rng.choice([1, 2, 3, int(rng.integers(4, 14))], p=[0.3, 0.17, 0.13, 0.4]))
+    remaining = max(count, at_least)
     growling = rng.random() < 0.12
     start = rng.uniform(0.0, 0.6) if rng.random() < 0.7 else rng.uniform(0.0, 3.5)
     duration = len(track) / seconds(1.0)
