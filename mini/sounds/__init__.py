@@ -132,7 +132,7 @@ def _in_part(
 def _loudest_within(rng: np.random.Generator, dry: Signal, span: tuple[int, int]) -> Signal:
     """The source rotated in time, so that its loudest sample lies within the span's middle half.
 
-    Events are rare in some sources, and one that has none in the pause of what is near is not heard.
+    Events are rare in some sources: one that has none while the near one pauses is not heard.
     """
     first, last = span
     to = first + int((last - first) * rng.uniform(0.25, 0.75))
