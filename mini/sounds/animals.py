@@ -69,7 +69,7 @@ def _barks(
     tract: Tract,
     at_least: int = 1,
 ) -> None:
-    """Barks on `track`: groups of one to three, regular or not, sometimes only one."""
+    """Barks on `track`: groups, regular or not, or `at_least` so many, as far as there is time."""
     length = log_uniform(rng, 0.09, 0.5)
     gap = length + log_uniform(rng, 0.08, 1.3)
     count = int(rng.choice([1, 2, 3, int(rng.integers(4, 14))], p=[0.3, 0.17, 0.13, 0.4]))
