@@ -13,6 +13,7 @@ from datasets import Dataset
 from mini.captions import caption, class_caption, heard, scene_caption
 from mini.pictures import draw
 from mini.sounds import SAMPLE_RATE, recording
+from mini.version import version
 from mini.world import CLASSES, View, random_view
 
 ROWS = {"train": 1500, "test": 250}
@@ -53,6 +54,7 @@ def _rows(split: str, far_share: float, n: int | None) -> Dataset:
             "seed": seeds,
             "caption": captions,
             "label": [view.label for view in views],
+            "version": [version("sounds")] * len(views),
         }
     )
     return rows.with_transform(_sound)
@@ -67,7 +69,8 @@ def singles(split: str, n: int | None = None) -> Dataset:
 
     Returns:
         A Dataset with the columns recording, caption (one of several wordings of what is heard),
-        label, near, far ("" here) and seed.
+        label, near, far ("" here), seed and version (the generators', so that no cache takes what
+        older ones made for these).
     """
     return _rows(split, 0.0, n)
 
@@ -102,6 +105,7 @@ def _pair(view: View, seed: int, rng: np.random.Generator) -> dict[str, Any]:
         "foreground": class_caption(view.near),
         "background": class_caption(view.far) if view.far else "",
         "ambience": "",
+        "version": version("sounds", "pictures"),
     }
 
 
@@ -116,7 +120,7 @@ def pairs(split: str, n: int | None = None) -> Dataset:
         A Dataset with the columns recording, image, caption (what is heard), captions (one that
         says all, and others that name the time of day alone), prompt (one of the latter), label,
         foreground, background and ambience (what is to be heard there, "" for nothing), near,
-        far, scene, colour and seed.
+        far, scene, colour, seed and version (as `singles`).
     """
     if split not in PAIRS:
         raise ValueError(f"the miniature has no split {split!r}; it has: {', '.join(PAIRS)}")

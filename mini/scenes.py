@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from mini.captions import FAR, heard_wordings
 from mini.sounds import SAMPLE_RATE, scene
+from mini.version import version
 from mini.world import CLASSES
 
 # Other seeds than those of mini.dataset and of the pre-training.
@@ -84,7 +85,8 @@ def scenes(split: str, n: int | None = None) -> Dataset:
         n: rows; 3000 to train, and by default one of each of the 1,270 scenes to test.
 
     Returns:
-        A Dataset with the columns recording, caption, label, near, far and seed.
+        A Dataset with the columns recording, caption, label, near, far, seed and version (as
+        mini.dataset.singles).
     """
     if split not in SEEDS:
         raise ValueError(f"the miniature has no split {split!r}; it has: {', '.join(SEEDS)}")
@@ -100,6 +102,7 @@ def scenes(split: str, n: int | None = None) -> Dataset:
             "seed": [SEEDS[split] + i for i in range(count)],
             "caption": [one.caption(rng) for one in chosen],
             "label": [one.label for one in chosen],
+            "version": [version("sounds")] * count,
         }
     )
     return rows.with_transform(_sound)

@@ -18,6 +18,7 @@ from align.listening import Ear
 from mini.build.samples import SEEDS, rng_of
 from mini.captions import heard
 from mini.sounds import SAMPLE_RATE, recording
+from mini.version import version
 from mini.world import CLASSES, View, random_view
 
 RECORDINGS = 24_000
@@ -67,7 +68,7 @@ class Hearing:
         folder.mkdir(parents=True, exist_ok=True)
         parts: list[dict[str, Any]] = []
         for start in range(0, RECORDINGS, CHUNK):
-            path = folder / f"sounds-{start:05d}.npz"
+            path = folder / f"sounds-{version('sounds', 'world')}-{start:05d}.npz"
             if not path.exists():
                 _chunk(ears, start, path)
                 print(f"sounds: {start + CHUNK}/{RECORDINGS}", flush=True)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from mini.pictures import SIZE, draw
+from mini.version import version
 from mini.world import View, random_view
 
 # The first number of every generator's seed, so that no stage or check draws another's pictures.
@@ -38,7 +39,7 @@ def drawn(rng: np.random.Generator, n: int) -> tuple[list[View], list[Image.Imag
 
 def pool(folder: Path, n: int) -> tuple[list[View], torch.Tensor]:
     """A fixed set of n views and their pictures as uint8 (n, 3, SIZE, SIZE), kept on disk."""
-    path = folder / f"pool-{n}.npz"
+    path = folder / f"pool-{version('pictures', 'world')}-{n}.npz"
     if not path.exists():
         views, images = drawn(rng_of("pool"), n)
         folder.mkdir(parents=True, exist_ok=True)
