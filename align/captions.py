@@ -42,10 +42,14 @@ def caption_of(labels: Sequence[str], template: str = "{}") -> str:
     """
     if "{}" not in template:
         raise ValueError(f"a template has {{}} where the labels go, not {template!r}")
-    words = list(dict.fromkeys(filter(None, map(clean_label, labels))))
-    particular = [word for word in words if word not in FAMILIES]
-    said = ", ".join(particular or words[:1])
+    said = ", ".join(particular(labels))
     return template.replace("{}", said) if said else ""
+
+
+def particular(labels: Sequence[str]) -> list[str]:
+    """What a clip's labels name, as words, in their order; families only where nothing else is."""
+    words = list(dict.fromkeys(filter(None, map(clean_label, labels))))
+    return [word for word in words if word not in FAMILIES] or words[:1]
 
 
 @dataclass(frozen=True)

@@ -110,11 +110,12 @@ class AlignmentLoss(nn.Module):
             embeds: (B, L, D) standardised.
             pooled: (B, P) standardised, or None.
             target: (B,) rows of the table.
-            group: (B,) numbers; rows of one group are each other's positives.
+            group: (B,) numbers; rows of one group, or of one target, are each other's positives.
         """
         wanted, given = self.embeds[target], self.arguments
+        same = same_group(group) | same_group(target)
         counts = None if self.counts is None else self.counts[target]
-        terms = self._contrasts(embeds, wanted, group, counts)
+        terms = self._contrasts(embeds, wanted, same, counts)
         if given.mse_weight:
             terms["mse"] = given.mse_weight * sequence_mse(embeds, wanted, counts)
             if pooled is not None:
@@ -131,13 +132,13 @@ class AlignmentLoss(nn.Module):
         self,
         embeds: torch.Tensor,
         wanted: torch.Tensor,
-        group: torch.Tensor,
+        same: torch.Tensor,
         counts: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         given, terms = self.arguments, {}
         if not given.contrasts:
             return {}
-        agreement = softened(same_group(group), wanted, given.paraphrase_threshold)
+        agreement = softened(same, wanted, given.paraphrase_threshold)
         pair = embeds, wanted, agreement
         if given.info_nce_weight:
             temperature = self._value("temperature")

@@ -30,7 +30,7 @@ def test_fsd50k_has_captions_of_its_labels(tmp_path: Path) -> None:
     rows = load_rows(f"fsd50k@{copy}", "train")
     assert rows.column_names == ["recording", "caption", "label", "licence"]
     assert rows["caption"][:3] == ["bark, dog", "rain, water", "electric guitar, guitar"]
-    assert rows["label"][0] == rows["label"][3] == "animal, bark, dog, domestic animals and pets"
+    assert rows["label"][:3] == ["bark, dog", "rain, water", "electric guitar, guitar"]
     assert set(rows[0]["recording"]) == {"bytes", "path"}
     assert len(read(rows[0]["recording"], RATE)) == round(0.3 * RATE)
     assert len(load_rows(f"fsd50k@{copy}", "test")) == 2
@@ -47,7 +47,9 @@ def test_labels_name_the_same_in_any_order(tmp_path: Path) -> None:
     rows = load_rows(str(tmp_path / "list.csv"), "train", **columns)
     assert rows["label"] == ["rain, water", "rain, water", "Water"]
     assert rows["caption"] == ["rain, water", "water, rain", "water"]
-    lists = {"file_name": [f"{i}.wav" for i in range(2)], "tags": [["Rain", "Water"], ["Water"]]}
+    # Nor do families, which a caption leaves out, make another label of the same one.
+    with_family = ["Rain", "Liquid", "Water"]
+    lists = {"file_name": [f"{i}.wav" for i in range(2)], "tags": [with_family, ["Water"]]}
     Dataset.from_dict(lists).to_json(tmp_path / "list.jsonl")
     rows = load_rows(str(tmp_path / "list.jsonl"), "train", **columns)
     assert rows["label"] == ["rain, water", "water"]

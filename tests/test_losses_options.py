@@ -29,7 +29,10 @@ CHANGED = {
     "sigmoid_bias": -3.0, "margin": -0.5, "paraphrase_threshold": 0.1, "padding_weight": 0.2,
     "target": "caption",
 }  # fmt: skip
-CAPTIONS = {"dog": ["a dog barks in the rain", "a dog"], "rain": ["rain"], "sea": ["the sea"]}
+CAPTIONS = {
+    "dog": ["a dog barks in the rain", "a dog"], "rain": ["rain"], "sea": ["the sea"],
+    "spaniel": ["a dog"],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +54,26 @@ def criterion(table: tuple[PromptSpace, CaptionTable], **options: Any) -> Alignm
 def total(loss: AlignmentLoss) -> float:
     generator = torch.Generator().manual_seed(0)
     embeds = torch.randn(4, *loss.embeds.shape[1:], generator=generator)
-    target = torch.tensor([0, 1, 2, 0])
+    target = torch.tensor([0, 1, 2, 3])
     terms = loss(embeds, None, target, torch.tensor([0, 1, 2, 3]))
     return torch.stack(list(terms.values())).sum().item()
+
+
+@pytest.mark.parametrize("option", ["info_nce_weight", "sigmoid_weight", "margin_weight"])
+def test_rows_of_one_caption_are_never_negatives(
+    option: str, table: tuple[PromptSpace, CaptionTable]
+) -> None:
+    none = dict.fromkeys(EVERY, 0.0)
+    loss = criterion(table, target="caption", **none | {option: 1.0})
+    embeds = torch.randn(3, *loss.embeds.shape[1:], generator=torch.Generator().manual_seed(0))
+    twice = torch.tensor([1, 1, 2])
+    found = [
+        sum(loss(embeds, None, target, torch.tensor(groups)).values())
+        for target in (twice, torch.tensor([1, 0, 2]))
+        for groups in ([0, 0, 1], [0, 1, 2])
+    ]
+    assert found[0] == found[1]  # the caption tells, whatever the labels
+    assert found[2] != found[3]  # of two captions, the labels do
 
 
 def test_all_options_are_tried() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import ClassLabel, Features, List
 
-from align.captions import caption_of, clean_label
+from align.captions import caption_of, particular
 from align.data.error import DataError
 
 LICENCES = ("licence", "license")
@@ -106,7 +106,7 @@ class Layout:
         return say
 
     def _label(self, said: str | list[str]) -> str:
-        """Labels in one string name the same however they are ordered."""
+        """Labels in one string name the same however they are ordered, and whatever families."""
         if isinstance(said, str) and "," in said and self.template and self.label == self.caption:
             said = _split(said)
         return _words(said)
@@ -129,7 +129,7 @@ def _text(value: Any) -> str:
 
 
 def _words(said: str | list[str]) -> str:
-    return said if isinstance(said, str) else ", ".join(sorted(map(clean_label, said)))
+    return said if isinstance(said, str) else ", ".join(sorted(particular(said)))
 
 
 def _reader(feature: Any) -> Callable[[Any], str | list[str]]:
