@@ -59,6 +59,7 @@ def open_source(recording: Any, sampling_rate: int | None, stack: contextlib.Exi
     Raises:
         AudioError: it cannot be read as sound.
     """
+    called = recording.get("path") if isinstance(recording, Mapping) else None
     recording, own_rate = _unwrap(recording)
     if hasattr(recording, "detach") and hasattr(recording, "cpu"):
         recording = recording.detach().cpu()
@@ -69,7 +70,7 @@ def open_source(recording: Any, sampling_rate: int | None, stack: contextlib.Exi
         rate = sampling_rate if own_rate is None else own_rate
         source = _open_array(recording, rate)
     else:
-        source = _open_encoded(recording, stack)
+        source = _open_encoded(recording, stack, called)
     if sampling_rate not in (None, source.sample_rate):
         raise AudioError(
             f"sampling_rate={sampling_rate} was given, but {source.name} comes with "
@@ -136,8 +137,9 @@ def to_float(samples: np.ndarray) -> np.ndarray:
     return ((samples.astype(np.float64) - zero) / half).astype(np.float32)
 
 
-def _open_encoded(recording: Any, stack: contextlib.ExitStack) -> Source:
+def _open_encoded(recording: Any, stack: contextlib.ExitStack, called: Any) -> Source:
     name, file = _open_file(recording, stack)
+    name = repr(str(called)) if called else name
     stream = FromHere(file)
     stack.callback(stream.rewind)
     if not stream.read(1):

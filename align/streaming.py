@@ -90,7 +90,7 @@ class StreamedRecordings(IterableDataset):
         Raises:
             DataError: more than 5% of the recordings cannot be used.
         """
-        bad = Unusable(len(self))
+        bad = Unusable(len(self), called="the stream's number")
         owed, last, warned = 0, None, []
         for place, (answer, said) in enumerate(self._answers()):
             if answer.error:

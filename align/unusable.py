@@ -13,10 +13,11 @@ class Unusable:
     Args:
         rows: how many there are.
         what: of what.
+        called: what the number of one is.
     """
 
-    def __init__(self, rows: int, what: str = "recordings") -> None:
-        self._rows, self._what = rows, what
+    def __init__(self, rows: int, what: str = "recordings", called: str = "row") -> None:
+        self._rows, self._what, self._called = rows, what, called
         self._allowed = max(1, int(MOST_UNUSABLE * rows))
         self.said: list[str] = []
 
@@ -26,7 +27,7 @@ class Unusable:
         Raises:
             DataError: it is one too many.
         """
-        self.said.append(f"row {row + 1}: {error}")
+        self.said.append(f"{self._called} {row + 1}: {error}")
         print(f"left out: {self.said[-1]}", flush=True)
         self.check(self._allowed)
 

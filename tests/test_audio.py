@@ -193,6 +193,10 @@ def _bad(tmp_path: Path) -> dict[str, tuple[object, str]]:
         "none": (None, "not a recording"),
         "number": (3, "not a recording"),
         "no rate": (tone(RATE), "sampling_rate"),
+        "bytes of a named file": (
+            {"path": "a/clip_17.flac", "bytes": b"I am a text"},
+            "clip_17.flac",
+        ),
         "empty dict": ({"path": None, "bytes": None}, "holds no sound"),
         "square": ((RATE, np.ones((4, 4))), "channels"),
         "complex": ((RATE, np.ones(9) * 1j), "samples"),

@@ -133,6 +133,7 @@ def test_a_broken_recording_of_a_stream(
     assert {int(item["target"]) for item in items} == set(range(40)) - broken
     said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
     assert len(said) == 2 and all("text.wav" in line for line in said)
+    assert all(line.startswith("left out: the stream's number ") for line in said)
 
 
 def test_too_many_broken_recordings_stop_a_stream(
