@@ -63,13 +63,19 @@ def _origins(config: dict[str, Any], options: dict[str, Any]) -> dict[str, Origi
     bases = dict.fromkeys(space["base"] for space in config["spaces"].values())
     found = {f"base {i + 1}" if i else "base": origin("base", b) for i, b in enumerate(bases)}
     if options:
-        if options["model"].get("start") is None:
+        start = options["model"].get("start")
+        if start is None:
             found["backbone"] = origin("backbone", options["model"]["backbone"])
         else:
-            found["encoder it started from"] = origin("backbone", options["model"]["start"])
+            found["encoder it started from"] = origin("backbone", start)
+            before = _read(Path(start).expanduser() / TOLD).get("options", {})
+            earlier = _origins({"spaces": {}}, before)
+            found |= {f"{part}, before that": one for part, one in earlier.items()}
         found["data"] = origin("data", options["data"]["data"])
         if options["data"].get("extra_data"):
             found["more data"] = origin("data", options["data"]["extra_data"])
+        if options["data"].get("captioner"):
+            found["captioner"] = origin("captioner", options["data"]["captioner"])
     return found
 
 

@@ -59,9 +59,21 @@ def origin(kind: str, name: str) -> Origin:
         return Origin(short, None, OURS)
     hub = getattr(found, "hub", found)
     here = Path(copy or hub).expanduser()
-    if here.exists():
+    if here.exists() or not _is_hub_id(hub):
         return Origin(short if copy else here.resolve().name, None, _licence(hub, here))
     return Origin(short, hub, _licence(hub, None, "dataset" if kind == "data" else "model"))
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether the hub could have it; a path that was there once is none."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _licence(hub: str, here: Path | None, repo_type: str = "model") -> str:

@@ -14,7 +14,7 @@ from align import train
 from align.cards import card, public
 from align.examine import Known
 from align.features import Heard
-from align.origins import OURS, UNSTATED, licence_counts, origin
+from align.origins import OURS, UNSTATED, Origin, licence_counts, origin
 from align.recipes import parse
 from align.train import KINDS, Options
 
@@ -124,6 +124,33 @@ def test_a_card_beside_the_weights_goes_first(tmp_path: Path) -> None:
     assert origin("base", str(tmp_path)).licence == UNSTATED
     assert origin("data", f"audiocaps@{tmp_path}").hub is None
     assert origin("backbone", "log-mel").licence == OURS
+
+
+def test_what_is_no_longer_here_is_no_hub_id(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone" / "sounds")
+    for kind in ("base", "backbone", "data"):
+        assert origin(kind, gone) == Origin("sounds", None, UNSTATED)
+        assert origin(kind, "runs/align/first").hub is None
+        assert origin(kind, "somebody/hum").hub == "somebody/hum"
+    text = card(story(tmp_path, data={"data": gone}), "a/b", "a")
+    assert f"| data | sounds | {UNSTATED} |" in text and "gone" not in text
+
+
+def test_what_an_encoder_started_from_brings_its_own_parts(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    model = {"backbone": "laion/larger_clap_general"}
+    story(first, model=model, data={"data": "fsd50k", "captioner": None})
+    blip = {"captioner": "Salesforce/blip-image-captioning-base"}
+    story(second, model={"start": str(first)}, data={"data": "mini"} | blip)
+    text = card(second, "a/b", "a")
+    assert "| encoder it started from | first |" in text
+    assert "larger_clap_general) | apache-2.0 |" in text
+    assert "| data, before that | [fsd50k](https://hf.co/datasets/nateraw/fsd50k) | one for" in text
+    assert "blip-image-captioning-base) | bsd-3-clause |" in text
+    known = front(text)
+    assert known["datasets"] == ["nateraw/fsd50k"] and known["license"] == "other"
 
 
 @pytest.mark.slow
