@@ -110,6 +110,9 @@ class Captioner:
 def caption_folder(folder: Path, name: str = CAPTIONER) -> int:
     """Writes a caption for every pair that has none into captions.csv.
 
+    A picture that cannot be read gets an empty one: its row is left out of the data set, until its
+    line is deleted there.
+
     Each batch is written when it is done, so what was interrupted goes on; where nothing is
     missing no model is loaded.
 
@@ -137,11 +140,13 @@ def caption_folder(folder: Path, name: str = CAPTIONER) -> int:
         if not begun:
             table.writerow(COLUMNS)
         for pairs, pictures in tqdm(_batches(folder, missing), "captions", mininterval=1):
-            texts = captioner.captions(pictures)
-            for pair, text in zip(pairs, texts, strict=True):
+            readable = [picture for picture in pictures if picture is not None]
+            texts = iter(captioner.captions(readable) if readable else [])
+            for pair, picture in zip(pairs, pictures, strict=True):
+                text = "" if picture is None else next(texts)
                 table.writerow((pair.recording, pair.picture, text, name))
             file.flush()
-            made += len(texts)
+            made += len(readable)
     return made
 
 
@@ -159,7 +164,7 @@ def _done(path: Path) -> set[str]:
 
 
 def _batches(folder: Path, pairs: Sequence[Pair]) -> Iterator[tuple[list[Pair], list[Any]]]:
-    """Pairs and their pictures, some at once; unreadable pictures are named and left out.
+    """Pairs and their pictures, some at once; unreadable ones are named, and are None.
 
     Raises:
         DataError: there are too many of them.
@@ -176,7 +181,8 @@ def _batches(folder: Path, pairs: Sequence[Pair]) -> Iterator[tuple[list[Pair], 
                 batch.append((pair, picture.convert("RGB")))
         except (OSError, UnidentifiedImageError) as error:
             bad.add(i, f"{pair.picture}: {error}")
-        if batch and (len(batch) == AT_ONCE or i == len(pairs) - 1):
+            batch.append((pair, None))
+        if len(batch) == AT_ONCE or i == len(pairs) - 1:
             yield [pair for pair, _ in batch], [picture for _, picture in batch]
             batch = []
     if len(bad.said) == len(pairs):

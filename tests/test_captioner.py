@@ -141,6 +141,19 @@ def test_a_table_of_ones_own_goes_first(tmp_path: Path, tiny_blip: str) -> None:
     assert list(rows["caption"]) == [made["s0.wav"], made["s1.wav"], "mine", made["s3.wav"]]
 
 
+def test_rows_of_pictures_that_cannot_be_read_are_left_out(
+    tmp_path: Path, tiny_blip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pairs(tmp_path / "p")
+    (folder / "pictures" / "s3.jpg").write_text("no picture")
+    lines = [f"s{i}.wav,pictures/s{i}.{('png', 'jpg')[i % 2]}" for i in range(4)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,image", *lines]) + "\n")
+    for _ in range(2):  # captioned, and found captioned
+        rows = training_rows(DataArguments(data=str(folder), captioner=tiny_blip))
+        assert [Path(path).name for path in rows["recording"]] == ["s0.wav", "s1.wav", "s2.wav"]
+        assert "1 of 4 rows are left out, their pictures" in capsys.readouterr().out
+
+
 def test_pictures_that_cannot_be_read(
     tmp_path: Path, tiny_blip: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +161,9 @@ def test_pictures_that_cannot_be_read(
     (folder / "pictures" / "s3.jpg").write_text("no picture")
     assert caption_folder(folder, tiny_blip) == 3
     assert "left out: row 4: pictures/s3.jpg" in capsys.readouterr().out
+    assert len(load_rows(str(folder), "train")) == 3
+    assert "1 of 4 rows are left out" in capsys.readouterr().out
+    assert caption_folder(folder, "no captioner is needed") == 0
     (folder / CAPTIONS).unlink()
     (folder / "pictures" / "s0.png").write_bytes(b"")
     with pytest.raises(DataError, match="2 of 4 pictures cannot be used"):

@@ -80,21 +80,39 @@ def open_folder(folder: Path, split: str) -> Dataset:
 
 
 def _with_captions(rows: Dataset, path: Path) -> Dataset:
-    """A table without captions takes those that a captioner made; its own always go first."""
+    """A table without captions takes those that a captioner made; its own always go first.
+
+    Rows whose picture it could not read have an empty one, and are left out.
+    """
     made = path.parent / CAPTIONS
+    if path.name == CAPTIONS:
+        return _with_readable_pictures(rows, [text or "" for text in rows["caption"]], path.parent)
     if path.name not in METADATA or not made.is_file():
         return rows
     if "file_name" not in rows.column_names:
         return rows
     table = read_table(made)
-    by_name = dict(zip(table["file_name"], table["caption"], strict=True))
+    by_name = {
+        name: text or "" for name, text in zip(table["file_name"], table["caption"], strict=True)
+    }
     own = list(rows["caption"]) if "caption" in rows.column_names else [None] * len(rows)
     filled = [
         by_name.get(name) if text is None or not str(text).strip() else str(text)
         for name, text in zip(rows["file_name"], own, strict=True)
     ]
     rest = rows.remove_columns("caption") if "caption" in rows.column_names else rows
-    return rest.add_column("caption", filled)
+    return _with_readable_pictures(rest.add_column("caption", filled), filled, path.parent)
+
+
+def _with_readable_pictures(rows: Dataset, captions: list[str | None], folder: Path) -> Dataset:
+    kept = [i for i, text in enumerate(captions) if text != ""]
+    if len(kept) == len(rows):
+        return rows
+    print(
+        f"{folder}: {len(rows) - len(kept)} of {len(rows)} rows are left out, their pictures could "
+        f"not be read when they were captioned: see {folder / CAPTIONS}"
+    )
+    return rows.select(kept)
 
 
 def open_hub(name: str, split: str, streaming: bool = False, **options: Any) -> Any:
