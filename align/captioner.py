@@ -11,7 +11,10 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align.unusable import Unusable
 
 CAPTIONER = "Salesforce/blip-image-captioning-base"
 COLUMNS = ("file_name", "image", "caption", "captioner")
@@ -110,11 +113,9 @@ class Captioner:
 def caption_folder(folder: Path, name: str = CAPTIONER) -> int:
     """Writes a caption for every pair that has none into captions.csv.
 
-    A picture that cannot be read gets an empty one: its row is left out of the data set, until its
-    line is deleted there.
-
     Each batch is written when it is done, so what was interrupted goes on; where nothing is
-    missing no model is loaded.
+    missing no model is loaded. A picture that cannot be read gets an empty caption, by which its
+    row is left out of the data set, and is tried again the next time.
 
     Returns:
         How many were made.
@@ -126,44 +127,59 @@ def caption_folder(folder: Path, name: str = CAPTIONER) -> int:
     from tqdm import tqdm
 
     from align.data import CAPTIONS
+    from align.unusable import Unusable
 
     path = folder / CAPTIONS
-    done = _done(path)
-    missing = [pair for pair in find_pairs(folder) if pair.recording not in done]
+    pairs = find_pairs(folder)
+    done, unread = _known(path)
+    missing = [pair for pair in pairs if pair.recording not in done]
     if not missing:
         return 0
-    captioner = Captioner(name)
-    made = 0
-    begun = path.exists()
+    captioner: Captioner | None = None
+    made, begun = 0, path.exists()
+    bad = Unusable(len(pairs), "pictures")
     with path.open("a", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         if not begun:
             table.writerow(COLUMNS)
-        for pairs, pictures in tqdm(_batches(folder, missing), "captions", mininterval=1):
-            readable = [picture for picture in pictures if picture is not None]
-            texts = iter(captioner.captions(readable) if readable else [])
-            for pair, picture in zip(pairs, pictures, strict=True):
-                text = "" if picture is None else next(texts)
-                table.writerow((pair.recording, pair.picture, text, name))
+        for batch in tqdm(_batches(folder, missing, bad), "captions", mininterval=1):
+            readable = [(pair, picture) for pair, picture in batch if picture is not None]
+            if readable:
+                captioner = captioner or Captioner(name)
+                texts = captioner.captions([picture for _, picture in readable])
+                for (pair, _), text in zip(readable, texts, strict=True):
+                    table.writerow((pair.recording, pair.picture, text, name))
+            for pair, picture in batch:
+                if picture is None and pair.recording not in unread:
+                    table.writerow((pair.recording, pair.picture, "", ""))
             file.flush()
             made += len(readable)
+    if len(bad.said) == len(pairs):
+        bad.check(0)
     return made
 
 
-def _done(path: Path) -> set[str]:
-    """The recordings that captions.csv knows, whoever wrote their caption."""
+def _known(path: Path) -> tuple[set[str], set[str]]:
+    """The recordings that captions.csv has a caption for, and those whose picture was not read.
+
+    A line that names its captioner was captioned, whatever somebody made of the caption since.
+    """
     from align.data import DataError
 
     if not path.exists():
-        return set()
+        return set(), set()
     with path.open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         if tuple(table.fieldnames or ()) != COLUMNS:
             raise DataError(f"{path} has other columns than {', '.join(COLUMNS)}: rename the file")
-        return {row["file_name"] for row in table}
+        lines = list(table)
+    done = {line["file_name"] for line in lines if line["caption"] or line["captioner"]}
+    return done, {line["file_name"] for line in lines} - done
 
 
-def _batches(folder: Path, pairs: Sequence[Pair]) -> Iterator[tuple[list[Pair], list[Any]]]:
+def _batches(
+    folder: Path, pairs: Sequence[Pair], bad: Unusable
+) -> Iterator[list[tuple[Pair, Any]]]:
     """Pairs and their pictures, some at once; unreadable ones are named, and are None.
 
     Raises:
@@ -171,9 +187,6 @@ def _batches(folder: Path, pairs: Sequence[Pair]) -> Iterator[tuple[list[Pair], 
     """
     from PIL import Image, UnidentifiedImageError
 
-    from align.unusable import Unusable
-
-    bad = Unusable(len(pairs), "pictures")
     batch: list[tuple[Pair, Any]] = []
     for i, pair in enumerate(pairs):
         try:
@@ -183,10 +196,8 @@ def _batches(folder: Path, pairs: Sequence[Pair]) -> Iterator[tuple[list[Pair], 
             bad.add(i, f"{pair.picture}: {error}")
             batch.append((pair, None))
         if len(batch) == AT_ONCE or i == len(pairs) - 1:
-            yield [pair for pair, _ in batch], [picture for _, picture in batch]
+            yield batch
             batch = []
-    if len(bad.said) == len(pairs):
-        bad.check(0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

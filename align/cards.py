@@ -58,8 +58,16 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _origins(config: dict[str, Any], options: dict[str, Any]) -> dict[str, Origin]:
-    """Every part by its part in the run; a backbone or data that no run tells of is left out."""
+def _origins(
+    config: dict[str, Any], options: dict[str, Any], seen: frozenset[Path] = frozenset()
+) -> dict[str, Origin]:
+    """Every part by its part in the run; a backbone or data that no run tells of is left out.
+
+    Args:
+        config: the encoder's.
+        options: its run's.
+        seen: folders of encoders whose own parts are told already.
+    """
     bases = dict.fromkeys(space["base"] for space in config["spaces"].values())
     found = {f"base {i + 1}" if i else "base": origin("base", b) for i, b in enumerate(bases)}
     if options:
@@ -68,8 +76,9 @@ def _origins(config: dict[str, Any], options: dict[str, Any]) -> dict[str, Origi
             found["backbone"] = origin("backbone", options["model"]["backbone"])
         else:
             found["encoder it started from"] = origin("backbone", start)
-            before = _read(Path(start).expanduser() / TOLD).get("options", {})
-            earlier = _origins({"spaces": {}}, before)
+            folder = Path(start).expanduser().resolve()
+            before = {} if folder in seen else _read(folder / TOLD).get("options", {})
+            earlier = _origins({"spaces": {}}, before, seen | {folder})
             found |= {f"{part}, before that": one for part, one in earlier.items()}
         found["data"] = origin("data", options["data"]["data"])
         if options["data"].get("extra_data"):
@@ -85,7 +94,7 @@ def _front(name: str, origins: dict[str, Origin], figures: dict[str, Any]) -> st
 
     inherited = {part.licence for part in origins.values()}
     free = inherited == {OURS}
-    data = [part for key, part in origins.items() if "data" in key]
+    data = [part.hub for key, part in origins.items() if part.hub and "data" in key]
     results = [
         EvalResult(
             task_type="audio-to-prompt-embeds", dataset_type="other",
@@ -93,7 +102,12 @@ def _front(name: str, origins: dict[str, Origin], figures: dict[str, Any]) -> st
         )
         for key in _names(figures)
     ]  # fmt: skip
-    models = [part.hub for key, part in origins.items() if part.hub and "data" not in key]
+    # What wrote the captions is no part of the encoder.
+    models = [
+        part.hub
+        for key, part in origins.items()
+        if part.hub and "data" not in key and "captioner" not in key
+    ]
     front = ModelCardData(
         model_name=name if results else None,
         eval_results=results or None,
@@ -102,8 +116,8 @@ def _front(name: str, origins: dict[str, Origin], figures: dict[str, Any]) -> st
         license_link=None if free else f"{CARD}#made-from",
         library_name="soundprompt",
         tags=["audio", "sound-to-image", "stable-diffusion", "prompt-embeds"],
-        base_model=models or None,
-        datasets=[part.hub for part in data if part.hub] or None,
+        base_model=list(dict.fromkeys(models)) or None,
+        datasets=list(dict.fromkeys(data)) or None,
     )
     return f"---\n{front.to_yaml().rstrip()}\n---"
 

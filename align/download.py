@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         size = sum(sum(files.values()) for files in missing)
         print(told(found, missing))
         start = options.model.start
-        if start and not any(need.part == "encoder" for need in found) and not is_here(start):
+        fetched = any(need.part == "encoder" for need in found)
+        lacking = start is not None and not fetched and not is_here(start)
+        if lacking:
             print(f"--start {start} is not here: train first what leaves it there")
         if size:
             check_room(size)
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             fetch(need, list(files))
     except (DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.download: {error}") from error
-    if found:
+    if found and not lacking:
         print("All that the recipe needs is here: it runs without a network from now on.")
 
 
@@ -65,7 +67,7 @@ def is_here(path: str) -> bool:
 def told(found: Sequence[Need], missing: Sequence[dict[str, int]]) -> str:
     """A line for each repository: what for, how much, under which licence."""
     if not found:
-        return "The recipe needs nothing of the hub: all of it is here."
+        return "The recipe needs nothing of the hub."
     lines = []
     for need, files in zip(found, missing, strict=True):
         whole = sum(size for _, size in need.sizes)

@@ -65,7 +65,7 @@ def origin(kind: str, name: str) -> Origin:
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether the hub could have it; a path that was there once is none."""
+    """Whether the hub could have it: most paths that were there once are no ids."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -77,9 +77,10 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _licence(hub: str, here: Path | None, repo_type: str = "model") -> str:
-    card = here if here is None or here.is_dir() else here.parent
-    path = None if card is None else card / "README.md"
-    if here is None:
+    path = None
+    if here is not None and here.exists():
+        path = (here if here.is_dir() else here.parent) / "README.md"
+    elif here is None:
         from huggingface_hub import try_to_load_from_cache
 
         kept = try_to_load_from_cache(hub, "README.md", repo_type=repo_type)

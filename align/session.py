@@ -241,6 +241,9 @@ def _check_together(options: Options) -> None:
     if options.model.dropout and options.model.train_backbone == "none":
         raise ValueError("--dropout is the backbone's, which does not train: --train_backbone")
     check_several(options)
+    start, folder = options.model.start, options.training.output_dir
+    if start and folder and Path(start).expanduser().resolve() == Path(folder).resolve():
+        raise ValueError(f"--start {start} would be overwritten: give another --output_dir")
     if options.loss.distillation_weight:
         check_distillation(options.model.base)
     if options.data.streaming:

@@ -43,6 +43,15 @@ def test_a_saved_encoder_states_every_size(first_stage: Path) -> None:
     assert adapter == own
 
 
+def test_an_encoder_is_not_overwritten_by_what_starts_from_it(
+    first_stage: Path, tiny_base: str, sound_folder: Path
+) -> None:
+    before = weights(first_stage)
+    with pytest.raises(ValueError, match="would be overwritten: give another --output_dir"):
+        session(second(tiny_base, first_stage, sound_folder, first_stage / "."))
+    assert weights(first_stage).keys() == before.keys()
+
+
 def test_the_second_stage_trains_level_weights_alone(
     first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:

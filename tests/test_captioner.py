@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -148,10 +149,27 @@ def test_rows_of_pictures_that_cannot_be_read_are_left_out(
     (folder / "pictures" / "s3.jpg").write_text("no picture")
     lines = [f"s{i}.wav,pictures/s{i}.{('png', 'jpg')[i % 2]}" for i in range(4)]
     (folder / "metadata.csv").write_text("\n".join(["file_name,image", *lines]) + "\n")
-    for _ in range(2):  # captioned, and found captioned
-        rows = training_rows(DataArguments(data=str(folder), captioner=tiny_blip))
+    data = DataArguments(data=str(folder), captioner=tiny_blip)
+    for row in (4, 1):  # of those without a caption, before and after the others have one
+        rows = training_rows(data)
         assert [Path(path).name for path in rows["recording"]] == ["s0.wav", "s1.wav", "s2.wav"]
-        assert "1 of 4 rows are left out, their pictures" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert f"left out: row {row}: pictures/s3.jpg" in out
+        assert "1 of 4 rows have an empty caption" in out
+    assert len(table(folder)) == 4
+    shutil.copy(folder / "pictures" / "s1.jpg", folder / "pictures" / "s3.jpg")
+    assert len(training_rows(data)) == 4  # mended
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_table_called_captions_csv_is_read_as_any_other(tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "p")
+    lines = [f"s{i}.wav,{'' if i == 3 else 'rain'}" for i in range(4)]
+    (folder / CAPTIONS).write_text("\n".join(["file_name,text", *lines]) + "\n")
+    with pytest.raises(DataError, match="no column caption; it has: file_name, text"):
+        load_rows(str(folder), "train")
+    with pytest.raises(DataError, match=r"1 of 4 rows .* have no caption"):
+        load_rows(str(folder), "train", caption_column="text")
 
 
 def test_pictures_that_cannot_be_read(
@@ -162,8 +180,9 @@ def test_pictures_that_cannot_be_read(
     assert caption_folder(folder, tiny_blip) == 3
     assert "left out: row 4: pictures/s3.jpg" in capsys.readouterr().out
     assert len(load_rows(str(folder), "train")) == 3
-    assert "1 of 4 rows are left out" in capsys.readouterr().out
+    assert "1 of 4 rows have an empty caption" in capsys.readouterr().out
     assert caption_folder(folder, "no captioner is needed") == 0
+    assert "left out: row 1: pictures/s3.jpg" in capsys.readouterr().out
     (folder / CAPTIONS).unlink()
     (folder / "pictures" / "s0.png").write_bytes(b"")
     with pytest.raises(DataError, match="2 of 4 pictures cannot be used"):

@@ -132,6 +132,10 @@ def test_what_is_no_longer_here_is_no_hub_id(tmp_path: Path) -> None:
         assert origin(kind, gone) == Origin("sounds", None, UNSTATED)
         assert origin(kind, "runs/align/first").hub is None
         assert origin(kind, "somebody/hum").hub == "somebody/hum"
+    # What lies beside it says nothing of it.
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "README.md").write_text("---\nlicense: mit\n---\n# Others\n")
+    assert origin("data", gone).licence == UNSTATED
     text = card(story(tmp_path, data={"data": gone}), "a/b", "a")
     assert f"| data | sounds | {UNSTATED} |" in text and "gone" not in text
 
@@ -151,6 +155,17 @@ def test_what_an_encoder_started_from_brings_its_own_parts(tmp_path: Path) -> No
     assert "blip-image-captioning-base) | bsd-3-clause |" in text
     known = front(text)
     assert known["datasets"] == ["nateraw/fsd50k"] and known["license"] == "other"
+    assert known["base_model"] == ["laion/larger_clap_general"]  # BLIP is no part of it
+
+
+def test_encoders_that_started_from_each_other_end(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for own, other in (folders, folders[::-1]):
+        own.mkdir()
+        story(own, model={"start": str(other)}, data={"data": "audiocaps"})
+    text = card(folders[0], "a/b", "a")
+    assert "| encoder it started from | second |" in text
+    assert front(text)["datasets"] == ["OpenSound/AudioCaps"]  # once
 
 
 @pytest.mark.slow

@@ -125,9 +125,12 @@ def test_an_encoder_to_start_from_that_is_not_there_is_said(
     path = Path(recipe(tmp_path, "start: runs/align/first", "pictures: 0", "samples: 0"))
     path.write_text(path.read_text().replace(f"backbone: {BACKBONE}\n", ""))
     download.main([str(path), "--yes"])
-    assert "--start runs/align/first is not here: train first" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "--start runs/align/first is not here: train first" in out
+    assert "All that the recipe needs is here" not in out
     download.main([str(path), "--yes", "--start", str(tmp_path)])
-    assert "train first" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "train first" not in out and "All that the recipe needs is here" in out
 
 
 def test_what_draws_is_not_fetched_where_nothing_is_drawn(

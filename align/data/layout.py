@@ -129,7 +129,7 @@ def _text(value: Any) -> str:
 
 
 def _words(said: str | list[str]) -> str:
-    return said if isinstance(said, str) else ", ".join(sorted(particular(said)))
+    return said if isinstance(said, str) else ", ".join(sorted(particular(sorted(said))))
 
 
 def _reader(feature: Any) -> Callable[[Any], str | list[str]]:

@@ -82,11 +82,11 @@ def open_folder(folder: Path, split: str) -> Dataset:
 def _with_captions(rows: Dataset, path: Path) -> Dataset:
     """A table without captions takes those that a captioner made; its own always go first.
 
-    Rows whose picture it could not read have an empty one, and are left out.
+    Rows that have an empty one there, such as where a picture could not be read, are left out.
     """
     made = path.parent / CAPTIONS
-    if path.name == CAPTIONS:
-        return _with_readable_pictures(rows, [text or "" for text in rows["caption"]], path.parent)
+    if path.name == CAPTIONS and {"caption", "captioner"} <= set(rows.column_names):
+        return _captioned(rows, [text or "" for text in rows["caption"]], made)
     if path.name not in METADATA or not made.is_file():
         return rows
     if "file_name" not in rows.column_names:
@@ -101,17 +101,15 @@ def _with_captions(rows: Dataset, path: Path) -> Dataset:
         for name, text in zip(rows["file_name"], own, strict=True)
     ]
     rest = rows.remove_columns("caption") if "caption" in rows.column_names else rows
-    return _with_readable_pictures(rest.add_column("caption", filled), filled, path.parent)
+    return _captioned(rest.add_column("caption", filled), filled, made)
 
 
-def _with_readable_pictures(rows: Dataset, captions: list[str | None], folder: Path) -> Dataset:
+def _captioned(rows: Dataset, captions: list[str | None], made: Path) -> Dataset:
     kept = [i for i, text in enumerate(captions) if text != ""]
     if len(kept) == len(rows):
         return rows
-    print(
-        f"{folder}: {len(rows) - len(kept)} of {len(rows)} rows are left out, their pictures could "
-        f"not be read when they were captioned: see {folder / CAPTIONS}"
-    )
+    few = len(rows) - len(kept)
+    print(f"{few} of {len(rows)} rows have an empty caption in {made} and are left out", flush=True)
     return rows.select(kept)
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from align.augment import AugmentArguments, Scale, augment
 from align.backbones import kind_of
+from align.cache import FORMAT
 from align.listening import Ear
 from mini.build.samples import SEEDS, rng_of
 from mini.captions import heard
@@ -67,8 +68,9 @@ class Hearing:
         """Computes what is missing of the pool, and reads it for the backbone `name`."""
         folder.mkdir(parents=True, exist_ok=True)
         parts: list[dict[str, Any]] = []
+        made_by = f"{version('sounds', 'world')}-{FORMAT}"
         for start in range(0, RECORDINGS, CHUNK):
-            path = folder / f"sounds-{version('sounds', 'world')}-{start:05d}.npz"
+            path = folder / f"sounds-{made_by}-{start:05d}.npz"
             if not path.exists():
                 _chunk(ears, start, path)
                 print(f"sounds: {start + CHUNK}/{RECORDINGS}", flush=True)
