@@ -16,7 +16,7 @@ from align.data import DataError
 from align.sizes import human
 from align.store import Store
 
-FORMAT = 1  # raise it when what is computed for the same inputs changes
+FORMAT = 2  # raise it when what is computed for the same inputs changes
 SPARE_BYTES = 1 << 30  # what must stay free on the disk
 
 

@@ -62,8 +62,9 @@ def test_the_prompt_is_the_models_own_output(
     count = wanted.shape[1]
     assert count == {3.75: 47, 2.0: 25}[duration_s]
     assert found.shape == (1, 77, WIDTH)
-    # Every waveform is dithered by one step of 16-bit sound, 70 dB below this noise.
-    torch.testing.assert_close(found[:, :count], wanted, atol=0.02, rtol=0.02)
+    # Every waveform is heard in a fainter noise, 48 dB below this one.
+    assert (found[:, :count] - wanted).abs().mean() < 0.01
+    torch.testing.assert_close(found[:, :count], wanted, atol=0.1, rtol=0.02)
     null = PromptSpace.from_pretrained(tiny_base).unconditional.embeds
     assert torch.equal(found[:, count:], null[:, count:])
     assert not torch.allclose(found[:, 0], null[:, 0], atol=0.1)

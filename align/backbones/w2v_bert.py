@@ -28,9 +28,11 @@ class W2vBertBackbone(nn.Module):
     model_type: ClassVar[str] = "wav2vec2-bert"
     log_scale: ClassVar[float] = 1.0
     normalised: ClassVar[bool] = True  # by the extractor, bin by bin
-    # One step of 16-bit sound. Digital silence would lie 20 nats under the faintest noise and
-    # swamp the extractor's normalisation; Kaldi, whose features these are, dithers as well.
+    # Kaldi, whose features these are, dithers by one step of 16-bit sound. The digital silence of
+    # cut or padded files lies far below any room's, though, and the extractor's normalisation then
+    # leaves little of the sound beside it: so the noise is 60 dB below the peak where that is more.
     DITHER: ClassVar[float] = 2.0**-15
+    NOISE_FLOOR: ClassVar[float] = 1e-3
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
         super().__init__()
@@ -46,15 +48,20 @@ class W2vBertBackbone(nn.Module):
     def features(
         cls, extractor: SeamlessM4TFeatureExtractor, windows: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate."""
+        """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate.
+
+        Each is heard in a faint noise, the same every time, 60 dB below the window's loudest
+        sample and never below one step of 16-bit sound.
+        """
         rows = []
         # The extractor needs a frame (25 ms) and two stacks of frames to normalise over.
         least = int(0.1 * extractor.sampling_rate)
         for window in windows:
             filled = np.pad(window, (0, max(0, least - len(window))))
             noise = np.random.default_rng(0).standard_normal(len(filled)).astype(np.float32)
+            floor = max(cls.DITHER, cls.NOISE_FLOOR * float(np.max(np.abs(filled))))
             mel = extractor(
-                filled + cls.DITHER * noise,
+                filled + np.float32(floor) * noise,
                 sampling_rate=extractor.sampling_rate,
                 return_tensors="np",
             )["input_features"]
