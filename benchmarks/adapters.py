@@ -25,6 +25,9 @@ BACKBONES = ("mini-clap", "mini-w2v-bert")
 # SonicDiffusion's sizes are made for prompts six times as wide.
 SMALLER = {"sonic": ("--adapter_head_width", "8")}
 
+# Their recipes give these CLAP's pooled embedding as the only audio token.
+POOLED = ("linear", "mlp", "sonic")
+
 
 def write_recordings(folder: Path, split: str, rows: int) -> Path:
     """Writes the miniature's first rows of a split as wav files with metadata.csv."""
@@ -64,8 +67,10 @@ def _trained(command: Sequence[str]) -> tuple[Session, float]:
 
 
 def _command(options: argparse.Namespace, kind: str, backbone: str, rest: list[str]) -> list[str]:
+    pooled = kind in POOLED and backbone == "mini-clap"
     return [
         *("mini", "--backbone", backbone, "--adapter", kind, *SMALLER.get(kind, ())),
+        *(("--audio_tokens", "pooled") if pooled else ()),
         *("--data", str(options.out / "train"), "--eval_data", str(options.out / "test")),
         *("--num_train_epochs", str(options.epochs), "--seed", str(options.seed)),
         *("--pictures", "0", "--samples", "0", "--judge", "none", "--use_cpu", "true"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import yaml
+
 from align.adapters import ADAPTERS, sizes_of
 from align.names import BACKBONES, UNTRAINED
+from align.recipes import FOLDER
 from benchmarks.adapters import BACKBONES as TRIED
-from benchmarks.adapters import KINDS, SMALLER, as_table
+from benchmarks.adapters import KINDS, POOLED, SMALLER, as_table
 
 
 def test_every_adapter_and_backbone_is_tried() -> None:
@@ -13,6 +16,12 @@ def test_every_adapter_and_backbone_is_tried() -> None:
     assert {*TRIED, *UNTRAINED} == set(BACKBONES)
     for kind, flags in SMALLER.items():
         assert {flag.removeprefix("--adapter_") for flag in flags[::2]} <= set(sizes_of(kind))
+
+
+def test_adapters_hear_what_their_recipes_say() -> None:
+    recipes = [yaml.safe_load(path.read_text()) for path in (FOLDER / "align").glob("*.yaml")]
+    pooled = {own["adapter"] for own in recipes if own.get("audio_tokens") == "pooled"}
+    assert pooled == set(POOLED)
 
 
 def test_the_table_states_every_figure() -> None:
