@@ -1,0 +1,145 @@
+"""What targets cost: `OMP_NUM_THREADS=1 python -m benchmarks.targets [--captions N]`.
+
+A table of random embeds of 77 x 768 in half precision lies on disk, more than all of which in
+float32 would be held. Each way of asking for targets runs in a process of its own: read from the
+file when a batch asks, as `align.lookup` does with so many, and held in float32. Told are the
+anonymous memory that it takes (the file's own pages do not count, they can be let go), and the
+processor's seconds for the targets of a batch beside those of a training step without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.caching import ADAPTER, LENGTH, SPACE, WIDTH
+
+WAYS = ("read", "held")
+BATCHES = 10
+GIB = 2**30
+
+
+def write_table(path: Path, captions: int, seed: int) -> None:
+    """Random embeds (captions, LENGTH, WIDTH) in half precision."""
+    table = np.lib.format.open_memmap(path, "w+", np.float16, (captions, LENGTH, WIDTH))
+    rng = np.random.default_rng(seed)
+    for start in range(0, captions, 100):
+        block = table[start : start + 100]
+        block[:] = rng.standard_normal(block.shape, np.float32)
+    table.flush()
+
+
+def anonymous_bytes() -> int:
+    """Anonymous memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def peak_of(call: Callable[[], Any]) -> tuple[Any, int]:
+    """What a call gives, and the most anonymous memory while it ran, looked at every 2 ms."""
+    peak, over = anonymous_bytes(), threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(0.002):
+            peak = max(peak, anonymous_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        found = call()
+    finally:
+        over.set()
+        watcher.join()
+    return found, max(peak, anonymous_bytes())
+
+
+def measure(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
+    """GiB at the peak and held, seconds of a batch's targets and of a step without them."""
+    import torch
+
+    import align.lookup
+    from align.heads import Heads, SpaceShape
+    from align.losses import sequence_mse
+    from align.prompts import Statistics
+
+    torch.manual_seed(seed)
+    shape = LENGTH, WIDTH
+    space = Statistics(torch.zeros(shape), torch.ones(shape), torch.zeros(shape, dtype=torch.bool))
+    if way == "held":
+        align.lookup.HELD_BYTES = 1 << 62
+    heads = Heads(1024, {"space": SpaceShape(**SPACE)}, ADAPTER)
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=1e-3)
+    tokens, mask = torch.randn(batch, 64, 1024), torch.ones(batch, 64, dtype=torch.bool)
+    before = anonymous_bytes()
+
+    def opened() -> Any:
+        rows = torch.from_numpy(np.load(path, mmap_mode="c"))
+        return align.lookup.targets(rows, space)
+
+    found, peak = peak_of(opened)
+    held = anonymous_bytes()
+    lookups, steps = [], []
+    for _ in range(BATCHES + 2):
+        which = torch.randint(len(found), (batch,))
+        begun = time.process_time()
+        wanted = found[which]
+        looked = time.process_time()
+        optimizer.zero_grad()
+        sequence_mse(heads.of("space")(tokens, mask)[0], wanted).backward()
+        optimizer.step()
+        lookups.append(looked - begun)
+        steps.append(time.process_time() - looked)
+    medians = [statistics.median(values[2:]) for values in (lookups, steps)]
+    gib = [(value - before) / GIB for value in (peak, held)]
+    return dict(zip(("peak", "held", "targets", "step"), [*gib, *medians], strict=True))
+
+
+def as_table(found: dict[str, dict[str, float]]) -> str:
+    """The measurements as Markdown."""
+    lines = [
+        "| targets | peak | held | a batch's targets | the step beside | together |",
+        "|---|---|---|---|---|---|",
+    ]
+    whole = {way: one["targets"] + one["step"] for way, one in found.items()}
+    for way, one in found.items():
+        lines.append(
+            f"| {way} | {one['peak']:.2f} GiB | {one['held']:.2f} GiB | {one['targets']:.4f} s | "
+            f"{one['step']:.4f} s | {whole[way] / whole['held']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures both ways and prints the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.targets", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--captions", type=int, default=6000, help="different captions")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "embeds.npy"
+        write_table(path, options.captions, options.seed)
+        for way in WAYS:
+            # A process each: memory that one has let go of is not always given back.
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                found[way] = pool.submit(measure, way, path, options.batch, options.seed).result()
+    print(f"{options.captions} captions, seed {options.seed}")
+    print(as_table(found))
+
+
+if __name__ == "__main__":
+    main()
