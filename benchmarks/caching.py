@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, LENGTH = 768, 77  # Stable Diffusion 1's prompt
-SPACE = {"base": "none", "length": LENGTH, "width": WIDTH}
+SPACE: dict[str, Any] = {"base": "none", "length": LENGTH, "width": WIDTH}
 ADAPTER = {"kind": "resampler", "width": 256, "depth": 2, "heads": 4, "dropout": 0.0}
 
 

@@ -93,14 +93,19 @@ def measure(edited: Sequence[Image.Image], given: Sequence[Case]) -> dict[str, M
 def ways(pipe: Any, strengths: Sequence[float], injects: Sequence[float]) -> dict[str, Edit]:
     """The methods by name; text says nothing in all of them."""
     found: dict[str, Edit] = {}
-    for strength in strengths:
-        found[f"image, strength {strength}"] = lambda case, s=strength: pipe(
-            case.sound, prompt="", image=case.picture, strength=s
+
+    def image_to_image(strength: float) -> Edit:
+        return lambda case: pipe(
+            case.sound, prompt="", image=case.picture, strength=strength
         ).images[0]  # fmt: skip
-    for inject in injects:
-        found[f"inversion, inject {inject}"] = lambda case, i=inject: pipe(
-            case.sound, prompt="", image=Inversion(case.picture, inject=i)
+
+    def inversion(inject: float) -> Edit:
+        return lambda case: pipe(
+            case.sound, prompt="", image=Inversion(case.picture, inject=inject)
         ).images[0]  # fmt: skip
+
+    found |= {f"image, strength {s}": image_to_image(s) for s in strengths}
+    found |= {f"inversion, inject {i}": inversion(i) for i in injects}
     found["inversion, to the end of the noise"] = lambda case: pipe(
         case.sound, prompt="", image=Inversion(case.picture, strength=1.0)
     ).images[0]  # fmt: skip

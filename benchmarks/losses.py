@@ -109,7 +109,7 @@ def encoder_memory(rows: int, batch: int, seed: int) -> dict[str, float]:
     encoder.forward = counted
 
     def step() -> None:
-        out = cache.encode(encoder, inputs) if rows else encoder(**inputs)
+        out: Any = cache.encode(encoder, inputs) if rows else encoder(**inputs)
         sequence_info_nce(out.embeds, target, groups).backward()
         if rows:
             cache.replay(encoder)
@@ -203,7 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.one:
         kind, what, batch, seed = options.one
         given = (what, int(batch), int(seed)) if kind == "loss" else map(int, options.one[1:])
-        print(json.dumps({"loss": loss_memory, "encoder": encoder_memory}[kind](*given)))
+        measures: dict[str, Any] = {"loss": loss_memory, "encoder": encoder_memory}
+        print(json.dumps(measures[kind](*given)))
         return
     print(f"Differences from the plain formula in fp64 (B = 16, T = {POSITIONS}, D = {WIDTH}):\n")
     print("\n".join(equality(options.seed)), flush=True)
