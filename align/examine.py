@@ -16,7 +16,7 @@ from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
 from align.features import Heard
 from align.heads import Head
-from align.listening import pad
+from align.listening import Ear, pad
 from align.lookup import Targets, targets
 from align.measures import Measured, centred_cosine, nearest
 from align.prompts import Prompts, PromptSpace
@@ -74,6 +74,7 @@ class Examination:
         classes: see names; read when they are asked for where they are many.
         known: captions by label.
         head: the space's head.
+        ear: how the encoder hears.
     """
 
     heard: Heard
@@ -83,6 +84,7 @@ class Examination:
     classes: torch.Tensor | Targets
     known: Known
     head: Head
+    ear: Ear
 
     @classmethod
     def of(
@@ -115,7 +117,7 @@ class Examination:
         head = copy.deepcopy(encoder.head(name)).cpu()  # the encoder stays where it is
         classes = targets(table.prompts.embeds, head.statistics(), shares)
         answered = answers(encoder, heard, space=name)
-        return cls(heard, answered, table, shares.names, classes, known, head)
+        return cls(heard, answered, table, shares.names, classes, known, head, encoder.ear)
 
     def embeds(self) -> dict[str, Measured]:
         """Class accuracy, centred cosine, and the cosine that a perfect listener reaches."""

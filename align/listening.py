@@ -34,6 +34,16 @@ class Ear:
         """Seconds a window."""
         return kind_of(self.model_type).window_s(self.extractor)
 
+    @property
+    def bins(self) -> int:
+        """Mel bins of a frame; a row of features may be several frames side by side."""
+        own = self.extractor
+        return int(getattr(own, "num_mel_bins", None) or own.feature_size)
+
+    def spectrogram(self, feature: np.ndarray) -> np.ndarray:
+        """A window's features (T, F) as a frame a row, (T * F / bins, bins)."""
+        return feature.reshape(-1, self.bins)
+
     def features(self, recording: Any, sampling_rate: int | None = None) -> list[np.ndarray]:
         """The features of a recording's windows, each (T, F).
 

@@ -76,7 +76,7 @@ def draw_samples(examination: Examination, artist: Artist, path: Path) -> None:
         "from the sound": artist.draw(examination.prompts(rows), null, rows),
         "from its caption": artist.draw(text, null, rows),
     }
-    features = [row[0] for row in examination.heard.features]
+    features = [examination.ear.spectrogram(row[0]) for row in examination.heard.features]
     sample_sheet(path, features, examination.heard.captions, pictures)
 
 

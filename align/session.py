@@ -195,8 +195,7 @@ class Session:
     def _scale(self) -> Scale:
         ear = self.encoder.ear
         kind = kind_of(ear.model_type)
-        bins = getattr(ear.extractor, "num_mel_bins", None) or ear.extractor.feature_size
-        return Scale(bins, kind.log_scale, kind.normalised)
+        return Scale(ear.bins, kind.log_scale, kind.normalised)
 
     def _streamed(self, table: CaptionTable, everything: Known) -> StreamedRecordings:
         assert self.stream is not None

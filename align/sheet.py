@@ -19,7 +19,7 @@ def sample_sheet(
 
     Args:
         path: where the PNG goes.
-        features: N arrays (T, F).
+        features: N spectrograms, a frame a row.
         captions: N, what the recordings are said to be.
         pictures: rows of N pictures by the row's title.
     """

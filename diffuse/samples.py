@@ -34,7 +34,7 @@ def draw_sheet(drawing: Drawing, pairs: Pairs, features: list[np.ndarray], rows:
     Args:
         drawing: with the adapter.
         pairs: that the rows are of.
-        features: (T, F) of each row's recording.
+        features: of each row's recording a spectrogram, a frame a row.
         rows: which.
         path: of the PNG.
     """
@@ -51,10 +51,10 @@ def draw_sheet(drawing: Drawing, pairs: Pairs, features: list[np.ndarray], rows:
 
 
 def features_of(encoder: Any, pairs: Pairs, prepared: Any, rows: list[int]) -> list[np.ndarray]:
-    """The first window's features (T, F) of each row's recording."""
-    return [
-        np.asarray(encoder.ear.features(pairs.rows[prepared.kept[i]]["recording"])[0]) for i in rows
-    ]
+    """The first window of each row's recording as a spectrogram, a frame a row."""
+    ear = encoder.ear
+    sounds = (pairs.rows[prepared.kept[i]]["recording"] for i in rows)
+    return [ear.spectrogram(np.asarray(ear.features(sound)[0])) for sound in sounds]
 
 
 class Sampling(TrainerCallback):

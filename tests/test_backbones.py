@@ -116,6 +116,21 @@ def test_w2v_bert_hears_digital_silence_as_a_quiet_room(
     assert np.isfinite(backbone.features(extractor, [np.zeros(RATE_W2V, np.float32)])[0]).all()
 
 
+def test_a_spectrogram_has_a_frame_a_row(
+    w2v_bert: tuple[W2vBertBackbone, object], tiny_clap: str
+) -> None:
+    sound = tone(300, 1.0, RATE_W2V), RATE_W2V
+    ear = Ear(W2vBertBackbone.model_type, w2v_bert[1], 1)
+    (stacked,) = ear.features(*sound)
+    shown = ear.spectrogram(stacked)
+    assert stacked.shape[1] == 2 * ear.bins and shown.shape == (2 * len(stacked), ear.bins)
+    assert np.array_equal(shown[6], stacked[3, : ear.bins])
+    assert np.array_equal(shown[7], stacked[3, ear.bins :])
+    plain = Ear(ClapBackbone.model_type, load_backbone(tiny_clap)[1], 1)
+    (feature,) = plain.features(*sound)
+    assert plain.spectrogram(feature).shape == feature.shape
+
+
 def test_w2v_bert_hears_a_window_alone_as_in_a_batch(
     w2v_bert: tuple[W2vBertBackbone, object],
 ) -> None:

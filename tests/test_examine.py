@@ -14,6 +14,7 @@ from PIL import Image
 from align.drawing import Artist
 from align.examine import Examination, Known, as_table, flat
 from align.features import Heard
+from align.listening import Ear
 from align.measures import Measured
 from align.outcome import draw_samples, first_of_each
 from align.prompts import Prompts
@@ -200,10 +201,19 @@ def test_guidance_and_steps_count(seen: Examination, opened: Session) -> None:
     assert not np.array_equal(pictures[0], pictures[2])
 
 
-def test_samples_of_an_examination(seen: Examination, opened: Session, tmp_path: Path) -> None:
+def test_samples_of_an_examination(
+    seen: Examination, opened: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert opened.artist is not None
     draw_samples(seen.only([0, 1]), opened.artist, tmp_path / "new" / "sheet.png")
     assert Image.open(tmp_path / "new" / "sheet.png").format == "PNG"
+    # Frames that stand side by side in the features stand one after the other in the sheet.
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr("align.outcome.sample_sheet", lambda path, given, *_: shown.extend(given))
+    monkeypatch.setattr(Ear, "bins", seen.ear.bins // 2)
+    draw_samples(seen.only([0]), opened.artist, tmp_path / "sheet.png")
+    frames, width = seen.heard.features[0][0].shape
+    assert shown[0].shape == (2 * frames, width // 2)
 
 
 def test_a_sheet_shows_every_picture(tmp_path: Path) -> None:
