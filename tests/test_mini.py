@@ -13,12 +13,9 @@ from torch import nn
 from mini.build.loop import Plan, fit
 from mini.build.samples import drawn, pool, rng_of, to_tensor
 from mini.captions import caption, class_caption, heard, heard_wordings, scene_caption
-from mini.dataset import mixtures, pairs, singles
 from mini.judge import UNCLEAR, judge
 from mini.models import CLAP, CLIP, JUDGE, STABLE_DIFFUSION, W2V_BERT, WEIGHTS
 from mini.pictures import SIZE, draw
-from mini.scenes import scenes
-from mini.version import version
 from mini.world import CLASSES, COLOURS_OF, SCENES, View, random_view
 
 
@@ -48,37 +45,6 @@ def test_another_far_thing_leaves_the_near_one_as_it_was():
     changed = np.abs(one - two).sum(2) > 0
     assert changed.any()
     assert np.ptp(np.flatnonzero(changed.any(0))) < SIZE // 2
-
-
-def test_a_version_follows_from_the_source(tmp_path, monkeypatch):
-    (tmp_path / "sounds").mkdir()
-    for name in ("sounds/dog.py", "sounds/sea.py", "world.py"):
-        (tmp_path / name).write_text(name)
-    monkeypatch.setattr("mini.version.__file__", str(tmp_path / "version.py"))
-
-    def told(*parts):
-        version.cache_clear()
-        return version(*parts)
-
-    before = told("sounds"), told("world"), told("sounds", "world")
-    assert len(set(before)) == 3 and before[0] == told("sounds")
-    (tmp_path / "sounds" / "sea.py").write_text("louder")
-    assert told("sounds") != before[0] and told("world") == before[1]
-    assert told("sounds", "world") != before[2]
-    with pytest.raises(FileNotFoundError, match="smells"):
-        told("smells")
-    version.cache_clear()
-
-
-@pytest.mark.parametrize("made", [singles, mixtures, pairs, scenes])
-def test_recordings_of_other_generators_are_others(made, monkeypatch):
-    from align.fingerprint import told_recordings
-
-    before = told_recordings(made("test", 4))
-    assert told_recordings(made("test", 4)) == before
-    for module in ("mini.dataset", "mini.scenes"):
-        monkeypatch.setattr(f"{module}.version", lambda *_: "another")
-    assert told_recordings(made("test", 4)) != before
 
 
 def test_random_views_are_possible_and_hold_everything():

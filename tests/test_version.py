@@ -1,0 +1,39 @@
+"""Versions of the miniature's generators: what was made by others is not taken for theirs."""
+
+from __future__ import annotations
+
+import pytest
+
+from align.fingerprint import told_recordings
+from mini.dataset import mixtures, pairs, singles
+from mini.scenes import scenes
+from mini.version import version
+
+
+def test_a_version_follows_from_the_source(tmp_path, monkeypatch):
+    (tmp_path / "sounds").mkdir()
+    for name in ("sounds/dog.py", "sounds/sea.py", "world.py"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr("mini.version.__file__", str(tmp_path / "version.py"))
+
+    def told(*parts):
+        version.cache_clear()
+        return version(*parts)
+
+    before = told("sounds"), told("world"), told("sounds", "world")
+    assert len(set(before)) == 3 and before[0] == told("sounds")
+    (tmp_path / "sounds" / "sea.py").write_text("louder")
+    assert told("sounds") != before[0] and told("world") == before[1]
+    assert told("sounds", "world") != before[2]
+    with pytest.raises(FileNotFoundError, match="smells"):
+        told("smells")
+    version.cache_clear()
+
+
+@pytest.mark.parametrize("made", [singles, mixtures, pairs, scenes])
+def test_recordings_of_other_generators_are_others(made, monkeypatch):
+    before = told_recordings(made("test", 4))
+    assert told_recordings(made("test", 4)) == before
+    for module in ("mini.dataset", "mini.scenes"):
+        monkeypatch.setattr(f"{module}.version", lambda *_: "another")
+    assert told_recordings(made("test", 4)) != before
