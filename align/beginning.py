@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.adapters import sizes_of
@@ -34,6 +35,16 @@ def begin(model: ModelArguments, *spaces: PromptSpace) -> AudioPromptEncoder:
         for space in spaces:
             _free_level_weights(encoder.head(space.base))
     return encoder
+
+
+def check_start(start: str | None, output_dir: str | None) -> None:
+    """Refuses to train into the folder that the training starts from.
+
+    Raises:
+        ValueError: it would.
+    """
+    if start and output_dir and Path(start).expanduser().resolve() == Path(output_dir).resolve():
+        raise ValueError(f"--start {start} would be overwritten: give another --output_dir")
 
 
 def finish(encoder: AudioPromptEncoder) -> None:

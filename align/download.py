@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(told(found, missing))
         start = options.model.start
         fetched = any(need.part == "encoder" for need in found)
-        lacking = start is not None and not fetched and not is_here(start)
+        lacking = start is not None and not fetched and not Path(start).expanduser().exists()
         if lacking:
             print(f"--start {start} is not here: train first what leaves it there")
         if size:
@@ -57,11 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"align.download: {error}") from error
     if found and not lacking:
         print("All that the recipe needs is here: it runs without a network from now on.")
-
-
-def is_here(path: str) -> bool:
-    """Whether there is such a file or folder."""
-    return Path(path).expanduser().exists()
 
 
 def told(found: Sequence[Need], missing: Sequence[dict[str, int]]) -> str:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, set_seed
 from align.augment import Scale
 from align.backbones import kind_of
 from align.batches import Extra, Recordings, Tokens, group_numbers
-from align.beginning import begin, finish
+from align.beginning import begin, check_start, finish
 from align.cache import Cache
 from align.cards import SHEET
 from align.checkpoints import Telling, last_checkpoint, start_anew, told_options
@@ -240,9 +240,7 @@ def _check_together(options: Options) -> None:
     if options.model.dropout and options.model.train_backbone == "none":
         raise ValueError("--dropout is the backbone's, which does not train: --train_backbone")
     check_several(options)
-    start, folder = options.model.start, options.training.output_dir
-    if start and folder and Path(start).expanduser().resolve() == Path(folder).resolve():
-        raise ValueError(f"--start {start} would be overwritten: give another --output_dir")
+    check_start(options.model.start, options.training.output_dir)
     if options.loss.distillation_weight:
         check_distillation(options.model.base)
     if options.data.streaming:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.caching import ADAPTER, LENGTH, SPACE, WIDTH
+from benchmarks.memory import anonymous_peak, resident
 
 WAYS = ("read", "held")
 BATCHES = 10
@@ -37,31 +37,6 @@ def write_table(path: Path, captions: int, seed: int) -> None:
         block = table[start : start + 100]
         block[:] = rng.standard_normal(block.shape, np.float32)
     table.flush()
-
-
-def anonymous_bytes() -> int:
-    """Anonymous memory of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-
-
-def peak_of(call: Callable[[], Any]) -> tuple[Any, int]:
-    """What a call gives, and the most anonymous memory while it ran, looked at every 2 ms."""
-    peak, over = anonymous_bytes(), threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not over.wait(0.002):
-            peak = max(peak, anonymous_bytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        found = call()
-    finally:
-        over.set()
-        watcher.join()
-    return found, max(peak, anonymous_bytes())
 
 
 def measure(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
@@ -81,14 +56,14 @@ def measure(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
     heads = Heads(1024, {"space": SpaceShape(**SPACE)}, ADAPTER)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=1e-3)
     tokens, mask = torch.randn(batch, 64, 1024), torch.ones(batch, 64, dtype=torch.bool)
-    before = anonymous_bytes()
+    before = resident("RssAnon")
 
     def opened() -> Any:
         rows = torch.from_numpy(np.load(path, mmap_mode="c"))
         return align.lookup.targets(rows, space)
 
-    found, peak = peak_of(opened)
-    held = anonymous_bytes()
+    found, peak = anonymous_peak(opened)
+    held = resident("RssAnon")
     lookups, steps = [], []
     for _ in range(BATCHES + 2):
         which = torch.randint(len(found), (batch,))
