@@ -1,4 +1,4 @@
-"""Backbones against the plain transformers models, and how recordings reach them."""
+"""Backbones against the plain transformers models."""
 
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from transformers import (
     Wav2Vec2BertModel,
 )
 
-from align.audio import AudioError, AudioWarning
 from align.backbones import (
     Backbone,
     ClapBackbone,
@@ -23,7 +22,7 @@ from align.backbones import (
     load_backbone,
     new_backbone,
 )
-from align.listening import Ear, pad
+from align.listening import pad
 
 RATE_W2V = 16_000
 
@@ -114,21 +113,6 @@ def test_w2v_bert_hears_digital_silence_as_a_quiet_room(
     assert np.abs(silent - faint).mean() < 0.05
     assert np.abs(silent - whisper).mean() < 0.01  # a tenth as loud: still above 16-bit steps
     assert np.isfinite(backbone.features(extractor, [np.zeros(RATE_W2V, np.float32)])[0]).all()
-
-
-def test_a_spectrogram_has_a_frame_a_row(
-    w2v_bert: tuple[W2vBertBackbone, object], tiny_clap: str
-) -> None:
-    sound = tone(300, 1.0, RATE_W2V), RATE_W2V
-    ear = Ear(W2vBertBackbone.model_type, w2v_bert[1], 1)
-    (stacked,) = ear.features(*sound)
-    shown = ear.spectrogram(stacked)
-    assert stacked.shape[1] == 2 * ear.bins and shown.shape == (2 * len(stacked), ear.bins)
-    assert np.array_equal(shown[6], stacked[3, : ear.bins])
-    assert np.array_equal(shown[7], stacked[3, ear.bins :])
-    plain = Ear(ClapBackbone.model_type, load_backbone(tiny_clap)[1], 1)
-    (feature,) = plain.features(*sound)
-    assert plain.spectrogram(feature).shape == feature.shape
 
 
 def test_w2v_bert_hears_a_window_alone_as_in_a_batch(
@@ -243,70 +227,3 @@ def test_another_kind_of_model_is_refused_by_name(tmp_path: Path) -> None:
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"'bert' is not known.*clap_audio_model, wav2vec2-bert"):
         load_backbone(str(tmp_path))
-
-
-def ear(extractor: object, max_windows: int = 120) -> Ear:
-    return Ear(ClapBackbone.model_type, extractor, max_windows)
-
-
-def test_a_recording_is_heard_in_whole_windows(clap: tuple[ClapBackbone, object]) -> None:
-    backbone, extractor = clap
-    assert ear(extractor).window_s == 2.0
-    wave = tone(300, 5.0)
-    found = ear(extractor).features(wave, RATE)
-    parts = [wave[: 2 * RATE], wave[2 * RATE : 4 * RATE], wave[4 * RATE :]]
-    wanted = backbone.features(extractor, parts)
-    assert len(found) == len(wanted) == 3
-    for one, other in zip(found, wanted, strict=True):
-        assert np.array_equal(one, other)
-
-
-def test_a_rest_too_short_to_say_anything_is_left_out(
-    clap: tuple[ClapBackbone, object], recwarn: pytest.WarningsRecorder
-) -> None:
-    _, extractor = clap
-    assert len(ear(extractor).features(tone(300, 4.25), RATE)) == 3
-    assert len(ear(extractor).features(tone(300, 4.15), RATE)) == 2
-    # Nothing but a rest is a recording all the same.
-    assert len(ear(extractor).features(tone(300, 0.15), RATE)) == 1
-    assert [w for w in recwarn if issubclass(w.category, AudioWarning)] == []
-
-
-def test_what_lies_beyond_the_last_window_is_told(clap: tuple[ClapBackbone, object]) -> None:
-    _, extractor = clap
-    wave = tone(300, 5.0)
-    with pytest.warns(AudioWarning, match="first 4 s"):
-        cut = ear(extractor, max_windows=2).features(wave, RATE)
-    wanted = ear(extractor).features(wave[: 4 * RATE], RATE)
-    assert len(cut) == len(wanted) == 2
-    for one, other in zip(cut, wanted, strict=True):
-        assert np.array_equal(one, other)
-
-
-def test_silence_is_refused(clap: tuple[ClapBackbone, object]) -> None:
-    _, extractor = clap
-    silence = np.zeros(3 * RATE, np.float32)
-    with pytest.raises(AudioError, match="silent"):
-        ear(extractor).features(silence, RATE)
-    # So is a recording whose sound comes after the last window that is heard.
-    late = np.concatenate([silence[: 2 * RATE], tone(300, 2.0)])
-    with (
-        pytest.warns(AudioWarning, match="first 2 s"),
-        pytest.raises(AudioError, match="silent"),
-    ):
-        ear(extractor, max_windows=1).features(late, RATE)
-    assert len(ear(extractor).features(late, RATE)) == 2
-
-
-def test_padding_is_zero_and_masked() -> None:
-    rows = [
-        [np.full((3, 2), 1.0), np.full((2, 2), 2.0)],
-        [np.full((4, 2), 3.0, np.float16)],
-    ]
-    batch = pad(rows)
-    features, mask = batch["features"], batch["features_mask"]
-    assert features.shape == (2, 2, 4, 2)
-    assert features.dtype == torch.float32
-    assert features[..., 0].tolist() == [[[1, 1, 1, 0], [2, 2, 0, 0]], [[3, 3, 3, 3], [0] * 4]]
-    assert torch.equal(features[..., 1], features[..., 0])
-    assert torch.equal(mask, features[..., 0] != 0)

@@ -119,6 +119,23 @@ def test_barks_come_in_the_number_that_is_asked(at_least, monkeypatch):
     assert min(map(len, runs)) == at_least
 
 
+def test_a_dog_barks_whatever_else_it_does(monkeypatch):
+    heard = []
+    monkeypatch.setattr(
+        animals,
+        "_barks",
+        lambda rng, track, *_, at_least=1: heard.append(at_least) or track.__setitem__(0, 1.0),
+    )
+    for name in ("_growls", "_howls", "_whines"):
+        monkeypatch.setattr(
+            animals, name, lambda rng, track, *_: heard.append("else") or track.__setitem__(0, 1.0)
+        )
+    for seed in range(40):
+        heard.clear()
+        animals.dog(np.random.default_rng(seed), SAMPLE_RATE)
+        assert heard in ([1], ["else", 3])
+
+
 def test_short_events_are_often_padded_with_exact_zeros_and_textures_seldom():
     def padded(label):
         clips = [recording(label, None, np.random.default_rng(seed)) for seed in range(20)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from align.fingerprint import told_recordings
@@ -37,3 +38,33 @@ def test_recordings_of_other_generators_are_others(made, monkeypatch):
     for module in ("mini.dataset", "mini.scenes"):
         monkeypatch.setattr(f"{module}.version", lambda *_: "another")
     assert told_recordings(made("test", 4)) != before
+
+
+def test_a_build_draws_a_pool_of_its_own_for_every_version(tmp_path, monkeypatch):
+    from mini.build import samples
+
+    drawn = [samples.pool(tmp_path, 2) for _ in range(2)]
+    assert len(list(tmp_path.glob("pool-*.npz"))) == 1 and drawn[0][0] == drawn[1][0]
+    monkeypatch.setattr(samples, "version", lambda *_: "another")
+    samples.pool(tmp_path, 2)
+    assert len(list(tmp_path.glob("pool-*.npz"))) == 2
+
+
+def test_a_build_hears_anew_what_other_versions_made(tmp_path, monkeypatch):
+    from mini.build import hearing
+
+    def chunk(ears, start, path):
+        np.savez(path, clap=np.zeros((1, 2, 3)), near=[start], far=[start])
+
+    monkeypatch.setattr(hearing, "RECORDINGS", 2 * hearing.CHUNK)
+    monkeypatch.setattr(hearing, "_chunk", chunk)
+
+    def files():
+        assert len(hearing.Hearing.load(tmp_path, {}, "clap").near) == 2
+        return len(list(tmp_path.iterdir()))
+
+    assert files() == files() == 2
+    monkeypatch.setattr(hearing, "version", lambda *_: "another")
+    assert files() == 4
+    monkeypatch.setattr(hearing, "FORMAT", -1)  # of features
+    assert files() == 6
