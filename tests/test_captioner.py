@@ -162,35 +162,6 @@ def test_rows_of_pictures_that_cannot_be_read_are_left_out(
     assert "left out" not in capsys.readouterr().out
 
 
-def written(folder: Path, pairs: int, captions: dict[int, str]) -> Path:
-    """Pairs in a table, whose pictures are not there; some captioned, by hand to nothing even."""
-    folder.mkdir()
-    lines = [f"s{i}.wav,s{i}.png" for i in range(pairs)]
-    (folder / "metadata.csv").write_text("\n".join(["file_name,image", *lines]) + "\n")
-    lines = [f"s{i}.wav,s{i}.png,{text},blip" for i, text in captions.items()]
-    (folder / CAPTIONS).write_text("\n".join(["file_name,image,caption,captioner", *lines]) + "\n")
-    return folder
-
-
-def test_unreadable_pictures_are_a_share_of_all(tmp_path: Path) -> None:
-    few = written(tmp_path / "few", 41, dict.fromkeys(range(39), "rain"))
-    many = written(tmp_path / "many", 41, dict.fromkeys(range(38), "rain"))
-    whole = written(tmp_path / "whole", 1, {})
-    for _ in range(2):  # in the next run, too
-        assert caption_folder(few, "no captioner is needed") == 0
-        with pytest.raises(DataError, match="3 of 41 pictures cannot be used"):
-            caption_folder(many, "no captioner is needed")
-        with pytest.raises(DataError, match="1 of 1 pictures cannot be used"):
-            caption_folder(whole, "no captioner is needed")
-
-
-def test_a_caption_that_somebody_deleted_is_not_made_again(tmp_path: Path) -> None:
-    folder = written(tmp_path / "p", 2, {0: "rain", 1: ""})
-    before = (folder / CAPTIONS).read_text()
-    assert caption_folder(folder, "no captioner is needed") == 0
-    assert (folder / CAPTIONS).read_text() == before
-
-
 def test_a_table_called_captions_csv_is_read_as_any_other(tmp_path: Path) -> None:
     folder = pairs(tmp_path / "p")
     lines = [f"s{i}.wav,{'' if i == 3 else 'rain'}" for i in range(4)]
