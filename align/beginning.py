@@ -16,6 +16,7 @@ from align.prompts import PromptSpace
 
 if TYPE_CHECKING:
     from align.arguments import ModelArguments
+    from align.targets import CaptionTable
 
 
 def begin(model: ModelArguments, *spaces: PromptSpace) -> AudioPromptEncoder:
@@ -35,6 +36,16 @@ def begin(model: ModelArguments, *spaces: PromptSpace) -> AudioPromptEncoder:
         for space in spaces:
             _free_level_weights(encoder.head(space.base))
     return encoder
+
+
+def tell_space(head: Head, captions: CaptionTable, space: PromptSpace) -> None:
+    """Tells a fresh head the statistics of the captions that it learns, and its pipeline's nulls.
+
+    One that goes on keeps its own: its answers are in their terms, and with others they would mean
+    something else from the first step on.
+    """
+    if not head.has_space:
+        head.set_space(captions.statistics(), space.unconditional)
 
 
 def check_start(start: str | None, output_dir: str | None) -> None:

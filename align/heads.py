@@ -123,6 +123,11 @@ class Head(nn.Module):
             null = getattr(unconditional, name)
             self.get_buffer(f"{name}_unconditional").copy_(null[0])
 
+    @property
+    def has_space(self) -> bool:
+        """Whether it was told its space: a head that was trained, or imported, knows it."""
+        return bool(self.get_buffer("embeds_spread").any())
+
     def statistics(self, name: str = "embeds") -> Statistics:
         """The stored statistics of the "embeds" or the "pooled" embeds."""
         return Statistics(

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, set_seed
 from align.augment import Scale
 from align.backbones import kind_of
 from align.batches import Extra, Recordings, Tokens, group_numbers
-from align.beginning import begin, check_start, finish
+from align.beginning import begin, check_start, finish, tell_space
 from align.cache import Cache
 from align.cards import SHEET
 from align.checkpoints import Telling, last_checkpoint, start_anew, told_options
@@ -137,7 +137,7 @@ class Session:
         captions = self.heard.captions + self.held_out.captions
         table = CaptionTable.of(self.space, captions, self.cache)
         own = table.only(self.heard.captions)
-        encoder.head().set_space(own.statistics(), self.space.unconditional)
+        tell_space(encoder.head(), own, self.space)
         distillation = None
         if options.loss.distillation_weight:
             assert self.artist is not None

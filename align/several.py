@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from align.beginning import tell_space
 from align.criterion import AlignmentLoss, new_criterion
 from align.distillation import KeyValueDistillation
 from align.drawing import Artist
@@ -55,7 +56,7 @@ def _new_criterion(
     options, head = session.options, session.encoder.head(space.base)
     table = CaptionTable.of(space, captions, session.cache)
     own = table.only(session.heard.captions)
-    head.set_space(own.statistics(), space.unconditional)
+    tell_space(head, own, space)
     distillation = None
     if options.loss.distillation_weight:
         drawing = Artist.from_pretrained(space.base, 1, 1.0)

@@ -83,6 +83,21 @@ def test_a_further_training_goes_on_from_the_first(
     }
 
 
+def test_what_an_encoder_answers_stays_its_own_where_it_learns_other_captions(
+    first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    words = (sound_folder / "metadata.csv").read_text().replace("a low hum", "a very low dark hum")
+    for file in sound_folder.glob("*.wav"):
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "metadata.csv").write_text(words)
+    line = second(tiny_base, first_stage, tmp_path, tmp_path / "run", "--learning_rate", "0")
+    session([*line, "--recall", "0"]).train()
+    before, after = weights(first_stage), weights(tmp_path / "run")
+    kept = {name for name in before if ".recall." not in name}
+    assert sum(name.endswith(("mean", "spread", "unconditional")) for name in kept) >= 3
+    assert [name for name in kept if not torch.equal(before[name], after[name])] == []
+
+
 def test_lora_goes_into_a_trained_encoder_as_well(
     first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:

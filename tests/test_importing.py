@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import WIDTH, tone
+from launches import session, weights
 from safetensors.torch import load_file
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
@@ -127,6 +130,33 @@ def test_it_drives_the_pipeline(imported: AudioPromptEncoder, tiny_base: str) ->
         for frequency in (300, 3000)
     ]  # fmt: skip
     assert not np.array_equal(*pictures)
+
+
+@pytest.mark.slow
+def test_it_is_trained_further(
+    published: Path, imported: AudioPromptEncoder, tiny_base: str, sound_folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    imported.save_pretrained(tmp_path / "imported")
+    line = [
+        "--base", tiny_base, "--start", str(tmp_path / "imported"), "--data", str(sound_folder),
+        "--train_backbone", "all", "--num_train_epochs", "10", "--learning_rate", "1e-3",
+        "--recall", "0", "--workers", "1", "--judge", "none", "--pictures", "0", "--samples", "0",
+        "--eval_strategy", "no", "--save_strategy", "epoch", "--logging_steps", "1",
+        "--disable_tqdm", "true", "--use_cpu", "true", "--output_dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    opened = session(line)
+    opened.train()
+    kept, found = weights(tmp_path / "imported"), weights(tmp_path / "run")
+    assert kept.keys() == found.keys()
+    moved = {name for name in kept if not torch.equal(kept[name], found[name])}
+    # The strided layers that make the prompt of it learn, and its terms stay what they were.
+    own = {n for n, _ in opened.encoder.named_parameters() if "masked_spec_embed" not in n}
+    assert moved == own
+    state = max((tmp_path / "run").glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime)
+    losses = [line["loss"] for line in json.loads(state.read_text())["log_history"]
+              if "loss" in line]  # fmt: skip
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def refusal(*arguments: str) -> str:
