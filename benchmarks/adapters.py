@@ -1,8 +1,10 @@
 """Every adapter with both miniature backbones: `python -m benchmarks.adapters`.
 
 Each is trained on the same recordings, saved, loaded again, and drives the mini pipeline; the table
-says what it cost and what it is worth. Runs that are already measured are not repeated, so an
-interrupted benchmark goes on.
+says what it cost and what it is worth. With --by mini, all are trained alike, as the miniature is;
+with --by recipe, each by the recipe that is made for it: its loss, rate, batches, steps and what of
+the backbone is trained, at the miniature's sizes. Runs that are already measured are not repeated,
+so an interrupted benchmark goes on.
 """
 
 from __future__ import annotations
@@ -20,10 +22,26 @@ if TYPE_CHECKING:
     from align.prompts import Prompts
     from align.session import Session
 
-KINDS = ("linear", "mlp", "conv", "multiscale", "sonic", "hierarchical", "resampler")
+RECIPES = {
+    "linear": "art-from-audio",
+    "mlp": "clap2diffusion",
+    "conv": "audio2img",
+    "multiscale": "multiscale",
+    "sonic": "sonic",
+    "hierarchical": "hierarchical",
+    "resampler": "audiocaps",
+}
+KINDS = tuple(RECIPES)
 BACKBONES = ("mini-clap", "mini-w2v-bert")
 # SonicDiffusion's sizes are made for prompts six times as wide.
 SMALLER = {"sonic": ("--adapter_head_width", "8")}
+# The sizes that the recipes give for real text encoders, as the miniature has them.
+MINI_SIZES = {
+    "conv": ("--adapter_width", "256", "--adapter_heads", "4"),
+    "multiscale": ("--adapter_width", "256"),
+    "hierarchical": ("--adapter_width", "256", "--adapter_heads", "4"),
+    "resampler": ("--adapter_width", "256", "--adapter_heads", "4", "--adapter_depth", "2"),
+}
 
 # Their recipes give these CLAP's pooled embedding as the only audio token.
 POOLED = ("linear", "mlp", "sonic")
@@ -68,9 +86,13 @@ def _trained(command: Sequence[str]) -> tuple[Session, float]:
 
 def _command(options: argparse.Namespace, kind: str, backbone: str, rest: list[str]) -> list[str]:
     pooled = kind in POOLED and backbone == "mini-clap"
+    by_recipe = options.by == "recipe"
+    sizes = MINI_SIZES.get(kind, ()) if by_recipe else ()
     return [
-        *("mini", "--backbone", backbone, "--adapter", kind, *SMALLER.get(kind, ())),
-        *(("--audio_tokens", "pooled") if pooled else ()),
+        *((RECIPES[kind], "--base", "mini") if by_recipe else ("mini",)),
+        *("--backbone", backbone, "--adapter", kind, *SMALLER.get(kind, ()), *sizes),
+        # Wav2Vec2-BERT has no pooled embedding, whatever the recipe made for CLAP says.
+        *(("--audio_tokens", "pooled" if pooled else "all") if pooled or by_recipe else ()),
         *("--data", str(options.out / "train"), "--eval_data", str(options.out / "test")),
         *("--num_train_epochs", str(options.epochs), "--seed", str(options.seed)),
         *("--pictures", "0", "--samples", "0", "--judge", "none", "--use_cpu", "true"),
@@ -186,13 +208,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--adapters", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
+    parser.add_argument("--by", choices=("mini", "recipe"), default="mini")
     parser.add_argument("--rows", type=int, default=1500, help="recordings trained on")
     parser.add_argument("--test_rows", type=int, default=250, help="recordings measured on")
     parser.add_argument("--epochs", type=int, default=5, help="passes over the recordings")
     parser.add_argument("--pictures", type=int, default=60, help="pictures judged of each; 0: none")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/adapters"))
+    parser.add_argument("--out", type=Path, help="default: runs/benchmarks/adapters[-by-recipe]")
     options, rest = parser.parse_known_args(arguments)
+    if options.out is None:
+        suffix = "-by-recipe" if options.by == "recipe" else ""
+        options.out = Path(f"runs/benchmarks/adapters{suffix}")
     if not 0 <= options.pictures <= options.test_rows:
         parser.error("--pictures are of the --test_rows: at most as many; 0 for none")
     write_recordings(options.out / "train", "train", options.rows)

@@ -8,7 +8,7 @@ from align.adapters import ADAPTERS, sizes_of
 from align.names import BACKBONES, UNTRAINED
 from align.recipes import FOLDER
 from benchmarks.adapters import BACKBONES as TRIED
-from benchmarks.adapters import KINDS, POOLED, SMALLER, as_table
+from benchmarks.adapters import KINDS, MINI_SIZES, POOLED, RECIPES, SMALLER, as_table
 
 
 def test_every_adapter_and_backbone_is_tried() -> None:
@@ -22,6 +22,15 @@ def test_adapters_hear_what_their_recipes_say() -> None:
     recipes = [yaml.safe_load(path.read_text()) for path in (FOLDER / "align").glob("*.yaml")]
     pooled = {own["adapter"] for own in recipes if own.get("audio_tokens") == "pooled"}
     assert pooled == set(POOLED)
+
+
+def test_recipes_are_of_their_adapters_and_made_small() -> None:
+    for kind, recipe in RECIPES.items():
+        own = yaml.safe_load((FOLDER / "align" / f"{recipe}.yaml").read_text())
+        assert own.get("adapter", "resampler") == kind
+        sizes = {name for name in own if name.startswith("adapter_")} - {"adapter_tokens"}
+        assert {flag.removeprefix("--") for flag in MINI_SIZES.get(kind, ())[::2]} == sizes
+        assert all(value.isdigit() for value in MINI_SIZES.get(kind, ())[1::2])
 
 
 def test_the_table_states_every_figure() -> None:
