@@ -85,7 +85,7 @@ def recording(
     room = field.draw_room(rng)
     scene = field.placed(rng, dry, room, far=False)
     scene /= np.float32(rms(dry))
-    snr_db = rng.uniform(20, 65)
+    snr_db = rng.uniform(16, 60)
     if far is not None:
         scene += _behind(rng, behind, room, np.linalg.norm(scene))
         snr_db = rng.uniform(26, 60)

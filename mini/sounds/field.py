@@ -112,7 +112,7 @@ def microphone(rng: np.random.Generator, f: Signal) -> Signal:
 
 def background(rng: np.random.Generator, n: int, size: int) -> Spectrum:
     """Spectrum of the noise of the place and the recorder, with wind and hum at times."""
-    slope = rng.uniform(-1.3, 0.2)
+    slope = rng.uniform(-2.0, 0.2)
     draw = rng.standard_normal(2 * (size // 2 + 1), dtype=np.float32).view(np.complex64)
     spectrum = draw * response(lambda f: ((f + 30.0) / 1000.0) ** slope, size)
     extra = weather(rng, n)

@@ -33,8 +33,8 @@ from mini.sounds.dsp import (
 def helicopter(rng: np.random.Generator, n: int) -> Signal:
     """A helicopter (n,): blade slap over rumble and modulated noise, turbine, tail rotor.
 
-    Blades pass at 8 to 26 Hz, and their beat is always heard; near or far, hovering or flying
-    past with a Doppler shift.
+    Blades pass at 8 to 26 Hz, and their beat is heard in some bands at least; near or far,
+    hovering or flying past with a Doppler shift.
     """
     blade_hz = log_uniform(rng, 8, 26)
     bend, level = _passage(rng, n)
@@ -57,7 +57,20 @@ def helicopter(rng: np.random.Generator, n: int) -> Signal:
     mixed = wash / rms(wash) + decibels(rng.uniform(-9, 10)) * thump / rms(thump)
     mixed += decibels(rng.uniform(-15, 0)) * rumble
     mixed += _engine_tones(rng, n, blade)
+    for _ in range(2):
+        mixed += decibels(rng.uniform(-16, 6)) * rms(mixed) * _without_beat(rng, n)
     return np.asarray(mixed * level, np.float32)
+
+
+def _without_beat(rng: np.random.Generator, n: int) -> Signal:
+    """Exhaust and air (n,): a band of noise, unsteady by itself, that the blades leave alone.
+
+    Of a real helicopter only a part of the spectrum beats.
+    """
+    centre, order = log_uniform(rng, 75, 6000), rng.uniform(0.5, 3.0)
+    band = noise(rng, n, lambda f: bandpass(f, 0.8 * centre, 1.2 * centre, order))
+    unsteady = rng.uniform(0.0, 0.7) * wander(rng, n, log_uniform(rng, 0.5, 30))
+    return np.asarray(band * np.exp(unsteady), np.float32)
 
 
 def _passage(rng: np.random.Generator, n: int) -> tuple[Signal, Signal]:

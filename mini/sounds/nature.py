@@ -33,7 +33,7 @@ MOST_DROPS = 3000
 
 def rain(rng: np.random.Generator, n: int) -> Signal:
     """Rain (n,): from a drizzle to a downpour, on leaves, roof, water or an umbrella."""
-    rate = log_uniform(rng, 40, 2500)
+    rate = log_uniform(rng, 150, 3000)
     surface = rng.choice(4)
     drops = _drops(rng, n, rate, int(surface))
     low, high = log_uniform(rng, 60, 1500), log_uniform(rng, 3500, 20_000)
@@ -47,9 +47,9 @@ def rain(rng: np.random.Generator, n: int) -> Signal:
 
     hiss = noise(rng, n, hiss_gain)
     # Dense rain is mostly hiss, the sum of drops too many to hear; drizzle mostly drops.
-    share = float(np.interp(np.log(rate), np.log([40, 2500]), [-5, 14])) + rng.uniform(-8, 10)
+    share = float(np.interp(np.log(rate), np.log([150, 3000]), [0, 5])) + rng.uniform(-8, 8)
     mixed = drops / rms(drops) + decibels(share) * hiss
-    mixed *= np.exp(rng.uniform(0.0, 0.12) * wander(rng, n, 0.8))
+    mixed *= np.exp(rng.uniform(0.0, 0.2) * wander(rng, n, log_uniform(rng, 0.5, 8)))
     if rng.random() < 0.25:
         mixed += decibels(rng.uniform(-8, 8)) * _drips(rng, n) * rms(mixed)
     if rng.random() < 0.06:
@@ -59,10 +59,10 @@ def rain(rng: np.random.Generator, n: int) -> Signal:
 
 
 def _drops(rng: np.random.Generator, n: int, rate: float, surface: int) -> Signal:
-    """Impacts of drops at `rate` per second: short clicks with the ring of the surface."""
+    """Impacts of drops at `rate` per second: bursts of noise with the ring of the surface."""
     count = max(8, min(rng.poisson(rate * n / SAMPLE_RATE), MOST_DROPS))
     # Drop sizes are skewed, and the nearest drops stand out: log-normal levels.
-    level = np.exp(rng.normal(0, rng.uniform(0.3, 1.0), count))
+    level = np.exp(rng.normal(0, rng.uniform(0.3, 1.2), count))
     centre, spread, decay = (
         (log_uniform(rng, 2500, 6000), 0.5, log_uniform(rng, 0.0006, 0.002)),
         (log_uniform(rng, 500, 3000), 0.4, log_uniform(rng, 0.002, 0.012)),
@@ -70,10 +70,14 @@ def _drops(rng: np.random.Generator, n: int, rate: float, surface: int) -> Signa
         (log_uniform(rng, 250, 900), 0.3, log_uniform(rng, 0.002, 0.006)),
     )[surface]
     pitch = np.clip(centre * np.exp(spread * rng.standard_normal(count)), 80, 11_000)
-    length = seconds(min(4 * decay, 0.012))
+    click = log_uniform(rng, 0.0002, 0.003)
+    length = seconds(min(4 * max(decay, click), 0.012))
     grains = damped(pitch, decay, length, rng.uniform(0, 2 * np.pi, count))
-    # Every impact starts with a click, whose few samples have a flat spectrum.
-    grains[:, :4] += rng.uniform(0.2, 1.5) * rng.standard_normal((count, 4), dtype=np.float32)
+    # Every impact starts with a burst of all frequencies; on cloth and stone it is nearly all.
+    t = np.arange(length, dtype=np.float32) / SAMPLE_RATE
+    burst = rng.standard_normal((count, length), dtype=np.float32)
+    burst *= np.exp(-t / click)
+    grains += log_uniform(rng, 0.3, 4.0) * burst
     starts = rng.integers(-length, n, count)
     return scatter(grains * level[:, None].astype(np.float32), starts, n)
 
@@ -153,10 +157,10 @@ def crackling_fire(rng: np.random.Generator, n: int) -> Signal:
     top, tilt = log_uniform(rng, 2000, 12_000), rng.uniform(0.3, 1.0)
     hiss = noise(rng, n, lambda f: highpass(f, 300, 1) * lowpass(f, top, tilt))
     hiss *= np.exp(rng.uniform(0.05, 0.4) * wander(rng, n, rng.uniform(1, 6)))
-    crackles = _crackles(rng, n, log_uniform(rng, 8, 200))
+    crackles = _crackles(rng, n, log_uniform(rng, 6, 140))
     track = crackles / np.max(np.abs(crackles))
     # The crackles stand out of both, whatever the fire: without them it is wind or surf.
-    track += decibels(rng.uniform(-54, -26)) * roar + decibels(rng.uniform(-68, -40)) * hiss
+    track += decibels(rng.uniform(-56, -28)) * roar + decibels(rng.uniform(-70, -42)) * hiss
     return np.asarray(track, np.float32)
 
 
@@ -178,6 +182,6 @@ def _crackles(rng: np.random.Generator, n: int, rate: float) -> Signal:
     ring = damped(pitch, decay * rng.uniform(0.5, 3.0, count), length)
     tone = rng.uniform(0.0, 1.0, count)[:, None]
     grains = ((1.0 - tone) * burst + tone * ring) * size[:, None]
-    colour = rng.uniform(0.0, 0.8)
+    colour = rng.uniform(-0.6, 0.7)
     crackles = scatter(grains.astype(np.float32), moments.astype(np.int64), n)
     return shape(crackles, lambda f: (f / 3000.0 + 0.15) ** colour)
