@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 # What runs keep for later goes where it is forgotten, not into the home of whoever tests.
-os.environ.setdefault("SOUNDPROMPT_CACHE", tempfile.mkdtemp(prefix="soundprompt-cache-"))
+if "SOUNDPROMPT_CACHE" not in os.environ:
+    os.environ["SOUNDPROMPT_CACHE"] = tempfile.mkdtemp(prefix="soundprompt-cache-")
+    atexit.register(shutil.rmtree, os.environ["SOUNDPROMPT_CACHE"], ignore_errors=True)
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ from mini.build.loop import Loss, Plan, device, fit
 from mini.build.saving import save_half
 
 PLAN = Plan(steps=5000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
-LONGER = Plan(steps=3000, learning_rate=6e-4, weight_decay=0.05, ema=0.995)
+LONGER = Plan(steps=5000, learning_rate=6e-4, weight_decay=0.05, ema=0.995)
 BATCH = 24
 BINS, STRIDE = 80, 4
 
