@@ -2,8 +2,9 @@
 
 Where the hub's files are older than the libraries, so are these: position_ids among the weights,
 the prefix text_model., the autoencoder's attention as query, key, value and proj_attn, CLAP as a
-pytorch_model.bin. Weights are in half precision to halve the disk; the safety checker and SDXL's
-UNet and autoencoder are named in model_index.json but not there: nothing may try to load them.
+pytorch_model.bin. Weights are in half precision to halve the disk; the safety checker and the
+UNets and autoencoders of 2.1 and SDXL are named in model_index.json but not there: nothing may
+try to load them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ CLIP_G = CLIP_L | {
     "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
     "num_attention_heads": 20, "hidden_act": "gelu", "projection_dim": 1280,
 }  # fmt: skip
+CLIP_H = CLIP_L | {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23,
+    "num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 512,
+}  # fmt: skip
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -34,6 +39,7 @@ def build(folder: Path) -> None:
     """Writes every checkpoint that is not there yet."""
     made = {
         "stable-diffusion-v1-5": save_sd15,
+        "stable-diffusion-2-1": save_sd21_text,
         "stable-diffusion-xl-base-1.0": save_sdxl_text,
         "larger_clap_music_and_speech": save_clap,
         "w2v-bert-2.0": save_w2v_bert,
@@ -70,6 +76,24 @@ def save_sd15(folder: Path) -> None:
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
         "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
         "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    })  # fmt: skip
+
+
+def save_sd21_text(folder: Path) -> None:
+    """Stable Diffusion 2.1's text side."""
+    from diffusers import DDIMScheduler
+
+    _write_clip(folder, "text_encoder", CLIP_H)
+    _write_tokenizer(folder / "tokenizer", pad="!")
+    DDIMScheduler().save_pretrained(folder / "scheduler")
+    _index(folder, "StableDiffusionPipeline", {
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
