@@ -208,7 +208,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--adapters", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
-    parser.add_argument("--by", choices=("mini", "recipe"), default="mini")
+    parser.add_argument(
+        "--by",
+        choices=("mini", "recipe"),
+        default="mini",
+        help="all alike, or each by the recipe that is made for it",
+    )
     parser.add_argument("--rows", type=int, default=1500, help="recordings trained on")
     parser.add_argument("--test_rows", type=int, default=250, help="recordings measured on")
     parser.add_argument("--epochs", type=int, default=5, help="passes over the recordings")

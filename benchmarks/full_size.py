@@ -24,10 +24,9 @@ SD15, SDXL = "stable-diffusion-v1-5", "stable-diffusion-xl-base-1.0"
 CLAP, W2V_BERT = "larger_clap_music_and_speech", "w2v-bert-2.0"
 # One stands for both checkpoints: they differ in what they were trained on.
 SAME = {"larger_clap_general": CLAP}
-RECIPES = (
-    "audiocaps", "fsd50k", "fsd50k-w2v-bert", "multiscale", "audio2img", "art-from-audio",
-    "clap2diffusion", "sonic", "hierarchical", "hierarchical-weights",
-)  # fmt: skip
+SUITE = Path(__file__).parents[1] / "recipes" / "align"
+# In this order the second stage of the hierarchy follows the first, from which it starts.
+RECIPES = sorted({path.stem for path in SUITE.glob("*.yaml")} - {"mini", "esc10"})
 
 
 def build(folder: Path) -> str:
@@ -35,8 +34,28 @@ def build(folder: Path) -> str:
     from benchmarks.hub_layout import build
 
     build(folder)
+    if not (folder / "sounds" / "metadata.csv").exists():
+        save_sounds(folder / "sounds")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return f"{size / 2**30:.1f} GiB on disk"
+
+
+def save_sounds(folder: Path) -> None:
+    """Four procedural recordings with captions."""
+    import numpy as np
+    import soundfile
+
+    from mini.captions import class_caption
+    from mini.sounds import SAMPLE_RATE, recording
+    from mini.world import CLASSES
+
+    folder.mkdir()
+    lines = ["file_name,caption,label"]
+    for i, label in enumerate(CLASSES[:4]):
+        sound = recording(label, None, np.random.default_rng(i))
+        soundfile.write(folder / f"{i}.wav", sound, SAMPLE_RATE)
+        lines.append(f"{i}.wav,{class_caption(label)},{label}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
 
 
 def encode_text(folder: Path, base: str) -> str:
@@ -115,10 +134,9 @@ def run_recipe(folder: Path, name: str) -> str:
     """Two steps of a recipe on four recordings; its checkpoints and folders are those made here."""
     import yaml
 
-    from align.recipes import FOLDER
     from align.train import main
 
-    own = yaml.safe_load((FOLDER / "align" / f"{name}.yaml").read_text())
+    own = yaml.safe_load((SUITE / f"{name}.yaml").read_text())
     out = folder / "runs" / name
     shutil.rmtree(out, ignore_errors=True)
     start = own.get("start")

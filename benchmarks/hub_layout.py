@@ -32,6 +32,12 @@ CLIP_H = CLIP_L | {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23,
     "num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 512,
 }  # fmt: skip
+SD_PARTS = {
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -43,7 +49,6 @@ def build(folder: Path) -> None:
         "stable-diffusion-xl-base-1.0": save_sdxl_text,
         "larger_clap_music_and_speech": save_clap,
         "w2v-bert-2.0": save_w2v_bert,
-        "sounds": save_sounds,
     }
     for name, save in made.items():
         if not (folder / name / "done").exists():
@@ -72,14 +77,10 @@ def save_sd15(folder: Path) -> None:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
         steps_offset=1, set_alpha_to_one=False,
     ).save_pretrained(folder / "scheduler")  # fmt: skip
-    _index(folder, "StableDiffusionPipeline", {
+    _index(folder, "StableDiffusionPipeline", SD_PARTS | {
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
         "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
         "scheduler": ["diffusers", "PNDMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
     })  # fmt: skip
 
 
@@ -90,14 +91,10 @@ def save_sd21_text(folder: Path) -> None:
     _write_clip(folder, "text_encoder", CLIP_H)
     _write_tokenizer(folder / "tokenizer", pad="!")
     DDIMScheduler().save_pretrained(folder / "scheduler")
-    _index(folder, "StableDiffusionPipeline", {
+    _index(folder, "StableDiffusionPipeline", SD_PARTS | {
         "requires_safety_checker": False,
         "safety_checker": [None, None],
         "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
     })  # fmt: skip
 
 
@@ -151,23 +148,6 @@ def save_w2v_bert(folder: Path) -> None:
         model = Wav2Vec2BertModel(config)
     _write(folder, model, "model.safetensors")
     SeamlessM4TFeatureExtractor(padding_value=1).save_pretrained(folder)
-
-
-def save_sounds(folder: Path) -> None:
-    """Four procedural recordings with captions."""
-    import numpy as np
-    import soundfile
-
-    from mini.captions import class_caption
-    from mini.sounds import SAMPLE_RATE, recording
-    from mini.world import CLASSES
-
-    lines = ["file_name,caption,label"]
-    for i, label in enumerate(CLASSES[:4]):
-        sound = recording(label, None, np.random.default_rng(i))
-        soundfile.write(folder / f"{i}.wav", sound, SAMPLE_RATE)
-        lines.append(f"{i}.wav,{class_caption(label)},{label}")
-    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
 
 
 def _empty(kind: Any, **config: Any) -> Any:

@@ -46,7 +46,7 @@ def rain(rng: np.random.Generator, n: int) -> Signal:
         return np.asarray(body * ((f + 50.0) / 1000.0) ** tilt, np.float32)
 
     hiss = noise(rng, n, hiss_gain)
-    # Dense rain is mostly hiss, the sum of drops too many to hear; drizzle mostly drops.
+    # The denser the rain, the more of it is hiss, the sum of drops too many to hear.
     share = float(np.interp(np.log(rate), np.log([150, 3000]), [0, 5])) + rng.uniform(-8, 8)
     mixed = drops / rms(drops) + decibels(share) * hiss
     mixed *= np.exp(rng.uniform(0.0, 0.2) * wander(rng, n, log_uniform(rng, 0.5, 8)))

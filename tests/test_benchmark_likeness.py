@@ -1,0 +1,46 @@
+"""The benchmark of likeness: what its figures tell apart, and its table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.likeness import COLUMNS, RATE, main, row, spread
+
+
+def hiss(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(5 * RATE).astype(np.float32)
+
+
+def test_steady_noise_varies_little_and_each_band_by_itself() -> None:
+    deviation, skewness, middle, low = spread(hiss())
+    assert deviation < 1.5
+    assert abs(skewness) < 0.5
+    assert abs(middle) < 0.2
+    assert abs(low) < 0.2
+
+
+def test_impacts_lift_all_bands_at_once() -> None:
+    track = 0.05 * hiss(1)
+    for start in np.random.default_rng(2).integers(RATE // 2, 4 * RATE, 12):
+        track[start : start + 80] += hiss(int(start))[:80]
+    deviation, skewness, middle, low = spread(track)
+    assert deviation > 2
+    assert skewness > 2
+    assert middle > 0.7
+    assert low > 0.2
+
+
+def test_it_does_not_hear_how_loud_a_recording_is() -> None:
+    np.testing.assert_allclose(spread(hiss()), spread(0.01 * hiss()), rtol=1e-4)
+
+
+def test_the_table_names_medians_and_the_middle_of_the_recordings() -> None:
+    found = [np.full(4, float(i)) for i in range(11)]
+    assert row("rain", "real", found) == "| rain | real |" + " 5.00 [1.00, 9.00] |" * 4
+
+
+def test_the_command_compares_real_recordings_with_procedural_ones(esc10, capsys) -> None:
+    main(["--data", str(esc10), "--labels", "rain", "--count", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.count("|") for line in lines} == {len(COLUMNS) + 3}
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["real", "procedural"]
