@@ -5,27 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-import align.lookup
 from benchmarks.memory import anonymous_peak
-from benchmarks.targets import LENGTH, WAYS, WIDTH, as_table, measure, write_table
+from benchmarks.targets import LENGTH, WAYS, WIDTH, as_table, measure_apart, write_table
 
-CAPTIONS = 64
+CAPTIONS = 512
 HELD = 4 * CAPTIONS * LENGTH * WIDTH / 2**30
 
 
-def test_one_way_holds_all_targets_and_the_other_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_way_holds_all_targets_and_the_other_none(tmp_path: Path) -> None:
     path = tmp_path / "embeds.npy"
     write_table(path, CAPTIONS, 0)
     assert np.load(path, mmap_mode="r").shape == (CAPTIONS, LENGTH, WIDTH)
-    monkeypatch.setattr(align.lookup, "HELD_BYTES", 0)  # as if it were many
-    found = {way: measure(way, path, 2, 0) for way in WAYS}
+    found = {way: measure_apart(way, path, 2, 0) for way in WAYS}
     assert found["held"]["held"] > 0.8 * HELD > 0.1 * HELD > found["read"]["held"]
     assert all(one["peak"] >= one["held"] for one in found.values())
-    assert all(one["step"] > one["targets"] > 0 for one in found.values())
+    assert all(min(one["step"], one["targets"]) > 0 for one in found.values())
     lines = as_table(found).splitlines()
     assert [line.split()[1] for line in lines[2:]] == list(WAYS)
     assert lines[3].endswith("| 1.000 |")
