@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from transformers import TrainingArguments
-
 from align.names import UNTRAINED
 from align.recipes import Gathered
-from align.reporting import check_reporters
 
 
 @dataclass
@@ -16,10 +13,11 @@ class ModelArguments:
     """What is aligned with what."""
 
     base: list[str] = field(
-        default_factory=lambda: ["mini"],
+        default_factory=list,
         metadata={
             "help": "pipelines whose text spaces are learned, one or several, the first of them "
-            "the encoder's default: names, folders or hub ids",
+            "the encoder's default: names, folders or hub ids; mini by default, with --start "
+            "those that it was trained for",
             "action": Gathered,
         },
     )
@@ -76,7 +74,6 @@ class ModelArguments:
     def __post_init__(self) -> None:
         from align.adapters import check_sizes
 
-        self._check_base()
         check_sizes(self.adapter, self.adapter_sizes(), "--adapter_")
         if self.max_windows < 1:
             raise ValueError(f"--max_windows is at least 1, not {self.max_windows}")
@@ -92,11 +89,14 @@ class ModelArguments:
             raise ValueError(f"{self.backbone} has no pretraining: give --train_backbone all")
         if self.start is not None:
             self._check_start()
+        self._set_base()
 
-    def _check_base(self) -> None:
+    def _set_base(self) -> None:
         if isinstance(self.base, str):
             self.base = [self.base]
-        if not self.base or len(set(self.base)) < len(self.base):
+        if not self.base:
+            self.base = ["mini"] if self.start is None else _bases_of(self.start)
+        if len(set(self.base)) < len(self.base):
             raise ValueError(f"--base names each pipeline once, not {' '.join(self.base)!r}")
 
     def _check_start(self) -> None:
@@ -110,6 +110,20 @@ class ModelArguments:
         """The adapter's sizes that were given."""
         named = {name: value for name, value in vars(self).items() if name.startswith("adapter_")}
         return {k.removeprefix("adapter_"): v for k, v in named.items() if v is not None}
+
+
+def _bases_of(encoder: str) -> list[str]:
+    """The pipelines that a trained encoder was trained for, its default one first."""
+    from align.configuration import AudioPromptConfig
+    from align.outcome import no_encoder
+
+    try:
+        config = AudioPromptConfig.from_pretrained(encoder)
+    except (OSError, ValueError) as error:
+        raise no_encoder(encoder, error) from error
+    spaces = {name: space["base"] for name, space in config.spaces.items()}
+    first = spaces.pop(config.default_space, None)
+    return [base for base in (first, *spaces.values()) if base]
 
 
 @dataclass
@@ -197,51 +211,3 @@ class DataArguments:
             return
         if self.folds is None or set(self.folds) & set(self.eval_folds):
             raise ValueError("give --folds beside --eval_folds, and no fold in both")
-
-
-@dataclass
-class AlignTrainingArguments(TrainingArguments):
-    """The Trainer's own options, with the miniature's defaults."""
-
-    output_dir: str | None = field(default="runs/align/mini", metadata={"help": "where results go"})
-    num_train_epochs: float = field(default=5.0, metadata={"help": "passes over the data"})
-    per_device_train_batch_size: int = field(default=50, metadata={"help": "rows a step"})
-    per_device_eval_batch_size: int = field(default=50, metadata={"help": "rows a step"})
-    gradient_cache: int = field(
-        default=0,
-        metadata={"help": "rows encoded at once, for batches that memory does not hold; 0: all"},
-    )
-    learning_rate: float = field(default=1e-3, metadata={"help": "the peak"})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's"})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "after the warm-up"})
-    warmup_steps: float = field(default=0.05, metadata={"help": "steps, or a share below 1"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to it"})
-    logging_steps: float = field(default=20, metadata={"help": "steps between two log lines"})
-    eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
-    save_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
-    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
-    report_to: str | None = field(default="none", metadata={"help": "tensorboard, trackio, wandb"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay off"})
-    seed: int = field(default=0, metadata={"help": "of everything drawn at random"})
-    draw_every_evaluation: bool = field(
-        default=False, metadata={"help": "draw samples at every evaluation, not only at the end"}
-    )
-    ddp_timeout: int = field(
-        default=6 * 3600, metadata={"help": "seconds that processes wait for the main one"}
-    )
-    resume: bool = field(
-        default=True, metadata={"help": "go on from output_dir's last checkpoint, if it has one"}
-    )
-
-    def __post_init__(self) -> None:
-        if self.gradient_cache < 0:
-            raise ValueError(f"--gradient_cache is a number of rows, not {self.gradient_cache}")
-        if self.remove_unused_columns:
-            raise ValueError("--remove_unused_columns would take the captions away: leave it out")
-        if self.push_to_hub:
-            raise ValueError(
-                "--push_to_hub would send checkpoints and captions to the hub: leave it out, and "
-                "publish what is trained with python -m align.publish"
-            )
-        super().__post_init__()
-        check_reporters(self.report_to or ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +43,14 @@ def tell_space(head: Head, captions: CaptionTable, space: PromptSpace) -> None:
     """Tells a fresh head the statistics of the captions that it learns, and its pipeline's nulls.
 
     One that goes on keeps its own: its answers are in their terms, and with others they would mean
-    something else from the first step on.
+    something else from the first step on. One that answers in the pipeline's terms is told in any
+    case: what it answers stays the same, and losses, measures and recall see it centred.
     """
-    if not head.has_space:
+    if head.is_absolute:
+        found = {k: replace(s, constant=s.constant & False) for k, s in
+                 captions.statistics().items()}  # fmt: skip
+        head.set_space(found, space.unconditional)
+    elif not head.has_space:
         head.set_space(captions.statistics(), space.unconditional)
 
 
@@ -78,19 +84,23 @@ def _fresh(model: ModelArguments, spaces: Sequence[PromptSpace]) -> AudioPromptE
 
 def _trained(model: ModelArguments, spaces: Sequence[PromptSpace]) -> AudioPromptEncoder:
     encoder = load_encoder(str(model.start)).float()
+    # What a checkpoint's LoRA has learned is kept: a new one would begin in its place.
+    lora.merge(encoder)
     trained = {space.base: SpaceShape.of(space) for space in spaces}
-    others = [name for name in encoder.heads.names if name not in trained]
+    known = list(encoder.heads.names)
+    others = [name for name in known if name not in trained]
     if others and model.train_backbone != "none":
         raise ValueError(
             f"a backbone that trains spoils what {', '.join(others)} learned from it: "
             "give --train_backbone none, or every base of the encoder"
         )
     for name, shape in trained.items():
-        if name not in encoder.heads.names:
+        if name not in known:
+            print(f"{model.start} has no space {name}: a fresh head is trained for it", flush=True)
             encoder.add_space(name, shape)
         elif encoder.head(name).space != shape:
-            known = encoder.head(name).space
-            raise ValueError(f"{model.start} was trained for another {name}: {known}")
+            own = encoder.head(name).space
+            raise ValueError(f"{model.start} was trained for another {name}: {own}")
     for name in others:
         encoder.head(name).requires_grad_(False)
     encoder.config.default_space = spaces[0].base

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -193,10 +194,10 @@ def _settings(config: dict[str, Any], options: dict[str, Any]) -> str:
 def _differing(options: dict[str, Any]) -> dict[str, Any]:
     from align.train import KINDS
 
+    own_fields = {f.name: f for kind in KINDS for f in fields(kind)}
     defaults = {
-        name: field.default
-        for kind in KINDS
-        for name, field in kind.__dataclass_fields__.items()  # type: ignore[attr-defined]
+        name: f.default if f.default_factory is MISSING else f.default_factory()
+        for name, f in own_fields.items()
     }
     stated = ("base", "backbone", "data", "seed")
     given = {k: v for part in options.values() for k, v in part.items()}

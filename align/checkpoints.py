@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from align.cache import digest
 from align.cards import TOLD
 from align.examine import Known
 from align.outcome import tell
 from align.ranks import wait
+from align.training import DECISIVE, LENGTH
 
 if TYPE_CHECKING:
+    from align.features import Heard
     from align.train import Options
 
-# Of the Trainer's options, those that decide the weights. The number of epochs may grow.
-DECISIVE = (
-    "seed", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "weight_decay", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "gradient_cache",
-    "world_size", "bf16", "fp16", "optim",
-)  # fmt: skip
 # Of ours, those that do not.
 FREE = {"data": ("workers", "eval_folds", "eval_data", "cache", "cache_dir")}
 
@@ -31,7 +28,8 @@ FREE = {"data": ("workers", "eval_folds", "eval_data", "cache", "cache_dir")}
 def told_options(options: Options) -> dict[str, Any]:
     """The options of a run as JSON holds them, by theme."""
     parts = {k: asdict(v) for k, v in vars(options).items() if k != "training"}
-    parts["training"] = {name: getattr(options.training, name) for name in DECISIVE}
+    for part, names in (("training", DECISIVE), ("length", LENGTH)):
+        parts[part] = {name: getattr(options.training, name) for name in names}
     return dict(json.loads(json.dumps(parts)))
 
 
@@ -75,6 +73,30 @@ def last_checkpoint(folder: Path, options: dict[str, Any]) -> Path | None:
             "give another --output_dir, or start anew in this one with --resume false"
         )
     return newest
+
+
+def told_rows(heard: Heard) -> str:
+    """A short name that follows from which recordings are trained on and what is said of them."""
+    return digest([heard.recordings, heard.captions, heard.labels])
+
+
+def check_rows(checkpoint: Path, rows: str) -> None:
+    """Refuses to go on with other rows than a checkpoint was trained on.
+
+    Args:
+        checkpoint: as `last_checkpoint` gives it.
+        rows: as `told_rows` names them now.
+
+    Raises:
+        ValueError: rows came, went, or are said to be something else.
+    """
+    # A checkpoint of before rows were told says nothing of them.
+    before = json.loads((checkpoint / TOLD).read_text()).get("rows") or rows
+    if before != rows:
+        raise ValueError(
+            f"{checkpoint} was trained on other rows: the data have changed since; give another "
+            "--output_dir, or start anew in this one with --resume false"
+        )
 
 
 def start_anew(folder: Path) -> None:

@@ -5,8 +5,8 @@ Both are asked of the project's own metrics for `evaluate` (`align.metrics`).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,8 @@ from align.metrics import load_metric
 if TYPE_CHECKING:
     from align.examine import Examination
 
-DISTANCES = ("euclidean", "cosine", "mse")
+# What each can be, at least and at most.
+DISTANCES = {"euclidean": (0.0, math.inf), "cosine": (-1.0, 1.0), "mse": (0.0, math.inf)}
 AT_ONCE = 4_000_000  # numbers handed to a metric at a time, which holds them as Python's own
 
 
@@ -41,7 +42,7 @@ def distances(seen: Examination) -> dict[str, Measured]:
         )
         for name in DISTANCES:
             found[name] += answer[name]
-    return {name: Measured.mean(torch.tensor(values)) for name, values in found.items()}
+    return {name: Measured.mean(torch.tensor(found[name]), *DISTANCES[name]) for name in DISTANCES}
 
 
 def retrieval(seen: Examination) -> dict[str, Measured]:
@@ -90,10 +91,5 @@ def _both_ways(
             if int(measure[2:]) < count:
                 found[f"{title}_{measure}"] = Measured.share([bool(v) for v in values])
         elif count > 1:
-            found[f"{title}_{measure}"] = _within_one(Measured.mean(torch.tensor(values)))
+            found[f"{title}_{measure}"] = Measured.mean(torch.tensor(values), 0, 1)
     return found
-
-
-def _within_one(figure: Measured) -> Measured:
-    # The normal interval of few cases reaches beyond what a precision can be.
-    return replace(figure, low=max(0.0, figure.low), high=min(1.0, figure.high))

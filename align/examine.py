@@ -43,10 +43,12 @@ class Known:
     Attributes:
         captions: see above.
         licences: how many of the recordings state which licence; empty where none do.
+        rows: a name that follows from the rows; empty where that is not known.
     """
 
     captions: dict[str, list[str]]
     licences: dict[str, int] = field(default_factory=dict)
+    rows: str = ""
 
     def with_rows(self, heard: Heard) -> Known:
         """These, and the labels of further rows that are not among them."""
@@ -133,10 +135,10 @@ class Examination:
         guessed = self.head.statistics().standardise(guessed)
         return {
             "class_accuracy": Measured.share([bool(right[i]) for i in first.values()]),
-            "centred_cosine": Measured.mean(centred_cosine(self.standardised.embeds, target)),
-            "centred_cosine_nearest_caption": Measured.mean(centred_cosine(guessed, target)),
+            "centred_cosine": mean_cosine(self.standardised.embeds, target),
+            "centred_cosine_nearest_caption": mean_cosine(guessed, target),
             # Who hears everything still cannot know the wording: the mean over a label's captions.
-            "centred_cosine_oracle": Measured.mean(centred_cosine(self.classes[wanted], target)),
+            "centred_cosine_oracle": mean_cosine(self.classes[wanted], target),
         }
 
     def only(self, rows: Sequence[int]) -> Examination:
@@ -190,6 +192,11 @@ class Examination:
             way: Measured.share(judge.right(artist.draw(prompts, null, seeds, title=way), labels))
             for way, prompts in ways.items()
         }
+
+
+def mean_cosine(standardised: torch.Tensor, target: torch.Tensor) -> Measured:
+    """The mean centred cosine of two (N, L, D), row by row."""
+    return Measured.mean(centred_cosine(standardised, target), -1, 1)
 
 
 @torch.no_grad()

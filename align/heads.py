@@ -128,6 +128,11 @@ class Head(nn.Module):
         """Whether it was told its space: a head that was trained, or imported, knows it."""
         return bool(self.get_buffer("embeds_spread").any())
 
+    @property
+    def is_absolute(self) -> bool:
+        """Whether its adapter answers in the pipeline's own terms: statistics only measure it."""
+        return bool(getattr(self.adapter, "absolute", False))
+
     def statistics(self, name: str = "embeds") -> Statistics:
         """The stored statistics of the "embeds" or the "pooled" embeds."""
         return Statistics(
@@ -144,6 +149,8 @@ class Head(nn.Module):
         What is remembered is followed in use alone: training must see the adapter's own errors.
         """
         embeds, pooled = self.adapter(tokens, mask)
+        if self.is_absolute:
+            embeds = self.statistics().standardise(embeds)
         embeds = embeds.masked_fill(self.embeds_constant, 0.0)
         if pooled is not None:
             pooled = pooled.masked_fill(self.pooled_constant, 0.0)

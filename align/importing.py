@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from align.doorway import check_folder
 
 if TYPE_CHECKING:
     from align.encoder import AudioPromptEncoder
@@ -77,6 +81,8 @@ def _check_fit(source: str, config: Any, window_s: float, shape: SpaceShape) -> 
             f"{source} gives tokens {config.output_hidden_size} wide and the prompts of "
             f"{shape.base} are {shape.width} wide: give the base that it was trained for"
         )
+    if not window_s < math.inf:
+        raise ValueError(f"--window_s is a number of seconds, not {window_s}")
     frames = 1 + (round(16_000 * window_s) - 400) // 160  # of 25 ms, every 10 ms
     tokens = -(-frames // 2)
     for _ in range(config.num_adapter_layers):
@@ -126,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
+        check_folder(Path(options.out))
         encoder = import_w2v_bert(options.source, options.base, options.window_s)
     except (OSError, ValueError) as error:
         raise SystemExit(f"align.importing: {error}") from error

@@ -45,11 +45,18 @@ class Measured:
         return cls(p, min(p, middle - half), max(p, middle + half), n)
 
     @classmethod
-    def mean(cls, values: torch.Tensor) -> Measured:
-        """A mean, with the normal interval of its standard error."""
+    def mean(
+        cls, values: torch.Tensor, least: float = -math.inf, most: float = math.inf
+    ) -> Measured:
+        """A mean, with the normal interval of its standard error.
+
+        Args:
+            values: (n,).
+            least, most: what a value can be: of few cases the interval would reach beyond.
+        """
         n, centre = len(values), values.double().mean().item()
         half = 1.959964 * values.double().std().item() / math.sqrt(n) if n > 1 else 0.0
-        return cls(centre, centre - half, centre + half, n)
+        return cls(centre, max(least, centre - half), min(most, centre + half), n)
 
 
 def centred_cosine(standardised: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

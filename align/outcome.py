@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,18 +27,26 @@ class Evaluation(Protocol):
 
 def tell(folder: Path, options: dict[str, Any], known: Known) -> None:
     """Writes what an encoder was trained on beside it."""
-    story = {"options": options, "captions": known.captions, "licences": known.licences}
+    story = {"options": options} | asdict(known)
     text = json.dumps(story, indent=1)
     (folder / TOLD).write_text(text + "\n")
 
 
 def told(run: str) -> tuple[dict[str, Any], Known]:
-    """What a run's folder tells of its data: the options of its data, and captions by label."""
+    """What a run's folder tells of its data: the options of its data, and captions by label.
+
+    Raises:
+        ValueError: the file that tells it is damaged.
+    """
     path = Path(run) / TOLD
     if not path.exists():
         return {}, Known({})
-    story = json.loads(path.read_text())
-    return story["options"]["data"], Known(story["captions"], story.get("licences", {}))
+    try:
+        story = json.loads(path.read_text("utf-8"))
+        known = Known(story["captions"], story.get("licences", {}), story.get("rows", ""))
+        return story["options"]["data"], known
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not what align.train wrote: {error!r}") from error
 
 
 def load_encoder(run: str) -> AudioPromptEncoder:
@@ -49,12 +58,17 @@ def load_encoder(run: str) -> AudioPromptEncoder:
     try:
         encoder: AudioPromptEncoder = AudioPromptEncoder.from_pretrained(run)
     except (OSError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise ValueError(
-            f"there is no trained encoder {run!r}: give a folder that align.train wrote, "
-            f"or a hub id that can be reached ({reason})"
-        ) from error
+        raise no_encoder(run, error) from error
     return encoder
+
+
+def no_encoder(run: str, error: Exception) -> ValueError:
+    """What is said where a folder or a hub id holds no encoder."""
+    reason = next(iter(str(error).splitlines()), "")
+    return ValueError(
+        f"there is no trained encoder {run!r}: give a folder that align.train wrote, "
+        f"or a hub id that can be reached ({reason})"
+    )
 
 
 def first_of_each(labels: list[str], count: int) -> list[int]:

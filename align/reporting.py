@@ -10,13 +10,24 @@ PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",),
             "trackio": ("trackio",)}  # fmt: skip
 
 
+def known() -> list[str]:
+    """What the Trainer can report to."""
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    return sorted(INTEGRATION_TO_CALLBACK)
+
+
 def check_reporters(names: Sequence[str]) -> None:
-    """Refuses to report to what is not installed.
+    """Refuses to report to what does not exist or is not installed.
 
     Raises:
-        ValueError: a package is missing.
+        ValueError: there is no such reporter, or its package is missing.
     """
     for name in names:
+        if name not in (*known(), "none"):
+            raise ValueError(
+                f"--report_to {name}: there is no such reporter; there are: {', '.join(known())}"
+            )
         packages = PACKAGES.get(name, ())
         if packages and not any(find_spec(package) for package in packages):
             raise ValueError(

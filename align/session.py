@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,22 @@ from transformers import TrainerCallback, set_seed
 from align.augment import Scale
 from align.backbones import kind_of
 from align.batches import Extra, Recordings, Tokens, group_numbers
-from align.beginning import begin, check_start, finish, tell_space
+from align.beginning import begin, finish, tell_space
 from align.cache import Cache
 from align.cards import SHEET
-from align.checkpoints import Telling, last_checkpoint, start_anew, told_options
+from align.checkpoints import (
+    Telling,
+    check_rows,
+    last_checkpoint,
+    start_anew,
+    told_options,
+    told_rows,
+)
+from align.contradictions import check_together
 from align.criterion import new_criterion
 from align.data import Stream, extra_rows, held_out_rows, training_rows, training_stream
-from align.distillation import KeyValueDistillation, check_distillation
+from align.data.choice import check_contrast
+from align.distillation import KeyValueDistillation
 from align.drawing import Artist
 from align.encoder import AudioPromptEncoder
 from align.examine import Examination, Known
@@ -31,8 +40,8 @@ from align.prompts import PromptSpace
 from align.ranks import is_main, main_first
 from align.recall import recalled
 from align.samples import Samples
-from align.several import check_several, measure_others, new_criteria
-from align.streaming import StreamedRecordings, check_streaming
+from align.several import measure_others, new_criteria
+from align.streaming import StreamedRecordings
 from align.targets import CaptionTable
 from align.tokens import frozen_tokens
 from align.trainer import AlignTrainer, mean_cosine
@@ -69,7 +78,7 @@ class Session:
             OSError: a model does not exist.
             ValueError: options contradict each other.
         """
-        _check_together(options)
+        check_together(options)
         checkpoint = None
         if options.training.resume:
             folder = Path(options.training.output_dir or ".")
@@ -91,6 +100,11 @@ class Session:
         own_rows = len(heard)
         if extra is not None:
             heard = joined(heard, hear(encoder.ear, extra, title="extra features", **hearing))
+        # Of what could be told apart, too little may be left once recordings are left out.
+        check_contrast(options.data.data, heard.captions, heard.labels)
+        own = replace(own, rows=told_rows(heard))
+        if checkpoint is not None:
+            check_rows(checkpoint, own.rows)
         fresh = heard
         if held_out is not None:
             fresh = hear(encoder.ear, held_out, title="test features", **hearing)
@@ -231,19 +245,3 @@ class Session:
         if not train or self.options.data.order != "caption_length":
             return None
         return [len(caption.split()) for caption in heard.captions]
-
-
-def _check_together(options: Options) -> None:
-    """Refuses options of several themes that contradict each other."""
-    if options.augment.active and options.model.train_backbone == "none":
-        raise ValueError("augmentation needs a backbone that trains: set --train_backbone")
-    if options.model.dropout and options.model.train_backbone == "none":
-        raise ValueError("--dropout is the backbone's, which does not train: --train_backbone")
-    check_several(options)
-    check_start(options.model.start, options.training.output_dir)
-    if options.loss.distillation_weight:
-        check_distillation(options.model.base)
-    if options.data.streaming:
-        check_streaming(options)
-    if options.training.resume_from_checkpoint:
-        raise ValueError("a run goes on from its own folder: --resume, not another checkpoint")

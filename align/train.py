@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.arguments import AlignTrainingArguments, DataArguments, ModelArguments
+from align.arguments import DataArguments, ModelArguments
 from align.augment import AugmentArguments
 from align.judgement import EvaluationArguments
 from align.objective import LossArguments
 from align.recipes import parse
 from align.remembered import RecallArguments
+from align.training import AlignTrainingArguments
 
 if TYPE_CHECKING:
     from align.measures import Measured
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = session.measure() if is_main() else None
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.train: {error}") from error
+    except KeyboardInterrupt:
+        print("\nalign.train: stopped; the same command goes on from what is done", flush=True)
+        raise SystemExit(130) from None  # what a shell expects of a process that was interrupted
     if figures is not None:
         _report(session.folder, session.measured_on, figures)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -51,6 +52,8 @@ _JOB: list[tuple[Ear, Dataset | None]] = []  # of a worker process
 
 
 def _begin(ear: Ear, rows: Dataset | None = None) -> None:
+    # Ctrl-C reaches every process: who started them ends them, and says so once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     one_thread()
     _JOB[:] = [(ear, rows)]
 

@@ -45,6 +45,7 @@ def test_a_card_has_the_runs_figures_options_and_parts(
     recipe = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
     assert recipe["adapter_width"] == 16 and recipe["folds"] == [1, 2]
     assert recipe["per_device_train_batch_size"] == 4
+    assert recipe["num_train_epochs"] == 2.0 and "max_steps" not in recipe
     assert recipe["data"] == sound_folder.name and "temperature" not in recipe
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(recipe))
     again = Options(*parse(KINDS, "align", "align.train", [str(tmp_path / "again.yaml")]))

@@ -150,13 +150,46 @@ def test_it_is_trained_further(
     kept, found = weights(tmp_path / "imported"), weights(tmp_path / "run")
     assert kept.keys() == found.keys()
     moved = {name for name in kept if not torch.equal(kept[name], found[name])}
-    # The strided layers that make the prompt of it learn, and its terms stay what they were.
+    # The strided layers that make the prompt of it learn, and what measures it is told.
     own = {n for n, _ in opened.encoder.named_parameters() if "masked_spec_embed" not in n}
-    assert moved == own
+    assert moved - own == {name for name in kept if name.endswith(("embeds_mean", "embeds_spread"))}
+    assert own < moved
     state = max((tmp_path / "run").glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime)
     losses = [line["loss"] for line in json.loads(state.read_text())["log_history"]
               if "loss" in line]  # fmt: skip
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.slow
+def test_what_measures_it_changes_no_answer_of_it(
+    imported: AudioPromptEncoder, tiny_base: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    imported.save_pretrained(tmp_path / "imported")
+    line = [
+        "--start", str(tmp_path / "imported"), "--data", str(sound_folder), "--recall_share", "0.5",
+        "--max_steps", "1", "--learning_rate", "0", "--train_backbone", "all", "--workers", "1",
+        "--judge", "none", "--pictures", "0", "--samples", "0", "--eval_strategy", "no",
+        "--save_strategy", "no", "--disable_tqdm", "true", "--use_cpu", "true",
+        "--output_dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    opened = session(line)
+    opened.train()
+    found = AudioPromptEncoder.from_pretrained(tmp_path / "run")
+    recalled = found.encode(tone(300, 3.0, RATE_W2V), sampling_rate=RATE_W2V).embeds
+    found.remember(None)
+    before, after = (
+        e.encode(tone(300, 3.0, RATE_W2V), sampling_rate=RATE_W2V).embeds for e in (imported, found)
+    )
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(recalled, after, atol=1e-2)
+    # Measured from the captions' mean, as everywhere; raw embeds of captions are all alike.
+    space = PromptSpace.from_pretrained(tiny_base)
+    captions = space.encode(["a low hum", "a tone", "a whistle"]).embeds
+    centred = found.head().statistics().standardise(captions).flatten(1)
+    raw = torch.nn.functional.cosine_similarity(captions[0].flatten(), captions[1].flatten(), dim=0)
+    assert torch.nn.functional.cosine_similarity(centred[0], centred[1], dim=0) < raw - 0.2
+    figures = opened.measure()
+    assert figures["centred_cosine"].value != pytest.approx(figures["cosine"].value, abs=1e-3)
 
 
 def refusal(*arguments: str) -> str:
@@ -174,6 +207,10 @@ def test_what_does_not_fit_is_refused_by_name(
     assert "align.importing: " in refusal(str(tmp_path / "nowhere"), *rest)
     assert "10 s of sound are 125 tokens" in refusal(str(published), *rest, "--window_s", "10")
     assert "0.01 s of sound are 0 tokens" in refusal(str(published), *rest, "--window_s", "0.01")
+    assert "a number of seconds, not nan" in refusal(str(published), *rest, "--window_s", "nan")
+    (tmp_path / "file").write_text("")
+    inside = ("--base", tiny_base, "--out", str(tmp_path / "file"))
+    assert "is a file: give a folder" in refusal(str(published), *inside)
     model = Wav2Vec2BertModel.from_pretrained(published, output_hidden_size=WIDTH + 8,
                                               ignore_mismatched_sizes=True)  # fmt: skip
     model.save_pretrained(tmp_path / "wide")

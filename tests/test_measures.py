@@ -49,3 +49,11 @@ def test_nearest_is_by_angle_not_by_distance() -> None:
     candidates = torch.tensor([[[10.0, 0.0]], [[0.0, 1.0]], [[-1.0, 0.0]]])
     asked = torch.tensor([[[0.5, 0.1]], [[0.1, 9.0]], [[-4.0, 0.5]]])
     assert nearest(asked, candidates).tolist() == [0, 1, 2]
+
+
+def test_an_interval_ends_where_the_figure_does() -> None:
+    values = torch.tensor([1.0, 0.5])
+    assert Measured.mean(values).high > 1
+    found = Measured.mean(values, -1, 1)
+    assert (found.value, found.high) == (0.75, 1.0)
+    assert Measured.mean(-values, -1, 1).low == -1.0

@@ -63,6 +63,7 @@ def test_a_row_without_length_fits_nothing() -> None:
         ([[1.0]], [[2.0]], {}, "give centre"),
         ([[1.0]], [[2.0]], {"centre": [1.0, 2.0]}, "centre has 2 numbers and the rows have 1"),
         ([[1.0]], [[2.0]], {"centre": [0.0], "spread": [0.0]}, "above 0"),
+        ([[float("nan")]], [[2.0]], {"centre": [0.0]}, "not a finite number"),
     ],
 )
 def test_wrong_distances_are_refused(ours: Any, theirs: Any, more: Any, said: str) -> None:

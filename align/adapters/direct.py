@@ -14,6 +14,7 @@ class Direct(nn.Module):
     audio2img's way: its Wav2Vec2-BERT ends in adapter layers as wide as the text encoder, and what
     they give is the prompt. Of more tokens than positions the later ones are not used. It has
     nothing of its own to learn but the padding: the backbone must train, or have been trained.
+    Alone among the adapters it answers in the pipeline's own terms, which its head standardises.
 
     Args:
         token_width: H, the audio tokens' width.
@@ -24,6 +25,8 @@ class Direct(nn.Module):
     Raises:
         ValueError: the tokens are not as wide as the prompt, or pooled embeds are asked for.
     """
+
+    absolute = True
 
     def __init__(
         self, token_width: int, length: int, embed_width: int, pooled_width: int = 0

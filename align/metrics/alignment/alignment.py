@@ -71,6 +71,8 @@ class Alignment(evaluate.Metric):
         if len({len(row) for row in [*predictions, *references]}) != 1:
             raise ValueError("all predictions and references must have the same number of numbers")
         ours, theirs = np.asarray(predictions, np.float64), np.asarray(references, np.float64)
+        if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+            raise ValueError("a prediction or a reference is not a finite number")
         width = ours.shape[1]
         middle = theirs.mean(0) if centre is None else _row(centre, width, "centre")
         scale = np.ones(width) if spread is None else _row(spread, width, "spread")

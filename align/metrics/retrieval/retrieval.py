@@ -70,9 +70,9 @@ class Retrieval(evaluate.Metric):
         references: list[list[int]],
         per_query: bool = False,
     ) -> dict[str, float | list[float]]:
-        width = len(predictions[0])
+        width = len(predictions[0]) if predictions else 0
         if not width or any(len(row) != width for row in predictions):
-            raise ValueError("every row of predictions must have one score for every candidate")
+            raise ValueError("there must be rows, each with one score for every candidate")
         scores = np.asarray(predictions, np.float64)
         if not np.isfinite(scores).all():
             raise ValueError("a score is not a finite number")
