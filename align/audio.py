@@ -14,15 +14,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import soxr
 
-from align.sources import (
-    BLOCK,
-    AudioError,
-    AudioWarning,
-    Source,
-    checked_rate,
-    is_number,
-    open_source,
-)
+from align.sources import BLOCK, Source, checked_rate, is_number, open_source
+from align.streams import AudioError, AudioWarning
 
 __all__ = ["AudioError", "AudioWarning", "Recording", "Window", "read", "windows"]
 
@@ -33,8 +26,14 @@ class Tensor(Protocol):
     def detach(self) -> Any: ...
 
 
+class Decoder(Protocol):
+    """A torchcodec AudioDecoder, which the audio columns of `datasets` 4 and later hold."""
+
+    def get_all_samples(self) -> Any: ...
+
+
 Recording = (
-    str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | Tensor
+    str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | Tensor | Decoder
     | Mapping[str, Any] | tuple[int, Any]
 )  # fmt: skip
 
@@ -56,8 +55,10 @@ def read(recording: Recording, sample_rate: int, *, sampling_rate: int | None = 
         recording: a path, the bytes of a sound file, a binary file object (read from where it
             stands, left there and open), an array or tensor of shape (N,), (channels, N) or
             (N, channels) with the shorter axis taken as channels, a `datasets` audio column entry
-            ({"array", "sampling_rate"} or {"path", "bytes"}), or a pair (rate, array).
-            Integers are scaled by their type, so that int16 32767 is just under 1.0.
+            (a torchcodec AudioDecoder, {"array", "sampling_rate"} or {"path", "bytes"}), or a
+            pair (rate, array). Integers are scaled by their type, so that int16 32767 is just
+            under 1.0; 64-bit ones, which a list of integers becomes, are refused: they are
+            samples of a smaller type, and do not tell which.
         sample_rate: the rate in Hz of the waveform that is returned.
         sampling_rate: the rate in Hz of a bare array or tensor, which cannot state its own.
 

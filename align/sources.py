@@ -1,27 +1,25 @@
 """Opening a recording: whatever it came as becomes a sample rate and blocks of samples."""
 
 import contextlib
-import io
-import os
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 
-from align.streams import MALFORMED, UNKNOWN_LENGTH, FromHere, guesses_length, is_cut_short
+from align.streams import (
+    MALFORMED,
+    UNKNOWN_LENGTH,
+    AudioError,
+    FromHere,
+    cut_short,
+    guesses_length,
+    is_cut_short,
+    open_file,
+)
 
 LOWEST_RATE, HIGHEST_RATE = 100, 1_000_000  # beyond these a rate is a slip: kHz, or a length
 BLOCK = 1 << 16  # values decoded at a time, over all channels
-
-
-class AudioError(ValueError):
-    """A recording, or what was asked of it, cannot be used; the message says what to do."""
-
-
-class AudioWarning(UserWarning):
-    """A recording was used, but something in it was lost."""
 
 
 class Source(NamedTuple):
@@ -38,11 +36,12 @@ def is_number(value: Any) -> bool:
 
 
 def checked_rate(rate: Any, name: str) -> int:
-    """A sample rate in Hz as a whole number.
+    """A sample rate in Hz as a whole number; it may come as an array or tensor of no axes.
 
     Raises:
         AudioError: it is none.
     """
+    rate = _item(rate)
     if not is_number(rate) or rate != rate // 1:
         raise AudioError(f"{name}={rate!r} is not a sample rate: give a whole number of Hz.")
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
@@ -51,6 +50,15 @@ def checked_rate(rate: Any, name: str) -> int:
             "give the samples a second."
         )
     return int(rate)
+
+
+def _item(value: Any) -> Any:
+    """What is in an array or tensor of no axes; anything else as it is."""
+    if getattr(value, "ndim", None) != 0 or not hasattr(value, "item"):
+        return value
+    with contextlib.suppress(RuntimeError):  # a tensor on no device has no item
+        return value.item()
+    return value
 
 
 def open_source(recording: Any, sampling_rate: int | None, stack: contextlib.ExitStack) -> Source:
@@ -62,10 +70,7 @@ def open_source(recording: Any, sampling_rate: int | None, stack: contextlib.Exi
     called = recording.get("path") if isinstance(recording, Mapping) else None
     recording, own_rate = _unwrap(recording)
     if hasattr(recording, "detach") and hasattr(recording, "cpu"):
-        recording = recording.detach().cpu()
-        if recording.is_floating_point():
-            recording = recording.float()  # numpy has no bfloat16
-        recording = recording.numpy()
+        recording = _tensor_array(recording)
     if isinstance(recording, np.ndarray):
         rate = sampling_rate if own_rate is None else own_rate
         source = _open_array(recording, rate)
@@ -79,9 +84,25 @@ def open_source(recording: Any, sampling_rate: int | None, stack: contextlib.Exi
     return source
 
 
+def _tensor_array(tensor: Any) -> np.ndarray:
+    """A torch tensor as an array, a view that is negated or conjugated too."""
+    try:
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.float()  # numpy has no bfloat16
+        return np.asarray(tensor.resolve_conj().resolve_neg().numpy())
+    except (RuntimeError, TypeError) as error:
+        raise AudioError(
+            f"the tensor of type {tensor.dtype}, layout {tensor.layout} and device {tensor.device} "
+            "cannot be read as an array: give a dense one, of real integers or floats."
+        ) from error
+
+
 def _unwrap(recording: Any) -> tuple[Any, int | None]:
-    """What is inside a mapping or a pair, and the rate that came with it."""
-    if isinstance(recording, Mapping):
+    """What is inside a mapping, a pair or a decoder, and the rate that came with it."""
+    if hasattr(recording, "get_all_samples"):
+        recording = _decoded(recording)
+    elif isinstance(recording, Mapping):
         if recording.get("array") is None:
             held = [recording[k] for k in ("bytes", "path") if recording.get(k) is not None]
             if not held:
@@ -91,17 +112,38 @@ def _unwrap(recording: Any) -> tuple[Any, int | None]:
                 )
             return held[0], None
         recording = recording.get("sampling_rate"), recording["array"]
+    elif isinstance(recording, tuple) and not _is_pair(recording):
+        raise AudioError(
+            "a tuple is read as (rate, array), the rate in Hz first: "
+            "give these two, or a list of recordings if it holds several."
+        )
     if not isinstance(recording, tuple):
         return recording, None
-    if len(recording) != 2 or np.ndim(recording[0]) > 0:
-        raise AudioError("a tuple is read as (rate, array): give these two, the rate in Hz first.")
     rate, array = recording
     if not hasattr(array, "detach"):
         try:
             array = np.asarray(array)
-        except ValueError as error:
-            raise AudioError("the array has rows of unequal length: give (channels, N).") from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise AudioError(
+                "the array has rows of unequal length, or not of numbers: give (channels, N)."
+            ) from error
     return array, None if rate is None else checked_rate(rate, "the rate that came with the array")
+
+
+def _is_pair(given: tuple[Any, ...]) -> bool:
+    return len(given) == 2 and isinstance(_item(given[0]), int | float | np.number | None)
+
+
+def _decoded(decoder: Any) -> tuple[Any, Any]:
+    """The rate and the samples of a torchcodec AudioDecoder, known by its method."""
+    try:
+        samples = decoder.get_all_samples()
+    except (RuntimeError, ValueError) as error:
+        raise AudioError(
+            f"the recording of the {type(decoder).__name__} cannot be decoded: "
+            "give the path or the bytes of its file."
+        ) from error
+    return samples.sample_rate, samples.data
 
 
 def _open_array(array: np.ndarray, rate: int | None) -> Source:
@@ -110,6 +152,8 @@ def _open_array(array: np.ndarray, rate: int | None) -> Source:
         raise AudioError(f"{name} cannot tell its own rate: give it as sampling_rate, in Hz.")
     if array.dtype.kind not in "iuf":
         raise AudioError(f"{name} does not hold samples: give real integers or floats.")
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:  # a list's, whatever was in it
+        raise AudioError(f"{name} does not tell its full scale: give int16, int32 or floats.")
     if array.ndim not in (1, 2):
         raise AudioError(f"{name} is not one recording: give (N,), (channels, N) or (N, channels).")
     if array.size == 0:
@@ -138,7 +182,7 @@ def to_float(samples: np.ndarray) -> np.ndarray:
 
 
 def _open_encoded(recording: Any, stack: contextlib.ExitStack, called: Any) -> Source:
-    name, file = _open_file(recording, stack)
+    name, file = open_file(recording, stack)
     name = repr(str(called)) if called else name
     stream = FromHere(file)
     stack.callback(stream.rewind)
@@ -174,42 +218,6 @@ def _decode(sound: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
         count += len(block)
         if len(block) < len(buffer):
             break
-    if count and (damaged or count < sound.frames):
+    # Asked again: in a long file the holes show only when it has been read.
+    if count and (damaged or count < sound.frames or is_cut_short(sound.extra_info)):
         cut_short(name)
-
-
-def cut_short(name: str) -> None:
-    """Warns that a recording ends before it should."""
-    warnings.warn(
-        f"{name} is cut short or damaged: what could be decoded was read, the rest is missing.",
-        AudioWarning,
-        stacklevel=3,
-    )
-
-
-def _open_file(recording: Any, stack: contextlib.ExitStack) -> tuple[str, Any]:
-    if isinstance(recording, bytes | bytearray | memoryview):
-        return f"the sound file given as {len(recording)} bytes", io.BytesIO(recording)
-    if isinstance(recording, str | os.PathLike):
-        name = repr(os.fspath(recording))
-        try:
-            return name, stack.enter_context(open(recording, "rb"))
-        except FileNotFoundError:
-            reason = "does not exist: check the path"
-        except IsADirectoryError:
-            reason = "is a folder: give the path of one sound file"
-        except PermissionError:
-            reason = "may not be read: ask for permission, or give a copy of your own"
-        except (OSError, ValueError) as error:
-            reason = f"cannot be opened ({error}): give the path of a sound file"
-        raise AudioError(f"{name} {reason}.")
-    if not hasattr(recording, "read"):
-        raise AudioError(
-            f"{type(recording).__name__} is not a recording: give a path, bytes, a binary file, "
-            "an array with sampling_rate, a dict with 'array' or 'path', or (rate, array)."
-        )
-    if isinstance(recording.read(0), str):
-        raise AudioError("the file was opened as text: open it with mode 'rb'.")
-    name = f"the file {getattr(recording, 'name', type(recording).__name__)!r}"
-    seekable = getattr(recording, "seekable", lambda: True)()
-    return name, recording if seekable else io.BytesIO(recording.read())

@@ -1,9 +1,10 @@
-"""The bytes of a sound file before decoding: where they start, and whether they are whole."""
+"""The bytes of a sound file before decoding: opened, where they start, whether they are whole."""
 
 import contextlib
 import io
 import os
 import re
+import warnings
 from typing import Any
 
 MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE: the format is known, the content is not whole
@@ -14,7 +15,17 @@ CORRECTED = re.compile(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\
 COMPLAINTS = (
     "Calculated frame count",  # rf64: not what its header says
     "Junk after the last page",  # ogg: a page that breaks off
+    "Corrupted bitstream?!",  # ogg: bytes between two pages that are no page
+    "libogg reports a hole",  # ogg: the next page is not the one that should follow
 )
+
+
+class AudioError(ValueError):
+    """A recording, or what was asked of it, cannot be used; the message says what to do."""
+
+
+class AudioWarning(UserWarning):
+    """A recording was used, but something in it was lost."""
 
 
 class FromHere(io.RawIOBase):
@@ -47,10 +58,44 @@ class FromHere(io.RawIOBase):
             self._file.seek(self._start)
 
 
-def guesses_length(stream: FromHere) -> bool:
-    """Whether this is an MP3 that does not state its length.
+def open_file(recording: Any, stack: contextlib.ExitStack) -> tuple[str, Any]:
+    """A recording's name for messages and its bytes as a binary file; the stack closes a path's.
 
-    libsndfile guesses it then from the first frame, and drops what comes after: up to half.
+    Raises:
+        AudioError: there is no such file, or it is none.
+    """
+    if isinstance(recording, bytes | bytearray | memoryview):
+        return f"the sound file given as {len(recording)} bytes", io.BytesIO(recording)
+    if isinstance(recording, str | os.PathLike):
+        name = repr(os.fspath(recording))
+        try:
+            return name, stack.enter_context(open(recording, "rb"))
+        except FileNotFoundError:
+            reason = "does not exist: check the path"
+        except IsADirectoryError:
+            reason = "is a folder: give the path of one sound file"
+        except PermissionError:
+            reason = "may not be read: ask for permission, or give a copy of your own"
+        except (OSError, ValueError) as error:
+            reason = f"cannot be opened ({error}): give the path of a sound file"
+        raise AudioError(f"{name} {reason}.")
+    if not hasattr(recording, "read"):
+        raise AudioError(
+            f"{type(recording).__name__} is not a recording: give a path, bytes, a binary file, "
+            "an array with sampling_rate, a dict with 'array' or 'path', or (rate, array)."
+        )
+    if isinstance(recording.read(0), str):
+        raise AudioError("the file was opened as text: open it with mode 'rb'.")
+    name = f"the file {getattr(recording, 'name', type(recording).__name__)!r}"
+    seekable = getattr(recording, "seekable", lambda: True)()
+    return name, recording if seekable else io.BytesIO(recording.read())
+
+
+def guesses_length(stream: FromHere) -> bool:
+    """Whether this is an MP3 or MP2 that does not state its length: no MP2 does.
+
+    libsndfile guesses it then from the first frame: it drops what comes after, up to half, or
+    promises more than there is.
     """
     stream.seek(0)
     head = stream.read(10)
@@ -60,13 +105,23 @@ def guesses_length(stream: FromHere) -> bool:
         start = 10 + sum((byte & 127) << shift for byte, shift in size)
     stream.seek(start)
     frame = stream.read(200)
-    is_mpeg = len(frame) > 4 and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2  # sync, layer III
+    # The sync bits, and those of layer III (MP3) or II (MP2).
+    is_mpeg = len(frame) > 4 and frame[0] == 0xFF and frame[1] & 0xE6 in (0xE2, 0xE4)
     return is_mpeg and not any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
 
 
 def is_cut_short(log: str) -> bool:
-    """Whether libsndfile's log says that there is less than the header promised."""
+    """Whether libsndfile's log tells of damage, or of less than the header promised."""
     sizes = [(int(stated), int(actual)) for stated, actual in CORRECTED.findall(log)]
     return any(complaint in log for complaint in COMPLAINTS) or any(
         actual < stated < OPEN_ENDED for stated, actual in sizes
+    )
+
+
+def cut_short(name: str) -> None:
+    """Warns that a recording ends before it should."""
+    warnings.warn(
+        f"{name} is cut short or damaged: what could be decoded was read, the rest is missing.",
+        AudioWarning,
+        stacklevel=3,
     )

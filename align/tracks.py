@@ -1,17 +1,20 @@
 """Sound tracks that libsndfile does not read whole: m4a, aac, webm, mp4, wma, by PyAV."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from align.sources import AudioError, cut_short, to_float
+from align.sources import to_float
+from align.streams import AudioError, cut_short
 
 # What a file may be taken for. FFmpeg would open playlists too, and through them any other file
 # or address that they name; a picture it would call a video.
 CONTAINERS = "mov,matroska,asf,aac,mp3,ogg,flac,wav,caf,aiff,avi,flv,mpeg,mpegts,amr,ac3,ape,wv,tta"
 ESTIMATED = {"aac", "mp3", "mpeg", "mpegts", "amr", "ac3"}  # their durations are FFmpeg's guess
+TAGGED = re.compile(r"(\d+):(\d+):(\d+(?:\.\d*)?)")  # a duration as Matroska's tags have it
 TOLERANCE_S = 0.1  # more than a codec's delay, by which a stated duration may be off
 
 
@@ -102,9 +105,27 @@ class _Track:
     def _stated_s(self) -> float:
         """The seconds that the file states for this track, or 0."""
         streams, track = self._container.streams, self._container.streams.audio[0]
-        if not ESTIMATED.isdisjoint(self._container.format.name.split(",")):
+        formats = self._container.format.name.split(",")
+        if not ESTIMATED.isdisjoint(formats):
             return 0.0
+        if "matroska" in formats:
+            if "DURATION" in track.metadata:
+                return _tagged_s(track)
+            if track.duration:  # it has no place for one: FFmpeg's guess again
+                return 0.0
         if track.duration:
             return float(track.duration * track.time_base)
         # The container's own is that of its longest track.
         return (self._container.duration or 0) / 1e6 if len(streams) == 1 else 0.0
+
+
+def _tagged_s(track: Any) -> float:
+    """The seconds from a Matroska track's first sample to the end that its tag states, or 0."""
+    stated = TAGGED.fullmatch(track.metadata["DURATION"])
+    if stated is None:
+        return 0.0
+    hours, minutes, seconds = map(float, stated.groups())
+    # FFmpeg writes the time at which the track ends, which is its length if it starts at once.
+    # Other programs write the length: then too little is asked for, and there is no false alarm.
+    starts_s = float((track.start_time or 0) * track.time_base)
+    return hours * 3600 + minutes * 60 + seconds - max(0.0, starts_s)
