@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -17,16 +19,18 @@ def weigh(prompts: Prompts, weights: Sequence[float]) -> Prompts:
 
     Args:
         prompts: N.
-        weights: N, of any sum but zero; they are divided by it.
+        weights: N numbers, of any sum but zero; they are divided by it.
 
     Raises:
-        ValueError: there are not N weights, or they sum to zero.
+        ValueError: there are not N weights, one is no number, or they sum to zero.
     """
     if len(weights) != len(prompts):
         raise ValueError(
             f"there are {len(prompts)} recordings and {len(weights)} weights: give one for each"
         )
     share = torch.tensor(list(weights), dtype=torch.float32)
+    if not share.isfinite().all() or not share.sum().isfinite():
+        raise ValueError(f"the weights of the recordings are numbers, not {list(weights)}")
     if not share.sum():
         raise ValueError("the weights of the recordings sum to zero: there is nothing to draw")
     share = (share / share.sum()).to(prompts.embeds)
@@ -54,7 +58,8 @@ def blend(
         centre: N times the mean of the space's captions.
 
     Raises:
-        ValueError: there is no such blend, or the two do not belong together.
+        ValueError: there is no such blend, the weight is no number, or the two do not belong
+            together.
     """
     if how not in BLENDS:
         raise ValueError(f"there is no blend {how!r}; there are: {', '.join(BLENDS)}")
@@ -64,6 +69,8 @@ def blend(
             raise ValueError("concatenation takes no weight: leave it out, or interpolate or add")
         return concatenate(sound, text)
     share = WEIGHT if weight is None else float(weight)
+    if not math.isfinite(share):
+        raise ValueError(f"the weight of the text is a number, not {share}")
     if how == "interpolate":
         return _each(lambda s, t, c: torch.lerp(s, t, share), sound, text, centre)
     return _each(lambda s, t, c: s + share * (t - c), sound, text, centre)
@@ -78,18 +85,21 @@ def concatenate(first: Prompts, second: Prompts) -> Prompts:
     return Prompts(embeds, pooled, first.padding)
 
 
-def matched(given: Prompts, sound: Prompts, what: str, *, same_length: bool = True) -> Prompts:
+def matched(given: Any, sound: Prompts, what: str, *, same_length: bool = True) -> Prompts:
     """Given prompts as N beside N of the encoder's, in their dtype and on their device.
 
     Args:
-        given: N prompts, or one for all.
+        given: N `Prompts`, or one for all.
         sound: N prompts.
         what: how a message calls the given ones.
         same_length: whether they must have as many positions.
 
     Raises:
-        ValueError: they are of another space, length or number.
+        ValueError: they are no prompts, or of another space, length or number.
     """
+    if not isinstance(given, Prompts):
+        kind = type(given).__name__
+        raise ValueError(f"the {what} is given as prompts, not as {kind}: {_ENCODE}")
     if (given.pooled is None) != (sound.pooled is None):
         there = "has no" if given.pooled is None else "has"
         raise ValueError(f"the {what} {there} pooled embeds, unlike this prompt space: {_ENCODE}")

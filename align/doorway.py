@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """A command's --help, which tells the defaults that there are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if default is None or default is False:
+            return action.help
+        if isinstance(default, (list, tuple)):  # as it would be typed
+            return f"{action.help} (default: {' '.join(map(str, default))})"
+        return super()._get_help_string(action)
 
 
 def check_recordings(recordings: Iterable[Any]) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.devices import add_device, chosen_device
-from align.doorway import check_file, check_recordings
+from align.doorway import Defaults, check_file, check_recordings
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m align.encode", description=__doc__, allow_abbrev=False
-    )
+        prog="python -m align.encode", description=__doc__, allow_abbrev=False,
+        formatter_class=Defaults,
+    )  # fmt: skip
     parser.add_argument("run", help="folder or hub id of a trained encoder")
     parser.add_argument("files", nargs="+", type=Path, help="recordings")
     parser.add_argument("--out", type=Path, required=True, help="a .safetensors file")

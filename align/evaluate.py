@@ -8,58 +8,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.devices import add_device, chosen_device
-from align.doorway import check_file
-from align.judgement import EvaluationArguments
+from align.devices import chosen_device
+from align.doorway import Defaults
+from align.judgement import EvaluationArguments, add_evaluation, check_evaluation
 from align.names import DATASETS, JUDGES
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-DRAWN = EvaluationArguments()  # its defaults
-
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m align.evaluate", description=__doc__, allow_abbrev=False
-    )
+        prog="python -m align.evaluate", description=__doc__, allow_abbrev=False,
+        formatter_class=Defaults,
+    )  # fmt: skip
     parser.add_argument("run", help="folder or hub id of a trained encoder")
     parser.add_argument("--data", help="a name, a hub id or a folder; by default the run's own")
     parser.add_argument("--split", help="of --data, where it has several: test by default")
     parser.add_argument("--folds", type=int, nargs="+", help="measure on these folds only")
     parser.add_argument("--space", help="the prompt space; the encoder's default one if not given")
-    _add_pictures(parser)
+    parser.add_argument("--pictures", type=int, default=100, help="pictures judged (0: none)")
+    parser.add_argument(
+        "--judge", choices=(*JUDGES, "none"), default=EvaluationArguments.judge,
+        help="who judges pictures",
+    )  # fmt: skip
+    add_evaluation(parser)
     _add_columns(parser)
-    parser.add_argument("--workers", type=int, default=2, help="processes that compute features")
-    add_device(parser)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(given)
     if options.split and not options.data:
         parser.error("--split is of --data: give that too")
-    if options.pictures < 0 or options.draw_steps < 1:
-        parser.error("--pictures cannot be negative and --draw_steps must be at least 1")
-    if options.sheet and options.samples < 1:
-        parser.error("--sheet draws --samples sounds, at least 1")
-    if options.sheet and options.sheet.suffix != ".png":
-        parser.error(f"--sheet writes a PNG: name it so, not {options.sheet.name}")
     return options
-
-
-def _add_pictures(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pictures", type=int, default=100, help="pictures judged (0: none)")
-    parser.add_argument(
-        "--judge", choices=(*JUDGES, "none"), default=DRAWN.judge, help="who judges pictures"
-    )
-    parser.add_argument(
-        "--draw_steps", type=int, default=DRAWN.draw_steps, help="denoising steps a picture"
-    )
-    parser.add_argument(
-        "--guidance", type=float, default=DRAWN.guidance, help="classifier-free guidance"
-    )
-    parser.add_argument(
-        "--samples", type=int, default=DRAWN.samples, help="sounds drawn with --sheet"
-    )
-    parser.add_argument("--sheet", type=Path, help="draw sample sounds and pictures to this PNG")
 
 
 def _add_columns(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from align.data import DataError
 
     try:
+        check_evaluation(options)
+        _check_split(options)
         _evaluate(options)
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.evaluate: {error}") from error
@@ -92,9 +72,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     from align.outcome import examined, load_encoder, told
     from align.prompts import PromptSpace
 
-    for option, path in (("--json", options.json), ("--sheet", options.sheet)):
-        if path is not None:
-            check_file(path, option)
     device = chosen_device(options.device)
     encoder = load_encoder(options.run).to(device)
     trained_on, known = told(options.run)
@@ -116,6 +93,25 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"The figures are in {options.json}.")
     if options.sheet:
         print(f"The sounds and pictures are in {options.sheet}.")
+
+
+def _check_split(options: argparse.Namespace) -> None:
+    """Refuses a split of one's own folder or table, of which nobody would read it.
+
+    Raises:
+        ValueError: --data has one set of rows.
+    """
+    from align.data.tables import has_one_set
+
+    if not options.split:
+        return
+    name, _, copy = options.data.partition("@")
+    own = copy if name in DATASETS else options.data
+    if own and has_one_set(Path(own).expanduser()):
+        raise ValueError(
+            f"--split is of data with several sets of rows, and {options.data} is one set, "
+            "which --folds divides"
+        )
 
 
 def _rows(options: argparse.Namespace, trained_on: dict[str, Any]) -> tuple[Dataset, str]:

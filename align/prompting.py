@@ -76,7 +76,7 @@ class Prompting:
             sound = weigh(sound, weights)
         null = head.null(len(sound))
         if negative is not None:
-            given = _negative(self, negative, space, sampling_rate)
+            given = _negative(self, negative, head.space.base, space, sampling_rate)
             null = matched(given, sound, "negative")
         if text is not None:
             sound = blended(sound, text, blend, weight, head.centre(len(sound)))
@@ -89,16 +89,22 @@ class Prompting:
 
 
 def _negative(
-    encoder: AudioPromptEncoder, negative: Any, space: str | None, sampling_rate: int | None
+    encoder: AudioPromptEncoder,
+    negative: Any,
+    base: str,
+    space: str | None,
+    sampling_rate: int | None,
 ) -> Prompts:
     if isinstance(negative, Prompts):
         return negative
     try:
         return encoder.encode(negative, space=space, sampling_rate=sampling_rate)
     except AudioError as error:
-        if isinstance(negative, str) and not os.path.exists(negative):
+        given = negative if isinstance(negative, (list, tuple)) else [negative]
+        if any(isinstance(one, str) and not os.path.exists(one) for one in given):
             raise AudioError(
-                f"{error}; a negative in words is given as PromptSpace(pipeline).encode(words)"
+                f"{error}; a negative in words is given as "
+                f"PromptSpace.from_pretrained({base!r}).encode(words)"
             ) from error
         raise
 

@@ -166,13 +166,19 @@ class PromptSpace:
     def encode(self, captions: Sequence[str], batch_size: int = 64) -> Prompts:
         """Prompt embeds of captions, on the CPU in float32.
 
+        Args:
+            captions: one or several; "" is a caption too, and says nothing.
+            batch_size: captions encoded at once.
+
         Raises:
-            ValueError: no captions are given.
+            ValueError: no captions are given, or batches hold none.
         """
-        if not captions:
-            raise ValueError("no captions to encode")
         if isinstance(captions, str):
             captions = [captions]
+        if not captions:
+            raise ValueError("no captions to encode")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, not {batch_size}")
         parts = [
             self._cut(self._encode(captions[i : i + batch_size])[0])
             for i in range(0, len(captions), batch_size)

@@ -12,11 +12,13 @@ from typing import Any
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    from align.doorway import Defaults
     from diffuse.generate import add_drawing_options, add_model_options
 
     parser = argparse.ArgumentParser(
-        prog="python -m diffuse.animate", description=__doc__, allow_abbrev=False
-    )
+        prog="python -m diffuse.animate", description=__doc__, allow_abbrev=False,
+        formatter_class=Defaults,
+    )  # fmt: skip
     parser.add_argument("sound", help="a recording")
     parser.add_argument("--fps", type=float, default=4.0, help="frames a second")
     parser.add_argument(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from align.judgement import EvaluationArguments as Judgement
 from diffuse.stages import read_stages
 
 MINI_ENCODER = "runs/align/mini"  # trained at need, as `python -m align.train` would
@@ -100,8 +102,9 @@ class DataArguments:
     workers: int = field(default=2, metadata={"help": "processes that read and prepare pairs"})
 
     def __post_init__(self) -> None:
-        if self.crops < 1:
-            raise ValueError(f"--crops is at least 1, not {self.crops}")
+        for name in ("crops", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}")
         if self.eval_folds is None or self.eval_data is not None:
             return
         if self.folds is None or set(self.folds) & set(self.eval_folds):
@@ -159,6 +162,9 @@ class LossArguments:
 
     def __post_init__(self) -> None:
         read_stages(self.stages)
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"--{name} is a number, not {value}")
         shares = (self.caption_dropout, self.sound_dropout, self.joint_dropout)
         if min(shares) < 0 or sum(shares) > 1:
             raise ValueError(
@@ -174,30 +180,12 @@ class LossArguments:
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(Judgement):
     """What is drawn and judged."""
 
     pictures: int = field(
         default=100, metadata={"help": "pictures drawn and judged at the end; 0 for none"}
     )
-    judge: str = field(default="mini", metadata={"help": "who judges pictures: a name, or none"})
-    draw_steps: int = field(default=20, metadata={"help": "denoising steps a picture"})
-    guidance: float = field(default=5.0, metadata={"help": "classifier-free guidance"})
-    samples: int = field(
-        default=10, metadata={"help": "unseen sounds drawn into samples.png; 0 for none"}
-    )
-
-    def __post_init__(self) -> None:
-        from align.names import JUDGES
-
-        if self.judge != "none" and self.judge not in JUDGES:
-            raise ValueError(
-                f"there is no judge {self.judge!r}; there are: {', '.join(JUDGES)}, none"
-            )
-        if self.pictures < 0 or self.samples < 0 or self.draw_steps < 1:
-            raise ValueError(
-                "--pictures and --samples cannot be negative, --draw_steps is 1 or more"
-            )
 
 
 @dataclass

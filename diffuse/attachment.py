@@ -73,8 +73,7 @@ class Attachment:
     def project(self, heard: Heard) -> dict[str, torch.Tensor]:
         """Level tokens (B, J, D) of recordings, by the adapters' names."""
         where = self.unet.device
-        columns = (heard.tokens, heard.mask, heard.embeds)
-        tokens, mask, embeds = (column.to(where) for column in columns)
+        tokens, mask, embeds = (c.to(where) for c in (heard.tokens, heard.mask, heard.embeds))
         with torch.no_grad():
             return {n: a.project(tokens, mask, embeds) for n, a in self.adapters.items()}
 
@@ -97,6 +96,10 @@ class Attachment:
             for name, tokens in given.items()
         }
         self._player.play(parts, guided)
+
+    def weights(self) -> dict[str, float]:
+        """How much each adapter counts, by name."""
+        return {name: volume.weight for name, volume in self._player.volumes.items()}
 
     def silence(self) -> None:
         """Nothing is heard: the base with its LoRA."""
@@ -134,8 +137,7 @@ class Attachment:
 
     def set_audio_guidance(self, guidance: float | None) -> None:
         """Guides by the sound apart from the text; None guides by both together."""
-        self._player.audio_guidance = guidance
-        self._player.forget()
+        self._player.guide(guidance)
 
     def set_lora_scale(self, scale: float = 1.0, name: str | None = None) -> None:
         """Sets how much the adapters' LoRA counts; at 0 it is off."""
@@ -144,11 +146,11 @@ class Attachment:
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Mixes adapters: each one's sound and LoRA count by its weight; ValueError if none."""
-        for name, weight in weights.items():
-            (which,) = self._names(name)
-            volume = self._player.volumes[which]
-            self._player.volumes[which] = replace(volume, weight=weight)
-            scale_lora(self.unet, which, weight)
+        volumes = self._player.volumes
+        chosen = {n: w for name, w in weights.items() for n in self._names(name)}
+        volumes.update({n: replace(volumes[n], weight=w) for n, w in chosen.items()})
+        for name, weight in chosen.items():
+            scale_lora(self.unet, name, weight)
         self._player.forget()
 
     def _names(self, name: str | None) -> list[str]:

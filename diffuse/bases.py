@@ -19,14 +19,34 @@ SCHEDULERS = {
 }
 
 
-def check_scheduler(name: str | None) -> None:
+PNDM_STEPS = 4  # at least: the method begins with as many
+
+
+def check_scheduler(name: str | None, steps: int | None = None) -> None:
     """Refuses a name that stands for no scheduler; None is the base's own.
 
+    Args:
+        name: a key of SCHEDULERS, or None.
+        steps: that it shall draw in, where they are known.
+
     Raises:
-        ValueError: there is no such scheduler.
+        ValueError: there is no such scheduler, or it needs more steps.
     """
     if name is not None and name not in SCHEDULERS:
         raise ValueError(f"there is no scheduler {name!r}; there are: {', '.join(SCHEDULERS)}")
+    if name == "pndm" and steps is not None and steps < PNDM_STEPS:
+        raise ValueError(f"pndm draws in at least {PNDM_STEPS} steps, not {steps}")
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
+    """Refuses fewer steps than a pipeline's scheduler can draw in.
+
+    Raises:
+        ValueError: they are too few.
+    """
+    begins = not scheduler.config.get("skip_prk_steps", True)  # PNDM's; left out, one step does
+    if begins and steps < PNDM_STEPS:
+        raise ValueError(f"pndm draws in at least {PNDM_STEPS} steps, not {steps}")
 
 
 def new_scheduler(name: str, own: Any) -> Any:

@@ -29,7 +29,7 @@ class Composition:
         words: what the user is told.
         audio_scale: times the user's.
         level_scales: times the user's, by level.
-        behind: what is heard in front stands behind what the text names.
+        behind: what is heard in front belongs behind what the text names.
     """
 
     words: str
@@ -42,9 +42,7 @@ RELATIONS = {
     "matching": Composition("The text says what is heard."),
     "complementary": Composition("The text adds what cannot be heard."),
     "creative": Composition("The text names what is heard, and more.", 0.8),
-    "contradictory": Composition(
-        "The text names something else than what is heard, which is put behind it.", behind=True
-    ),
+    "contradictory": Composition("The text names something else than what is heard.", behind=True),
 }
 
 
@@ -56,20 +54,23 @@ class Relation:
         name: a key of RELATIONS.
         similarity: the cosine that it was judged by.
         by_hand: whether it was set and not judged.
+        put_behind: whether what is heard in front was put behind, which takes an adapter.
     """
 
     name: str
     similarity: float
     by_hand: bool = False
+    put_behind: bool = False
 
     @property
     def words(self) -> str:
         """What the user is told."""
-        return RELATIONS[self.name].words
+        words = RELATIONS[self.name].words
+        return f"{words[:-1]}, which is put behind it." if self.put_behind else words
 
     @property
     def behind(self) -> bool:
-        """Whether what is heard in front stands behind what the text names."""
+        """Whether what is heard in front belongs behind what the text names."""
         return RELATIONS[self.name].behind
 
     def applied(self, scale: float, levels: Mapping[str, float]) -> tuple[float, dict[str, float]]:

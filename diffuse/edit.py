@@ -17,11 +17,13 @@ METHODS = ("inversion", "image")
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    from align.doorway import Defaults
     from diffuse.generate import add_drawing_options, add_model_options
 
     parser = argparse.ArgumentParser(
-        prog="python -m diffuse.edit", description=__doc__, allow_abbrev=False
-    )
+        prog="python -m diffuse.edit", description=__doc__, allow_abbrev=False,
+        formatter_class=Defaults,
+    )  # fmt: skip
     parser.add_argument("picture", type=Path, help="the picture to begin from")
     parser.add_argument("sounds", nargs="+", help="recordings, heard together")
     parser.add_argument("--method", choices=METHODS, default="inversion", help="see above")

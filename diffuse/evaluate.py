@@ -8,19 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.devices import chosen_device
+from align.doorway import Defaults
+from align.judgement import EvaluationArguments, add_evaluation, check_evaluation
 from align.names import JUDGES
 
 if TYPE_CHECKING:
+    import torch
+
     from align.measures import Measured
     from diffuse.arguments import DataArguments
     from diffuse.data import Pairs
     from diffuse.drawing import Drawing
+    from diffuse.examine import Examination
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m diffuse.evaluate", description=__doc__, allow_abbrev=False
-    )
+        prog="python -m diffuse.evaluate", description=__doc__, allow_abbrev=False,
+        formatter_class=Defaults,
+    )  # fmt: skip
     parser.add_argument("run", help="folder that diffuse.train wrote")
     parser.add_argument("--encoder", help="the aligned encoder; by default the run's own")
     parser.add_argument("--data", help="pairs to measure on; by default those the run held out")
@@ -29,20 +36,14 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--mixtures", type=int, default=100, help="sounds of two things drawn")
     parser.add_argument("--disagreeing", type=int, default=50, help="texts against sounds drawn")
     parser.add_argument("--texts", type=int, default=100, help="texts drawn before and after")
-    parser.add_argument("--judge", choices=sorted(JUDGES), default="mini", help="who judges")
+    parser.add_argument(
+        "--judge", choices=sorted(JUDGES), default=EvaluationArguments.judge, help="who judges"
+    )
     parser.add_argument(
         "--clip", help="FID, KID, IIS, AIC and AIS by this CLIP: a name, a folder or hub id"
     )
-    parser.add_argument("--draw_steps", type=int, default=20, help="denoising steps a picture")
-    parser.add_argument("--guidance", type=float, default=5.0, help="classifier-free guidance")
-    parser.add_argument("--samples", type=int, default=10, help="sounds drawn with --sheet")
-    parser.add_argument("--sheet", type=Path, help="draw sample sounds and pictures to this PNG")
-    parser.add_argument("--workers", type=int, default=2, help="processes that prepare pairs")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    add_evaluation(parser)
     options = parser.parse_args(given)
-    counts = (options.pictures, options.mixtures, options.disagreeing, options.texts)
-    if min(counts) < 0 or options.draw_steps < 1:
-        parser.error("numbers of pictures cannot be negative and --draw_steps must be at least 1")
     if options.folds and not options.data:
         parser.error("--folds are of --data: give it")
     return options
@@ -55,40 +56,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from align.data import DataError
 
     try:
+        check_evaluation(options, "mixtures", "disagreeing", "texts")
         _evaluate(options)
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.evaluate: {error}") from error
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from align.drawing import Artist
     from align.examine import as_table, flat
     from align.names import lookup
     from align.outcome import load_encoder
     from diffuse.examine import Examination
+    from diffuse.folder import read_config
     from diffuse.runs import told
     from diffuse.samples import draw_sheet, features_of, sample_rows
 
-    run = told(options.run)
+    run, device = told(options.run), chosen_device(options.device)
+    read_config(Path(options.run))  # of a run that was killed there is none yet
     encoder = load_encoder(options.encoder or run["model"]["encoder"])
     pairs, name = _pairs(options, run)
-    drawing = _drawing(options, run, encoder, pairs)
+    drawing = _drawing(options, run, encoder, pairs, device)
     examination = Examination(drawing, pairs, lookup(JUDGES, options.judge)())
-    figures: dict[str, Measured] = {}
-    if options.pictures:
-        figures |= examination.hearing(options.pictures)
-    told_also: dict[str, float] = {}
-    if options.clip and options.pictures:
-        found, told_also = examination.fidelity(options.pictures, options.clip)
-        figures |= found
-    if options.texts:
-        base = run["model"]["base"]
-        before = Artist.from_pretrained(base, options.draw_steps, options.guidance)
-        figures |= examination.text_alone(options.texts, before)
-    if options.mixtures:
-        figures |= examination.mixtures(options.mixtures)
-    if options.disagreeing:
-        figures |= examination.disagreeing(options.disagreeing)
+    figures, told_also = _figures(options, run, examination, device)
     if figures:
         print(f"\n{options.run}, measured on {name}:\n{as_table(figures)}")
     for title, value in told_also.items():
@@ -106,12 +95,34 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"The sounds and pictures are in {options.sheet}.")
 
 
+def _figures(
+    options: argparse.Namespace, run: dict[str, Any], examination: Examination, device: torch.device
+) -> tuple[dict[str, Measured], dict[str, float]]:
+    """All figures that are asked for: those with an interval, and those without."""
+    from align.drawing import Artist
+
+    figures: dict[str, Measured] = {}
+    told_also: dict[str, float] = {}
+    if options.pictures:
+        figures |= examination.hearing(options.pictures)
+    if options.clip and options.pictures:
+        found, told_also = examination.fidelity(options.pictures, options.clip)
+        figures |= found
+    if options.texts:
+        base = run["model"]["base"]
+        before = Artist.from_pretrained(base, options.draw_steps, options.guidance, device)
+        figures |= examination.text_alone(options.texts, before)
+    if options.mixtures:
+        figures |= examination.mixtures(options.mixtures)
+    if options.disagreeing:
+        figures |= examination.disagreeing(options.disagreeing)
+    return figures, told_also
+
+
 def _asked(options: argparse.Namespace, run: dict[str, Any]) -> DataArguments:
     from diffuse.arguments import DataArguments
 
-    asked = DataArguments(**run["data"])
-    asked.workers = options.workers
-    return asked
+    return DataArguments(**run["data"] | {"workers": options.workers})
 
 
 def _pairs(options: argparse.Namespace, run: dict[str, Any]) -> tuple[Pairs, str]:
@@ -128,11 +139,10 @@ def _pairs(options: argparse.Namespace, run: dict[str, Any]) -> tuple[Pairs, str
 
 
 def _drawing(
-    options: argparse.Namespace, run: dict[str, Any], encoder: Any, pairs: Pairs
-) -> Drawing:
+    options: argparse.Namespace, run: dict[str, Any], encoder: Any, pairs: Pairs,
+    device: torch.device,
+) -> Drawing:  # fmt: skip
     """The run's adapter on its base, and all that its pictures are drawn from."""
-    import torch
-
     from align.drawing import Artist
     from align.prompts import PromptSpace
     from diffuse.attachment import attach
@@ -142,11 +152,10 @@ def _drawing(
     from diffuse.texts import encode_texts
 
     base, asked = run["model"]["base"], _asked(options, run)
-    artist = Artist.from_pretrained(base, options.draw_steps, options.guidance)
-    device = artist.pipeline.device
+    artist = Artist.from_pretrained(base, options.draw_steps, options.guidance, device)
     preparation = prepare(asked, artist.pipeline, encoder, run["training"]["seed"], device)
     prepared = preparation.of(pairs, "pairs to measure on")
-    artist.pipeline.to(torch.device(device))
+    artist.pipeline.to(device)
     texts = encode_texts(PromptSpace.from_pretrained(base), [pairs], cache_of(asked))
     substitutes = read_stages(run["loss"]["stages"])[-1].loss == "substitution"
     attached = attach(artist.pipeline, options.run)

@@ -1,20 +1,24 @@
 """Draws pictures of sounds: `python -m diffuse.generate SOUND... --encoder RUN --out FOLDER`.
 
 The same command writes the same bytes again. What made a picture stands in the PNG itself, under
-the key "soundprompt".
+the key "soundprompt". Where other settings made a picture of that name before, it is written over,
+and that is said.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from align.devices import add_device
-from align.doorway import check_folder, check_recordings
+from align.doorway import Defaults, check_folder, check_recordings
 
+KEY = "soundprompt"  # of the settings in a PNG's text
 # What only some of the commands let one choose.
 UNSAID = {
     "num_images": 1, "height": None, "width": None, "level_scales": None,
@@ -54,8 +58,9 @@ def add_drawing_options(
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m diffuse.generate", description=__doc__, allow_abbrev=False
-    )
+        prog="python -m diffuse.generate", description=__doc__, allow_abbrev=False,
+        formatter_class=Defaults,
+    )  # fmt: skip
     parser.add_argument("sounds", nargs="+", help="recordings, drawn together")
     add_model_options(parser)
     add_drawing_options(parser)
@@ -129,11 +134,15 @@ def check_given(options: argparse.Namespace, sounds: Sequence[Any], **more: Any)
     folders, weights = options.adapter or [], options.adapter_weights
     if weights is not None and len(weights) != len(folders):
         raise ValueError(f"{len(folders)} adapters and {len(weights)} --adapter_weights")
+    if not all(map(math.isfinite, weights or [])):
+        raise ValueError(f"--adapter_weights are numbers, not {weights}")
+    if options.relation not in ("auto", "none") and not (options.prompt or "").strip():
+        raise ValueError(f"--relation {options.relation} is of text and sound: give a --prompt")
     from diffuse.bases import check_scheduler
     from diffuse.folder import read_config
     from diffuse.limits import check_drawing
 
-    check_scheduler(options.scheduler)
+    check_scheduler(options.scheduler, options.steps)
     for folder in folders:
         read_config(Path(folder))
     given = UNSAID | drawing_arguments(options) | more
@@ -152,7 +161,10 @@ def check_shares(sounds: Any, weights: Sequence[float] | None) -> None:
 
 
 def save_pictures(images: Sequence[Any], settings: dict[str, Any], out: Path) -> list[Path]:
-    """Writes pictures as seed-N.png with their settings inside; the paths."""
+    """Writes pictures as seed-N.png with their settings inside; the paths.
+
+    What lay there and was made otherwise is written over, and told of on standard error.
+    """
     from PIL.PngImagePlugin import PngInfo
 
     out.mkdir(parents=True, exist_ok=True)
@@ -161,10 +173,31 @@ def save_pictures(images: Sequence[Any], settings: dict[str, Any], out: Path) ->
         seed = settings["seed"] + i
         info = PngInfo()
         own = {**settings, "seed": seed, "num_images": 1}
-        info.add_text("soundprompt", json.dumps(own, sort_keys=True))
+        info.add_text(KEY, json.dumps(own, sort_keys=True))
         paths.append(out / f"seed-{seed}.png")
+        before = _difference(paths[-1], image, own)
         image.save(paths[-1], pnginfo=info)
+        if before:
+            print(f"{paths[-1]} is written over: {before}", file=sys.stderr)
     return paths
+
+
+def _difference(path: Path, image: Any, own: dict[str, Any]) -> str:
+    """How a picture of that name was made otherwise; "" where there is none or it is the same."""
+    from PIL import Image
+
+    if not path.exists():
+        return ""
+    try:
+        with Image.open(path) as picture:
+            before, same = json.loads(picture.info[KEY]), picture.tobytes() == image.tobytes()
+    except (OSError, KeyError, ValueError):
+        return "it was no picture of these commands"
+    now = json.loads(json.dumps(own))
+    names = [n for n in sorted({*before, *now}) if before.get(n) != now.get(n)]
+    if not names and not same:
+        return "a recording or a model was another of the same name"
+    return "; ".join(f"{name} was {json.dumps(before.get(name))}" for name in names)
 
 
 def report(drawn: Any, paths: Sequence[Path]) -> None:

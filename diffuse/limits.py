@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffuse.composition import check_relation
+from diffuse.levels import places
 
 SCALES = ("audio_scale", "guidance_scale", "audio_guidance")
 MAX_SEED = 2**63 - 1  # of torch's generators
@@ -33,13 +34,30 @@ def check_drawing(options: Mapping[str, Any], by_level: bool, adapted: bool) -> 
     if not 0 <= options["seed"] <= MAX_SEED - options["num_images"]:
         raise ValueError(f"seed is a whole number from 0 to 2**63, not {options['seed']}")
     for name in SCALES:
-        value = options[name]
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} is a number from 0 on, not {value}")
+        if options[name] is not None:
+            _check_scale(name, options[name])
+    for level, scale in (options["level_scales"] or {}).items():
+        places(level)
+        _check_scale(f"level_scales of {level}", scale)
     for name in ("height", "width"):
         side = options[name]
         if side is not None and (side < SIDE or side % SIDE):
             raise ValueError(f"{name} is a multiple of {SIDE} pixels, not {side}")
+
+
+def _check_scale(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is a number from 0 on, not {value}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Refuses what is no number that could be computed with: of NaN and infinity all is black.
+
+    Raises:
+        ValueError: it is not finite.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is a number, not {value}")
 
 
 def _check_without_adapter(options: Mapping[str, Any], by_level: bool) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from diffuse.limits import check_number
+
 WEIGHTS = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for
 
 
@@ -83,6 +85,7 @@ def _keep_precise(unet: Any, name: str) -> None:
 
 def scale_lora(unet: Any, name: str, scale: float) -> None:
     """Sets how much a LoRA counts; at 0 the UNet is the base, bit for bit."""
+    check_number(f"the scale of {name}'s LoRA", scale)
     for layer in _tuners(unet):
         if name in getattr(layer, "scaling", {}):
             layer.set_scale(name, scale)

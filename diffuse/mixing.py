@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,8 +98,9 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     given = [1.0] * count if weights is None else [float(weight) for weight in weights]
     if len(given) != count:
         raise ValueError(f"there are {count} sounds and {len(given)} weights: give one a sound")
-    if min(given) < 0 or not sum(given):
-        raise ValueError(f"weights of sounds are positive, not {given}")
+    # NaN is below nothing, and the sum of what is finite need not be.
+    if not math.isfinite(sum(given)) or min(given) < 0 or not sum(given):
+        raise ValueError(f"weights of sounds are numbers from 0 on, not all 0, and not {given}")
     return [weight / sum(given) for weight in given]
 
 

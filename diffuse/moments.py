@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,5 +67,5 @@ def check_pace(fps: float, window_s: float) -> None:
     Raises:
         ValueError: frames a second or the seconds they hear are not positive.
     """
-    if not (fps > 0 and window_s > 0):
+    if not (0 < fps < math.inf and 0 < window_s < math.inf):
         raise ValueError(f"frames a second and windows are positive, not {fps} and {window_s}")

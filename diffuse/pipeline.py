@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from align.devices import chosen_device
 from align.encoder import AudioPromptEncoder
 from align.outcome import load_encoder, told
 from align.prompts import Prompts, PromptSpace
-from diffuse.bases import check_scheduler, load_base, new_scheduler, space_of
+from diffuse.bases import check_scheduler, check_steps, load_base, new_scheduler, space_of
 from diffuse.beginning import Beginning
 from diffuse.composition import Composer, Relation, label_captions
 from diffuse.inversion import Reversal, beginning_of, told_image
@@ -22,7 +22,7 @@ from diffuse.limits import check_drawing, size_of
 from diffuse.mixing import Sounds
 from diffuse.progress import Callback, Progress
 from diffuse.recordings import Heard, hear
-from diffuse.wearing import put_on, take_off, worn
+from diffuse.wearing import put_on, take_off, told_models, worn
 from diffuse.wording import Wording
 
 AT_ONCE = 8  # pictures a batch; each has noise of its own
@@ -34,7 +34,7 @@ class Drawn:
 
     Attributes:
         images: one a seed.
-        settings: all that made them, as JSON can hold it.
+        settings: all that made them, as JSON can hold it; recordings and pictures by their names.
         relation: of the text to the sound; None without either.
     """
 
@@ -171,20 +171,19 @@ class SoundPipeline:
             AudioError: a recording cannot be read or has nothing to hear.
             ValueError: an option does not fit the others.
         """
-        settings = {
-            name: value for name, value in locals().items() if name not in ("self", "callback")
-        }
+        settings = {k: v for k, v in locals().items() if k not in ("self", "callback")}
         given = Sounds.of(sounds, weights)
         check_drawing(settings, bool(given.levels), self.attachment is not None)
         begin = beginning_of(image, strength, self.pipeline, self.wording, settings)
+        if not isinstance(begin, Reversal):  # which brings a scheduler of its own
+            check_steps(self.pipeline.scheduler, num_inference_steps)
         prompts, found = self._compose(given, settings)
         null = self.wording.null(negative_prompt, prompts)
         images, stopped = self._draw(prompts, null, settings, callback, begin)
         story = {
-            **settings, "sounds": given.told(),
-            "stopped": stopped, "audio_steps": [*audio_steps],
+            **settings, "sounds": given.told(), "stopped": stopped, "audio_steps": [*audio_steps],
             "relation": None if found is None else found.name, "base": self.base, **self.names,
-            "scheduler": type(self.pipeline.scheduler).__name__, **told_image(image, strength),
+            **told_models(self.pipeline, self.attachment), **told_image(image, strength),
         }  # fmt: skip
         return Drawn(images, story, found)
 
@@ -204,7 +203,8 @@ class SoundPipeline:
         self.attachment.set_audio_scale(scale, levels=levels, steps=options["audio_steps"])
         self.attachment.set_audio_guidance(options["audio_guidance"])
         tokens = self.attachment.project(heard)
-        if found is not None and found.behind and not given.levels:
+        if found is not None and found.behind and scale and not given.levels:
+            found = replace(found, put_behind=True)
             tokens = {n: self.attachment.adapters[n].behind(t) for n, t in tokens.items()}
         self.attachment.play({name: given.parts(rows) for name, rows in tokens.items()})
         return self.wording.beside(text, sound), found
@@ -218,6 +218,7 @@ class SoundPipeline:
         begin: Beginning | Reversal | None,
     ) -> tuple[list[Image.Image], bool]:
         steps, count = options["num_inference_steps"], options["num_images"]
+        first = options["seed"]
         starts = range(0, count, AT_ONCE)
         pipeline, drawn = self.pipeline, steps
         extra: dict[str, Any] = size_of(pipeline, options["height"], options["width"])
@@ -232,9 +233,7 @@ class SoundPipeline:
         images: list[Image.Image] = []
         with nullcontext() if begin is None else begin.drawing():
             for start in starts:
-                seeds = range(
-                    options["seed"] + start, options["seed"] + min(count, start + AT_ONCE)
-                )
+                seeds = range(first + start, first + min(count, start + AT_ONCE))
                 images += pipeline(
                     **embeds,
                     **extra,

@@ -10,6 +10,7 @@ import torch
 from diffuse.adapter import SoundAdapter
 from diffuse.attention import CHANNEL, Audio
 from diffuse.levels import places
+from diffuse.limits import check_number
 from diffuse.playing import (
     arranged,
     audio_rows,
@@ -40,8 +41,11 @@ class Volume:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for level in self.levels:
+        for level, scale in self.levels.items():
             places(level)
+            check_number(f"the scale of {level}", scale)
+        check_number("the audio scale", self.scale)
+        check_number("the weight of an adapter", self.weight)
         if not 0 <= self.steps[0] < self.steps[1] <= 1:
             raise ValueError(
                 f"steps are a range within 0 (noise) and 1 (picture), not {self.steps}"
@@ -83,6 +87,12 @@ class Player:
     def play(self, parts: dict[str, Parts], guided: bool | None) -> None:
         """Plays what the adapters, by name, hear together; {} is silence."""
         self._parts, self._guided = parts, guided
+        self.forget()
+
+    def guide(self, audio_guidance: float | None) -> None:
+        """Guides by the sound apart from the text; None guides by both together."""
+        check_number("the audio guidance", 0.0 if audio_guidance is None else audio_guidance)
+        self.audio_guidance = audio_guidance
         self.forget()
 
     def forget(self) -> None:

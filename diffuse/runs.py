@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 if TYPE_CHECKING:
     from diffuse.train import Options
 
+PARTS = ("model", "data", "loss", "training")  # of what a run tells, what is read again
 TOLD, WHOLE, DONE = "run.json", "whole", "done"
 # Of the Trainer's options, those that decide the weights.
 DECISIVE = (
@@ -70,9 +71,15 @@ def told(run: str | Path) -> dict[str, Any]:
         ValueError: it is no folder that a run wrote.
     """
     path = Path(run) / TOLD
-    if not path.is_file():
+    found: Any = None
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
+    # An alignment leaves a file of that name too.
+    if not isinstance(found, dict) or not set(PARTS) <= set(found):
         raise ValueError(f"{str(run)!r} is no run: give a folder that diffuse.train wrote")
-    found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 

@@ -40,3 +40,12 @@ def take_off(pipeline: Any) -> None:
     attached = worn(pipeline)
     if attached is not None:
         attached.detach()
+
+
+def told_models(pipeline: Any, attachment: Attachment | None) -> dict[str, Any]:
+    """How a pipeline computes, as settings tell it: what decides a picture beside its arguments."""
+    return {
+        "scheduler": type(pipeline.scheduler).__name__,
+        "dtype": str(pipeline.unet.dtype).removeprefix("torch."),
+        "adapter_weights": None if attachment is None else attachment.weights(),
+    }

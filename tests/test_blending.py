@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pipelines as tiny
@@ -147,12 +148,26 @@ def test_wrong_blends_are_refused_by_name(
         ({"blend": "add"}, "blend and weight are the text's"),
         ({"weights": [1.0]}, "2 recordings and 1 weights"),
         ({"weights": [1.0, -1.0]}, "sum to zero"),
+        ({"weights": [float("nan"), 1.0]}, r"recordings are numbers, not \[nan, 1.0\]"),
+        ({"weights": [float("inf"), 1.0]}, r"recordings are numbers, not \[inf, 1.0\]"),
+        ({"text": text.rows(slice(1)), "weight": float("nan")}, "the text is a number, not nan"),
+        ({"text": "at night"}, "the text is given as prompts, not as str: encode it by PromptSp"),
+        ({"text": ["at night"]}, "the text is given as prompts, not as list"),
+        ({"text": text.embeds}, "the text is given as prompts, not as Tensor"),
+        ({"text": "at night", "blend": "concatenate"}, "the text is given as prompts"),
     ]
     for how, said in refused:
         with pytest.raises(ValueError, match=said):
             say(encoder, "sd1", **how)
-    with pytest.raises(AudioError, match="in words is given as PromptSpace"):
-        say(encoder, "sd1", negative="blurry, dark")
+    base = re.escape(spaces["sd1"].base)
+    for negative in ("blurry", ["blurry"], [SOUNDS[0], "blurry"]):
+        said = (
+            rf"blurry.*in words is given as PromptSpace.from_pretrained\('{base}'\).encode\(words"
+        )
+        with pytest.raises(AudioError, match=said):
+            encoder.prompt(
+                [tone(300), tone(3000)], sampling_rate=RATE, space="sd1", negative=negative
+            )
 
 
 def test_a_missing_negative_recording_stays_an_audio_error(

@@ -56,7 +56,7 @@ def test_relations_follow_from_embeds(
     sound = Prompts(embeds(statistics, (0, 1.0)))
     found = composer.relation("auto", Prompts(embeds(statistics, *text)), sound)
     assert found is not None and found.name == relation and not found.by_hand
-    assert found.words == RELATIONS[relation].words
+    assert found.words == RELATIONS[relation].words and not found.put_behind
 
 
 def test_the_shared_part_of_all_prompts_does_not_count(

@@ -87,7 +87,8 @@ def test_training_ends_with_figures(run: Path) -> None:
 def test_the_command_measures_everything(run: Path, tmp_path: Path, capsys: Any) -> None:
     told, sheet = tmp_path / "f.json", tmp_path / "s.png"
     evaluate([str(run), "--pictures", "4", "--texts", "2", "--mixtures", "2", "--disagreeing", "2",
-              "--draw_steps", "2", "--samples", "2", "--workers", "1", "--json", str(told),
+              "--draw_steps", "2", "--samples", "2", "--workers", "1", "--device", "cpu",
+              "--json", str(told),
               "--clip", "mini",
               "--sheet", str(sheet)])  # fmt: skip
     figures = json.loads(told.read_text())

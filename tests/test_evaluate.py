@@ -7,7 +7,9 @@ from pathlib import Path
 
 import hub_tables
 import pytest
+from conftest import RATE, tone
 from datasets import Dataset
+from soundfile import write
 
 from align import evaluate
 from align.arguments import DataArguments
@@ -63,3 +65,41 @@ def test_a_split_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         evaluate._arguments(["run", "--split", "validation"])
     assert "--split is of --data" in capsys.readouterr().err
+
+
+def test_a_split_of_one_set_is_refused(tmp_path: Path) -> None:
+    lines = ["file_name,caption,label,fold"]
+    for i in range(2):
+        write(tmp_path / f"{i}.wav", tone(300 + 100 * i), RATE)
+        lines.append(f"{i}.wav,sound {i},{i},1")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    copy = f"esc50@{tmp_path}"
+    for data in (str(tmp_path), str(tmp_path / "metadata.csv"), copy):
+        for split in ("nonsense", "train"):
+            with pytest.raises(
+                SystemExit, match=r"align\.evaluate: --split is of data with several"
+            ):
+                evaluate.main([str(tmp_path), "--data", data, "--split", split])
+    several = f"fsd50k@{hub_tables.fsd50k(tmp_path / 'several')}"
+    for data in (several, "mini", several.partition("@")[2]):
+        evaluate._check_split(evaluate._arguments(["run", "--data", data, "--split", "train"]))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--guidance nan", "--guidance is a number from 0 on, not nan"),
+        ("--guidance -1", "--guidance is a number from 0 on, not -1.0"),
+        ("--workers -1", "--workers is at least 1, not -1"),
+        ("--workers 0", "--workers is at least 1, not 0"),
+        ("--draw_steps 0", "--draw_steps is at least 1, not 0"),
+        ("--sheet a.xyz", "--sheet writes a PNG: name it so, not a.xyz"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_first(
+    monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    monkeypatch.setattr("align.evaluate._evaluate", lambda options: pytest.fail("too late"))
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main(["run", *line.split()])
+    assert str(caught.value.code) == f"align.evaluate: {said}"

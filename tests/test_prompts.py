@@ -129,6 +129,14 @@ def test_batches_do_not_change_what_is_encoded(space: PromptSpace) -> None:
     torch.testing.assert_close(space.encode(CAPTIONS, batch_size=3).embeds, together.embeds)
     with pytest.raises(ValueError, match="no captions"):
         space.encode([])
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size is at least 1, not {size}"):
+            space.encode(CAPTIONS, batch_size=size)
+
+
+def test_the_empty_prompt_is_a_caption(space: PromptSpace) -> None:
+    assert torch.equal(space.encode("").embeds, space.encode([""]).embeds)
+    assert torch.equal(space.encode("").embeds, space.unconditional.embeds)
 
 
 def test_prompts_come_as_the_pipelines_arguments() -> None:
