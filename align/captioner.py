@@ -37,7 +37,7 @@ def find_pairs(folder: Path) -> list[Pair]:
 
     By the table metadata.csv or metadata.jsonl, where its columns file_name and image name them;
     without such a table, recordings and pictures of one name ("rain.wav" and "rain.jpg", in the
-    folder or in any below it).
+    folder or in any below it), those of one folder first.
 
     Raises:
         DataError: there is no pair.
@@ -67,15 +67,25 @@ def find_pairs(folder: Path) -> list[Pair]:
 
 
 def _by_name(folder: Path) -> Iterator[Pair]:
-    pictures: dict[str, Path] = {}
+    from align.data.pairing import Namesakes
+
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    pictures = Namesakes(files, PICTURES)
+    ambiguous: list[str] = []
     for path in files:
-        if path.suffix.lower() in PICTURES:
-            pictures.setdefault(path.stem, path)
-    for path in files:
-        if path.suffix.lower() in RECORDINGS and path.stem in pictures:
-            picture = pictures[path.stem].relative_to(folder)
-            yield Pair(path.relative_to(folder).as_posix(), picture.as_posix())
+        if path.suffix.lower() not in RECORDINGS:
+            continue
+        name, picture = path.relative_to(folder).as_posix(), pictures.of(path)
+        if picture is not None:
+            yield Pair(name, picture.relative_to(folder).as_posix())
+        elif pictures.is_ambiguous(path):
+            ambiguous.append(name)
+    if ambiguous:
+        print(
+            f"left out: {len(ambiguous)} recordings have no picture beside them and several of "
+            f"their name in other folders; the first: {ambiguous[0]}",
+            flush=True,
+        )
 
 
 class Captioner:
@@ -165,14 +175,13 @@ def _known(path: Path) -> tuple[set[str], set[str]]:
     A line that names its captioner was captioned, whatever somebody made of the caption since.
     """
     from align.data import DataError
+    from align.data.tables import read_made
 
     if not path.exists():
         return set(), set()
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        if tuple(table.fieldnames or ()) != COLUMNS:
-            raise DataError(f"{path} has other columns than {', '.join(COLUMNS)}: rename the file")
-        lines = list(table)
+    names, lines = read_made(path)
+    if names != COLUMNS:
+        raise DataError(f"{path} has other columns than {', '.join(COLUMNS)}: rename the file")
     done = {line["file_name"] for line in lines if line["caption"] or line["captioner"]}
     return done, {line["file_name"] for line in lines} - done
 

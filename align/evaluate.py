@@ -117,7 +117,7 @@ def _check_split(options: argparse.Namespace) -> None:
 def _rows(options: argparse.Namespace, trained_on: dict[str, Any]) -> tuple[Dataset, str]:
     """The rows to measure on and what they are: by default those that the run held out."""
     from align.arguments import DataArguments
-    from align.data import READ_BY, held_out_rows, load_rows, training_rows
+    from align.data import READ_BY, held_out_rows, load_rows, overlap, training_rows
 
     if not (options.data or trained_on):
         raise ValueError(f"{options.run} does not say what it was trained on: give --data")
@@ -134,20 +134,8 @@ def _rows(options: argparse.Namespace, trained_on: dict[str, Any]) -> tuple[Data
     rows = load_rows(name, split, folds=options.folds, **read)
     folds = f", folds {', '.join(map(str, options.folds))}" if options.folds else ""
     which = f", its {split} split" if name.partition("@")[0] in DATASETS else ""
-    return rows, name + which + folds + _overlap(name, split, options.folds, trained_on)
-
-
-def _overlap(name: str, split: str, folds: Sequence[int] | None, trained_on: dict[str, Any]) -> str:
-    """A warning where the rows measured on were trained on, as far as can be told."""
-    from align.data import has_test_split
-
-    trained = trained_on.get("data")
-    if trained is None or Path(name).expanduser().resolve() != Path(trained).expanduser().resolve():
-        return ""
-    if split == "test" and has_test_split(name):
-        return ""
-    before = set(trained_on.get("folds") or folds or [0])
-    return " (trained on, in part or whole)" if before & set(folds or before) else ""
+    before = trained_on.get("data"), trained_on.get("folds")
+    return rows, name + which + folds + overlap(name, split, options.folds, *before)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ def hear(
     names = recording_names(rows.with_format(None))  # which makes no sound
     first = {name: i for i, name in reversed(list(enumerate(names)))}
     firsts = sorted(first.values())
+    called = _numbers(rows, firsts)
     sounds = rows if len(firsts) == len(rows) else rows.select(firsts)
     about = {
         "recordings": told_recordings(sounds),
@@ -126,7 +127,7 @@ def hear(
     def make(store: Store) -> None:
         fresh.append(True)
         try:
-            _fill(store, ear, sounds, firsts, workers, title)
+            _fill(store, ear, sounds, called, workers, title)
         except DataError:
             store.discard()
             raise
@@ -137,25 +138,33 @@ def hear(
         return len(sounds) * sum(sizes) / len(sizes)
 
     store = (cache or Cache()).made("features", about, title, size_bytes, make)
-    _tell(store, firsts, fresh)
+    _tell(store, called, fresh)
     place = {names[row]: at for at, row in enumerate(firsts)}
     return _heard(store, rows, names, [place[name] for name in names], digest(about))
 
 
+def _numbers(rows: Dataset, firsts: Sequence[int]) -> list[int]:
+    """What rows are called, from one on: as in the table that they were chosen from."""
+    if "row" not in rows.column_names:
+        return [i + 1 for i in firsts]
+    numbers = list(rows.with_format(None)["row"])
+    return [numbers[i] for i in firsts]
+
+
 def _fill(
-    store: Store, ear: Ear, sounds: Dataset, firsts: Sequence[int], workers: int, title: str
+    store: Store, ear: Ear, sounds: Dataset, called: Sequence[int], workers: int, title: str
 ) -> None:
     """Appends what the store lacks; recordings are called by the first rows that have them."""
     start, count = len(store), len(sounds)
     bad = Unusable(count)
     for i, error in _noted(store, "errors"):
-        bad.add(firsts[i], error)
+        bad.add(called[i] - 1, error)
     found = answers(ear, sounds, start, workers)
     progress = tqdm(found, title, count, initial=start, mininterval=1)
     block: list[Answer] = []
     for i, answer in enumerate(progress, start):
         if answer.error:
-            bad.add(firsts[i], answer.error)
+            bad.add(called[i] - 1, answer.error)
         block.append(answer)
         if len(block) == BLOCK_ROWS or i == count - 1:
             begun = i + 1 - len(block)
@@ -173,16 +182,16 @@ def _noted(store: Store, kind: str) -> list[tuple[int, str]]:
     return [(int(i), text) for notes in found for i, text in notes.items()]
 
 
-def _tell(store: Store, firsts: Sequence[int], fresh: Sequence[bool]) -> None:
+def _tell(store: Store, called: Sequence[int], fresh: Sequence[bool]) -> None:
     """Says once what was wrong with recordings: those left out unless it was said just now."""
     for i, error in [] if fresh else _noted(store, "errors"):
-        print(f"left out: row {firsts[i] + 1}: {error}")
+        print(f"left out: row {called[i]}: {error}")
     warned = _noted(store, "warnings")
     if warned:
         i, text = warned[0]
         print(
             f"{len(warned)} of {len(store)} recordings are damaged or not heard whole; the first: "
-            f"row {firsts[i] + 1}: {text}",
+            f"row {called[i]}: {text}",
             flush=True,
         )
 

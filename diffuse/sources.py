@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,9 @@ from datasets import Image as ImageFeature
 
 from align.data import CAPTIONS, METADATA, DataError
 from align.data.error import first_line
+from align.data.layout import rewritten
+from align.data.pairing import Namesakes
+from align.data.tables import read_made, read_table
 from diffuse.images import IMAGES
 
 RECORDINGS = (
@@ -23,6 +24,8 @@ RECORDINGS = (
 UNPAIRED_SOUND = "recordings without an image"
 UNPAIRED_IMAGE = "images without a recording"
 DUPLICATE = "duplicates"
+AMBIGUOUS = "recordings with no image beside them and several of their name in other folders"
+AMBIGUOUS_TEXT = "captions whose texts lie in several other folders"
 MISSING = "rows whose files are not there"
 SAID = (
     "caption", "captions", "label", "fold", "foreground", "background", "ambience", "prompt",
@@ -61,8 +64,7 @@ def _with_made(rows: Dataset, folder: Path) -> Dataset:
     path = folder / CAPTIONS
     if not path.is_file() or not len(rows):
         return rows
-    with path.open(newline="", encoding="utf-8") as file:
-        made = {row.get("file_name"): row.get("caption") for row in csv.DictReader(file)}
+    made = {line.get("file_name"): line.get("caption") for line in read_made(path)[1]}
     own: list[Any] = [None] * len(rows)
     for column in ("caption", "captions"):
         if column in rows.column_names:
@@ -102,7 +104,7 @@ def _named(rows: Dataset, recording: str, columns: Columns) -> Dataset:
         columns.label: "label",
     }
     kept = [c for c in rows.column_names if c in names or c in SAID]
-    rows = rows.select_columns(kept)
+    rows = rewritten(rows.select_columns(kept), ["fold", columns.label])
     return rows.rename_columns(
         {old: new for old, new in names.items() if old in kept and old != new}
     )
@@ -111,8 +113,7 @@ def _named(rows: Dataset, recording: str, columns: Columns) -> Dataset:
 def _table_rows(
     folder: Path, name: str, columns: Columns, left_out: dict[str, list[str]]
 ) -> Dataset:
-    kind = "csv" if name.endswith("csv") else "json"
-    rows = _loaded(kind, str(folder / name), data_files=str(folder / name), split="train")
+    rows = read_table(folder / name)
     recording = columns.recording or "file_name"
     _check_columns(rows, str(folder / name), recording, columns.image)
     rows = _named(rows, recording, columns)
@@ -135,47 +136,53 @@ def _table_rows(
 
 
 def _paired_rows(folder: Path, left_out: dict[str, list[str]]) -> Dataset:
-    """Recordings and images that have the same base name, in any subfolders.
+    """Recordings and images that have the same base name, those of one folder first.
 
     Beside them may lie NAME.txt, with captions, one a line. A subfolder that is not called after
     what it holds names the class.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sounds, images = _by_stem(files, RECORDINGS, left_out), _by_stem(files, IMAGES, left_out)
-    texts = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
-    left_out.update(
-        {
-            reason: [str(path.relative_to(folder)) for path in alone]
-            for reason, alone in (
-                (UNPAIRED_SOUND, [sounds[s] for s in sounds if s not in images]),
-                (UNPAIRED_IMAGE, [images[s] for s in images if s not in sounds]),
-            )
-            if alone
-        }
-    )
-    stems = [stem for stem in sounds if stem in images]
-    captions = [_lines(texts[stem]) if stem in texts else [] for stem in stems]
+    texts = Namesakes(files, (".txt",))
+    pairs = _pairs(folder, files, left_out)
+    unclear = [s for s, i in pairs if texts.is_ambiguous(s) and texts.near(i) is None]
+    if unclear:
+        left_out[AMBIGUOUS_TEXT] = [str(path.relative_to(folder)) for path in unclear]
+    beside = [texts.near(sound) or texts.near(image) or texts.of(sound) for sound, image in pairs]
     return Dataset.from_dict(
         {
-            "recording": [str(sounds[stem]) for stem in stems],
-            "image": [str(images[stem]) for stem in stems],
-            "captions": captions,
-            "label": [_class_of(sounds[stem], folder) for stem in stems],
+            "recording": [str(sound) for sound, _ in pairs],
+            "image": [str(image) for _, image in pairs],
+            "captions": [_lines(text) if text is not None else [] for text in beside],
+            "label": [_class_of(sound, folder) for sound, _ in pairs],
         }
     )
 
 
-def _by_stem(
-    files: Sequence[Path], suffixes: Sequence[str], left_out: dict[str, list[str]]
-) -> dict[str, Path]:
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        if path.suffix.lower() in suffixes:
-            found[path.stem].append(path)
-    for paths in found.values():
-        for path in paths[1:]:
-            left_out.setdefault(DUPLICATE, []).append(f"{path.name} beside {paths[0].name}")
-    return {stem: paths[0] for stem, paths in found.items()}
+def _pairs(
+    folder: Path, files: Sequence[Path], left_out: dict[str, list[str]]
+) -> list[tuple[Path, Path]]:
+    """Each recording and its image; an image in another folder goes to one recording only."""
+    sounds, images = Namesakes(files, RECORDINGS), Namesakes(files, IMAGES)
+    out: dict[str, list[str]] = {
+        DUPLICATE: [f"{a.name} beside {b.name}" for a, b in (*sounds.beside, *images.beside)]
+    }
+    own = {image: sound for sound in sounds.files if (image := images.near(sound)) is not None}
+    pairs = []
+    for sound in sounds.files:
+        image, name = images.of(sound), str(sound.relative_to(folder))
+        if image is None:
+            reason = AMBIGUOUS if images.is_ambiguous(sound) else UNPAIRED_SOUND
+            out.setdefault(reason, []).append(name)
+        elif own.setdefault(image, sound) is sound:
+            pairs.append((sound, image))
+        else:
+            first = own[image].relative_to(folder)
+            out[DUPLICATE].append(f"{name} beside {first}")
+    alone = [str(path.relative_to(folder)) for path in images.files if path not in own]
+    left_out.update({reason: names for reason, names in out.items() if names})
+    if alone:
+        left_out[UNPAIRED_IMAGE] = alone
+    return pairs
 
 
 def _lines(path: Path) -> list[str]:

@@ -26,10 +26,11 @@ def write_csv(folder: Path, *lines: str) -> str:
 
 def test_folder_with_csv(sound_folder: Path) -> None:
     rows = load_rows(str(sound_folder), "train")
-    assert rows.column_names == ["recording", "caption", "label"]
+    assert rows.column_names == ["recording", "caption", "label", "row"]
     assert len(rows) == 12
     assert rows[1] == {
         "recording": str(sound_folder / "1.wav"), "caption": "a tone", "label": "middle",
+        "row": 2,
     }  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def test_folder_with_jsonl_and_columns_of_other_names(tmp_path: Path) -> None:
     )
     assert rows[0] == {
         "recording": str(tmp_path / "a.wav"), "caption": "a hum, a long one", "label": "7",
+        "row": 1,
     }  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def test_overlapping_folds_are_refused(sound_folder: Path, folds: list[int] | No
     [
         (("path,caption", "a.wav,a hum"), "no column file_name; it has: path, caption"),
         (("path,text", "a.wav,a hum"), "no column file_name and no column caption"),
-        (("file_name,caption",), "metadata.csv cannot be read .*no data"),
+        (("file_name,caption",), "metadata.csv is empty: it needs at least column names and two"),
         (("file_name,caption", "a.wav,a hum", "a.wav,"), "1 of 2 rows .* no caption.* row 2"),
         (("file_name,caption", "a.wav,a hum", 'a.wav," "'), "1 of 2 rows .* no caption.* row 2"),
         (("file_name,caption", "b.wav,a hum", "c.wav,a hum"), "none of the 2 files .* is there"),
@@ -238,25 +240,3 @@ def test_a_short_name_goes_before_a_folder_of_that_name(
     trained = training_rows(DataArguments(data="mini"))
     seeds = [set(part.with_format(None)["seed"]) for part in (rows, trained)]
     assert all(seeds) and not seeds[0] & seeds[1]
-
-
-def test_a_second_set_is_read_as_the_first(sound_folder: Path, tmp_path: Path) -> None:
-    from align.arguments import DataArguments
-    from align.data import extra_rows
-
-    lines = ("file_name,text,license", f"{sound_folder / '0.wav'},a hum,cc0",
-             f"{sound_folder / '1.wav'},a tone,cc-by")  # fmt: skip
-    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
-    given = {"extra_data": str(tmp_path), "caption_column": "text", "licences": ["cc0"]}
-    rows = extra_rows(DataArguments(**given))
-    assert rows is not None and list(rows["caption"]) == ["a hum"]
-    assert extra_rows(DataArguments()) is None
-
-
-def test_who_asks_for_no_licence_gets_none_that_state_none() -> None:
-    from align.data.licences import is_wanted, kept_rows, wanted_names
-
-    stated = ["cc0", "", "None"]
-    assert kept_rows(stated, ["cc0", "none"], "sounds") == [0, 2]  # as it is written
-    names = wanted_names(["cc0", "none"])
-    assert [is_wanted(one, names) for one in stated] == [True, False, True]

@@ -188,7 +188,7 @@ def test_data_that_are_none(tmp_path: Path, make: Any, said: str) -> None:
 
 def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_bytes(b"\x00\xff\x00")
-    with pytest.raises(DataError, match=r"cannot be read as a data set: .*(utf-8|decode)"):
+    with pytest.raises(DataError, match=r"cannot be read as a table: .*(utf-8|decode)"):
         load_pairs(str(tmp_path), "train")
 
 

@@ -13,6 +13,7 @@ from soundfile import write
 
 from align import evaluate
 from align.arguments import DataArguments
+from align.data import held_out_rows
 
 TRAINED = " (trained on, in part or whole)"
 
@@ -103,3 +104,18 @@ def test_what_cannot_be_measured_is_refused_first(
     with pytest.raises(SystemExit) as caught:
         evaluate.main(["run", *line.split()])
     assert str(caught.value.code) == f"align.evaluate: {said}"
+
+
+def test_what_a_training_measures_on_may_be_what_it_heard(sound_folder: Path) -> None:
+    table = sound_folder / "metadata.csv"
+    for heard, eval_data, folds, seen in (
+        ([1, 2], sound_folder, [1], True),
+        ([1, 2], sound_folder, [3], False),
+        ([1, 2], table, [2, 3], True),
+        (None, f"{sound_folder}/../{sound_folder.name}", None, True),
+    ):
+        own = DataArguments(str(sound_folder), folds=heard, eval_data=str(eval_data))
+        own.eval_folds = folds
+        assert held_out_rows(own)[1].endswith(TRAINED) == seen
+    own = DataArguments(str(sound_folder), folds=[1, 2])
+    assert measured(own, "--data", str(table), "--folds", "2")[1].endswith(TRAINED)

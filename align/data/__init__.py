@@ -5,6 +5,7 @@ from align.data.choice import (
     extra_rows,
     has_test_split,
     held_out_rows,
+    overlap,
     training_rows,
     training_stream,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "held_out_rows",
     "load_rows",
     "load_stream",
+    "overlap",
     "training_rows",
     "training_stream",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from align.data.error import DataError
 from align.data.named import Named
 from align.data.rows import load_rows
 from align.data.stream import Stream, load_stream
-from align.data.tables import CAPTIONS, has_one_set
+from align.data.tables import CAPTIONS, has_one_set, table_file
 from align.names import DATASETS, lookup
 
 if TYPE_CHECKING:
@@ -101,9 +102,12 @@ def held_out_rows(data: DataArguments) -> tuple[Dataset | None, str]:
         # Folds divide one and the same set.
         split = "test" if data.eval_data else "train"
         rows = load_rows(name, split, folds=data.eval_folds, **options)
-        return rows, f"{name}, folds {', '.join(map(str, data.eval_folds))}"
+        said = f"{name}, folds {', '.join(map(str, data.eval_folds))}"
+        return rows, said + overlap(name, split, data.eval_folds, data.data, data.folds)
     if data.eval_data is not None:
-        return load_rows(name, "test", **options), name
+        return load_rows(name, "test", **options), name + overlap(
+            name, "test", None, data.data, data.folds
+        )
     if has_test_split(name):
         return load_rows(name, "test", **options), f"{name}, its test split"
     if isinstance(lookup(DATASETS, name.partition("@")[0]), Named):
@@ -121,6 +125,38 @@ def has_test_split(name: str) -> bool:
         return source.layout.splits.get("test") != "train"
     # A short name goes first: a folder may happen to be called the same.
     return callable(source) or not has_one_set(Path(name).expanduser())
+
+
+def overlap(
+    name: str,
+    split: str,
+    folds: Sequence[int] | None,
+    trained: str | None,
+    trained_folds: Sequence[int] | None,
+) -> str:
+    """What is said behind a data set's name where its rows were trained on; "" where not.
+
+    Args:
+        name: the data set measured on, as options name it.
+        split: of it.
+        folds: of it; None for all.
+        trained: the data set trained on, where that is known.
+        trained_folds: of that.
+    """
+    if (
+        trained is None
+        or _place(name) != _place(trained)
+        or (split == "test" and has_test_split(name))
+    ):
+        return ""
+    before = set(trained_folds or folds or [0])
+    return " (trained on, in part or whole)" if before & set(folds or before) else ""
+
+
+def _place(name: str) -> Path:
+    """Where a data set lies: a folder is its table, however the path to either is written."""
+    path = Path(name).expanduser()
+    return (table_file(path) or path).resolve()
 
 
 def _options(data: DataArguments) -> dict[str, Any]:

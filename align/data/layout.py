@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from datasets import ClassLabel, Features, List
+from datasets import ClassLabel, Dataset, Features, List, Value
 
 from align.captions import caption_of, particular
 from align.data.error import DataError
@@ -72,6 +72,9 @@ class Layout:
             label=named("label", self.label),
         )
         needed = {"recording": found.recording, "caption": found.caption}
+        asked = given.get("label", Layout.label)
+        if found.label not in columns and asked != Layout.label:
+            needed["label"] = asked  # which is optional, but not where somebody names it
         if found.licence:
             needed["licence"] = found.licence
         missing = {name: column for name, column in needed.items() if column not in columns}
@@ -100,7 +103,7 @@ class Layout:
             if clip:
                 said["clip"] = place
             if licence is not None:
-                said["licence"] = _text(row[licence])
+                said["licence"] = written(row[licence])
             return said
 
         return say
@@ -123,9 +126,27 @@ def _split(labels: str) -> list[str]:
     return [label.strip() for label in labels.split(",")]
 
 
-def _text(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return "" if text in ("None", "nan") or not text.strip() else text
+def written(value: Any) -> str:
+    """A cell as its table has it, "" for an empty one.
+
+    One empty cell makes floats of a whole column of integers: 1.0 was written as 1.
+    """
+    if value is None or value != value:  # NaN alone differs from itself
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value)
+    return text if text.strip() else ""
+
+
+def rewritten(rows: Dataset, columns: Sequence[str]) -> Dataset:
+    """Rows whose cells are as `written` has them, in those of some columns that hold floats."""
+    for column in columns:
+        feature = rows.features.get(column)
+        if isinstance(feature, Value) and feature.dtype.startswith("float"):
+            texts = [written(cell) for cell in rows[column]]
+            rows = rows.remove_columns(column).add_column(column, texts)
+    return rows
 
 
 def _words(said: str | list[str]) -> str:
@@ -142,7 +163,7 @@ def _reader(feature: Any) -> Callable[[Any], str | list[str]]:
 
     def read(value: Any) -> str | list[str]:
         if isinstance(value, list | tuple):
-            return [_text(one) for one in value if _text(one)]
-        return _text(value)
+            return [written(one) for one in value if written(one)]
+        return written(value)
 
     return read

@@ -9,33 +9,63 @@ from collections.abc import Sequence
 from align.data.error import DataError
 
 UNSTATED = "not stated"
-# The condition after "by" makes another licence of it: cc-by is not cc-by-nc.
-_BY = re.compile(r"\bby((?:[-_ ](?:nc|nd|sa))*)\b")
-_WORDS = (
-    (r"non[- ]?commercial", "-nc"),
-    (r"no[- ]?deriv\w*", "-nd"),
-    (r"share[- ]?alike", "-sa"),
+# All that follows reads licences in lower case whose words a single space parts.
+_NEGATED = re.compile(r"\b(?:not|never|neither|without)\b|n't\b|\bnon? (?:cc|creative|public)")
+_SAMPLING = re.compile(
+    r"^(?:(?:cc|creative commons) )?sampling$|\bsampling ?(?:\+|plus)|/licen[cs]es/(?:nc )?sampling"
+)
+_ZERO = re.compile(
+    r"\bcc ?(?:0|zero)(?![a-z\d.])|\bcreative commons (?:0|zero)(?![a-z\d.])|\bpublic ?domain\b"
+    r"|/licen[cs]es/zero/"
+)
+# "By" is a licence's where Creative Commons stands before it or nothing beside: people write
+# "all rights reserved by" somebody, too.
+_BY = re.compile(
+    r"\b(?:cc|creative commons)\W*(?:\d\.\d\W*)?by(?![a-z])|/licen[cs]es/by(?![a-z])"
+    r"|^by(?: (?:nc|nd|sa))*(?: v?\d[.\d]*)?$"
+)
+_CC = re.compile(r"\b(?:cc|creative ?commons)\b")
+_ATTRIBUTION = re.compile(r"(?<!\bno )\battribution\b")
+# So Freesound writes it.
+_ATTRIBUTION_ALONE = re.compile(
+    r"^attribution(?:[ ,]+(?:non ?commercial|no ?deriv\w*|share ?alike|nc|nd|sa))*(?: licen[cs]e)?"
+    r"(?: v?\d[.\d]*\b.*)?$"
+)
+# Conditions make another licence of it, wherever they stand: cc-by is not cc-by-nc.
+_CONDITIONS = (
+    (re.compile(r"\bnon? ?com|\bnc(?![a-z])"), "-nc"),
+    (re.compile(r"\bno ?deriv|\bnd(?![a-z])"), "-nd"),
+    (re.compile(r"\bshare ?alike|\bsa(?![a-z])"), "-sa"),
 )
 
 
 def family(licence: object) -> str:
     """A licence's short name: cc0, cc-by, cc-by-nc, sampling+ …, however it was written.
 
-    What is none of Creative Commons' is given back in lower case; nothing at all is "not stated".
+    What is none of Creative Commons', denies to be, or names two of them, is given back in lower
+    case; nothing at all is "not stated".
     """
     text = str(licence if licence is not None else "").strip().lower()
-    if text in ("", "none", "nan"):
+    if text in ("", "none", "nan", "na", "n/a", "null"):
         return UNSTATED
-    if "sampling" in text:
+    plain = re.sub(r"(?<!sampling)\+|[\s_\u2010-\u2014-]+", " ", text)
+    if _NEGATED.search(plain):
+        return text
+    if _SAMPLING.search(plain):
         return "sampling+"
-    if re.search(r"cc[- _]?0|cc[- ]?zero|public ?domain|/zero/|creative commons 0", text):
+    zero, by = _ZERO.search(plain), _asks_attribution(plain)
+    if bool(zero) == by:
+        return text
+    if zero:
         return "cc0"
-    by = _BY.search(text)
-    if by:
-        return "cc-by" + by[1].replace("_", "-").replace(" ", "-")
-    if "attribution" in text:
-        return "cc-by" + "".join(end for pattern, end in _WORDS if re.search(pattern, text))
-    return text
+    return "cc-by" + "".join(end for pattern, end in _CONDITIONS if pattern.search(plain))
+
+
+def _asks_attribution(plain: str) -> bool:
+    """Whether a text is one of Creative Commons' licences whose name has "by"."""
+    if _BY.search(plain) or _ATTRIBUTION_ALONE.search(plain):
+        return True
+    return bool(_CC.search(plain) and _ATTRIBUTION.search(plain))
 
 
 def told(licences: Sequence[object]) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from datasets import Dataset, Value
 
 from align.data.error import DataError
-from align.data.layout import Layout
+from align.data.folds import check_column, check_folds, fold_names
+from align.data.layout import Layout, written
 from align.data.licences import kept_rows, told
 from align.data.named import Named
-from align.data.tables import open_folder, open_hub, read_table, table_file
+from align.data.tables import ROW, open_folder, open_hub, read_table, table_file
 from align.names import DATASETS, lookup
 
 
@@ -77,7 +78,8 @@ def load_rows(
 
     Returns:
         A Dataset with the columns recording (a path, or a dict as `align.audio.read` takes it),
-        caption and label; clip, what names the recording, and licence where the data state them.
+        caption and label; clip, what names the recording, and licence where the data state them;
+        and row, its number in the data as they lie, from one on.
 
     Raises:
         DataError: there is no such data set, or it lacks what is asked for.
@@ -91,7 +93,8 @@ def load_rows(
     else:
         assert isinstance(source, str)
         raw = open_hub(source, _own(layout, split))
-    layout = layout.fitted(data, raw.column_names, given_columns(**columns))
+    own = [name for name in raw.column_names if name != ROW]
+    layout = layout.fitted(data, own, given_columns(**columns))
     if not len(raw):
         raise DataError(f"{data} has no rows")
     base = source if isinstance(source, Path) else None
@@ -110,20 +113,22 @@ def _said(raw: Dataset, data: str, layout: Layout) -> Dataset:
     say = layout.sayer(raw.features, raw.column_names)
     light = raw.select_columns(names)
     table = [say(row) for row in light]
+    numbers = list(raw[ROW]) if ROW in raw.column_names else list(range(1, len(raw) + 1))
     empty = [i for i, row in enumerate(table) if not row["caption"].strip()]
     if empty:
         raise DataError(
-            f"{len(empty)} of {len(table)} rows of {data} have no caption, the first is row "
-            f"{empty[0] + 1}: write one, leave the row out, or let align.captioner caption pictures"
+            f"{len(empty)} of {len(table)} rows of {data} have no caption, the first is "
+            f"row {numbers[empty[0]]}: write one, leave the row out, or let align.captioner "
+            "caption pictures"
         )
     rows = raw.select_columns([layout.recording])
     if layout.recording != "recording":
         rows = rows.rename_column(layout.recording, "recording")
     if "fold" in names:
-        rows = rows.add_column("fold", [str(fold) for fold in light["fold"]])
+        rows = rows.add_column("fold", [written(fold) for fold in light["fold"]])
     for column in table[0]:
         rows = rows.add_column(column, [row[column] for row in table])
-    return rows
+    return rows.add_column("row", numbers)
 
 
 def chosen(
@@ -150,22 +155,27 @@ def chosen(
 
 
 def _keep_folds(rows: Dataset, data: str, folds: Sequence[int]) -> Dataset:
-    if "fold" not in rows.column_names:
-        raise DataError(f"{data} has no column fold; it has: {', '.join(rows.column_names)}")
-    wanted = {str(fold) for fold in folds}
-    stated = [str(fold) for fold in rows.with_format(None)["fold"]]
-    there = sorted(set(stated))
-    absent = wanted - set(there)
-    if absent:
-        raise DataError(f"{data} has no fold {', '.join(sorted(absent))}; it has {there}")
+    check_column([name for name in rows.column_names if name != "row"], data)
+    wanted = fold_names(folds)
+    stated = [written(fold) for fold in rows.with_format(None)["fold"]]
+    check_folds(wanted, stated, data)
     return rows.select([i for i, fold in enumerate(stated) if fold in wanted])
+
+
+def folder_of(base: Path | None) -> Path:
+    """What the paths of recordings are relative to: a table's folder; of the hub's, where we are.
+
+    Args:
+        base: the table or folder they stand in; None for the hub.
+    """
+    return Path() if base is None else base.parent if base.is_file() else base
 
 
 def _located(rows: Dataset, data: str, base: Path | None) -> Dataset:
     """Rows whose recordings are paths: relative to their table, there, and no two the same."""
     if rows.features["recording"] not in (Value("string"), Value("large_string")):
         return rows
-    folder = Path() if base is None else base.parent if base.is_file() else base
+    folder = folder_of(base)
     paths = [str(folder / str(name)) for name in rows["recording"]]
     missing = [path for path in paths if not Path(path).is_file()]
     if len(missing) == len(paths):

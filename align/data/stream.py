@@ -16,9 +16,10 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 
 from align.data.error import DataError
-from align.data.layout import Layout
+from align.data.folds import check_column, check_folds, fold_names
+from align.data.layout import Layout, written
 from align.data.licences import is_wanted, kept_rows, told, wanted_names
-from align.data.rows import find, given_columns, load_rows
+from align.data.rows import find, folder_of, given_columns, load_rows
 from align.data.tables import has_parquet, open_hub
 
 Row = tuple[Any, str, str]  # recording, caption, label
@@ -71,7 +72,8 @@ def load_stream(
         rows = load_rows(data, split, folds=folds, licences=licences, **columns)
         return _of_rows(rows)
     raw = open_hub(str(source), layout.splits.get(split, split), streaming=True)
-    passage = _Passage(raw, layout, given_columns(**columns), data, folds, licences)
+    base = folder_of(source if isinstance(source, Path) else None)
+    passage = _Passage(raw, layout, given_columns(**columns), data, base, folds, licences)
     return _of_hub(passage, buffer)
 
 
@@ -92,25 +94,30 @@ class _Passage:
 
     def __init__(
         self, raw: IterableDataset, layout: Layout, given: Mapping[str, str], data: str,
-        folds: Sequence[int] | None, licences: Sequence[str] | None,
+        base: Path, folds: Sequence[int] | None, licences: Sequence[str] | None,
     ) -> None:  # fmt: skip
         columns = list(raw.column_names or next(iter(raw), {}))
         layout = layout.fitted(data, columns, given)
-        if folds is not None and "fold" not in columns:
-            raise DataError(f"{data} has no column fold; it has: {', '.join(columns)}")
-        self.raw, self.data, self.recording = raw, data, layout.recording
+        if folds is not None:
+            check_column(columns, data)
+        self.raw, self.data = raw, data
+        self._recording, self._base = layout.recording, base
         self.say = layout.sayer(raw.features, columns)
         self._light = layout.light(columns)
-        self._folds = None if folds is None else {str(fold) for fold in folds}
+        self._folds = None if folds is None else fold_names(folds)
         self._licences = licences
 
     def said(self) -> list[dict[str, str]]:
         """What is said of every wanted row; of parquet files only these columns are read."""
-        light = self.raw.select_columns(self._light)
-        said = [self.say(row) for row in light if self._of_folds(row)]
+        said, folds = [], set()
+        for row in self.raw.select_columns(self._light):
+            folds.add(written(row.get("fold")))
+            if self._of_folds(row):
+                said.append(self.say(row))
+        if folds and self._folds is not None:
+            check_folds(self._folds, folds, self.data)
         if not said:
-            which = f" of fold {', '.join(sorted(self._folds))}" if self._folds else ""
-            raise DataError(f"{self.data} has no rows{which}")
+            raise DataError(f"{self.data} has no rows")
         stated = [row["licence"] for row in said] if "licence" in said[0] else None
         if self._licences is not None:
             said = [said[i] for i in kept_rows(stated, self._licences, self.data)]
@@ -128,7 +135,12 @@ class _Passage:
         return is_wanted(self.say(row).get("licence"), wanted_names(self._licences))
 
     def _of_folds(self, row: Mapping[str, Any]) -> bool:
-        return self._folds is None or str(row["fold"]) in self._folds
+        return self._folds is None or written(row["fold"]) in self._folds
+
+    def recording(self, row: Mapping[str, Any]) -> Any:
+        """A row's recording; a path is relative to where the data set lies."""
+        found = row[self._recording]
+        return str(self._base / found) if isinstance(found, str) else found
 
 
 def _of_hub(passage: _Passage, buffer: int) -> Stream:
@@ -139,7 +151,7 @@ def _of_hub(passage: _Passage, buffer: int) -> Stream:
         mixed.set_epoch(epoch)
         for row in mixed:
             text = passage.say(row)
-            yield row[passage.recording], text["caption"], text["label"]
+            yield passage.recording(row), text["caption"], text["label"]
 
     captions, labels = [row["caption"] for row in said], [row["label"] for row in said]
     licences = [row["licence"] for row in said] if "licence" in said[0] else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from align.names import DATASETS
 METADATA = ("metadata.csv", "metadata.jsonl")
 CAPTIONS = "captions.csv"  # what align.captioner wrote, beside the pictures
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+ROW = "__row__"  # a row's number in its table, where rows before it were left out
+# A comma at the end of every line does not make names of the first column, and of words only an
+# empty cell is missing: "None", "NA" and "null" are captions and classes as any other.
+CSV = {"index_col": False, "keep_default_na": False, "na_values": [""]}
 
 
 def table_file(where: Path) -> Path | None:
@@ -42,19 +48,53 @@ def read_table(path: Path) -> Dataset:
     Raises:
         DataError: it is empty, no such table, or not in UTF-8.
     """
-    more = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
-    reader = READERS[path.suffix.lower()]
+    empty = f"{path} is empty: it needs at least column names and two rows"
+    if not path.stat().st_size:
+        raise DataError(empty)
     try:
-        if not path.read_bytes()[:1]:
-            raise DataError(f"{path} is empty: it needs at least column names and two rows")
-        rows = load_dataset(reader, data_files=str(path), split="train", **more)
-    except DataError:
-        raise
+        rows = _loaded(path)
     except Exception as error:
         reason = first_line(error)
-        hint = ": save it as UTF-8" if "codec can't decode" in reason else ""
-        raise DataError(f"{path} cannot be read as a table: {reason}{hint}") from error
+        if "corresponds to no data" in reason:  # column names and no row
+            raise DataError(empty) from error
+        raise DataError(f"{path} cannot be read as a table: {_explained(reason)}") from error
     return undecoded(rows)
+
+
+def read_made(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """The column names and lines of what a captioner made, every cell as it is written.
+
+    Raises:
+        DataError: it is not in UTF-8.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before it
+            table = csv.DictReader(file)
+            return tuple(table.fieldnames or ()), list(table)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
+
+
+def _loaded(path: Path) -> Any:
+    from pandas.errors import ParserWarning
+
+    reader = READERS[path.suffix.lower()]
+    more: dict[str, Any] = dict(CSV) if reader == "csv" else {}
+    if path.suffix.lower() == ".tsv":
+        more["sep"] = "\t"
+    with warnings.catch_warnings():
+        # It tells that fields for which there is no name would be dropped.
+        warnings.simplefilter("error", ParserWarning)
+        return load_dataset(reader, data_files=str(path), split="train", **more)
+
+
+def _explained(reason: str) -> str:
+    """What a reader says of a table, and what to do about it."""
+    if "codec can't decode" in reason:
+        return f"{reason}: save it as UTF-8"
+    if "does not match length of data" in reason or "Error tokenizing data" in reason:
+        return f"{reason}: a row has more fields than there are names: quote texts with commas"
+    return reason
 
 
 def open_folder(folder: Path, split: str) -> Dataset:
@@ -108,6 +148,7 @@ def _captioned(rows: Dataset, captions: list[str | None], made: Path) -> Dataset
     kept = [i for i, text in enumerate(captions) if text != ""]
     if len(kept) == len(rows):
         return rows
+    rows = rows.add_column(ROW, list(range(1, len(rows) + 1)))
     few = len(rows) - len(kept)
     print(f"{few} of {len(rows)} rows have an empty caption in {made} and are left out", flush=True)
     return rows.select(kept)

@@ -1,0 +1,39 @@
+"""Folds: the parts that a data set's column fold divides it into."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from align.data.error import DataError
+
+
+def fold_names(folds: Sequence[int]) -> set[str]:
+    """Folds as they stand in a table."""
+    return {str(fold) for fold in folds}
+
+
+def check_column(columns: Collection[str], data: str) -> None:
+    """Refuses a data set that is not divided into folds.
+
+    Raises:
+        DataError: there is no column fold.
+    """
+    if "fold" not in columns:
+        raise DataError(f"{data} has no column fold; it has: {', '.join(columns)}")
+
+
+def check_folds(wanted: set[str], stated: Iterable[str], data: str) -> None:
+    """Refuses folds that no row has.
+
+    Args:
+        wanted: those asked for.
+        stated: of every row, "" where it is in none.
+        data: the data's name.
+
+    Raises:
+        DataError: one is absent.
+    """
+    there = set(stated) - {""}
+    absent = wanted - there
+    if absent:
+        raise DataError(f"{data} has no fold {', '.join(sorted(absent))}; it has {sorted(there)}")
