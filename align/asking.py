@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from align.keywords import of_those
 
@@ -55,7 +58,22 @@ def _told(pipeline: Any, encode: Any, captions: Sequence[str], guided: bool) -> 
         "num_images_per_prompt": 1,
         "do_classifier_free_guidance": guided,
     }
-    return encode(**of_those(encode, defaults | given))
+    with _quiet(encode.__module__, PreTrainedTokenizerBase.__module__):
+        return encode(**of_those(encode, defaults | given))
+
+
+@contextlib.contextmanager
+def _quiet(*modules: str) -> Iterator[None]:
+    """Without warnings of long captions: for one in a batch, all of the padding is printed."""
+    loggers = [logging.getLogger(name) for name in modules]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _sorted(answer: Any, name: str) -> Answer:

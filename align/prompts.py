@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -166,6 +168,9 @@ class PromptSpace:
     def encode(self, captions: Sequence[str], batch_size: int = 64) -> Prompts:
         """Prompt embeds of captions, on the CPU in float32.
 
+        Of a caption of more tokens than the text encoder reads, the rest is left out; that is
+        warned of.
+
         Args:
             captions: one or several; "" is a caption too, and says nothing.
             batch_size: captions encoded at once.
@@ -179,18 +184,32 @@ class PromptSpace:
             raise ValueError("no captions to encode")
         if batch_size < 1:
             raise ValueError(f"batch_size is at least 1, not {batch_size}")
+        self._tell_of_long(captions)
         parts = [
             self._cut(self._encode(captions[i : i + batch_size])[0])
             for i in range(0, len(captions), batch_size)
         ]
         return stacked(parts)
 
+    @property
+    def _tokenizer(self) -> Any:
+        return getattr(self._pipeline, "tokenizer", None) or self._pipeline.tokenizer_2
+
+    def _tell_of_long(self, captions: Sequence[str]) -> None:
+        most = self._tokenizer.model_max_length
+        tokens = self._tokenizer(list(captions), verbose=False)["input_ids"]
+        long = [text for text, ids in zip(captions, tokens, strict=True) if len(ids) > most]
+        if long:
+            warnings.warn(
+                f"{len(long)} of {len(captions)} captions have more than {most} tokens, and what "
+                f"is beyond is not read; the first: {shorten(long[0], 80)!r}",
+                stacklevel=3,
+            )
+
     def lengths(self, captions: Sequence[str]) -> torch.Tensor:
         """Positions (N,) that captions fill, start and end included; what follows is padding."""
-        pipeline = self._pipeline
-        tokenizer = getattr(pipeline, "tokenizer", None) or pipeline.tokenizer_2
         most = self.unconditional.embeds.shape[1]
-        found = tokenizer(list(captions), truncation=True, max_length=most)["input_ids"]
+        found = self._tokenizer(list(captions), truncation=True, max_length=most)["input_ids"]
         return torch.tensor([len(ids) for ids in found])
 
 

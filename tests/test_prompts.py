@@ -1,5 +1,6 @@
 """The prompt space of a pipeline, its statistics, and what captions ask for in it."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -222,3 +223,18 @@ def test_statistics_do_not_depend_on_blocks() -> None:
     spread = exact.std(0, correction=0).float()
     free = ~whole.constant & (whole.spread == spread)
     assert free.float().mean() >= 0.5
+
+
+def test_a_caption_that_is_cut_is_told_of_once_and_shortly(
+    tiny_base: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    space = PromptSpace.from_pretrained(tiny_base)
+    long = " ".join(["a low hum"] * 60)
+    with pytest.warns(UserWarning, match="1 of 2 captions have more than 77 tokens") as caught:
+        found = space.encode([long, "a tone"]).embeds
+    assert len(caught) == 1 and len(str(caught[0].message)) < 250
+    assert not caplog.records  # diffusers would print what is cut, and all of the padding
+    assert found.shape[0] == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        space.encode(["a low hum", "a tone"])
