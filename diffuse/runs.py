@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from align.cache import digest
+from align.fingerprint import recording_names
+
 if TYPE_CHECKING:
+    from diffuse.data import Pairs
     from diffuse.train import Options
 
 PARTS = ("model", "data", "loss", "training")  # of what a run tells, what is read again
@@ -43,8 +47,10 @@ def begin(folder: Path, options: Options, write: bool = True) -> None:
         ValueError: the folder has a run with other options that would be gone on from.
     """
     path, told = folder / TOLD, told_options(options)
+    pairs: dict[str, str] = {}
     if options.training.resume and path.exists():
         before = json.loads(path.read_text())
+        pairs = {"pairs": before["pairs"]} if "pairs" in before else {}
         differ = [
             f"{name} was {before.get(part, {}).get(name)!r} and is {value!r}"
             for part, values in told.items()
@@ -61,7 +67,25 @@ def begin(folder: Path, options: Options, write: bool = True) -> None:
             marker.unlink()  # what an earlier run left is no longer gone on from
     if write:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(told, indent=1) + "\n")
+        path.write_text(json.dumps(told | pairs, indent=1) + "\n")
+
+
+def check_pairs(folder: Path, pairs: Pairs) -> None:
+    """Notes what a run trains on; where it was begun before, checks that it was the same.
+
+    Raises:
+        ValueError: pairs came, went, or are said to be something else.
+    """
+    path = folder / TOLD
+    found = json.loads(path.read_text())
+    names = recording_names(pairs.rows.with_format(None))  # which makes no sound
+    now = digest([names, pairs.captions, pairs.labels, pairs.phrases])
+    if found.get("pairs", now) != now:
+        raise ValueError(
+            f"{folder} has a run on other pairs: the data have changed since; give another "
+            "--output_dir, or start anew in this one with --resume false"
+        )
+    path.write_text(json.dumps(found | {"pairs": now}, indent=1) + "\n")
 
 
 def told(run: str | Path) -> dict[str, Any]:

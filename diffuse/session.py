@@ -27,7 +27,7 @@ from diffuse.folder import load
 from diffuse.hearing import HearingUNet
 from diffuse.latents import Preparation, Prepared
 from diffuse.reading import Squares
-from diffuse.runs import DONE, Wholeness, begin, last_checkpoint
+from diffuse.runs import DONE, Wholeness, begin, check_pairs, last_checkpoint
 from diffuse.samples import Sampling, features_of
 from diffuse.stages import Stage, check_gates, read_stages
 from diffuse.texts import encode_texts, remember_phrases, wanted_tokens
@@ -73,6 +73,7 @@ class Session:
         pairs = training_pairs(options.data)
         held_out, measured_on = held_out_pairs(options.data)
         if given.process_index == 0:
+            check_pairs(folder, pairs)
             print(pairs.report(), flush=True)
         encoder = load_encoder(model.encoder)
         pipeline = load_picture_side(model.base, dtype=torch.float32)
