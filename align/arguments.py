@@ -113,17 +113,21 @@ class ModelArguments:
 
 
 def _bases_of(encoder: str) -> list[str]:
-    """The pipelines that a trained encoder was trained for, its default one first."""
+    """The pipelines that a trained encoder was trained for, its default one first.
+
+    Raises:
+        ValueError: it is no encoder.
+    """
     from align.configuration import AudioPromptConfig
     from align.outcome import no_encoder
 
     try:
         config = AudioPromptConfig.from_pretrained(encoder)
-    except (OSError, ValueError) as error:
+        spaces = {name: space["base"] for name, space in config.spaces.items()}
+        first = spaces.pop(config.default_space)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise no_encoder(encoder, error) from error
-    spaces = {name: space["base"] for name, space in config.spaces.items()}
-    first = spaces.pop(config.default_space, None)
-    return [base for base in (first, *spaces.values()) if base]
+    return [first, *spaces.values()]
 
 
 @dataclass

@@ -70,7 +70,7 @@ def _by_name(folder: Path) -> Iterator[Pair]:
     from align.data.pairing import Namesakes
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    pictures = Namesakes(files, PICTURES)
+    pictures = Namesakes(files, PICTURES, RECORDINGS)
     ambiguous: list[str] = []
     for path in files:
         if path.suffix.lower() not in RECORDINGS:

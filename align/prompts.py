@@ -168,8 +168,7 @@ class PromptSpace:
     def encode(self, captions: Sequence[str], batch_size: int = 64) -> Prompts:
         """Prompt embeds of captions, on the CPU in float32.
 
-        Of a caption of more tokens than the text encoder reads, the rest is left out; that is
-        warned of.
+        Of a caption of more tokens than CLIP reads, it leaves the rest out; that is warned of.
 
         Args:
             captions: one or several; "" is a caption too, and says nothing.
@@ -201,8 +200,8 @@ class PromptSpace:
         long = [text for text, ids in zip(captions, tokens, strict=True) if len(ids) > most]
         if long:
             warnings.warn(
-                f"{len(long)} of {len(captions)} captions have more than {most} tokens, and what "
-                f"is beyond is not read; the first: {shorten(long[0], 80)!r}",
+                f"{len(long)} of {len(captions)} captions have more than {most} tokens, and CLIP "
+                f"reads no more of them; the first: {shorten(long[0], 80)!r}",
                 stacklevel=3,
             )
 

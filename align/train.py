@@ -63,10 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.train: {error}") from error
     except KeyboardInterrupt:
-        print("\nalign.train: stopped; the same command goes on from what is done", flush=True)
+        print(f"\nalign.train: stopped; {_further(options)}", flush=True)
         raise SystemExit(130) from None  # what a shell expects of a process that was interrupted
     if figures is not None:
         _report(session.folder, session.measured_on, figures)
+
+
+def _further(options: Options) -> str:
+    """What the same command does after it was stopped."""
+    training = options.training
+    if training.resume and training.save_strategy != "no":
+        return "the same command goes on from its last checkpoint, where there is one"
+    return "the same command starts anew"
 
 
 def _report(folder: Path, measured_on: str, figures: dict[str, Measured]) -> None:

@@ -16,7 +16,10 @@ DECISIVE = (
     "bf16", "fp16", "optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon",
 )  # fmt: skip
 # Those that decide for how long: a run may be made longer. The best of it may be what is kept.
-LENGTH = ("num_train_epochs", "max_steps", "load_best_model_at_end")
+LENGTH = (
+    "num_train_epochs", "max_steps", "load_best_model_at_end", "metric_for_best_model",
+    "greater_is_better",
+)  # fmt: skip
 IGNORED = ("label_smoothing_factor", "neftune_noise_alpha")  # made for classes and for words
 COMPARED = ("loss", "centred_cosine")  # what an evaluation in training measures
 

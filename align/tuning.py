@@ -203,7 +203,9 @@ def _check_same(study: optuna.Study, folder: Path, told: dict[str, Any]) -> None
     if before is None:
         study.set_user_attr("told", told)
         return
-    differ = [f"{k} was {before[k]!r} and is {v!r}" for k, v in told.items() if before.get(k) != v]
+    # A study does not know options that are younger than it.
+    both = [k for k in told if k in before]
+    differ = [f"{k} was {before[k]!r} and is {told[k]!r}" for k in both if before[k] != told[k]]
     if differ:
         raise ValueError(f"{folder} holds a study of other options ({'; '.join(differ)}): "
                          "give another --study")  # fmt: skip

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from align.captions import parse
 from align.data import DataError
+from align.data.folds import check_column, check_folds, fold_name, fold_names
 from align.names import DATASETS, lookup
 from diffuse.levels import LEVELS
 from diffuse.sources import Columns, folder_rows, hub_rows, vggsound_rows
@@ -97,15 +98,9 @@ def load_pairs(
 
 
 def _keep_folds(rows: Dataset, data: str, folds: Sequence[int]) -> Dataset:
-    if "fold" not in rows.column_names:
-        raise DataError(f"{data} has no column fold; it has: {', '.join(rows.column_names)}")
-    wanted = {str(fold) for fold in folds}
-    said = [str(fold) for fold in rows["fold"]]
-    absent = wanted - set(said)
-    if absent:
-        raise DataError(
-            f"{data} has no fold {', '.join(sorted(absent))}; it has {sorted(set(said))}"
-        )
+    check_column(rows.column_names, data)
+    wanted, said = fold_names(folds), [fold_name(fold) for fold in rows["fold"]]
+    check_folds(wanted, said, data)
     return rows.select([i for i, fold in enumerate(said) if fold in wanted])
 
 

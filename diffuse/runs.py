@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset
 from transformers import TrainerCallback
 
 from align.cache import digest
-from align.fingerprint import recording_names
+from align.fingerprint import recording_names, told_recordings
 
 if TYPE_CHECKING:
     from diffuse.data import Pairs
@@ -79,13 +80,22 @@ def check_pairs(folder: Path, pairs: Pairs) -> None:
     path = folder / TOLD
     found = json.loads(path.read_text())
     names = recording_names(pairs.rows.with_format(None))  # which makes no sound
-    now = digest([names, pairs.captions, pairs.labels, pairs.phrases])
+    now = digest([names, _images(pairs.rows), pairs.captions, pairs.labels, pairs.phrases])
     if found.get("pairs", now) != now:
         raise ValueError(
             f"{folder} has a run on other pairs: the data have changed since; give another "
             "--output_dir, or start anew in this one with --resume false"
         )
     path.write_text(json.dumps(found | {"pairs": now}, indent=1) + "\n")
+
+
+def _images(rows: Dataset) -> Any:
+    """What names the images of pairs; nothing where they are made of what their rows say."""
+    plain = rows.with_format(None)
+    if "image" not in plain.column_names:
+        return None
+    files = isinstance(plain[0]["image"], str)
+    return list(plain["image"]) if files else told_recordings(rows, "image")
 
 
 def told(run: str | Path) -> dict[str, Any]:

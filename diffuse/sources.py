@@ -142,7 +142,7 @@ def _paired_rows(folder: Path, left_out: dict[str, list[str]]) -> Dataset:
     what it holds names the class.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    texts = Namesakes(files, (".txt",))
+    texts = Namesakes(files, (".txt",), (*RECORDINGS, *IMAGES))
     pairs = _pairs(folder, files, left_out)
     unclear = [s for s, i in pairs if texts.is_ambiguous(s) and texts.near(i) is None]
     if unclear:
@@ -162,7 +162,7 @@ def _pairs(
     folder: Path, files: Sequence[Path], left_out: dict[str, list[str]]
 ) -> list[tuple[Path, Path]]:
     """Each recording and its image; an image in another folder goes to one recording only."""
-    sounds, images = Namesakes(files, RECORDINGS), Namesakes(files, IMAGES)
+    sounds, images = Namesakes(files, RECORDINGS, ()), Namesakes(files, IMAGES, RECORDINGS)
     out: dict[str, list[str]] = {
         DUPLICATE: [f"{a.name} beside {b.name}" for a, b in (*sounds.beside, *images.beside)]
     }

@@ -38,6 +38,14 @@ def test_a_recording_whose_picture_may_be_any_gets_none(
     assert "the first: c/x.wav" in said
 
 
+def test_a_picture_of_another_recording_is_not_borrowed(tmp_path: Path) -> None:
+    files(tmp_path, "a/1.wav", "a/1.png", "b/1.wav", "c/2.wav", "pictures/2.png", "d/2.png")
+    (tmp_path / "d" / "2.wav").touch()
+    assert find_pairs(tmp_path) == [
+        Pair("a/1.wav", "a/1.png"), Pair("c/2.wav", "pictures/2.png"), Pair("d/2.wav", "d/2.png"),
+    ]  # fmt: skip
+
+
 def captioned(folder: Path, encoding: str) -> Path:
     """A pair with a caption, in captions.csv as some program saved it."""
     files(folder, "s0.wav", "s0.png")

@@ -24,7 +24,8 @@ from align.data.licences import family, is_wanted, kept_rows, wanted_names
         ("CC BY-NonCommercial 4.0", "cc-by-nc"), ("CC BY 4.0 NonCommercial", "cc-by-nc"),
         ("CC-BY Attribution-NonCommercial 3.0", "cc-by-nc"), ("CC BY (NonComm.)", "cc-by-nc"),
         ("CC BY-NC-SA 4.0", "cc-by-nc-sa"), ("Attribution-ShareAlike", "cc-by-sa"),
-        ("CC BY 4.0, no derivatives", "cc-by-nd"),
+        ("CC BY 4.0, no derivatives", "cc-by-nd"), ("CC BY NCND", "cc-by-nc-nd"),
+        ("cc-by-ncsa", "cc-by-nc-sa"), ("CC BY N.C.", "cc-by-nc"),
         ("http://creativecommons.org/licenses/sampling+/1.0/", "sampling+"),
         ("Sampling+", "sampling+"), ("CC Sampling", "sampling+"),
         ("Apache-2.0", "apache-2.0"), ("", "not stated"), (None, "not stated"),
@@ -40,7 +41,10 @@ def test_families_of_licences(written: str | None, short: str) -> None:
     [
         "All rights reserved by the BBC", "copyright by X, no use", "not CC0", "non-CC0",
         "CC BY, not for commercial use", "CC0 or CC BY-NC", "no attribution required",
-        "Attribution to the BBC, all rights reserved", "no sampling", "acc0unt", "stand by",
+        "CC0 non-commercial", "CC0-NC", "public domain, noncommercial only", "NC-Sampling+",
+        "CC BY 4.0 - commercial use prohibited", "CC BY, personal use only",
+        "CC BY 4.0, no modifications", "Attribution to the BBC, all rights reserved",
+        "no sampling", "acc0unt", "stand by",
     ],
 )  # fmt: skip
 def test_what_is_of_no_family_stays_as_it_is(written: str) -> None:

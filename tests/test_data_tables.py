@@ -48,6 +48,21 @@ def test_an_empty_cell_changes_no_other_fold_or_label(tmp_path: Path) -> None:
         load_rows(data, "train", folds=[1, 3])
 
 
+def test_cells_are_read_as_they_are_written(tmp_path: Path) -> None:
+    lines = ("0.wav,a hum,007,1.0", "1.wav,true,1.0,2.0", "2.wav,sea,x,")
+    rows = load_rows(table(tmp_path, "file_name,caption,label,fold", *lines), "train")
+    assert rows["label"] == ["007", "1.0", "x"] and rows["caption"][1] == "true"
+    kept = load_rows(str(tmp_path), "train", folds=[2])
+    assert kept["caption"] == ["true"]
+
+
+def test_a_word_may_come_after_thousands_of_numbers(tmp_path: Path) -> None:
+    lines = [f"{i % 6}.wav,sound {i},{i}" for i in range(10_500)]
+    data = table(tmp_path, "file_name,caption,seconds", *lines, "0.wav,the last,NA")
+    rows = load_rows(data, "train")
+    assert len(rows) == 10_501 and rows["caption"][-1] == "the last"
+
+
 @pytest.mark.parametrize("end", [".csv", ".tsv"])
 def test_a_separator_at_the_end_of_every_line_shifts_nothing(tmp_path: Path, end: str) -> None:
     lines = ["file_name,caption,label", "0.wav,a hum,x,", '1.wav,"a buzz, a tone",,']

@@ -26,7 +26,13 @@ def test_other_pairs_are_not_gone_on_with(
     before, told = adapter_weights(run), json.loads((run / "run.json").read_text())
     table = pairs / "metadata.csv"
     rows = table.read_text().splitlines()
-    for other in (rows[:-1], [*rows[:-1], rows[-1].replace("at night", "by day")]):
+    first, last = rows[1], rows[-1]
+    for other in (
+        rows[:-1],
+        [*rows[:-1], last.replace("at night", "by day")],
+        [*rows[:-1], last.replace("11.png", "10.png")],
+        [rows[0], first.replace("0.wav", "3.wav"), *rows[2:]],
+    ):
         table.write_text("\n".join(other) + "\n")
         with pytest.raises(SystemExit, match="has a run on other pairs: the data have changed"):
             main(line)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from align.data import DataError
 from diffuse.data import Pairs, load_pairs
-from diffuse.sources import AMBIGUOUS, AMBIGUOUS_TEXT, DUPLICATE, UNPAIRED_IMAGE
+from diffuse.sources import AMBIGUOUS, AMBIGUOUS_TEXT, DUPLICATE, UNPAIRED_IMAGE, UNPAIRED_SOUND
 
 
 def files(folder: Path, *names: str) -> Path:
@@ -44,6 +44,14 @@ def test_what_lies_together_belongs_together(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert pairs.captions == [["a/1.txt"], ["b/1.txt"], ["images/2.txt"]]
     assert pairs.labels == ["a", "b", "b"] and not pairs.left_out
+
+
+def test_what_lies_beside_one_recording_is_not_anothers(tmp_path: Path) -> None:
+    files(tmp_path, "a/1.wav", "a/1.png", "a/1.txt", "b/1.wav", "b/1.png", "c/1.wav")
+    pairs = load_pairs(str(tmp_path), "train")
+    assert found(tmp_path, pairs) == [("a/1.wav", "a/1.png"), ("b/1.wav", "b/1.png")]
+    assert pairs.captions == [["a/1.txt"], [""]]
+    assert pairs.left_out == {UNPAIRED_SOUND: ["c/1.wav"]}
 
 
 def test_what_may_belong_to_several_is_left_out(tmp_path: Path) -> None:

@@ -53,8 +53,9 @@ def test_it_goes_on_with_its_own_base_where_none_is_given(
     session([*command(tiny_base, tiny_clap, sound_folder, own), "--max_steps", "1"]).train()
     assert ModelArguments(start=str(own)).base == [tiny_base]
     assert ModelArguments().base == ["mini"]
-    with pytest.raises(ValueError, match="there is no trained encoder"):
-        ModelArguments(start=str(tmp_path / "nowhere"))
+    for wrong in (tmp_path / "nowhere", tiny_clap):
+        with pytest.raises(ValueError, match="there is no trained encoder"):
+            ModelArguments(start=str(wrong))
 
 
 def test_a_fresh_head_beside_what_was_learned_is_told(
@@ -112,10 +113,16 @@ def test_who_stops_it_is_told_how_it_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Session, "train", stop)
-    with pytest.raises(SystemExit) as caught:
-        train.main(command(tiny_base, tiny_clap, data, tmp_path / "run"))
-    assert caught.value.code == 130
-    assert "the same command goes on from what is done" in capsys.readouterr().out
+    line = command(tiny_base, tiny_clap, data, tmp_path / "run")
+    for more, said in (
+        (("--save_strategy", "epoch"), "goes on from its last checkpoint"),
+        (("--save_strategy", "epoch", "--resume", "false"), "starts anew"),
+        (("--save_strategy", "no"), "starts anew"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            train.main([*line, *more])
+        assert caught.value.code == 130
+        assert f"the same command {said}" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_is_refused_before_anything_is_heard(

@@ -20,6 +20,7 @@ from align.recipes import parse
 from align.train import KINDS, Options
 from align.train import main as train
 from align.tune import main, stated
+from align.tuning import _check_same
 from align.tuning_space import default_space, new_space, own_values, read_space
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +105,14 @@ def test_what_differs_from_the_defaults_is_stated(tmp_path: Path) -> None:
     given = options("--disable_tqdm", "true", "--learn_temperature", "true", "--seed", "2")
     recipe.write_text(yaml.safe_dump(stated(given)))
     assert stated(options(str(recipe))) == stated(given) and len(stated(given)) == 3
+
+
+def test_a_study_knows_no_options_that_are_younger_than_it(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    _check_same(study, tmp_path, {"seed": 0})
+    _check_same(study, tmp_path, {"seed": 0, "adam_beta1": 0.9})
+    with pytest.raises(ValueError, match="seed was 0 and is 1"):
+        _check_same(study, tmp_path, {"seed": 1, "adam_beta1": 0.9})
 
 
 @pytest.mark.parametrize(

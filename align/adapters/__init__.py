@@ -2,7 +2,8 @@
 
 Each is made of (token_width, length, embed_width, pooled_width) and sizes of its own, and answers
 (tokens (B, S, H), mask (B, S)) with standardised embeds (B, L, D), and pooled ones (B, P) or None.
-Tokens that the mask leaves out change nothing.
+One whose attribute `absolute` is true answers with embeds as the pipeline reads them. Tokens that
+the mask leaves out change nothing.
 """
 
 from __future__ import annotations

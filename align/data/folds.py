@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from align.data.error import DataError
+from align.data.layout import written
 
 
 def fold_names(folds: Sequence[int]) -> set[str]:
     """Folds as they stand in a table."""
     return {str(fold) for fold in folds}
+
+
+def fold_name(cell: Any) -> str:
+    """A cell of the column fold as `fold_names` has it, "" where it is empty.
+
+    Programs that know numbers alone write 1.0 for the fold 1 of a column with an empty cell.
+    """
+    return re.sub(r"\.0+$", "", written(cell).strip())
 
 
 def check_column(columns: Collection[str], data: str) -> None:

@@ -127,9 +127,9 @@ def _split(labels: str) -> list[str]:
 
 
 def written(value: Any) -> str:
-    """A cell as its table has it, "" for an empty one.
+    """A cell in words, "" for an empty one.
 
-    One empty cell makes floats of a whole column of integers: 1.0 was written as 1.
+    In JSON lines one empty cell makes floats of a whole column of integers: 1.0 was written as 1.
     """
     if value is None or value != value:  # NaN alone differs from itself
         return ""

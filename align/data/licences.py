@@ -10,7 +10,10 @@ from align.data.error import DataError
 
 UNSTATED = "not stated"
 # All that follows reads licences in lower case whose words a single space parts.
-_NEGATED = re.compile(r"\b(?:not|never|neither|without)\b|n't\b|\bnon? (?:cc|creative|public)")
+_NEGATED = re.compile(
+    r"\b(?:not|never|neither|without)\b|n't\b|\bnon? (?:cc|creative|public)"
+    r"|\b(?:prohibit|forbid|no modif|personal use|private use)"
+)
 _SAMPLING = re.compile(
     r"^(?:(?:cc|creative commons) )?sampling$|\bsampling ?(?:\+|plus)|/licen[cs]es/(?:nc )?sampling"
 )
@@ -33,17 +36,17 @@ _ATTRIBUTION_ALONE = re.compile(
 )
 # Conditions make another licence of it, wherever they stand: cc-by is not cc-by-nc.
 _CONDITIONS = (
-    (re.compile(r"\bnon? ?com|\bnc(?![a-z])"), "-nc"),
-    (re.compile(r"\bno ?deriv|\bnd(?![a-z])"), "-nd"),
-    (re.compile(r"\bshare ?alike|\bsa(?![a-z])"), "-sa"),
+    (re.compile(r"\bnon? ?com|\b(?:nd|sa)*nc(?:nd|sa)*(?![a-z])|\bn\.c\b"), "-nc"),
+    (re.compile(r"\bno ?deriv|\b(?:nc|sa)*nd(?:nc|sa)*(?![a-z])|\bn\.d\b"), "-nd"),
+    (re.compile(r"\bshare ?alike|\b(?:nc|nd)*sa(?:nc|nd)*(?![a-z])|\bs\.a\b"), "-sa"),
 )
 
 
 def family(licence: object) -> str:
     """A licence's short name: cc0, cc-by, cc-by-nc, sampling+ …, however it was written.
 
-    What is none of Creative Commons', denies to be, or names two of them, is given back in lower
-    case; nothing at all is "not stated".
+    What is none of Creative Commons', denies to be, names two of them or puts a condition to one
+    that has none, is given back in lower case; nothing at all is "not stated".
     """
     text = str(licence if licence is not None else "").strip().lower()
     if text in ("", "none", "nan", "na", "n/a", "null"):
@@ -51,14 +54,13 @@ def family(licence: object) -> str:
     plain = re.sub(r"(?<!sampling)\+|[\s_\u2010-\u2014-]+", " ", text)
     if _NEGATED.search(plain):
         return text
+    conditions = "".join(end for pattern, end in _CONDITIONS if pattern.search(plain))
     if _SAMPLING.search(plain):
-        return "sampling+"
-    zero, by = _ZERO.search(plain), _asks_attribution(plain)
-    if bool(zero) == by:
+        return text if conditions else "sampling+"
+    zero, by = bool(_ZERO.search(plain)), _asks_attribution(plain)
+    if zero == by or (zero and conditions):
         return text
-    if zero:
-        return "cc0"
-    return "cc-by" + "".join(end for pattern, end in _CONDITIONS if pattern.search(plain))
+    return "cc0" if zero else "cc-by" + conditions
 
 
 def _asks_attribution(plain: str) -> bool:

@@ -11,29 +11,35 @@ class Namesakes:
     """Files of some endings, found by the name of another file.
 
     What lies beside it goes first: folders may number their files alike. A file of that name in
-    another folder is the one that is meant only where no other folder has any.
+    another folder is meant only where it lies beside none that could ask for it, and no third
+    folder has one too.
 
     Args:
         files: all there are, in the order in which they go first.
         endings: of these files, in lower case.
+        asking: endings of files that look for them.
 
     Attributes:
         files: one of each folder and name.
         beside: further ones of the same folder and name, each with that one.
     """
 
-    def __init__(self, files: Sequence[Path], endings: Sequence[str]) -> None:
+    def __init__(
+        self, files: Sequence[Path], endings: Sequence[str], asking: Sequence[str]
+    ) -> None:
+        taken = {(p.parent, p.stem) for p in files if p.suffix.lower() in asking}
         own: dict[tuple[Path, str], Path] = {}
         self.beside: list[tuple[Path, Path]] = []
-        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        self._free: dict[str, list[Path]] = defaultdict(list)
         for path in files:
             if path.suffix.lower() not in endings:
                 continue
-            first = own.setdefault((path.parent, path.stem), path)
-            if first is path:
-                self._by_stem[path.stem].append(path)
-            else:
+            place = path.parent, path.stem
+            first = own.setdefault(place, path)
+            if first is not path:
                 self.beside.append((path, first))
+            elif place not in taken:
+                self._free[path.stem].append(path)
         self._own = own
         self.files = list(own.values())
 
@@ -42,10 +48,10 @@ class Namesakes:
         return self._own.get((path.parent, path.stem))
 
     def of(self, path: Path) -> Path | None:
-        """The file of that name in the same folder, else the only one in all others."""
-        found = self._by_stem.get(path.stem, [])
+        """The file of that name in the same folder, else the only free one in all others."""
+        found = self._free.get(path.stem, [])
         return self.near(path) or (found[0] if len(found) == 1 else None)
 
     def is_ambiguous(self, path: Path) -> bool:
         """Whether several other folders have a file of that name, and its own has none."""
-        return self.near(path) is None and len(self._by_stem.get(path.stem, [])) > 1
+        return self.near(path) is None and len(self._free.get(path.stem, [])) > 1

@@ -10,8 +10,8 @@ from typing import Any
 from datasets import Dataset, Value
 
 from align.data.error import DataError
-from align.data.folds import check_column, check_folds, fold_names
-from align.data.layout import Layout, written
+from align.data.folds import check_column, check_folds, fold_name, fold_names
+from align.data.layout import Layout
 from align.data.licences import kept_rows, told
 from align.data.named import Named
 from align.data.tables import ROW, open_folder, open_hub, read_table, table_file
@@ -125,7 +125,7 @@ def _said(raw: Dataset, data: str, layout: Layout) -> Dataset:
     if layout.recording != "recording":
         rows = rows.rename_column(layout.recording, "recording")
     if "fold" in names:
-        rows = rows.add_column("fold", [written(fold) for fold in light["fold"]])
+        rows = rows.add_column("fold", [fold_name(fold) for fold in light["fold"]])
     for column in table[0]:
         rows = rows.add_column(column, [row[column] for row in table])
     return rows.add_column("row", numbers)
@@ -157,7 +157,7 @@ def chosen(
 def _keep_folds(rows: Dataset, data: str, folds: Sequence[int]) -> Dataset:
     check_column([name for name in rows.column_names if name != "row"], data)
     wanted = fold_names(folds)
-    stated = [written(fold) for fold in rows.with_format(None)["fold"]]
+    stated = [fold_name(fold) for fold in rows.with_format(None)["fold"]]
     check_folds(wanted, stated, data)
     return rows.select([i for i, fold in enumerate(stated) if fold in wanted])
 

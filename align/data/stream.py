@@ -16,8 +16,8 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 
 from align.data.error import DataError
-from align.data.folds import check_column, check_folds, fold_names
-from align.data.layout import Layout, written
+from align.data.folds import check_column, check_folds, fold_name, fold_names
+from align.data.layout import Layout
 from align.data.licences import is_wanted, kept_rows, told, wanted_names
 from align.data.rows import find, folder_of, given_columns, load_rows
 from align.data.tables import has_parquet, open_hub
@@ -111,7 +111,7 @@ class _Passage:
         """What is said of every wanted row; of parquet files only these columns are read."""
         said, folds = [], set()
         for row in self.raw.select_columns(self._light):
-            folds.add(written(row.get("fold")))
+            folds.add(fold_name(row.get("fold")))
             if self._of_folds(row):
                 said.append(self.say(row))
         if folds and self._folds is not None:
@@ -135,7 +135,7 @@ class _Passage:
         return is_wanted(self.say(row).get("licence"), wanted_names(self._licences))
 
     def _of_folds(self, row: Mapping[str, Any]) -> bool:
-        return self._folds is None or written(row["fold"]) in self._folds
+        return self._folds is None or fold_name(row["fold"]) in self._folds
 
     def recording(self, row: Mapping[str, Any]) -> Any:
         """A row's recording; a path is relative to where the data set lies."""

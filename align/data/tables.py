@@ -8,7 +8,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from datasets import Audio, Dataset, Image, IterableDataset, load_dataset, load_dataset_builder
+from datasets import (
+    Audio,
+    Dataset,
+    Features,
+    Image,
+    IterableDataset,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+)
 
 from align.data.error import DataError, first_line
 from align.names import DATASETS
@@ -17,8 +26,8 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 CAPTIONS = "captions.csv"  # what align.captioner wrote, beside the pictures
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 ROW = "__row__"  # a row's number in its table, where rows before it were left out
-# A comma at the end of every line does not make names of the first column, and of words only an
-# empty cell is missing: "None", "NA" and "null" are captions and classes as any other.
+# A comma at the end of every line does not make names of the first column, and only an empty cell
+# is missing: "None", "NA" and "null" are captions and classes as any other word.
 CSV = {"index_col": False, "keep_default_na": False, "na_values": [""]}
 
 
@@ -79,13 +88,26 @@ def _loaded(path: Path) -> Any:
     from pandas.errors import ParserWarning
 
     reader = READERS[path.suffix.lower()]
-    more: dict[str, Any] = dict(CSV) if reader == "csv" else {}
-    if path.suffix.lower() == ".tsv":
-        more["sep"] = "\t"
+    more: dict[str, Any] = {}
     with warnings.catch_warnings():
         # It tells that fields for which there is no name would be dropped.
         warnings.simplefilter("error", ParserWarning)
+        if reader == "csv":
+            more = CSV | {"sep": "\t" if path.suffix.lower() == ".tsv" else ","}
+            more["features"] = _all_text(path, more)
         return load_dataset(reader, data_files=str(path), split="train", **more)
+
+
+def _all_text(path: Path, options: dict[str, Any]) -> Features:
+    """The columns of a CSV, every cell of them as it is written.
+
+    Types that are guessed make 7 of 007 and True of true, and are guessed anew from time to time:
+    a word may come after ten thousand numbers.
+    """
+    import pandas
+
+    names = pandas.read_csv(path, nrows=0, **options).columns
+    return Features({name: Value("string") for name in names})
 
 
 def _explained(reason: str) -> str:
