@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -50,10 +51,22 @@ def serve(options: StudioOptions, command: str) -> None:
         service.close()
 
 
+def run(command: str) -> None:
+    """Serves the page as `main` does, and ends this process.
+
+    It ends at once: threads that load or draw cannot be stopped, and some libraries abort the
+    process where the interpreter ends below them.
+    """
+    main(command=command)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def installed() -> None:
     """What `soundprompt-app` calls."""
-    main(command="soundprompt-app")
+    run("soundprompt-app")
 
 
 if __name__ == "__main__":
-    main()
+    run(COMMAND)
