@@ -195,6 +195,8 @@ class DataArguments:
             raise ValueError(f"--order is shuffled or caption_length, not {self.order!r}")
         if self.caption_template is not None and "{}" not in self.caption_template:
             raise ValueError("--caption_template has {} where the labels go")
+        if self.workers < 1:
+            raise ValueError(f"--workers is at least 1, not {self.workers}")
         if self.stream_buffer < 1:
             raise ValueError(f"--stream_buffer is at least 1, not {self.stream_buffer}")
         if not self.streaming and self.stream_buffer != type(self).stream_buffer:

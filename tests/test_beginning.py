@@ -125,6 +125,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
         (("--adapter_width", "30"), "--adapter_width must be a multiple of --adapter_heads"),
         (("--train_adapter", "some"), "--train_adapter is all or level_weights, not 'some'"),
         (("--train_adapter", "level_weights"), "goes on from a trained one: --start"),
+        (("--workers", "-1"), "--workers is at least 1, not -1"),
         (("--max_windows", "0"), "--max_windows is at least 1, not 0"),
         (("--pictures", "-1"), "--pictures is at least 0, not -1"),
         (("--draw_steps", "0"), "--draw_steps is at least 1, not 0"),
