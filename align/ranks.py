@@ -16,6 +16,17 @@ def join(training: Any) -> None:
     training.device  # noqa: B018
 
 
+def leave() -> None:
+    """Parts the processes, once they have nothing more to tell each other.
+
+    What they talk by has threads of its own, and one that is still there when the interpreter ends
+    aborts the process; torchrun ends all the others then, whatever they are doing. From here on
+    every process is one alone.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def rank() -> int:
     """Which process this is, from 0; 0 where there is only one."""
     return distributed.get_rank() if _several() else 0

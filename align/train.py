@@ -49,17 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Whatever is heavy is imported after the options are known to be right.
     from align.audio import AudioError
     from align.data import DataError
-    from align.ranks import is_main, join, main_first, quiet_but_for_main
+    from align.ranks import is_main, join, leave, main_first, quiet_but_for_main
     from align.session import Session
 
     join(options.training)
+    writes = is_main()
     try:
         with quiet_but_for_main():
             with main_first():
                 session = Session.open(options)
             session.train()
-        # The others have done their part, and leave.
-        figures = session.measure() if is_main() else None
+        leave()  # the others have done their part
+        figures = session.measure() if writes else None
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.train: {error}") from error
     except KeyboardInterrupt:

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Whatever is heavy is imported after the options are known to be right.
     from align.audio import AudioError
     from align.data import DataError
+    from align.ranks import leave
     from diffuse.outcome import measured
     from diffuse.session import Session
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _align_miniature(options.model.encoder)
         session = Session.open(options)
         session.train()
+        leave()  # the others have done their part
         if not session.is_main:
             return
         figures = measured(session)

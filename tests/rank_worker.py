@@ -17,6 +17,7 @@ from align.gradient_cache import GradientCache
 from align.heads import AudioPromptOutput
 from align.objective import LossArguments
 from align.prompts import Prompts
+from align.ranks import is_main, leave, main_first
 
 ROWS, LENGTH, WIDTH, POOLED = 7, 4, 6, 5
 SHARES = [4, 3]  # of two processes
@@ -88,11 +89,11 @@ def main(folder: Path) -> None:
     if (folder / "command.json").exists():
         from launches import session
 
-        from align.ranks import main_first
-
         with main_first():
             opened = session(json.loads((folder / "command.json").read_text()))
         opened.train()
+    leave()
+    assert not distributed.is_initialized() and is_main()
 
 
 if __name__ == "__main__":
