@@ -8,18 +8,14 @@ from pathlib import Path
 
 import pytest
 from conftest import RATE, tone
+from doors import assert_refused
 from PIL import Image
 from soundfile import write
 
-from diffuse import animate, edit, evaluate, generate
+from diffuse import generate
 from diffuse.arguments import DataArguments, EvaluationArguments, LossArguments
 from diffuse.moments import check_pace
 from diffuse.runs import told
-
-COMMANDS = {
-    "diffuse.evaluate": evaluate.main, "diffuse.generate": generate.main,
-    "diffuse.edit": edit.main, "diffuse.animate": animate.main,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -70,16 +66,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_door_comes_before_the_models(
     desk: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
 ) -> None:
-    loaded: list[str] = []
-    monkeypatch.setattr("align.outcome.load_encoder", loaded.append)
-    monkeypatch.setattr("diffuse.generate.load_pipeline", loaded.append)
-    name, *words = line.split()
-    with pytest.raises(SystemExit) as caught:
-        COMMANDS[name](words)
-    message = str(caught.value.code)
-    assert message.startswith(f"{name}: ") and said in message and "\n" not in message
-    assert not loaded
-    assert not (desk / "a").exists()
+    assert_refused(line, said, desk, monkeypatch)
 
 
 def test_what_a_run_tells_is_read(desk: Path) -> None:

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 from conftest import RATE, tone
+from doors import assert_refused
 from PIL import Image
 from soundfile import write
 
-from align import encode, evaluate
 from align.audio import AudioError
 from align.doorway import check_file, check_folder, check_recordings
-from diffuse import animate, edit, generate
-
-COMMANDS = {
-    "align.encode": encode.main, "align.evaluate": evaluate.main,
-    "diffuse.generate": generate.main, "diffuse.edit": edit.main, "diffuse.animate": animate.main,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -70,16 +64,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_door_comes_before_the_models(
     desk: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
 ) -> None:
-    loaded: list[str] = []
-    monkeypatch.setattr("align.outcome.load_encoder", loaded.append)
-    monkeypatch.setattr("diffuse.generate.load_pipeline", loaded.append)
-    name, *words = line.split()
-    with pytest.raises(SystemExit) as caught:
-        COMMANDS[name](words)
-    message = str(caught.value.code)
-    assert message.startswith(f"{name}: ") and said in message and "\n" not in message
-    assert not loaded
-    assert not (desk / "a").exists()
+    assert_refused(line, said, desk, monkeypatch)
 
 
 def test_what_is_right_passes(desk: Path) -> None:
