@@ -112,6 +112,20 @@ def load(folder: str | Path) -> SoundAdapter:
     return adapter
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None where there is none.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
 def read_config(folder: Path) -> AdapterConfig:
     """The configuration of an adapter's folder.
 
@@ -119,12 +133,7 @@ def read_config(folder: Path) -> AdapterConfig:
         ValueError: the folder holds no adapter, or a broken one.
     """
     path = folder / CONFIG
-    told: Any = None
-    if path.is_file():
-        try:
-            told = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+    told = read_json(path)
     if not isinstance(told, dict) or told.pop("library", None) != LIBRARY:
         raise ValueError(
             f"there is no sound adapter in {str(folder)!r}: give a folder that diffuse.train wrote"

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from align.cache import digest
 from align.fingerprint import recording_names, told_recordings
+from diffuse.folder import read_json
 
 if TYPE_CHECKING:
     from diffuse.data import Pairs
@@ -104,13 +105,7 @@ def told(run: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: it is no folder that a run wrote.
     """
-    path = Path(run) / TOLD
-    found: Any = None
-    if path.is_file():
-        try:
-            found = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+    found = read_json(Path(run) / TOLD)
     # An alignment leaves a file of that name too.
     if not isinstance(found, dict) or not set(PARTS) <= set(found):
         raise ValueError(f"{str(run)!r} is no run: give a folder that diffuse.train wrote")
