@@ -80,9 +80,10 @@ def test_it_is_followed_in_use_and_where_other_parts_train(
     assert torch.equal(used, drawn)
     hearing = HearingUNet(tiny_unet, adapter)
     attached.train_only("projector")
-    assert torch.equal(hearing(*heard)[0], alone)  # it trains: it sees its own errors
+    # With and without autograd a projection may run on other kernels: equal but for rounding.
+    torch.testing.assert_close(hearing(*heard)[0], alone)  # it trains: it sees its own errors
     attached.train_only("attention")
-    assert torch.equal(hearing(*heard)[0], drawn)
+    torch.testing.assert_close(hearing(*heard)[0], drawn)
     adapter.remember(None)
     assert torch.equal(adapter.project(*heard), alone)
     assert adapter.config.recall == {}
