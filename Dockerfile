@@ -30,12 +30,12 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 USER 1000
 # The miniature's alignment is trained here, in minutes, so that the page draws at once. The page's
 # own code comes after it: changing that does not train again.
-COPY --chown=user mini mini
-COPY --chown=user recipes recipes
+COPY --chown=user soundprompt/__init__.py soundprompt/__init__.py
+COPY --chown=user soundprompt/mini soundprompt/mini
 COPY --chown=user align align
 RUN python -m align.train --pictures 0 --samples 0 && rm -rf runs/align/mini/checkpoint-*
 COPY --chown=user diffuse diffuse
-COPY --chown=user studio studio
+COPY --chown=user soundprompt/app soundprompt/app
 COPY --chown=user app.py .
 
 # Reachable from outside the container.

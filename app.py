@@ -1,6 +1,6 @@
 """The page: `python app.py [--option value ...]`; `--help` lists the options."""
 
-from studio.__main__ import run
+from soundprompt.app.__main__ import run
 
 if __name__ == "__main__":
     run("python app.py")

@@ -5,8 +5,7 @@
     encoder = AudioPromptEncoder.from_pretrained("runs/align/mini")
     pipeline(**encoder.prompt("dog.wav")).images
 
-Names are imported when they are first used: importing the package costs nothing. transformers'
-AutoConfig and AutoModel know the encoder from then on.
+Names are imported when they are first used: importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -14,15 +13,13 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from align.registration import register
-
 _WHERE = {
-    "AlignTrainer": "align.trainer",
-    "AudioError": "align.audio",
-    "AudioPromptConfig": "align.configuration",
-    "AudioPromptEncoder": "align.encoder",
-    "PromptSpace": "align.prompts",
-    "check_prompt": "align.fitting",
+    "AlignTrainer": "align.training.trainer",
+    "AudioError": "align.audio.files",
+    "AudioPromptConfig": "align.models.configuration",
+    "AudioPromptEncoder": "align.models.encoder",
+    "PromptSpace": "align.prompts.space",
+    "check_prompt": "align.prompts.pipelines",
 }
 __all__ = [
     "AlignTrainer",
@@ -38,6 +35,3 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'align' has no attribute {name!r}")
     return getattr(importlib.import_module(_WHERE[name]), name)
-
-
-register()

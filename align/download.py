@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.recipes import parse
-from align.sizes import human
+from align.config.parser import parse
+from align.preprocessing.cache import human
+from align.training.validation import check_model
 
 if TYPE_CHECKING:
-    from align.needs import Need
+    from align.hub.requirements import Need
 
 
 @dataclass
@@ -28,12 +29,12 @@ class DownloadArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Says what a recipe needs of the hub, asks, and fetches it."""
-    from align.train import KINDS, Options
+    from align.config.options import KINDS, Options
 
     kinds = (*KINDS, DownloadArguments)
-    *parts, download = parse(kinds, "align", "python -m align.download", arguments)
-    from align.data import DataError
-    from align.needs import needs
+    *parts, download = parse(kinds, "align", "python -m align.download", arguments, check_model)
+    from align.data.errors import DataError
+    from align.hub.requirements import needs
 
     try:
         options = Options(*parts)
@@ -112,7 +113,7 @@ def fetch(need: Need, files: Sequence[str]) -> None:
     """
     from huggingface_hub import hf_hub_download
 
-    from align.hub import asking
+    from align.hub.errors import asking
 
     with asking(need.repo_id):
         for name in files:

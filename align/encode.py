@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.devices import add_device, chosen_device
-from align.doorway import Defaults, check_file, check_recordings
+from align.cli import Defaults, add_device, check_file, check_recordings, chosen_device
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -32,7 +31,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Encodes the files and saves what a pipeline takes, by the pipeline's own argument names."""
     options = _arguments(arguments)
-    from align.audio import AudioError
+    from align.audio.files import AudioError
 
     try:
         check_file(options.out)
@@ -53,7 +52,7 @@ def encode(options: argparse.Namespace) -> str:
     import torch
     from safetensors.torch import save_file
 
-    from align.outcome import load_encoder
+    from align.models.encoder import load_encoder
 
     device = chosen_device(options.device)
     encoder = load_encoder(options.run).to(device)

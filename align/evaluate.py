@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.devices import chosen_device
-from align.doorway import Defaults
-from align.judgement import EvaluationArguments, add_evaluation, check_evaluation
-from align.names import DATASETS, JUDGES
+from align.cli import Defaults, add_evaluation, check_evaluation, chosen_device
+from align.config.arguments import EvaluationArguments
+from align.registry import DATASETS, JUDGES
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,8 +52,8 @@ def _add_columns(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures on a data set's test rows and prints the table."""
     options = _arguments(arguments)
-    from align.audio import AudioError
-    from align.data import DataError
+    from align.audio.files import AudioError
+    from align.data.errors import DataError
 
     try:
         check_evaluation(options)
@@ -65,12 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from align.cache import Cache
-    from align.drawing import Artist
-    from align.examine import Examination, as_table, flat
-    from align.features import hear
-    from align.outcome import examined, load_encoder, told
-    from align.prompts import PromptSpace
+    from align.evaluation.evaluator import Examination, examined
+    from align.evaluation.generation import Artist
+    from align.evaluation.statistics import as_table, flat
+    from align.hub.run_record import told
+    from align.models.encoder import load_encoder
+    from align.preprocessing.cache import Cache
+    from align.preprocessing.features import hear
+    from align.prompts.space import PromptSpace
 
     device = chosen_device(options.device)
     encoder = load_encoder(options.run).to(device)
@@ -116,8 +117,9 @@ def _check_split(options: argparse.Namespace) -> None:
 
 def _rows(options: argparse.Namespace, trained_on: dict[str, Any]) -> tuple[Dataset, str]:
     """The rows to measure on and what they are: by default those that the run held out."""
-    from align.arguments import DataArguments
-    from align.data import READ_BY, held_out_rows, load_rows, overlap, training_rows
+    from align.config.arguments import DataArguments
+    from align.data.loading import load_rows
+    from align.data.splits import READ_BY, held_out_rows, overlap, training_rows
 
     if not (options.data or trained_on):
         raise ValueError(f"{options.run} does not say what it was trained on: give --data")

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _arguments(arguments)
     from huggingface_hub import get_token
 
-    from align.outcome import load_encoder
+    from align.models.encoder import load_encoder
 
     try:
         if get_token() is None:

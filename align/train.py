@@ -4,53 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.arguments import DataArguments, ModelArguments
-from align.augment import AugmentArguments
-from align.judgement import EvaluationArguments
-from align.objective import LossArguments
-from align.recipes import parse
-from align.remembered import RecallArguments
-from align.training import AlignTrainingArguments
+from align.config.options import KINDS, Options
+from align.config.parser import parse
+from align.training.validation import check_model
 
 if TYPE_CHECKING:
-    from align.measures import Measured
-
-KINDS = (
-    ModelArguments,
-    DataArguments,
-    LossArguments,
-    RecallArguments,
-    AugmentArguments,
-    EvaluationArguments,
-    AlignTrainingArguments,
-)
-
-
-@dataclass
-class Options:
-    """All options of a run, by theme."""
-
-    model: ModelArguments
-    data: DataArguments
-    loss: LossArguments
-    recall: RecallArguments
-    augment: AugmentArguments
-    evaluation: EvaluationArguments
-    training: AlignTrainingArguments
+    from align.evaluation.statistics import Measured
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, trains, measures, and says where the results are."""
-    options = Options(*parse(KINDS, "align", "python -m align.train", arguments))
+    options = Options(*parse(KINDS, "align", "python -m align.train", arguments, check_model))
     # Whatever is heavy is imported after the options are known to be right.
-    from align.audio import AudioError
-    from align.data import DataError
-    from align.ranks import is_main, join, leave, main_first, quiet_but_for_main
-    from align.session import Session
+    from align.audio.files import AudioError
+    from align.data.errors import DataError
+    from align.training.distributed import is_main, join, leave, main_first, quiet_but_for_main
+    from align.training.run import Session
 
     join(options.training)
     writes = is_main()
@@ -79,8 +51,8 @@ def _further(options: Options) -> str:
 
 
 def _report(folder: Path, measured_on: str, figures: dict[str, Measured]) -> None:
-    from align.cards import CARD, FIGURES, SHEET, write_card
-    from align.examine import as_table, flat
+    from align.evaluation.statistics import as_table, flat
+    from align.hub.model_card import CARD, FIGURES, SHEET, write_card
 
     kept = flat(figures) | {"measured_on": measured_on}
     (folder / FIGURES).write_text(json.dumps(kept, indent=2) + "\n")

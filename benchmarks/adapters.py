@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from align.examine import Examination
-    from align.heads import Head
-    from align.prompts import Prompts
-    from align.session import Session
+    from align.evaluation.evaluator import Examination
+    from align.models.heads import Head
+    from align.prompts.embeds import Prompts
+    from align.training.run import Session
+
 
 RECIPES = {
     "linear": "art-from-audio",
@@ -53,7 +54,7 @@ def write_recordings(folder: Path, split: str, rows: int) -> Path:
 
     import soundfile
 
-    from mini.dataset import singles
+    from soundprompt.mini.dataset import singles
 
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "metadata.csv"
@@ -71,10 +72,10 @@ def write_recordings(folder: Path, split: str, rows: int) -> Path:
 
 def _trained(command: Sequence[str]) -> tuple[Session, float]:
     """Trains by a command line of align.train and saves; also the CPU seconds of training."""
-    from align.recipes import parse
-    from align.session import Session
-    from align.train import KINDS as OPTIONS
-    from align.train import Options
+    from align.config.options import KINDS as OPTIONS
+    from align.config.options import Options
+    from align.config.parser import parse
+    from align.training.run import Session
 
     session = Session.open(Options(*parse(OPTIONS, "align", "benchmarks.adapters", command)))
     # Features and tokens are computed here, once for all adapters of a backbone.
@@ -103,8 +104,8 @@ def _command(options: argparse.Namespace, kind: str, backbone: str, rest: list[s
 
 def _run(command: list[str]) -> dict[str, Any]:
     """Trains, saves, loads, and measures the embeds; or what was measured before."""
-    from align.examine import Examination
-    from align.outcome import load_encoder
+    from align.evaluation.evaluator import Examination
+    from align.models.encoder import load_encoder
 
     folder = Path(command[command.index("--output_dir") + 1])
     noted = folder / "figures.json"
@@ -150,11 +151,12 @@ def _pictures(run: dict[str, Any], out: Path, count: int) -> list[float]:
 
 def _examine(folder: Path, test: Path, count: int) -> Examination:
     """The answers of the encoder in a folder to recordings spread over the test set."""
-    from align.data import load_rows
-    from align.examine import Examination
-    from align.features import hear
-    from align.outcome import load_encoder, told
-    from align.prompts import PromptSpace
+    from align.data.loading import load_rows
+    from align.evaluation.evaluator import Examination
+    from align.hub.run_record import told
+    from align.models.encoder import load_encoder
+    from align.preprocessing.features import hear
+    from align.prompts.space import PromptSpace
 
     encoder = load_encoder(str(folder))
     rows = load_rows(str(test), "test")
@@ -166,9 +168,9 @@ def _examine(folder: Path, test: Path, count: int) -> Examination:
 
 def _right(prompts: Prompts, head: Head, labels: Sequence[str]) -> tuple[float, float, float]:
     """Draws prompts, the same noise for all adapters, and has the pictures judged."""
-    from align.drawing import Artist
-    from align.measures import Measured
-    from align.names import JUDGES, lookup
+    from align.evaluation.generation import Artist
+    from align.evaluation.statistics import Measured
+    from align.registry import JUDGES, lookup
 
     artist = Artist.from_pretrained("mini", steps=20, guidance=5.0)
     pictures = artist.draw(prompts, head.null(len(labels)), list(range(len(labels))))

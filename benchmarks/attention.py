@@ -48,8 +48,8 @@ def full_unet() -> Any:
 
 def added_parameters(unet: Any, form: str) -> int:
     """The weights that a form adds in all blocks."""
-    from diffuse.configuration import FORMS as KINDS
-    from diffuse.layers import cross_attentions
+    from diffuse.models.configuration import FORMS as KINDS
+    from diffuse.models.unet import cross_attentions
 
     widths = [a.to_k.out_features for a in cross_attentions(unet).values()]
     if form == "ip-adapter":
@@ -72,9 +72,8 @@ def with_form(block: Any, form: str, tokens: int) -> tuple[Any, dict[str, Any], 
     """Puts a form on a block: what its call takes beside text, and what becomes of the text."""
     from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
-    from diffuse.attention import CHANNEL, AudioAttention
-    from diffuse.configuration import FORMS as KINDS
-    from diffuse.sonic import SonicAttention
+    from diffuse.models.attention_processor import CHANNEL, AudioAttention, SonicAttention
+    from diffuse.models.configuration import FORMS as KINDS
 
     dtype, width = block.attn2.to_q.weight.dtype, block.attn2.to_q.in_features
     heard = torch.randn(1, tokens, TEXT_WIDTH, dtype=dtype)
@@ -169,8 +168,8 @@ def step_flops() -> int:
 @torch.no_grad()
 def real_steps(tokens: int) -> dict[str, float]:
     """Seconds of processor time of a real step at full size in bfloat16, stock and hearing."""
-    from diffuse.attention import CHANNEL, AudioAttention, AudioLayer
-    from diffuse.layers import cross_attentions
+    from diffuse.models.attention_processor import CHANNEL, AudioAttention, AudioLayer
+    from diffuse.models.unet import cross_attentions
 
     unet = full_unet().to(torch.bfloat16).to_empty(device="cpu").eval()
     for parameter in unet.parameters():

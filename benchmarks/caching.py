@@ -28,7 +28,7 @@ def _store(folder: Path, rows: int, tokens: int, width: int) -> Any:
     """Random tokens on disk."""
     import numpy as np
 
-    from align.store import Store
+    from align.preprocessing.store import Store
 
     store = Store(folder, {"random": [rows, tokens, width]})
     rng = np.random.default_rng(0)
@@ -43,9 +43,10 @@ def _steps(data: Any, batch: int, seed: int) -> Iterator[float]:
     """Seconds of one training step after the other, reading included."""
     import torch
 
-    from align.batches import EpochSampler, collate
-    from align.heads import Heads, SpaceShape
-    from align.losses import sequence_mse
+    from align.losses.functional import sequence_mse
+    from align.models.heads import Heads
+    from align.prompts.embeds import SpaceShape
+    from align.training.datasets import EpochSampler, collate
 
     torch.manual_seed(seed)
     heads = Heads(data[0]["tokens"].shape[1], {"space": SpaceShape(**SPACE)}, ADAPTER)
@@ -71,7 +72,7 @@ def measure_steps(rows: int, batch: int, steps: int, seed: int) -> list[tuple[st
     """Median seconds a step from disk and from memory, by backbone."""
     import torch
 
-    from align.batches import Tokens
+    from align.training.datasets import Tokens
 
     found = []
     for name, tokens, width in (("CLAP, 10 s", 64, 1024), ("Wav2Vec2-BERT, 10 s", 499, 1024)):
@@ -108,7 +109,7 @@ def _recordings(folder: Path, count: int, duration_s: float) -> Any:
     import numpy as np
     import soundfile
 
-    from align.data import load_rows
+    from align.data.loading import load_rows
 
     lines = ["file_name,caption"]
     for i in range(count):
@@ -131,11 +132,11 @@ def measure_size(
     """What a backbone of real size costs a recording, computed and read."""
     import torch
 
-    from align.cache import Cache
-    from align.configuration import AudioPromptConfig
-    from align.encoder import AudioPromptEncoder
-    from align.features import hear
-    from align.tokens import frozen_tokens
+    from align.models.configuration import AudioPromptConfig
+    from align.models.encoder import AudioPromptEncoder
+    from align.preprocessing.audio_tokens import frozen_tokens
+    from align.preprocessing.cache import Cache
+    from align.preprocessing.features import hear
 
     config, extractor = make()
     torch.manual_seed(seed)

@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from align.examine import as_table
-from align.measures import Measured
-from diffuse.inversion import Inversion
-from mini.judge import judge
-from mini.outlines import outline
-from mini.pictures import draw
-from mini.sounds import SAMPLE_RATE, recording
-from mini.world import CLASSES, View, random_view
+from align.evaluation.statistics import Measured, as_table
+from diffuse.pipelines.inversion import Inversion
+from soundprompt.mini.image_classifier import judge
+from soundprompt.mini.outlines import outline
+from soundprompt.mini.pictures import draw
+from soundprompt.mini.sounds import SAMPLE_RATE, recording
+from soundprompt.mini.world import CLASSES, View, random_view
 
 SEED = 777_000
 Edit = Callable[["Case"], Image.Image]
@@ -128,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--sheet", type=Path, help="draw all pictures into this PNG")
     options = parser.parse_args(arguments)
-    from diffuse.pipeline import SoundPipeline
+    from diffuse.pipelines.sound_pipeline import SoundPipeline
 
     pipe = SoundPipeline.from_pretrained("mini", options.encoder, options.adapter, device="cpu")
     given = cases(options.pictures, options.seed)

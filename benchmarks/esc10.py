@@ -1,6 +1,6 @@
 """Three-fold cross-validation on real recordings: `python -m benchmarks.esc10 --data FOLDER`.
 
-Trains recipes/align/esc10.yaml on two folds and measures on the third, for every fold and seed.
+Trains align/recipes/esc10.yaml on two folds and measures on the third, for every fold and seed.
 Runs that are already measured are not repeated, so an interrupted benchmark goes on.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.measures import Measured
+from align.evaluation.statistics import Measured
 
 FIGURES = (
     "class_accuracy",

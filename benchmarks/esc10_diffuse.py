@@ -1,8 +1,8 @@
 """Three-fold cross-validation of a UNet that hears: `python -m benchmarks.esc10_diffuse --data F`.
 
-For every fold an encoder is aligned on the other two (recipes/align/esc10.yaml; taken from
+For every fold an encoder is aligned on the other two (align/recipes/esc10.yaml; taken from
 --encoders where `benchmarks.esc10` trained it before), the UNet learns to hear on them
-(recipes/diffuse/esc10.yaml) and both meet the third. ESC-10 has no pictures: every recording gets
+(diffuse/recipes/esc10.yaml) and both meet the third. ESC-10 has no pictures: every recording gets
 some that are drawn by its label, with captions of which two of three name the time of day alone.
 Runs that are already measured are not repeated, so an interrupted benchmark goes on.
 """
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.measures import Measured
+from align.evaluation.statistics import Measured
 
 FIGURES = (
     "right_object",
@@ -40,9 +40,9 @@ def lay_out(data: Path, out: Path, pictures: int) -> Path:
     """
     import numpy as np
 
-    from mini.captions import caption, class_caption, scene_caption
-    from mini.pictures import draw
-    from mini.world import CLASSES, random_view
+    from soundprompt.mini.captions import caption, class_caption, scene_caption
+    from soundprompt.mini.pictures import draw
+    from soundprompt.mini.world import CLASSES, random_view
 
     table = out / "metadata.jsonl"
     if table.exists():

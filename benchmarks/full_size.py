@@ -20,11 +20,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from align.config.parser import recipe_folder
+
 SD15, SDXL = "stable-diffusion-v1-5", "stable-diffusion-xl-base-1.0"
 CLAP, W2V_BERT = "larger_clap_music_and_speech", "w2v-bert-2.0"
 # One stands for both checkpoints: they differ in what they were trained on.
 SAME = {"larger_clap_general": CLAP}
-SUITE = Path(__file__).parents[1] / "recipes" / "align"
+SUITE = recipe_folder("align")
 # In this order the second stage of the hierarchy follows the first, from which it starts.
 RECIPES = sorted({path.stem for path in SUITE.glob("*.yaml")} - {"mini", "esc10"})
 
@@ -45,9 +47,9 @@ def save_sounds(folder: Path) -> None:
     import numpy as np
     import soundfile
 
-    from mini.captions import class_caption
-    from mini.sounds import SAMPLE_RATE, recording
-    from mini.world import CLASSES
+    from soundprompt.mini.captions import class_caption
+    from soundprompt.mini.sounds import SAMPLE_RATE, recording
+    from soundprompt.mini.world import CLASSES
 
     folder.mkdir()
     lines = ["file_name,caption,label"]
@@ -60,7 +62,7 @@ def save_sounds(folder: Path) -> None:
 
 def encode_text(folder: Path, base: str) -> str:
     """A base's own encode_prompt."""
-    from align.prompts import PromptSpace
+    from align.prompts.space import PromptSpace
 
     prompts = PromptSpace.from_pretrained(str(folder / base)).encode(["abc def", "ghi"])
     pooled = "" if prompts.pooled is None else f" and {tuple(prompts.pooled.shape)}"
@@ -72,7 +74,7 @@ def load_whole(folder: Path) -> str:
     import torch
     from diffusers import StableDiffusionPipeline
 
-    from align.pipelines import Reader
+    from align.prompts.pipelines import Reader
 
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder / SD15, dtype=torch.float16, safety_checker=None, feature_extractor=None
@@ -84,8 +86,8 @@ def load_without_text(folder: Path) -> str:
     """SD1.5 as the encoder drives it, in half precision."""
     import torch
 
-    from align.bases import load_picture_side
-    from align.pipelines import Reader
+    from align.prompts.loading import load_picture_side
+    from align.prompts.pipelines import Reader
 
     pipeline = load_picture_side(str(folder / SD15), dtype=torch.float16)
     return f"{Reader.of(pipeline).wants}; weights {_weights(pipeline):.2f} GiB"
@@ -95,7 +97,7 @@ def sdxl_text_weights(folder: Path) -> str:
     """What SDXL's two text encoders weigh in half precision."""
     import torch
 
-    from align.bases import load_text_side
+    from align.prompts.loading import load_text_side
 
     pipeline = load_text_side(str(folder / SDXL), dtype=torch.float16)
     return f"weights {_weights(pipeline):.2f} GiB"
@@ -122,7 +124,7 @@ def _drives(run: Path, folder: Path) -> str:
     """The shape of what a saved encoder answers, once it is seen to be numbers."""
     import torch
 
-    from align.encoder import AudioPromptEncoder
+    from align.models.encoder import AudioPromptEncoder
 
     encoder = AudioPromptEncoder.from_pretrained(run)
     prompt = encoder.prompt(str(folder / "sounds" / "0.wav"))
@@ -160,8 +162,8 @@ def draw(folder: Path) -> str:
     """SD1.5 at 256x256, guidance on, driven by the saved encoder in bfloat16."""
     import torch
 
-    from align.bases import load_picture_side
-    from align.encoder import AudioPromptEncoder
+    from align.models.encoder import AudioPromptEncoder
+    from align.prompts.loading import load_picture_side
 
     pipeline = load_picture_side(str(folder / SD15), dtype=torch.bfloat16)
     pipeline.set_progress_bar_config(disable=True)

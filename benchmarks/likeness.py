@@ -41,7 +41,7 @@ def spread(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def real(folder: Path, label: str) -> list[NDArray[np.float64]]:
     """Figures of a folder's recordings of a class."""
-    from align.audio import read
+    from align.audio.waveform import read
 
     with (folder / "metadata.csv").open(newline="") as file:
         names = [row["file_name"] for row in csv.DictReader(file) if row["label"] == label]
@@ -52,7 +52,7 @@ def procedural(label: str, count: int) -> list[NDArray[np.float64]]:
     """Figures of procedural recordings of a class."""
     import soxr
 
-    from mini.sounds import SAMPLE_RATE, recording
+    from soundprompt.mini.sounds import SAMPLE_RATE, recording
 
     made = (recording(label, None, np.random.default_rng(seed)) for seed in range(count))
     return [spread(soxr.resample(sound, SAMPLE_RATE, RATE)) for sound in made]
@@ -67,7 +67,7 @@ def row(label: str, kind: str, found: Iterable[NDArray[np.float64]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
-    from mini.world import CLASSES
+    from soundprompt.mini.world import CLASSES
 
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.likeness", description=__doc__, allow_abbrev=False

@@ -31,10 +31,10 @@ def plain(embeds1: Any, embeds2: Any) -> Any:
 
 
 def ours(embeds1: Any, embeds2: Any) -> Any:
-    """The same by `align.losses`."""
+    """The same by `align.losses.functional`."""
     import torch
 
-    from align.losses import same_group, sequence_info_nce
+    from align.losses.functional import same_group, sequence_info_nce
 
     alone = same_group(torch.arange(len(embeds1)))
     return sequence_info_nce(embeds1, embeds2, alone, TEMPERATURE, "audio_to_text")
@@ -90,8 +90,8 @@ def encoder_memory(rows: int, batch: int, seed: int) -> dict[str, float]:
     """
     import torch
 
-    from align.gradient_cache import GradientCache
-    from align.losses import same_group, sequence_info_nce
+    from align.losses.functional import same_group, sequence_info_nce
+    from align.losses.gradient_cache import GradientCache
 
     encoder = _mini_encoder()
     generator = torch.Generator().manual_seed(seed)
@@ -122,9 +122,9 @@ def encoder_memory(rows: int, batch: int, seed: int) -> dict[str, float]:
 
 
 def _mini_encoder() -> Any:
-    from align.encoder import AudioPromptEncoder
-    from align.heads import SpaceShape
-    from align.names import BACKBONES, lookup
+    from align.models.encoder import AudioPromptEncoder
+    from align.prompts.embeds import SpaceShape
+    from align.registry import BACKBONES, lookup
 
     sizes = {"kind": "resampler", "width": 64, "depth": 2, "heads": 4, "dropout": 0.0}
     shapes = {"mini": SpaceShape("mini", 77, 128)}
@@ -160,7 +160,7 @@ def memory_table(seed: int) -> list[str]:
     lines = ["| loss | peak, MiB | seconds |", "|---|---|---|"]
     lines += [
         f"| {n} | {m['mib']:,.0f} | {m['seconds']:.1f} |"
-        for n, m in (("plain formula", there), ("align.losses", here))
+        for n, m in (("plain formula", there), ("align.losses.functional", here))
     ]
     return [
         *lines,

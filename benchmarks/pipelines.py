@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from align.measures import Measured
-from align.prompts import Prompts
-from mini.outlines import outline
-from mini.pictures import SIZE, draw
-from mini.world import CLASSES, View, random_view
+from align.evaluation.statistics import Measured
+from align.prompts.embeds import Prompts
+from soundprompt.mini.outlines import outline
+from soundprompt.mini.pictures import SIZE, draw
+from soundprompt.mini.world import CLASSES, View, random_view
 
 BATCH = 20
 FRAMES = 4
@@ -93,7 +93,7 @@ def load(style: str, controlnet: str) -> Any:
     """A pipeline of the miniature without text encoders."""
     import diffusers
 
-    from mini.models import STABLE_DIFFUSION
+    from soundprompt.mini.models import STABLE_DIFFUSION
 
     further: dict[str, Any] = {}
     if "ControlNet" in style:
@@ -162,7 +162,7 @@ def traced(picture: Image.Image, lines: Image.Image) -> float:
 
 def judged(pictures: Sequence[Sequence[Image.Image]], cases: Sequence[Case]) -> Measured:
     """Share of prompts all of whose frames show just what the label says."""
-    from mini.judge import judge
+    from soundprompt.mini.image_classifier import judge
 
     right = []
     for frames, case in zip(pictures, cases, strict=True):
@@ -208,10 +208,10 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--controlnet", help="the miniature's own by default")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/pipelines"))
     options = parser.parse_args(given)
-    from align.data import load_rows
-    from align.outcome import load_encoder
-    from align.prompts import PromptSpace
-    from mini.models import CONTROLNET
+    from align.data.loading import load_rows
+    from align.models.encoder import load_encoder
+    from align.prompts.space import PromptSpace
+    from soundprompt.mini.models import CONTROLNET
 
     options.controlnet = options.controlnet or CONTROLNET
     options.out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 A table of random embeds of 77 x 768 in half precision lies on disk, more than all of which in
 float32 would be held. Each way of asking for targets runs in a process of its own: read from the
-file when a batch asks, as `align.lookup` does with so many, and held in float32. Told are the
+file when a batch asks, as `text_embeds` does with so many, and held in float32. Told are the
 anonymous memory that it takes (the file's own pages do not count, they can be let go), and the
 processor's seconds for the targets of a batch beside those of a training step without them.
 """
@@ -43,15 +43,15 @@ def measure(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
     """GiB at the peak and held, seconds of a batch's targets and of a step without them."""
     import torch
 
-    import align.lookup
-    from align.heads import Heads, SpaceShape
-    from align.losses import sequence_mse
-    from align.prompts import Statistics
+    import align.preprocessing.text_embeds
+    from align.losses.functional import sequence_mse
+    from align.models.heads import Heads
+    from align.prompts.embeds import SpaceShape, Statistics
 
     torch.manual_seed(seed)
     shape = LENGTH, WIDTH
     space = Statistics(torch.zeros(shape), torch.ones(shape), torch.zeros(shape, dtype=torch.bool))
-    align.lookup.HELD_BYTES = (1 << 62) if way == "held" else 0
+    align.preprocessing.text_embeds.HELD_BYTES = (1 << 62) if way == "held" else 0
     heads = Heads(1024, {"space": SpaceShape(**SPACE)}, ADAPTER)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=1e-3)
     tokens, mask = torch.randn(batch, 64, 1024), torch.ones(batch, 64, dtype=torch.bool)
@@ -59,7 +59,7 @@ def measure(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
 
     def opened() -> Any:
         rows = torch.from_numpy(np.load(path, mmap_mode="c"))
-        return align.lookup.targets(rows, space)
+        return align.preprocessing.text_embeds.targets(rows, space)
 
     found, peak = anonymous_peak(opened)
     held = resident("RssAnon")

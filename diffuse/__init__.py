@@ -14,11 +14,11 @@ import importlib
 from typing import Any
 
 _WHERE = {
-    "AdapterConfig": "diffuse.configuration",
-    "Attachment": "diffuse.attachment",
-    "SoundAdapter": "diffuse.adapter",
-    "SoundPipeline": "diffuse.pipeline",
-    "attach": "diffuse.attachment",
+    "AdapterConfig": "diffuse.models.configuration",
+    "Attachment": "diffuse.models.attach",
+    "SoundAdapter": "diffuse.models.adapter",
+    "SoundPipeline": "diffuse.pipelines.sound_pipeline",
+    "attach": "diffuse.models.attach",
 }
 __all__ = ["AdapterConfig", "Attachment", "SoundAdapter", "SoundPipeline", "attach"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    from align.doorway import Defaults
-    from diffuse.generate import add_drawing_options, add_model_options
+    from align.cli import Defaults
+    from diffuse.cli import add_drawing_options, add_model_options
 
     parser = argparse.ArgumentParser(
         prog="python -m diffuse.animate", description=__doc__, allow_abbrev=False,
@@ -32,11 +32,10 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draws and writes the film."""
     options = _arguments(arguments)
-    from align.audio import AudioError
-    from align.doorway import check_file
-    from diffuse.film import check_film, save_film
-    from diffuse.generate import check_given, load_pipeline
-    from diffuse.moments import Moments, check_pace
+    from align.audio.files import AudioError
+    from align.cli import check_file
+    from diffuse.cli import check_given, load_pipeline
+    from diffuse.pipelines.animation import Moments, check_film, check_pace, save_film
 
     try:
         check_film(options.out)
@@ -66,7 +65,7 @@ def draw_moments(pipe: Any, moments: Any, options: argparse.Namespace) -> list[A
     """
     from tqdm import tqdm
 
-    from diffuse.generate import drawing_arguments
+    from diffuse.cli import drawing_arguments
 
     drawn: dict[int, Any] = {}
     frames = moments.shown()

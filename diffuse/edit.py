@@ -17,8 +17,8 @@ METHODS = ("inversion", "image")
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    from align.doorway import Defaults
-    from diffuse.generate import add_drawing_options, add_model_options
+    from align.cli import Defaults
+    from diffuse.cli import add_drawing_options, add_model_options
 
     parser = argparse.ArgumentParser(
         prog="python -m diffuse.edit", description=__doc__, allow_abbrev=False,
@@ -56,7 +56,7 @@ def _begin(options: argparse.Namespace) -> dict[str, Any]:
     given = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
     if options.method == "image":
         return {"image": options.picture, **given}
-    from diffuse.inversion import Inversion
+    from diffuse.pipelines.inversion import Inversion
 
     wanted = Inversion(options.picture, **given)
     if options.prompt is None and options.adapter:
@@ -67,16 +67,10 @@ def _begin(options: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Edits what the command line names."""
     options = _arguments(arguments)
-    from align.audio import AudioError
-    from align.doorway import check_folder
-    from diffuse.beginning import read_picture
-    from diffuse.generate import (
-        check_given,
-        drawing_arguments,
-        load_pipeline,
-        report,
-        save_pictures,
-    )
+    from align.audio.files import AudioError
+    from align.cli import check_folder
+    from diffuse.cli import check_given, drawing_arguments, load_pipeline, report, save_pictures
+    from diffuse.pipelines.image_inputs import read_picture
 
     try:
         read_picture(options.picture)  # before the models are loaded

@@ -8,19 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.devices import chosen_device
-from align.doorway import Defaults
-from align.judgement import EvaluationArguments, add_evaluation, check_evaluation
-from align.names import JUDGES
+from align.cli import Defaults, add_evaluation, check_evaluation, chosen_device
+from align.config.arguments import EvaluationArguments
+from align.registry import JUDGES
 
 if TYPE_CHECKING:
     import torch
 
-    from align.measures import Measured
-    from diffuse.arguments import DataArguments
-    from diffuse.data import Pairs
-    from diffuse.drawing import Drawing
-    from diffuse.examine import Examination
+    from align.evaluation.statistics import Measured
+    from diffuse.config.arguments import DataArguments
+    from diffuse.data.pairs import Pairs
+    from diffuse.evaluation.evaluator import Examination
+    from diffuse.evaluation.generation import Drawing
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -52,8 +51,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures on held-out pairs and prints the table."""
     options = _arguments(arguments)
-    from align.audio import AudioError
-    from align.data import DataError
+    from align.audio.files import AudioError
+    from align.data.errors import DataError
 
     try:
         check_evaluation(options, "mixtures", "disagreeing", "texts")
@@ -63,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from align.examine import as_table, flat
-    from align.names import lookup
-    from align.outcome import load_encoder
-    from diffuse.examine import Examination
-    from diffuse.folder import read_config
-    from diffuse.runs import told
-    from diffuse.samples import draw_sheet, features_of, sample_rows
+    from align.evaluation.statistics import as_table, flat
+    from align.models.encoder import load_encoder
+    from align.registry import lookup
+    from diffuse.evaluation.evaluator import Examination
+    from diffuse.evaluation.generation import draw_sheet, features_of, sample_rows
+    from diffuse.models.saving import read_config
+    from diffuse.training.checkpoints import told
 
     run, device = told(options.run), chosen_device(options.device)
     read_config(Path(options.run))  # of a run that was killed there is none yet
@@ -99,7 +98,7 @@ def _figures(
     options: argparse.Namespace, run: dict[str, Any], examination: Examination, device: torch.device
 ) -> tuple[dict[str, Measured], dict[str, float]]:
     """All figures that are asked for: those with an interval, and those without."""
-    from align.drawing import Artist
+    from align.evaluation.generation import Artist
 
     figures: dict[str, Measured] = {}
     told_also: dict[str, float] = {}
@@ -120,14 +119,14 @@ def _figures(
 
 
 def _asked(options: argparse.Namespace, run: dict[str, Any]) -> DataArguments:
-    from diffuse.arguments import DataArguments
+    from diffuse.config.arguments import DataArguments
 
     return DataArguments(**run["data"] | {"workers": options.workers})
 
 
 def _pairs(options: argparse.Namespace, run: dict[str, Any]) -> tuple[Pairs, str]:
     """The pairs to measure on and what they are: by default those that the run held out."""
-    from diffuse.data import columns_of, held_out_pairs, load_pairs, training_pairs
+    from diffuse.data.pairs import columns_of, held_out_pairs, load_pairs, training_pairs
 
     asked = _asked(options, run)
     if options.data:
@@ -143,13 +142,13 @@ def _drawing(
     device: torch.device,
 ) -> Drawing:  # fmt: skip
     """The run's adapter on its base, and all that its pictures are drawn from."""
-    from align.drawing import Artist
-    from align.prompts import PromptSpace
-    from diffuse.attachment import attach
-    from diffuse.drawing import Drawing
-    from diffuse.session import cache_of, prepare
-    from diffuse.stages import read_stages
-    from diffuse.texts import encode_texts
+    from align.evaluation.generation import Artist
+    from align.prompts.space import PromptSpace
+    from diffuse.config.stages import read_stages
+    from diffuse.data.preprocessing import cache_of, prepare
+    from diffuse.data.text_embeds import encode_texts
+    from diffuse.evaluation.generation import Drawing
+    from diffuse.models.attach import attach
 
     base, asked = run["model"]["base"], _asked(options, run)
     artist = Artist.from_pretrained(base, options.draw_steps, options.guidance, device)

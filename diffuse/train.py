@@ -4,55 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.recipes import parse
-from align.remembered import RecallArguments
-from diffuse.arguments import (
-    MINI_ENCODER,
-    DataArguments,
-    DiffuseTrainingArguments,
-    EvaluationArguments,
-    LossArguments,
-    ModelArguments,
-)
+from align.config.parser import parse
+from diffuse.config.arguments import MINI_ENCODER
+from diffuse.config.options import KINDS, Options
 
 if TYPE_CHECKING:
-    from align.measures import Measured
-
-KINDS = (
-    ModelArguments,
-    DataArguments,
-    LossArguments,
-    RecallArguments,
-    EvaluationArguments,
-    DiffuseTrainingArguments,
-)
-
-
-@dataclass
-class Options:
-    """All options of a run, by theme."""
-
-    model: ModelArguments
-    data: DataArguments
-    loss: LossArguments
-    recall: RecallArguments
-    evaluation: EvaluationArguments
-    training: DiffuseTrainingArguments
+    from align.evaluation.statistics import Measured
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, trains, measures, and says where the results are."""
     options = Options(*parse(KINDS, "diffuse", "python -m diffuse.train", arguments))
     # Whatever is heavy is imported after the options are known to be right.
-    from align.audio import AudioError
-    from align.data import DataError
-    from align.ranks import leave
-    from diffuse.outcome import measured
-    from diffuse.session import Session
+    from align.audio.files import AudioError
+    from align.data.errors import DataError
+    from align.training.distributed import leave
+    from diffuse.training.run import Session
 
     try:
         _align_miniature(options.model.encoder)
@@ -61,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         leave()  # the others have done their part
         if not session.is_main:
             return
-        figures = measured(session)
+        figures = session.measure()
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.train: {error}") from error
     _report(session.folder, session.measured_on, figures)
@@ -78,7 +48,7 @@ def _align_miniature(encoder: str) -> None:
 
 
 def _report(folder: Path, measured_on: str, figures: dict[str, Measured]) -> None:
-    from align.examine import as_table, flat
+    from align.evaluation.statistics import as_table, flat
 
     kept = flat(figures) | {"measured_on": measured_on}
     (folder / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n")

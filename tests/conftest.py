@@ -23,7 +23,7 @@ import soundfile
 import torch
 
 if TYPE_CHECKING:
-    from align.encoder import AudioPromptEncoder
+    from align.models.encoder import AudioPromptEncoder
 
 ESC10 = Path(
     os.environ.get("SOUNDPROMPT_ESC10", Path(__file__).parents[2] / "shared" / "data" / "esc10")
@@ -97,7 +97,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
         UNet2DConditionModel,
     )
 
-    from mini.build.clip import new_tokenizer
+    from soundprompt.mini.build.clip import new_tokenizer
 
     folder = tmp_path_factory.mktemp("stable-diffusion")
     torch.manual_seed(0)
@@ -151,10 +151,10 @@ def esc10() -> Path:
 @pytest.fixture(scope="session")
 def tiny_encoder(tiny_base: str, tiny_clap: str) -> AudioPromptEncoder:
     """An untrained encoder of the tiny base's prompt space."""
-    from align.encoder import AudioPromptEncoder
-    from align.heads import SpaceShape
-    from align.prompts import PromptSpace
-    from align.targets import CaptionTable
+    from align.models.encoder import AudioPromptEncoder
+    from align.preprocessing.text_embeds import CaptionTable
+    from align.prompts.embeds import SpaceShape
+    from align.prompts.space import PromptSpace
 
     torch.manual_seed(0)
     space = PromptSpace.from_pretrained(tiny_base)
@@ -172,7 +172,7 @@ def tiny_encoder(tiny_base: str, tiny_clap: str) -> AudioPromptEncoder:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str) -> Path:
     """A models folder with a base and an encoder that answers in its prompts, both untrained."""
-    from pages import make_models
+    from tests.helpers.pages import make_models
 
     return make_models(tmp_path_factory.mktemp("models"), tiny_base, tiny_clap)
 
@@ -180,7 +180,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser that is running."""
-    from browsing import chromium
+    from tests.helpers.browsing import chromium
 
     with chromium() as running:
         yield running
@@ -189,7 +189,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture()
 def visit(browser: Any, served: Any) -> Iterator[Callable[..., Any]]:
     """Opens the module's page as a visitor of their own."""
-    from browsing import visitors
+    from tests.helpers.browsing import visitors
 
     with visitors(browser, served.url) as open_page:
         yield open_page

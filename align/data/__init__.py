@@ -1,6 +1,10 @@
 """Data sets as rows of (recording, caption, label): by name, from a folder, or from the hub."""
 
-from align.data.choice import (
+from __future__ import annotations
+
+from align.data.errors import DataError
+from align.data.loading import load_rows
+from align.data.splits import (
     READ_BY,
     extra_rows,
     has_test_split,
@@ -9,9 +13,7 @@ from align.data.choice import (
     training_rows,
     training_stream,
 )
-from align.data.error import DataError
-from align.data.rows import load_rows
-from align.data.stream import Stream, load_stream
+from align.data.streaming import Stream, load_stream
 from align.data.tables import CAPTIONS, METADATA
 
 __all__ = [

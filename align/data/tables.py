@@ -19,11 +19,11 @@ from datasets import (
     load_dataset_builder,
 )
 
-from align.data.error import DataError, first_line
-from align.names import DATASETS
+from align.data.errors import DataError, first_line
+from align.registry import DATASETS
 
 METADATA = ("metadata.csv", "metadata.jsonl")
-CAPTIONS = "captions.csv"  # what align.captioner wrote, beside the pictures
+CAPTIONS = "captions.csv"  # what align.caption wrote, beside the pictures
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 ROW = "__row__"  # a row's number in its table, where rows before it were left out
 # A comma at the end of every line does not make names of the first column, and only an empty cell
@@ -137,7 +137,7 @@ def open_folder(folder: Path, split: str) -> Dataset:
     raise DataError(
         f"{folder} has no {' and no '.join(METADATA)}: write one with the columns file_name "
         "(relative to the folder) and caption, and label, licence and fold where there are any; "
-        "a folder of recordings and pictures of the same names gets captions by align.captioner"
+        "a folder of recordings and pictures of the same names gets captions by align.caption"
     )
 
 
@@ -219,7 +219,7 @@ def _refusal(name: str, split: str, error: Exception) -> str:
 
 
 def undecoded(rows: Any) -> Any:
-    """Rows whose recordings and pictures stay bytes: `align.audio` decodes them one by one."""
+    """Rows whose recordings and pictures stay bytes: `align.audio.read` decodes them one by one."""
     assert isinstance(rows, Dataset | IterableDataset)
     for column, feature in (rows.features or {}).items():
         if isinstance(feature, Audio):

@@ -14,10 +14,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.audio import AudioError
-from diffuse.collect.clips import lasts, save_sound, sound_between
-from diffuse.collect.table import Table
-from diffuse.collect.tally import Tally
+from align.audio.files import AudioError
+from diffuse.collect.media import lasts, save_sound, sound_between
+from diffuse.collect.table import Table, Tally
 
 COLUMNS = ("file_name", "caption", "label", "audiocap_id", "source_url")
 NEEDED = ("audiocap_id", "youtube_id", "start_time", "caption")

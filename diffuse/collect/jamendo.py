@@ -16,11 +16,10 @@ from typing import Any
 
 from PIL import Image
 
-from align.audio import AudioError
-from diffuse.collect.clips import lasts, save_sound, sound_between
-from diffuse.collect.fetching import Fetcher, FetchError
-from diffuse.collect.table import ORIGIN, Table
-from diffuse.collect.tally import Tally
+from align.audio.files import AudioError
+from diffuse.collect.download import Fetcher, FetchError
+from diffuse.collect.media import lasts, save_sound, sound_between
+from diffuse.collect.table import ORIGIN, Table, Tally
 
 API = "https://api.jamendo.com/v3.0/tracks/"
 COLUMNS = ("file_name", "image", "caption", "label", *ORIGIN)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # Who made a recording and under what terms stays beside it.
@@ -63,3 +65,26 @@ class Table:
         """Appends a row whose files are all there."""
         self._append(row)
         self.keys.add(key)
+
+
+@dataclass
+class Tally:
+    """Counts what was saved, what was there already, and what was left out and why."""
+
+    saved: int = 0
+    there: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, what: str, kind: str, reason: str = "") -> None:
+        """Names something that is left out; `kind` is what it is counted under."""
+        self.left_out[kind] += 1
+        print(f"left out: {what}: {reason or kind}", flush=True)
+
+    def report(self, folder: Path) -> str:
+        """One sentence of counts, and where the results are."""
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.left_out.most_common())
+        missed = f"; left out {self.left_out.total()} ({kinds})" if kinds else ""
+        return (
+            f"{self.saved} saved, {self.there} there already{missed}.\n"
+            f"They are in {folder}, listed in {folder / 'metadata.csv'}."
+        )

@@ -15,9 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffuse.collect.clips import VIDEOS, frame_at, save_frame, save_sound, sound_between
-from diffuse.collect.table import Table
-from diffuse.collect.tally import Tally
+from diffuse.collect.media import VIDEOS, frame_at, save_frame, save_sound, sound_between
+from diffuse.collect.table import Table, Tally
 
 COLUMNS = ("file_name", "image", "caption", "label", "split", "source_url")
 CLIP_S = 10.0

@@ -6,17 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.audio import AudioError, Window, windows
-from diffuse.collect.clips import (
-    SAMPLE_RATE,
-    VIDEOS,
-    frame_at,
-    is_silent,
-    save_frame,
-    save_sound,
-)
-from diffuse.collect.table import Table
-from diffuse.collect.tally import Tally
+from align.audio.files import AudioError
+from align.audio.waveform import Window, windows
+from diffuse.collect.media import SAMPLE_RATE, VIDEOS, frame_at, is_silent, save_frame, save_sound
+from diffuse.collect.table import Table, Tally
 
 COLUMNS = ("file_name", "image", "source", "start_s")
 SHORTEST_S = 1.0  # a rest of a video that is shorter makes no pair

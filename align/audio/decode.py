@@ -1,0 +1,216 @@
+"""Opening a recording: whatever it came as becomes a sample rate and blocks of samples."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import soundfile
+
+from align.audio.files import (
+    MALFORMED,
+    UNKNOWN_LENGTH,
+    AudioError,
+    FromHere,
+    cut_short,
+    guesses_length,
+    is_cut_short,
+    open_file,
+    to_float,
+)
+
+LOWEST_RATE, HIGHEST_RATE = 100, 1_000_000  # beyond these a rate is a slip: kHz, or a length
+BLOCK = 1 << 16  # values decoded at a time, over all channels
+
+
+class Source(NamedTuple):
+    """An opened recording: its name for messages, its rate, its samples."""
+
+    name: str
+    sample_rate: int
+    blocks: Iterator[np.ndarray]  # each (n, channels), float32, valid until the next is asked for
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, a numpy scalar too; True and False are none."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def checked_rate(rate: Any, name: str) -> int:
+    """A sample rate in Hz as a whole number; it may come as an array or tensor of no axes.
+
+    Raises:
+        AudioError: it is none.
+    """
+    rate = _item(rate)
+    if not is_number(rate) or rate != rate // 1:
+        raise AudioError(f"{name}={rate!r} is not a sample rate: give a whole number of Hz.")
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{name}={rate} is not between {LOWEST_RATE} and {HIGHEST_RATE} Hz: "
+            "give the samples a second."
+        )
+    return int(rate)
+
+
+def _item(value: Any) -> Any:
+    """What is in an array or tensor of no axes; anything else as it is."""
+    if getattr(value, "ndim", None) != 0 or not hasattr(value, "item"):
+        return value
+    with contextlib.suppress(RuntimeError):  # a tensor on no device has no item
+        return value.item()
+    return value
+
+
+def open_source(recording: Any, sampling_rate: int | None, stack: contextlib.ExitStack) -> Source:
+    """Opens anything that `align.audio.read` takes; the stack closes what was opened.
+
+    Raises:
+        AudioError: it cannot be read as sound.
+    """
+    called = recording.get("path") if isinstance(recording, Mapping) else None
+    recording, own_rate = _unwrap(recording)
+    if hasattr(recording, "detach") and hasattr(recording, "cpu"):
+        recording = _tensor_array(recording)
+    if isinstance(recording, np.ndarray):
+        rate = sampling_rate if own_rate is None else own_rate
+        source = _open_array(recording, rate)
+    else:
+        source = _open_encoded(recording, stack, called)
+    if sampling_rate not in (None, source.sample_rate):
+        raise AudioError(
+            f"sampling_rate={sampling_rate} was given, but {source.name} comes with "
+            f"{source.sample_rate} Hz of its own: leave sampling_rate out."
+        )
+    return source
+
+
+def _tensor_array(tensor: Any) -> np.ndarray:
+    """A torch tensor as an array, a view that is negated or conjugated too."""
+    try:
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.float()  # numpy has no bfloat16
+        return np.asarray(tensor.resolve_conj().resolve_neg().numpy())
+    except (RuntimeError, TypeError) as error:
+        raise AudioError(
+            f"the tensor of type {tensor.dtype}, layout {tensor.layout} and device {tensor.device} "
+            "cannot be read as an array: give a dense one, of real integers or floats."
+        ) from error
+
+
+def _unwrap(recording: Any) -> tuple[Any, int | None]:
+    """What is inside a mapping, a pair or a decoder, and the rate that came with it."""
+    if hasattr(recording, "get_all_samples"):
+        recording = _decoded(recording)
+    elif isinstance(recording, Mapping):
+        if recording.get("array") is None:
+            held = [recording[k] for k in ("bytes", "path") if recording.get(k) is not None]
+            if not held:
+                raise AudioError(
+                    f"a mapping with the keys {sorted(map(str, recording))} holds no sound: "
+                    "give 'array' and 'sampling_rate', or 'bytes', or 'path'."
+                )
+            return held[0], None
+        recording = recording.get("sampling_rate"), recording["array"]
+    elif isinstance(recording, tuple) and not _is_pair(recording):
+        raise AudioError(
+            "a tuple is read as (rate, array), the rate in Hz first: "
+            "give these two, or a list of recordings if it holds several."
+        )
+    if not isinstance(recording, tuple):
+        return recording, None
+    rate, array = recording
+    if not hasattr(array, "detach"):
+        try:
+            array = np.asarray(array)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise AudioError(
+                "the array has rows of unequal length, or not of numbers: give (channels, N)."
+            ) from error
+    return array, None if rate is None else checked_rate(rate, "the rate that came with the array")
+
+
+def _is_pair(given: tuple[Any, ...]) -> bool:
+    return len(given) == 2 and isinstance(_item(given[0]), int | float | np.number | None)
+
+
+def _decoded(decoder: Any) -> tuple[Any, Any]:
+    """The rate and the samples of a torchcodec AudioDecoder, known by its method."""
+    try:
+        samples = decoder.get_all_samples()
+    except (RuntimeError, ValueError) as error:
+        raise AudioError(
+            f"the recording of the {type(decoder).__name__} cannot be decoded: "
+            "give the path or the bytes of its file."
+        ) from error
+    return samples.sample_rate, samples.data
+
+
+def _open_array(array: np.ndarray, rate: int | None) -> Source:
+    name = f"the array of shape {array.shape} and type {array.dtype}"
+    if rate is None:
+        raise AudioError(f"{name} cannot tell its own rate: give it as sampling_rate, in Hz.")
+    if array.dtype.kind not in "iuf":
+        raise AudioError(f"{name} does not hold samples: give real integers or floats.")
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:  # a list's, whatever was in it
+        raise AudioError(f"{name} does not tell its full scale: give int16, int32 or floats.")
+    if array.ndim not in (1, 2):
+        raise AudioError(f"{name} is not one recording: give (N,), (channels, N) or (N, channels).")
+    if array.size == 0:
+        raise AudioError(f"{name} is empty: give a recording with sound in it.")
+    if array.ndim == 2 and array.shape[0] == array.shape[1] > 1:
+        raise AudioError(
+            f"{name} does not show which axis is the channels: give their mean, as (N,)."
+        )
+    if array.ndim == 1:
+        array = array[:, None]
+    elif array.shape[0] < array.shape[1]:
+        array = array.T
+    step = max(1, BLOCK // array.shape[1])
+    starts = range(0, len(array), step)
+    return Source(name, rate, (to_float(array[start : start + step]) for start in starts))
+
+
+def _open_encoded(recording: Any, stack: contextlib.ExitStack, called: Any) -> Source:
+    name, file = open_file(recording, stack)
+    name = repr(str(called)) if called else name
+    stream = FromHere(file)
+    stack.callback(stream.rewind)
+    if not stream.read(1):
+        raise AudioError(f"{name} is empty (0 bytes): record or download it again.")
+    malformed = False
+    if not guesses_length(stream):
+        stream.seek(0)
+        try:
+            sound = stack.enter_context(soundfile.SoundFile(stream))
+            if 0 < sound.frames < UNKNOWN_LENGTH:
+                rate = checked_rate(sound.samplerate, f"the sample rate of {name}")
+                return Source(name, rate, _decode(sound, name))
+        except soundfile.LibsndfileError as error:
+            malformed = error.code == MALFORMED
+    stream.seek(0)
+    from align.audio import containers as tracks
+
+    rate, blocks = tracks.open_track(stream, name, stack, damaged=malformed)  # type: ignore[arg-type]
+    return Source(name, checked_rate(rate, f"the sample rate of {name}"), blocks)
+
+
+def _decode(sound: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+    buffer = np.empty((max(1, BLOCK // sound.channels), sound.channels), np.float32)
+    count, damaged = 0, is_cut_short(sound.extra_info)
+    while True:
+        try:
+            block = sound.read(out=buffer)
+        except soundfile.LibsndfileError:
+            # What came before the damage is in the buffer; only the position tells how much it is.
+            block, damaged = buffer[: max(0, sound.tell() - count)], True
+        yield block
+        count += len(block)
+        if len(block) < len(buffer):
+            break
+    # Asked again: in a long file the holes show only when it has been read.
+    if count and (damaged or count < sound.frames or is_cut_short(sound.extra_info)):
+        cut_short(name)

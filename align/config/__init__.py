@@ -1,0 +1,1 @@
+"""Options: dataclasses, their command line, and recipes."""

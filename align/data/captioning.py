@@ -1,0 +1,209 @@
+"""Captions for pictures, made once: `python -m align.caption FOLDER [--captioner ID]`.
+
+For folders of recordings and pictures without captions. What is made goes into captions.csv beside
+them; captions that people wrote, there or in metadata.csv, are never touched.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align.data.errors import Unusable
+
+
+CAPTIONER = "Salesforce/blip-image-captioning-base"
+COLUMNS = ("file_name", "image", "caption", "captioner")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+RECORDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".caf", ".m4a", ".webm", ".mp4")
+AT_ONCE = 8
+MOST_WORDS = 40  # tokens a caption may have
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A recording and its picture, both relative to their folder."""
+
+    recording: str
+    picture: str
+
+
+def find_pairs(folder: Path) -> list[Pair]:
+    """The pairs of a folder that nobody has written a caption for.
+
+    By the table metadata.csv or metadata.jsonl, where its columns file_name and image name them;
+    without such a table, recordings and pictures of one name ("rain.wav" and "rain.jpg", in the
+    folder or in any below it), those of one folder first.
+
+    Raises:
+        DataError: there is no pair.
+    """
+    from align.data.errors import DataError
+    from align.data.tables import METADATA, read_table
+
+    for name in METADATA:
+        if (folder / name).is_file():
+            rows = read_table(folder / name)
+            missing = [c for c in ("file_name", "image") if c not in rows.column_names]
+            if missing:
+                raise DataError(
+                    f"{folder / name} has no column {' and no column '.join(missing)}: "
+                    "file_name names a recording and image its picture"
+                )
+            texts = rows["caption"] if "caption" in rows.column_names else [None] * len(rows)
+            trio = zip(rows["file_name"], rows["image"], texts, strict=True)
+            return [Pair(str(a), str(b)) for a, b, text in trio if not str(text or "").strip()]
+    pairs = list(_by_name(folder))
+    if not pairs:
+        raise DataError(
+            f"{folder} has no recording and picture of the same name, such as rain.wav and "
+            "rain.jpg, and no metadata.csv with the columns file_name and image"
+        )
+    return pairs
+
+
+def _by_name(folder: Path) -> Iterator[Pair]:
+    from align.data.pairing import Namesakes
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    pictures = Namesakes(files, PICTURES, RECORDINGS)
+    ambiguous: list[str] = []
+    for path in files:
+        if path.suffix.lower() not in RECORDINGS:
+            continue
+        name, picture = path.relative_to(folder).as_posix(), pictures.of(path)
+        if picture is not None:
+            yield Pair(name, picture.relative_to(folder).as_posix())
+        elif pictures.is_ambiguous(path):
+            ambiguous.append(name)
+    if ambiguous:
+        print(
+            f"left out: {len(ambiguous)} recordings have no picture beside them and several of "
+            f"their name in other folders; the first: {ambiguous[0]}",
+            flush=True,
+        )
+
+
+class Captioner:
+    """BLIP (Li et al. 2022, arXiv 2201.12086), through transformers.
+
+    Args:
+        name: a hub id or a folder of a BlipForConditionalGeneration and its processor.
+
+    Raises:
+        OSError: there is none.
+    """
+
+    def __init__(self, name: str = CAPTIONER) -> None:
+        import torch
+        from transformers import BlipForConditionalGeneration, BlipProcessor
+
+        self.name = name
+        self._processor: Any = BlipProcessor.from_pretrained(name)
+        model: Any = BlipForConditionalGeneration.from_pretrained(name)
+        self._model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def captions(self, pictures: Sequence[Any]) -> list[str]:
+        """A sentence for each of some PIL images; the same one every time."""
+        import torch
+
+        given = self._processor(images=list(pictures), return_tensors="pt").to(self._model.device)
+        with torch.no_grad():
+            tokens = self._model.generate(
+                **given, do_sample=False, num_beams=3, max_new_tokens=MOST_WORDS
+            )
+        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
+
+
+def caption_folder(folder: Path, name: str = CAPTIONER) -> int:
+    """Writes a caption for every pair that has none into captions.csv.
+
+    Each batch is written when it is done, so what was interrupted goes on; where nothing is
+    missing no model is loaded. A picture that cannot be read gets an empty caption, by which its
+    row is left out of the data set, and is tried again the next time.
+
+    Returns:
+        How many were made.
+
+    Raises:
+        DataError: there are no pairs, or more than 5% of the pictures cannot be read.
+        OSError: there is no such captioner.
+    """
+    from tqdm import tqdm
+
+    from align.data.errors import Unusable
+    from align.data.tables import CAPTIONS
+
+    path = folder / CAPTIONS
+    pairs = find_pairs(folder)
+    done, unread = _known(path)
+    missing = [pair for pair in pairs if pair.recording not in done]
+    if not missing:
+        return 0
+    captioner: Captioner | None = None
+    made, begun = 0, path.exists()
+    bad = Unusable(len(pairs), "pictures")
+    with path.open("a", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        if not begun:
+            table.writerow(COLUMNS)
+        for batch in tqdm(_batches(folder, missing, bad), "captions", mininterval=1):
+            readable = [(pair, picture) for pair, picture in batch if picture is not None]
+            if readable:
+                captioner = captioner or Captioner(name)
+                texts = captioner.captions([picture for _, picture in readable])
+                for (pair, _), text in zip(readable, texts, strict=True):
+                    table.writerow((pair.recording, pair.picture, text, name))
+            for pair, picture in batch:
+                if picture is None and pair.recording not in unread:
+                    table.writerow((pair.recording, pair.picture, "", ""))
+            file.flush()
+            made += len(readable)
+    if len(bad.said) == len(pairs):
+        bad.check(0)
+    return made
+
+
+def _known(path: Path) -> tuple[set[str], set[str]]:
+    """The recordings that captions.csv has a caption for, and those whose picture was not read.
+
+    A line that names its captioner was captioned, whatever somebody made of the caption since.
+    """
+    from align.data.errors import DataError
+    from align.data.tables import read_made
+
+    if not path.exists():
+        return set(), set()
+    names, lines = read_made(path)
+    if names != COLUMNS:
+        raise DataError(f"{path} has other columns than {', '.join(COLUMNS)}: rename the file")
+    done = {line["file_name"] for line in lines if line["caption"] or line["captioner"]}
+    return done, {line["file_name"] for line in lines} - done
+
+
+def _batches(
+    folder: Path, pairs: Sequence[Pair], bad: Unusable
+) -> Iterator[list[tuple[Pair, Any]]]:
+    """Pairs and their pictures, some at once; unreadable ones are named, and are None.
+
+    Raises:
+        DataError: there are too many of them.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    batch: list[tuple[Pair, Any]] = []
+    for i, pair in enumerate(pairs):
+        try:
+            with Image.open(folder / pair.picture) as picture:
+                batch.append((pair, picture.convert("RGB")))
+        except (OSError, UnidentifiedImageError) as error:
+            bad.add(i, f"{pair.picture}: {error}")
+            batch.append((pair, None))
+        if len(batch) == AT_ONCE or i == len(pairs) - 1:
+            yield batch
+            batch = []

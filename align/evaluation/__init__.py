@@ -1,0 +1,1 @@
+"""Evaluate an encoder: embedding metrics and generated images."""

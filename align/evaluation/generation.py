@@ -1,0 +1,140 @@
+"""Pictures from prompt embeds by a stock pipeline, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from align.prompts.embeds import Prompts
+from align.prompts.loading import load_picture_side
+
+
+@dataclass(frozen=True)
+class Artist:
+    """A pipeline loaded without text encoders, with the settings pictures are drawn by.
+
+    Attributes:
+        pipeline: any that takes prompt_embeds and negative_prompt_embeds.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
+    """
+
+    pipeline: Any
+    steps: int
+    guidance: float
+
+    @classmethod
+    def from_pretrained(
+        cls, base: str, steps: int, guidance: float, device: torch.device | None = None
+    ) -> Artist:
+        """Loads the picture side of a base alone.
+
+        Args:
+            base: a short name, a folder or a hub id.
+            steps: denoising steps.
+            guidance: classifier-free guidance scale.
+            device: where it draws; a CUDA GPU where there is one by default.
+        """
+        if device is None:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        half = device.type == "cuda"
+        pipeline = load_picture_side(base, dtype=torch.float16 if half else torch.float32)
+        pipeline.set_progress_bar_config(disable=True)
+        return cls(pipeline.to(device), steps, guidance)
+
+    @property
+    def unet(self) -> torch.nn.Module:
+        """The base's UNet, or the transformer that stands in its place."""
+        found = getattr(self.pipeline, "unet", None)
+        return self.pipeline.transformer if found is None else found
+
+    def draw(
+        self,
+        prompts: Prompts,
+        null: Prompts,
+        seeds: Sequence[int],
+        title: str = "pictures",
+        batch_size: int = 32,
+    ) -> list[Image.Image]:
+        """One picture for each of N prompts.
+
+        Args:
+            prompts: (N, L, D) embeds, and pooled.
+            null: (N, L, D) unconditional embeds, and pooled.
+            seeds: N, of the noise that each picture starts from.
+            title: what the progress bar says.
+            batch_size: pictures drawn at once.
+        """
+        arguments = prompts.arguments(null)
+        images: list[Image.Image] = []
+        starts = range(0, len(seeds), batch_size)
+        for start in tqdm(starts, title, disable=len(starts) < 2):
+            part = slice(start, start + batch_size)
+            target = {"device": self.pipeline.device, "dtype": self.unet.dtype}
+            images += self.pipeline(
+                **{name: value[part].to(**target) for name, value in arguments.items()},
+                num_inference_steps=self.steps,
+                guidance_scale=self.guidance,
+                # Noise drawn on the CPU is the same on every machine.
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
+            ).images
+        return images
+
+
+def sample_sheet(
+    path: Path,
+    features: Sequence[np.ndarray],
+    captions: Sequence[str],
+    pictures: Mapping[str, Sequence[Image.Image]],
+) -> None:
+    """Draws N columns: a caption, the log-mel features heard, and pictures in rows.
+
+    Args:
+        path: where the PNG goes.
+        features: N spectrograms, a frame a row.
+        captions: N, what the recordings are said to be.
+        pictures: rows of N pictures by the row's title.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n, rows = len(features), 1 + len(pictures)
+    figure = Figure(figsize=(1.5 * n + 0.8, 1.5 * rows + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = np.asarray(figure.subplots(rows, n, squeeze=False))
+    for ax in axes.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    for ax, feature, caption in zip(axes[0], features, captions, strict=True):
+        ax.imshow(feature.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest")
+        ax.set_title(_wrapped(caption), fontsize=7)
+    axes[0, 0].set_ylabel("heard", fontsize=9)
+    for row, (title, images) in zip(axes[1:], pictures.items(), strict=True):
+        row[0].set_ylabel(title, fontsize=9)
+        for ax, image in zip(row, images, strict=True):
+            ax.imshow(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _wrapped(text: str, width: int = 22) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width)[:3])
+
+
+def first_of_each(labels: list[str], count: int) -> list[int]:
+    """`count` row numbers, of as many labels as there are, in the labels' order."""
+    seen: dict[str, int] = {}
+    ranked = []
+    for i, label in enumerate(labels):
+        seen[label] = seen.get(label, -1) + 1
+        ranked.append((seen[label], label, i))
+    return [i for _, _, i in sorted(ranked)[:count]]

@@ -1,0 +1,1 @@
+"""Hugging Face hub: provenance, model cards, upload, required repositories."""

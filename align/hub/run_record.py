@@ -1,0 +1,73 @@
+"""What a run leaves for people: figures, and sounds beside the pictures they drew."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from align.hub.model_card import TOLD
+
+
+def tell(folder: Path, options: dict[str, Any], recipe: dict[str, Any], known: Known) -> None:
+    """Writes what an encoder was trained on beside it.
+
+    Args:
+        folder: the encoder's.
+        options: of the run, by theme.
+        recipe: those of them that a recipe of this run states.
+        known: labels, captions and licences of its rows.
+    """
+    story = {"options": options, "recipe": recipe} | asdict(known)
+    text = json.dumps(story, indent=1)
+    (folder / TOLD).write_text(text + "\n")
+
+
+def told(run: str) -> tuple[dict[str, Any], Known]:
+    """What a run's folder tells of its data: the options of its data, and captions by label.
+
+    Raises:
+        ValueError: the file that tells it is damaged.
+    """
+    path = Path(run) / TOLD
+    if not path.exists():
+        return {}, Known({})
+    try:
+        story = json.loads(path.read_text("utf-8"))
+        known = Known(story["captions"], story.get("licences", {}), story.get("rows", ""))
+        return story["options"]["data"], known
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not what align.train wrote: {error!r}") from error
+
+
+@dataclass
+class Known:
+    """The captions by label that an encoder was trained on: {label: [caption, ...]}.
+
+    Repeated captions count as often as they stand there.
+
+    Attributes:
+        captions: see above.
+        licences: how many of the recordings state which licence; empty where none do.
+        rows: a name that follows from the rows; empty where that is not known.
+    """
+
+    captions: dict[str, list[str]]
+    licences: dict[str, int] = field(default_factory=dict)
+    rows: str = ""
+
+    def with_rows(self, labels: Sequence[str], captions: Sequence[str]) -> Known:
+        """These, and the labels of further rows that are not among them."""
+        more = {label: list(texts) for label, texts in self.captions.items()}
+        for label, caption in zip(labels, captions, strict=True):
+            if label not in self.captions:
+                more.setdefault(label, []).append(caption)
+        return replace(self, captions=more)
+
+    def plain(self, label: str) -> str:
+        """The label's most frequent caption; of equally frequent ones, the alphabet's first."""
+        counts = Counter(self.captions[label])
+        return min(counts, key=lambda text: (-counts[text], text))

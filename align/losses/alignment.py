@@ -1,0 +1,229 @@
+"""What an alignment minimises: the weighted terms of its loss, against a table of targets."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from align.losses.distillation import KeyValueDistillation
+from align.losses.functional import (
+    same_group,
+    sequence_info_nce,
+    sequence_margin,
+    sequence_mse,
+    sequence_sigmoid,
+    softened,
+)
+from align.preprocessing.text_embeds import CaptionTable, Shares, Targets, targets
+
+if TYPE_CHECKING:
+    from align.config.arguments import LossArguments
+    from align.models.heads import Head
+
+
+SAVED = "criterion.safetensors"
+
+
+class Wanted(Protocol):
+    """Standardised targets by number: of embeds (C, L, D), and of pooled embeds (C, P)."""
+
+    @property
+    def embeds(self) -> torch.Tensor | Targets:
+        """Of whole prompts."""
+
+    @property
+    def pooled(self) -> torch.Tensor | Targets | None:
+        """Of pooled embeds, where there are any."""
+
+
+class Table(NamedTuple):
+    """Targets, held or read when they are asked for."""
+
+    embeds: torch.Tensor | Targets
+    pooled: torch.Tensor | Targets | None = None
+
+
+class AlignmentLoss(nn.Module):
+    """The weighted terms of the alignment, against a table of target embeds.
+
+    What it learns itself (temperatures, the sigmoid's bias) are its parameters: they are of the
+    run, not of the encoder, and are saved beside it.
+
+    Args:
+        targets: standardised embeds (C, L, D), and pooled (C, P), by caption or label.
+        arguments: weights and what belongs to each loss.
+        distillation: where its weight is not zero, with the spread (L, D) that turns a
+            standardised difference into one of prompt embeds.
+        spread: see distillation.
+        counts: (C, L) what each position counts; all alike if not given.
+    """
+
+    embeds: torch.Tensor | Targets
+    pooled: torch.Tensor | Targets | None
+    spread: torch.Tensor
+    counts: torch.Tensor | None
+
+    def __init__(
+        self,
+        targets: Wanted,
+        arguments: LossArguments,
+        distillation: KeyValueDistillation | None = None,
+        spread: torch.Tensor | None = None,
+        counts: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.distillation = distillation
+        for name in ("embeds", "pooled"):
+            rows = getattr(targets, name)
+            take = self.add_module if isinstance(rows, Targets) else self.register_buffer
+            take(name, rows)
+        self.register_buffer("spread", spread)
+        self.register_buffer("counts", counts)
+        given = arguments
+        if given.learn_temperature and given.info_nce_weight:
+            self.log_temperature = _scalar(math.log(given.temperature))
+        if given.learn_temperature and given.sigmoid_weight:
+            self.log_sigmoid_temperature = _scalar(math.log(given.sigmoid_temperature))
+            self.sigmoid_bias = _scalar(given.sigmoid_bias)
+
+    def learned(self) -> dict[str, torch.Tensor]:
+        """What it learns, by name, as the losses take it: temperatures and bias, detached."""
+        names = [name.removeprefix("log_") for name, _ in self.named_parameters()]
+        return {name: self._value(name).detach() for name in names}
+
+    def forward(
+        self,
+        embeds: torch.Tensor,
+        pooled: torch.Tensor | None,
+        target: torch.Tensor,
+        group: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Every weighted term by name, each a scalar.
+
+        Args:
+            embeds: (B, L, D) standardised.
+            pooled: (B, P) standardised, or None.
+            target: (B,) rows of the table.
+            group: (B,) numbers; rows of one group, or of one target, are each other's positives.
+        """
+        wanted, given = self.embeds[target], self.arguments
+        same = same_group(group) | same_group(target)
+        counts = None if self.counts is None else self.counts[target]
+        terms = self._contrasts(embeds, wanted, same, counts)
+        if given.mse_weight:
+            terms["mse"] = given.mse_weight * sequence_mse(embeds, wanted, counts)
+            if pooled is not None:
+                assert self.pooled is not None
+                found = sequence_mse(pooled, self.pooled[target])
+                terms["pooled_mse"] = given.mse_weight * found
+        if self.distillation is not None:
+            # Means cancel in a difference: only the spread separates it from real embeds.
+            found = self.distillation(embeds * self.spread, wanted * self.spread)
+            terms["distillation"] = given.distillation_weight * found
+        return terms
+
+    def _contrasts(
+        self,
+        embeds: torch.Tensor,
+        wanted: torch.Tensor,
+        same: torch.Tensor,
+        counts: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        given, terms = self.arguments, {}
+        if not given.contrasts:
+            return {}
+        agreement = softened(same, wanted, given.paraphrase_threshold)
+        pair = embeds, wanted, agreement
+        if given.info_nce_weight:
+            temperature = self._value("temperature")
+            found = sequence_info_nce(*pair, temperature, given.info_nce_direction, counts)
+            terms["info_nce"] = given.info_nce_weight * found
+        if given.sigmoid_weight:
+            temperature, bias = self._value("sigmoid_temperature"), self._value("sigmoid_bias")
+            found = sequence_sigmoid(*pair, temperature, bias, counts)
+            terms["sigmoid"] = given.sigmoid_weight * found
+        if given.margin_weight:
+            found = sequence_margin(*pair, given.margin, counts)
+            terms["margin"] = given.margin_weight * found
+        return terms
+
+    def _value(self, name: str) -> Any:
+        """An option, or what has been learned in its place."""
+        own = dict(self.named_parameters())
+        if f"log_{name}" in own:
+            return own[f"log_{name}"].exp()
+        return own.get(name, getattr(self.arguments, name))
+
+    def save(self, folder: Path) -> None:
+        """Writes what it learns, where it learns anything."""
+        values = {name: parameter.detach().cpu() for name, parameter in self.named_parameters()}
+        if values:
+            save_file(values, folder / SAVED)
+
+    def load(self, folder: Path) -> None:
+        """Takes up what `save` wrote."""
+        if dict(self.named_parameters()):
+            self.load_state_dict(load_file(folder / SAVED), strict=False)
+
+
+def new_criterion(
+    loss: LossArguments,
+    table: CaptionTable,
+    head: Head,
+    captions: dict[str, list[str]],
+    *,
+    lengths: torch.Tensor,
+    distillation: KeyValueDistillation | None = None,
+) -> AlignmentLoss:
+    """The loss of a head that learns a table's captions, or the mean of each label's.
+
+    Args:
+        loss: the options.
+        table: the captions' embeds, as they are.
+        head: whose statistics standardise them.
+        captions: every row's caption by label, as often as it is said.
+        lengths: (C,) positions that each caption of the table fills.
+        distillation: where it has a weight.
+
+    Raises:
+        ValueError: nothing would teach the pooled embeds.
+    """
+    embeds, pooled = table.prompts.embeds, table.prompts.pooled
+    counts = position_counts(lengths, embeds.shape[1], loss.padding_weight)
+    shares = None
+    if loss.target == "label_mean":
+        labels = [label for label, group in captions.items() for _ in group]
+        shares = Shares(
+            table.index([text for group in captions.values() for text in group]), labels
+        )
+        counts = shares.all_means(counts)
+    if pooled is not None and not loss.mse_weight:
+        raise ValueError("pooled embeds learn by --mse_weight alone: it cannot be 0 here")
+    space = head.statistics()
+    standard = Table(targets(embeds, space, shares))
+    if pooled is not None:
+        standard = Table(standard.embeds, targets(pooled, head.statistics("pooled"), shares))
+    even = counts if loss.padding_weight != 1 else None
+    return AlignmentLoss(standard, loss, distillation, space.spread.clone(), even)
+
+
+def position_counts(lengths: torch.Tensor, length: int, padding: float) -> torch.Tensor:
+    """What each position counts: 1 up to a caption's end, `padding` behind it: (C, L).
+
+    Args:
+        lengths: (C,) positions that each caption fills, its end included.
+        length: L, positions of a prompt.
+        padding: what a position of padding counts, above 0: pipelines attend to all of them.
+    """
+    words = torch.arange(length) < lengths[:, None]
+    return torch.where(words, 1.0, padding)
+
+
+def _scalar(value: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(float(value)))

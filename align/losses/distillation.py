@@ -1,0 +1,82 @@
+"""Distillation through the base: embeds must act on the UNet as the text's do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class KeyValueDistillation(nn.Module):
+    """Distance between the cross-attention keys and values that two prompts give.
+
+    All that a UNet ever sees of a prompt is the keys and values that its cross-attention layers
+    make of it. They are linear in the embeds, so one matrix product compares them in all layers
+    at once; no image and no noise is needed.
+
+    Args:
+        unet: a UNet2DConditionModel; its weights are copied, not trained.
+        embeds: text embeds from which each layer's scale is taken: (C, L, D), or as many in
+            blocks (n, L, D).
+
+    Raises:
+        ValueError: the UNet has no cross-attention of this width.
+    """
+
+    weight: torch.Tensor
+
+    def __init__(self, unet: nn.Module, embeds: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        scatter, count = _scatter(embeds)
+        width = len(scatter)
+        layers = [
+            module.weight.detach().float().cpu()
+            for name, module in unet.named_modules()
+            if name.endswith(("attn2.to_k", "attn2.to_v"))
+        ]
+        if not layers or any(layer.shape[1] != width for layer in layers):
+            raise ValueError(f"the base's UNet has no cross-attention {width} wide")
+        # Every layer counts alike: divided by what captions make it vary, and by its width.
+        scaled = [
+            layer / _spread(layer, scatter, count).clamp(min=1e-6) / len(layer) ** 0.5
+            for layer in layers
+        ]
+        weight = torch.cat(scaled) / len(layers) ** 0.5
+        # |Wx|^2 needs W only through W'W, and D x D is far smaller than all layers together.
+        root = torch.linalg.cholesky(_regular(weight.double()))
+        self.register_buffer("weight", root.T.float().contiguous())
+
+    def forward(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean squared difference of keys and values, a scalar; embeds are (B, L, D)."""
+        difference = predicted.float() - target.float()
+        with torch.autocast(difference.device.type, enabled=False):
+            difference = F.linear(difference, self.weight)
+        return difference.square().sum(-1).mean()
+
+
+def _scatter(blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, int]:
+    """What embeds vary around each position's mean, (D, D) summed over all, and how many these are.
+
+    One pass over blocks (n, L, D) or (L, D).
+    """
+    captions, total, square = 0, torch.zeros(()), torch.zeros(())
+    for block in blocks:
+        rows = block.double().cpu().reshape(-1, *block.shape[-2:])
+        captions, total = captions + len(rows), total + rows.sum(0)
+        flat = rows.flatten(0, 1)
+        square = square + flat.T @ flat
+    return square - total.T @ total / captions, captions * len(total)
+
+
+def _spread(layer: torch.Tensor, scatter: torch.Tensor, count: int) -> torch.Tensor:
+    """The standard deviation of all that a layer makes of centred embeds."""
+    weight = layer.double()
+    square = ((weight @ scatter) * weight).sum()
+    return (square / (count * len(weight) - 1)).clamp(min=0).sqrt().float()
+
+
+def _regular(weight: torch.Tensor) -> torch.Tensor:
+    gram = weight.T @ weight
+    return gram + 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)

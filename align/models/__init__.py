@@ -1,0 +1,1 @@
+"""The audio prompt encoder: backbone, adapter, head, retrieval memory, processor."""

@@ -1,0 +1,96 @@
+"""What sounds near, what sounds behind it, and where: three levels of tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from align.models.adapters.resampler import ResamplerLayer
+
+LEVELS = {"foreground": 5, "background": 3, "ambience": 2}  # tokens of each
+WEIGHTS = {"foreground": 0.5, "background": 0.3, "ambience": 0.2}  # at the start
+
+
+class Hierarchical(nn.Module):
+    """Foreground, background and ambience tokens with learned weights, then all positions.
+
+    CLAP2Diffusion's hierarchy: 5 + 3 + 2 tokens, weights that start at 0.5, 0.3 and 0.2, and four
+    transformer layers to the prompt's positions. There the levels were linear maps of one vector;
+    here each has queries of its own that listen to all audio tokens. A level's weight is its share
+    of the positions' attention where all tokens fit alike: multiplied onto the tokens it would be
+    undone by the next LayerNorm.
+
+    Args:
+        token_width: H, the audio tokens' width.
+        length: L, the prompt's positions.
+        embed_width: D, the prompt's width.
+        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
+        width: the adapter's own, and the level tokens'.
+        depth: transformer layers from level tokens to positions.
+        heads: attention heads.
+        dropout: in attention and feed-forward.
+    """
+
+    def __init__(
+        self,
+        token_width: int,
+        length: int,
+        embed_width: int,
+        pooled_width: int = 0,
+        width: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        extra = 1 if pooled_width else 0
+        self.enter = nn.Linear(token_width, width)
+        self.queries = nn.ParameterDict(
+            {name: torch.randn(count, width) * 0.02 for name, count in LEVELS.items()}
+        )
+        self.listeners = nn.ModuleDict(
+            {name: ResamplerLayer(width, heads, dropout) for name in LEVELS}
+        )
+        self.level_weights = nn.Parameter(torch.tensor(list(WEIGHTS.values())).log())
+        self.norm_levels = nn.LayerNorm(width)
+        self.positions = nn.Parameter(torch.randn(length + extra, width) * 0.02)
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(
+                width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, embed_width)
+        self.leave_pooled = nn.Linear(width, pooled_width) if pooled_width else None
+
+    def levels(self, tokens: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Each level's tokens by name, (B, 5 | 3 | 2, width), of audio tokens (B, S, H)."""
+        seen, ignored = self.enter(tokens), ~mask
+        return {
+            name: self.listeners[name](query.expand(len(tokens), -1, -1), seen, ignored)
+            for name, query in self.queries.items()
+        }
+
+    def shares(self) -> dict[str, torch.Tensor]:
+        """Each level's weight by name; together they are one."""
+        return dict(zip(LEVELS, self.level_weights.softmax(0), strict=True))
+
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        levels = self.levels(tokens, mask)
+        heard = self.norm_levels(torch.cat([levels[name] for name in LEVELS], 1))
+        # Divided by how many tokens share it: a level does not weigh more for having more.
+        shares = [
+            (w / LEVELS[name]).log().expand(LEVELS[name]) for name, w in self.shares().items()
+        ]
+        favour = torch.cat(shares).expand(len(self.positions), -1)
+        positions = self.positions.expand(len(tokens), -1, -1)
+        for layer in self.layers:
+            positions = layer(positions, heard, memory_mask=favour)
+        positions = self.norm(positions)
+        if self.leave_pooled is None:
+            return self.leave(positions), None
+        return self.leave(positions[:, :-1]), self.leave_pooled(positions[:, -1])

@@ -1,0 +1,56 @@
+"""A perceptron to a few tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from align.models.adapters.layers import Positions, mean_heard
+
+
+class Mlp(nn.Module):
+    """The mean audio token through a perceptron to a few prompt-wide tokens, then to positions.
+
+    CLAP2Diffusion's audio adapter, 512 -> 8 tokens of 768, which it set beside the text's own
+    tokens. A prompt has more positions than that: each is a learned mixture of the tokens.
+
+    Args:
+        token_width: H, the audio tokens' width.
+        length: L, the prompt's positions.
+        embed_width: D, the prompt's width.
+        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
+        width: of the hidden layers.
+        depth: hidden layers.
+        tokens: made of the recording.
+        dropout: after each hidden layer.
+    """
+
+    def __init__(
+        self,
+        token_width: int,
+        length: int,
+        embed_width: int,
+        pooled_width: int = 0,
+        width: int = 512,
+        depth: int = 1,
+        tokens: int = 8,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i in range(depth):
+            before = width if i else token_width
+            layers += [nn.Linear(before, width), nn.GELU(), nn.Dropout(dropout)]
+        self.hidden = nn.Sequential(*layers)
+        self.make = nn.Linear(width, tokens * embed_width)
+        self.norm = nn.LayerNorm(embed_width)
+        self._shape = (tokens, embed_width)
+        self.positions = Positions(tokens, length, embed_width, embed_width, pooled_width, dropout)
+
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        made = self.make(self.hidden(mean_heard(tokens, mask))).unflatten(1, self._shape)
+        embeds, pooled = self.positions(self.norm(made))
+        return embeds, pooled

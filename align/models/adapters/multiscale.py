@@ -1,0 +1,79 @@
+"""Convolutions of several lengths side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from align.models.adapters.layers import Positions, heard_first, pool_slots
+
+
+class ScalesLayer(nn.Module):
+    """Depthwise convolutions of kernels 3, 9, 27, … over time, mixed, added to what they heard."""
+
+    def __init__(self, width: int, scales: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        kernels = [3 ** (i + 1) for i in range(scales)]
+        self.convs = nn.ModuleList(
+            nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width) for kernel in kernels
+        )
+        self.mix = nn.Sequential(
+            nn.Linear(scales * width, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
+        )
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, S, W), heard ones first."""
+        kept = self.norm(tokens).masked_fill(~mask[..., None], 0.0).transpose(1, 2)
+        heard = torch.cat([conv(kept) for conv in self.convs], 1).transpose(1, 2)
+        return tokens + self.mix(heard)
+
+
+class Multiscale(nn.Module):
+    """Multi-scale convolutions over time: a click and a rumble are not equally long.
+
+    As planned by CLAP2Diffusion; the parallel kernels are Inception's (Szegedy et al. 2015, arXiv
+    1409.4842), over time.
+
+    Args:
+        token_width: H, the audio tokens' width.
+        length: L, the prompt's positions.
+        embed_width: D, the prompt's width.
+        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
+        width: the adapter's own.
+        depth: layers.
+        scales: kernels side by side: 3, 9, 27, … tokens long.
+        dropout: in every layer.
+    """
+
+    def __init__(
+        self,
+        token_width: int,
+        length: int,
+        embed_width: int,
+        pooled_width: int = 0,
+        width: int = 256,
+        depth: int = 2,
+        scales: int = 3,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self._count = length
+        self.enter = nn.Linear(token_width, width)
+        self.layers = nn.ModuleList(ScalesLayer(width, scales, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.positions = Positions(length, length, width, embed_width, pooled_width, dropout)
+
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        tokens, mask = heard_first(tokens, mask)
+        tokens = self.enter(tokens)
+        for layer in self.layers:
+            tokens = layer(tokens, mask)
+        embeds, pooled = self.positions(pool_slots(self.norm(tokens), mask, self._count))
+        return embeds, pooled

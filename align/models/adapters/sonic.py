@@ -1,0 +1,90 @@
+"""SonicDiffusion's audio projector."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from align.models.adapters.layers import mean_heard
+
+
+class SelfAttention(nn.Module):
+    """Self-attention whose heads have a width of their own, added to what it looked at."""
+
+    def __init__(self, width: int, heads: int, head_width: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm = nn.LayerNorm(width)
+        self.enter = nn.Linear(width, 3 * heads * head_width)
+        self.leave = nn.Linear(heads * head_width, width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, L, D) to (B, L, D)."""
+        inner = self.enter(self.norm(tokens)).unflatten(2, (3, self.heads, -1))
+        query, key, value = inner.permute(2, 0, 3, 1, 4)
+        share = self.dropout if self.training else 0.0
+        seen = F.scaled_dot_product_attention(query, key, value, dropout_p=share)
+        return tokens + self.leave(seen.transpose(1, 2).flatten(2))
+
+
+class Sonic(nn.Module):
+    """The mean audio token read as a signal, by convolutions with one channel a position.
+
+    SonicDiffusion's projector (Biner et al. 2024, arXiv 2405.00878): convolutions of kernel 17
+    from one channel to 77, each channel then a position, a linear map to the prompt's width, four
+    blocks of self-attention. The blocks stand one behind the other here; in the released code each
+    reads the same input, so that only the last has an effect.
+
+    Args:
+        token_width: H, the audio tokens' width.
+        length: L, the prompt's positions.
+        embed_width: D, the prompt's width.
+        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
+        depth: attention blocks.
+        heads: attention heads.
+        head_width: of each.
+        kernel: of the convolutions; odd.
+        dropout: in attention.
+
+    Raises:
+        ValueError: the kernel is even.
+    """
+
+    def __init__(
+        self,
+        token_width: int,
+        length: int,
+        embed_width: int,
+        pooled_width: int = 0,
+        depth: int = 4,
+        heads: int = 8,
+        head_width: int = 40,
+        kernel: int = 17,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"the sonic adapter's kernel must be odd, not {kernel}")
+        self.norm = nn.LayerNorm(token_width)
+        self.convs = nn.Sequential(
+            nn.Conv1d(1, length, kernel, padding=kernel // 2),
+            nn.GELU(),
+            nn.Conv1d(length, length, kernel, padding=kernel // 2),
+            nn.GELU(),
+        )
+        self.widen = nn.Linear(token_width, embed_width)
+        self.blocks = nn.Sequential(
+            *(SelfAttention(embed_width, heads, head_width, dropout) for _ in range(depth))
+        )
+        self.leave = nn.Linear(embed_width, embed_width)
+        self.leave_pooled = nn.Linear(embed_width, pooled_width) if pooled_width else None
+
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        signal = self.norm(mean_heard(tokens, mask))[:, None]
+        seen = self.blocks(self.widen(self.convs(signal)))
+        pooled = None if self.leave_pooled is None else self.leave_pooled(seen.mean(1))
+        return self.leave(seen), pooled

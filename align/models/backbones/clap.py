@@ -1,0 +1,114 @@
+"""CLAP as a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import (
+    ClapAudioConfig,
+    ClapAudioModel,
+    ClapAudioModelWithProjection,
+    ClapFeatureExtractor,
+    ClapModel,
+    PretrainedConfig,
+)
+
+from align.models.backbones.base import Backbone
+
+
+class ClapBackbone(Backbone):
+    """CLAP's HTSAT audio tower: every cell of its last feature map is an audio token.
+
+    A window is CLAP's own length; a shorter one is repeated to fill it, as in CLAP's training,
+    so all tokens of a window were heard. The cells are in order of time, the lower half of the
+    frequencies first: 64 for the published models' 10 seconds.
+
+    Where the configuration says `audio_tokens: pooled`, a window has one token instead: CLAP's
+    embedding in the space it shares with text, of unit length times the root of its width, so
+    that its numbers are about one in size.
+    """
+
+    model_type: ClassVar[str] = "clap_audio_model"
+    # A decibel scale: features are 10 log10 of power.
+    log_scale: ClassVar[float] = 10 / np.log(10)
+    normalised: ClassVar[bool] = False
+
+    def __init__(self, config: ClapAudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pooled = getattr(config, "audio_tokens", "all") == "pooled"
+        kind = ClapAudioModelWithProjection if self.pooled else ClapAudioModel
+        self.model = kind(config)
+
+    @staticmethod
+    def window_s(extractor: ClapFeatureExtractor) -> float:
+        """The length of a window in seconds."""
+        return float(extractor.nb_max_samples / extractor.sampling_rate)
+
+    @staticmethod
+    def features(
+        extractor: ClapFeatureExtractor, windows: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate."""
+        # The extractor's default, "fusion", is for fused checkpoints; windows are never longer
+        # than the model's, so nothing is cut at random.
+        mel = extractor(
+            list(windows),
+            sampling_rate=extractor.sampling_rate,
+            truncation="rand_trunc",
+            padding="repeatpad",
+            return_tensors="np",
+        )["input_features"]
+        return [np.asarray(m[0], np.float32) for m in mel]
+
+    @property
+    def token_width(self) -> int:
+        """H."""
+        return int(self.config.projection_dim if self.pooled else self.config.hidden_size)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers, the last one nearest to the tokens."""
+        tower = self.model.audio_model if self.pooled else self.model
+        return tower.audio_encoder.layers
+
+    def forward(
+        self, features: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Audio tokens (N, S, H) and their mask (N, S) of features (N, T, F)."""
+        answer = self.model(input_features=features[:, None])
+        heard = mask.any(1, keepdim=True)
+        if self.pooled:
+            unit = nn.functional.normalize(answer.audio_embeds, dim=-1)
+            return unit[:, None] * self.token_width**0.5, heard
+        hidden = answer.last_hidden_state
+        tokens = hidden.flatten(2).transpose(1, 2)
+        return tokens, heard.expand(-1, tokens.shape[1])
+
+    def load(self, where: str, config: PretrainedConfig) -> None:
+        """Takes over the weights of a checkpoint: a whole CLAP or its audio side.
+
+        Args:
+            where: a folder or a hub id.
+            config: the checkpoint's own.
+
+        Raises:
+            ValueError: pooled tokens are asked for and it has no projection to make them.
+        """
+        if not self.pooled and config.model_type == "clap":
+            whole = ClapModel.from_pretrained(where, dtype=torch.float32)
+            self.model.load_state_dict(whole.audio_model.state_dict())
+            return
+        loaded: Any = type(self.model).from_pretrained(
+            where, config=self.config, dtype=torch.float32, output_loading_info=True
+        )
+        self.model, told = loaded
+        if told["missing_keys"]:
+            raise ValueError(
+                f"{where} lacks {len(told['missing_keys'])} of CLAP's weights, such as "
+                f"{sorted(told['missing_keys'])[0]}: give a whole CLAP checkpoint"
+            )

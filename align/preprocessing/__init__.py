@@ -1,0 +1,1 @@
+"""Compute features, audio tokens and text embeds once, and cache them on disk."""

@@ -1,0 +1,220 @@
+"""What the captions of a data set ask for: standardised target embeds, encoded once."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from align.preprocessing.cache import Cache, digest, digest_of_weights
+from align.preprocessing.store import Store
+from align.prompts.embeds import Prompts, Statistics
+from align.prompts.space import PromptSpace
+
+HELD_BYTES = 1 << 30  # of float32: embeds that take more are read when they are asked for
+BLOCK_ROWS = 64  # always the same captions together: another batch could round differently
+
+
+@dataclass(frozen=True)
+class CaptionTable:
+    """The prompt embeds of different captions of a data set.
+
+    Attributes:
+        captions: the different captions.
+        prompts: embeds (C, L, D), and pooled (C, P): in float32, or as they lie in a store, in
+            half precision and perhaps memory-mapped.
+        weights: (C,) how many rows have each.
+        places: (C,) each caption's row of `prompts`, where these are of other captions, too.
+    """
+
+    captions: list[str]
+    prompts: Prompts
+    weights: torch.Tensor
+    places: torch.Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, space: PromptSpace, captions: Sequence[str], cache: Cache | None = None
+    ) -> CaptionTable:
+        """Encodes the different captions among those given.
+
+        Args:
+            space: whose text encoders are asked.
+            captions: repeated ones count in `weights`.
+            cache: where embeds are kept, in half precision; without one they are computed anew
+                and exact.
+        """
+        counts = Counter(captions)
+        unique = list(counts) if cache is None else sorted(counts)
+        prompts = space.encode(unique) if cache is None else _kept(space, unique, cache)
+        return cls(unique, prompts, torch.tensor([counts[text] for text in unique]).float())
+
+    def only(self, captions: Sequence[str]) -> CaptionTable:
+        """The part of this table that some captions, all of them in it, need; nothing is copied."""
+        counts = Counter(captions)
+        weights = torch.tensor(list(counts.values())).float()
+        return CaptionTable(list(counts), self.prompts, weights, self.index(list(counts)))
+
+    def index(self, captions: Sequence[str]) -> torch.Tensor:
+        """Row numbers (N,) of captions in this table's prompts."""
+        where = {caption: i for i, caption in enumerate(self.captions)}
+        found = torch.tensor([where[caption] for caption in captions], dtype=torch.long)
+        return found if self.places is None else self.places[found]
+
+    def rows(self, captions: Sequence[str]) -> Prompts:
+        """The prompts of captions, in float32."""
+        return self.prompts.rows(self.index(captions)).to(torch.float32)
+
+    def blocks(self) -> Iterator[Prompts]:
+        """The prompts of this table's captions in float32, some at a time."""
+        for start in range(0, len(self.captions), BLOCK_ROWS):
+            yield self.rows(self.captions[start : start + BLOCK_ROWS])
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Statistics of "embeds", and of "pooled" where there are any."""
+        found = {"embeds": Statistics.of_blocks(lambda: (b.embeds for b in self.blocks()))}
+        if self.prompts.pooled is not None:
+            found["pooled"] = Statistics.of_blocks(self._pooled_blocks)
+        return found
+
+    def _pooled_blocks(self) -> Iterator[torch.Tensor]:
+        return (block.pooled for block in self.blocks() if block.pooled is not None)
+
+
+def _kept(space: PromptSpace, ordered: list[str], cache: Cache) -> Prompts:
+    """The embeds of different captions, computed once and rounded to half precision."""
+    null = space.unconditional
+
+    def make(store: Store) -> None:
+        for start in tqdm(range(len(store), len(ordered), BLOCK_ROWS), "captions", mininterval=1):
+            found = space.encode(ordered[start : start + BLOCK_ROWS])
+            columns = [found.embeds] + ([] if found.pooled is None else [found.pooled])
+            store.append([[part.numpy() for part in row] for row in zip(*columns, strict=True)])
+
+    def size_bytes() -> float:
+        pooled = 0 if null.pooled is None else null.pooled[0].numel()
+        return 2.0 * len(ordered) * (null.embeds[0].numel() + pooled)
+
+    about = {"captions": digest(ordered), "space": space_digest(space)}
+    store = cache.made("captions", about, "caption embeds", size_bytes, make)
+    columns = [torch.from_numpy(column) for column in store.columns()]
+    return Prompts(columns[0], columns[1] if len(columns) > 1 else None, null.padding)
+
+
+def space_digest(space: PromptSpace) -> str:
+    """A short name that follows from all that turns a caption into a pipeline's embeds."""
+    parts: dict[str, Any] = {"pipeline": type(space._pipeline).__name__}
+    for name, part in space._pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            parts[name] = [digest_of_weights(part.state_dict()), str(getattr(part, "config", ""))]
+        elif hasattr(part, "get_vocab"):
+            parts[name] = [type(part).__name__, part.get_vocab(), part.model_max_length]
+    return digest(parts)
+
+
+class Shares:
+    """Which captions the rows of each label have, and in what shares.
+
+    Args:
+        captions: (N,) each row's caption, as a row of a table.
+        labels: N.
+
+    Attributes:
+        names: the different labels in sorted order.
+    """
+
+    def __init__(self, captions: torch.Tensor, labels: Sequence[str]) -> None:
+        self.names = sorted(set(labels))
+        said: dict[str, Counter[int]] = {name: Counter() for name in self.names}
+        for label, caption in zip(labels, captions.tolist(), strict=True):
+            said[label][caption] += 1
+        self._said = [
+            (torch.tensor(list(counts)), torch.tensor(list(counts.values())) / counts.total())
+            for counts in said.values()
+        ]
+
+    def means(self, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean rows (K, ...) in float32 of labels, by their numbers (K,); `rows` (C, ...)."""
+        found = torch.zeros(len(labels), *rows.shape[1:])
+        for k, label in enumerate(labels.tolist()):
+            captions, shares = self._said[label]
+            found[k] = torch.tensordot(shares, rows[captions].float(), 1)
+        return found
+
+    def all_means(self, rows: torch.Tensor) -> torch.Tensor:
+        """The mean rows of all labels, in the order of `names`."""
+        return self.means(rows, torch.arange(len(self.names)))
+
+
+def label_means(
+    embeds: torch.Tensor, captions: torch.Tensor, labels: Sequence[str]
+) -> tuple[list[str], torch.Tensor]:
+    """What the sound determines where a label has several captions: their mean.
+
+    Args:
+        embeds: (C, L, D) of the different captions.
+        captions: (N,) each row's caption, as a row of `embeds`.
+        labels: N.
+
+    Returns:
+        The different labels in sorted order, and (K, L, D) the mean embeds of their rows.
+    """
+    shares = Shares(captions, labels)
+    return shares.names, shares.all_means(embeds)
+
+
+class Targets(nn.Module):
+    """Standardised rows, each computed when it is asked for, on the device of who asks.
+
+    Args:
+        rows: (C, ...) of captions, in any precision; they stay where they are, such as in a
+            memory-mapped file.
+        statistics: what standardises them.
+        shares: where a target is a label's mean over its captions' rows.
+    """
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+    constant: torch.Tensor
+
+    def __init__(
+        self, rows: torch.Tensor, statistics: Statistics, shares: Shares | None = None
+    ) -> None:
+        super().__init__()
+        self._rows, self._shares = [rows], shares  # in a list: no buffer, which would be moved
+        for name, value in vars(statistics).items():
+            self.register_buffer(name, value.clone(), persistent=False)
+
+    def __len__(self) -> int:
+        return len(self._rows[0] if self._shares is None else self._shares.names)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all rows together."""
+        return len(self), *self._rows[0].shape[1:]
+
+    def __getitem__(self, which: torch.Tensor) -> torch.Tensor:
+        """The targets (N, ...) of numbers (N,), in float32."""
+        here, rows = which.cpu(), self._rows[0]
+        found = rows[here].float() if self._shares is None else self._shares.means(rows, here)
+        return self.standardise(found.to(self.mean.device)).to(which.device)
+
+    def standardise(self, rows: torch.Tensor) -> torch.Tensor:
+        """As `Statistics.standardise`."""
+        return Statistics(self.mean, self.spread, self.constant).standardise(rows)
+
+
+def targets(
+    rows: torch.Tensor, statistics: Statistics, shares: Shares | None = None
+) -> torch.Tensor | Targets:
+    """Standardised rows, all at once where they are few; the arguments are those of `Targets`."""
+    found = Targets(rows, statistics, shares)
+    if 4 * math.prod(found.shape) > HELD_BYTES:
+        return found
+    return found[torch.arange(len(found))]

@@ -1,0 +1,318 @@
+"""What a pipeline reads, and which prompt space fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+
+from align.prompts.embeds import SpaceShape
+from align.registry import BASES, lookup
+
+# What reads the embeds: in Stable Diffusion, in SD3, and in Stable Cascade's three pipelines.
+DRAWING = ("unet", "transformer", "prior", "prior_prior", "decoder")
+WIDTHS = ("joint_attention_dim", "cross_attention_dim", "clip_text_in_channels", "c_cond")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The side of a pipeline that reads prompt embeds.
+
+    Attributes:
+        name: the pipeline's class.
+        base: the folder or hub id that it came from.
+        width: of the embeds it reads; 0 where it is handed them and reads the pooled ones alone.
+        pooled_width: of the pooled embeds, 0 where it reads none.
+        dtype: of its weights.
+        device: where it runs.
+        keywords: the parts of a prompt that its call takes, by our names; and its own names.
+    """
+
+    name: str
+    base: str
+    width: int
+    pooled_width: int
+    dtype: torch.dtype
+    device: torch.device
+    keywords: dict[str, str]
+
+    @classmethod
+    def of(cls, pipeline: Any) -> Reader:
+        """Asks a pipeline's call, and its UNet or transformer.
+
+        Raises:
+            ValueError: it takes no embeds of CLIP, nothing is there to read them, or its parts
+                want different ones.
+        """
+        name = type(pipeline).__name__
+        keywords = keywords_of(pipeline)
+        parts = (getattr(pipeline, part, None) for part in DRAWING)
+        drawing = next((part for part in parts if part is not None), None)
+        if drawing is None:
+            raise ValueError(f"this {name} has no UNet or transformer loaded: it cannot draw")
+        width, pooled = _width(drawing.config), _pooled_width(pipeline, drawing.config, keywords)
+        if not width and not pooled:
+            raise ValueError(f"the {type(drawing).__name__} of this {name} reads no prompt embeds")
+        if pooled and "pooled_prompt_embeds" not in keywords:
+            raise ValueError(
+                f"the {type(drawing).__name__} of this {name} reads pooled embeds, and the "
+                "pipeline takes none"
+            )
+        for controlnet in _controlnets(pipeline):
+            own = _width(controlnet.config)
+            # SD3.5's ControlNets read no embeds of their own.
+            if own not in (0, width):
+                raise ValueError(
+                    f"the ControlNet reads embeds {own} wide and the {type(drawing).__name__} "
+                    f"{width}: they belong to different bases"
+                )
+        base = str(pipeline.config.get("_name_or_path", ""))
+        device = pipeline._execution_device
+        return cls(name, base, width, pooled, drawing.dtype, device, keywords)
+
+    @property
+    def wants(self) -> str:
+        """What it reads, in words."""
+        return f"{self.name} reads embeds {_words(self.width, self.pooled_width)}"
+
+    def choose(self, spaces: Mapping[str, SpaceShape], default: str | None) -> str:
+        """The prompt space that fits: the base's own, else the default, else the only one.
+
+        Raises:
+            ValueError: none fits, or several do.
+        """
+        fits = [name for name, shape in spaces.items() if self.fits(shape)]
+        if not fits:
+            raise ValueError(f"{self.wants}; this encoder has {_list(spaces)}")
+        own = [n for n in fits if self.base in (spaces[n].base, lookup(BASES, spaces[n].base))]
+        if own or default in fits or len(fits) == 1:
+            return own[0] if own else str(default) if default in fits else fits[0]
+        raise ValueError(f"{', '.join(fits)} all fit this {self.name}: say which by space=")
+
+    def check_negative(self) -> None:
+        """Whether it takes a negative.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if "negative_prompt_embeds" not in self.keywords:
+            raise ValueError(f"{self.name} takes no negative: leave negative= out")
+
+    def fits(self, shape: SpaceShape) -> bool:
+        """Whether embeds of a space are as wide as what is read."""
+        wide = shape.pipeline_width if self.width else 0
+        return (wide, shape.pooled_width) == (self.width, self.pooled_width)
+
+
+def _width(config: Any) -> int:
+    if config.get("encoder_hid_dim_type") == "text_proj":
+        return int(config.encoder_hid_dim)
+    width = next((config[name] for name in WIDTHS if config.get(name)), 0)
+    return int(width[0] if isinstance(width, (list, tuple)) else width)
+
+
+def _pooled_width(pipeline: Any, config: Any, keywords: Mapping[str, str]) -> int:
+    if "joint_attention_dim" in config:
+        return int(config.get("pooled_projection_dim") or 0)
+    if "clip_text_pooled_in_channels" in config:
+        return int(config.clip_text_pooled_in_channels)
+    if "pooled_prompt_embeds" in keywords and config.get("time_cond_proj_dim"):
+        # The latent upscaler writes its noise level in 128 numbers and the pooled embeds behind.
+        return int(config.time_cond_proj_dim) - 128
+    if config.get("addition_embed_type") != "text_time":
+        return 0
+    # Beside the pooled embeds stand sizes and crops as numbers; SDXL's refiner has one fewer.
+    numbers = 5 if pipeline.config.get("requires_aesthetics_score") else 6
+    return int(
+        config.projection_class_embeddings_input_dim - numbers * config.addition_time_embed_dim
+    )
+
+
+def _controlnets(pipeline: Any) -> list[Any]:
+    found = getattr(pipeline, "controlnet", None)
+    return [] if found is None else list(getattr(found, "nets", [found]))
+
+
+def _words(width: int, pooled_width: int) -> str:
+    return f"{width} wide" + (f" and pooled ones {pooled_width} wide" if pooled_width else "")
+
+
+def _list(spaces: Mapping[str, SpaceShape]) -> str:
+    each = (f"{n} ({_words(s.pipeline_width, s.pooled_width)})" for n, s in spaces.items())
+    return ", ".join(each) or "no prompt space"
+
+
+def check_prompt(pipeline: Any, prompt: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The prompt by a pipeline's own keywords, once it is known to fit.
+
+        pipeline(**check_prompt(pipeline, load_file("dog.safetensors")))
+
+    A negative is left out where the pipeline takes none; `prompt=None` is added where its call
+    insists on a prompt.
+
+    Raises:
+        ValueError: by name, what is missing or has the wrong width, length, dtype or device.
+    """
+    reader = Reader.of(pipeline)
+    ours = {theirs: name for name, theirs in reader.keywords.items()}
+    prompt = {
+        ours.get(name, name): value[:, 0] if value.ndim == 3 and "pooled" in name else value
+        for name, value in prompt.items()
+        if value is not None
+    }
+    _check_whole(reader, prompt)
+    found: dict[str, Any] = {
+        reader.keywords[name]: value[:, None] if reader.keywords[name][-6:] == "pooled" else value
+        for name, value in prompt.items()
+        if name in reader.keywords
+    }
+    _check_blind(pipeline, found)
+    beside = "prompt_embeds" in found and needs_prompt(pipeline)
+    return found | {"prompt": None} if beside else found
+
+
+def _check_whole(reader: Reader, prompt: Mapping[str, torch.Tensor]) -> None:
+    widths = {"prompt_embeds": reader.width, "negative_prompt_embeds": reader.width}
+    if reader.pooled_width:
+        widths["pooled_prompt_embeds"] = reader.pooled_width
+        widths["negative_pooled_prompt_embeds"] = reader.pooled_width
+    optional = {name for name in widths if name.startswith("negative")}
+    for name in sorted(set(widths) - optional - set(prompt)):
+        raise ValueError(f"{name} is missing: {reader.wants}")
+    for name, value in prompt.items():
+        if name not in widths:
+            raise ValueError(f"{name} is not read here: {reader.wants}")
+        _check(name, value, widths[name] or value.shape[-1], reader)
+    for name in optional & set(prompt):
+        _check_pair(name.removeprefix("negative_"), name, prompt)
+    batches = {len(value) for value in prompt.values()}
+    if len(batches) > 1:
+        raise ValueError(f"the embeds are of different numbers of prompts: {sorted(batches)}")
+
+
+def _check_blind(pipeline: Any, found: Mapping[str, Any]) -> None:
+    """Whether a pipeline without text encoder lets embeds pass, as Stable Cascade's do not."""
+    name = type(pipeline).__name__
+    settings = {
+        "device": pipeline._execution_device,
+        "do_classifier_free_guidance": any(k.startswith("negative") for k in found),
+        "num_images_per_prompt": 1,
+        "batch_size": len(next(iter(found.values()))),
+        **dict.fromkeys(("prompt", "prompt_2", "prompt_3")),
+    }
+    # Combined pipelines hold those that they are combined of.
+    for part in (pipeline, *vars(pipeline).values()):
+        absent = _absent(part)
+        if not absent or not hasattr(part, "encode_prompt"):
+            continue
+        try:
+            part.encode_prompt(**of_those(part.encode_prompt, settings | dict(found)))
+        except (AttributeError, TypeError) as error:
+            if "NoneType" in str(error):
+                raise ValueError(
+                    f"{name} asks its text encoder even where embeds are given: load it with "
+                    f"{' and '.join(absent)}"
+                ) from error
+
+
+def _absent(pipeline: Any) -> list[str]:
+    parts = getattr(pipeline, "__dict__", {})
+    return [k for k, v in parts.items() if k.startswith("text_encoder") and v is None]
+
+
+def _check(name: str, value: torch.Tensor, width: int, reader: Reader) -> None:
+    axes = ("prompts", "width") if "pooled" in name else ("prompts", "positions", "width")
+    if value.ndim != len(axes):
+        raise ValueError(f"{name} must be ({', '.join(axes)}), not {tuple(value.shape)}")
+    if value.shape[-1] != width:
+        raise ValueError(f"{name} is {value.shape[-1]} wide, but {reader.wants}")
+    if value.dtype != reader.dtype:
+        raise ValueError(f"{name} is {value.dtype}, but this {reader.name} runs in {reader.dtype}")
+    if value.device.type != reader.device.type:
+        raise ValueError(f"{name} is on {value.device}, but this {reader.name} on {reader.device}")
+
+
+def _check_pair(name: str, negative: str, prompt: Mapping[str, torch.Tensor]) -> None:
+    if prompt[name].shape != prompt[negative].shape:
+        raise ValueError(
+            f"{name} and {negative} must be of one shape, not {tuple(prompt[name].shape)} and "
+            f"{tuple(prompt[negative].shape)}"
+        )
+
+
+# The parts of a prompt as most pipelines name them, and what else they are called. LEDITS++ and
+# semantic guidance are told an edit, Stable Cascade puts its adjective last.
+NAMES = {
+    "prompt_embeds": ("prompt_embeds", "editing_prompt_embeds", "editing_prompt_embeddings"),
+    "negative_prompt_embeds": ("negative_prompt_embeds",),
+    "pooled_prompt_embeds": ("pooled_prompt_embeds", "prompt_embeds_pooled"),
+    "negative_pooled_prompt_embeds": (
+        "negative_pooled_prompt_embeds", "negative_prompt_embeds_pooled",
+    ),
+}  # fmt: skip
+
+
+def keywords_of(pipeline: Any) -> dict[str, str]:
+    """Which parts of a prompt a pipeline's call takes, by our names, and its own names for them.
+
+    Raises:
+        ValueError: it takes no prompt embeds, or not those of CLIP, or reads the text besides.
+    """
+    kind = type(pipeline)
+    name = kind.__name__
+    taken = signature(kind.__call__).parameters
+    said = [k for k in taken if "embed" in k or ("prompt" in k and "per_prompt" not in k)]
+    if not said and any(p.kind is Parameter.VAR_KEYWORD for p in taken.values()):
+        return {ours: ours for ours in NAMES}  # a call that hands on whatever it is given
+    found = {ours: k for ours, names in NAMES.items() for k in names if k in taken}
+    if "prompt_embeds" not in found:
+        listed = ", ".join(said) or "none at all"
+        raise ValueError(f"{name} takes no prompt embeds that sound could give, but: {listed}")
+    others = not_clip(_text_encoders(kind))
+    if others:
+        raise ValueError(
+            f"{name} reads the embeds of {', '.join(others)}: what is aligned with CLIP gives none"
+        )
+    if hasattr(pipeline, "_encode_prior_prompt"):
+        raise ValueError(f"the prior of this {name} reads the text itself, embeds are not enough")
+    if found["prompt_embeds"] != "prompt_embeds":
+        # Several edits are of one picture, and so would the negative be: its own is as good.
+        return {"prompt_embeds": found["prompt_embeds"]}
+    return found
+
+
+def not_clip(kinds: Sequence[str]) -> list[str]:
+    """The text encoders, of a pipeline's by class name, that alone write its prompt embeds.
+
+    Where two CLIPs stand beside another language model, the embeds are theirs as well and the
+    other one's share may stay empty, as in Stable Diffusion 3. A single CLIP gives the pooled
+    embeds alone, as in Flux.
+    """
+    others = [kind for kind in kinds if "CLIP" not in kind]
+    return others if len(kinds) - len(others) < 2 else []
+
+
+def _text_encoders(kind: Any) -> list[str]:
+    """The classes of a pipeline's text encoders, which need not be loaded."""
+    annotated = signature(kind.__init__).parameters.items()
+    found = [p.annotation for name, p in annotated if name.startswith("text_encoder")]
+    named = [
+        a.__name__ if isinstance(a, type) else str(a) for a in found if a is not Parameter.empty
+    ]
+    # "a.module.Name | None" is a Name.
+    return [name.split(" | ")[0].split(".")[-1] for name in named]
+
+
+def of_those(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, of those given, that a function takes by name."""
+    taken = signature(function).parameters
+    return {name: value for name, value in given.items() if name in taken}
+
+
+def needs_prompt(pipeline: Any) -> bool:
+    """Whether a pipeline's call wants `prompt=None` said beside embeds."""
+    prompt = signature(type(pipeline).__call__).parameters.get("prompt")
+    return prompt is not None and prompt.default is Parameter.empty

@@ -1,0 +1,37 @@
+"""Short names for bases, backbones, data sets, judges and CLIPs.
+
+Whatever is not a name here is a folder or a hub id. An entry is "module:attribute" and is
+imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+BASES = {"mini": "soundprompt.mini.models:STABLE_DIFFUSION"}
+BACKBONES = {
+    "mini-clap": "soundprompt.mini.models:CLAP",
+    "mini-w2v-bert": "soundprompt.mini.models:W2V_BERT",
+    "log-mel": "align.models.backbones.log_mel:fresh",
+}
+UNTRAINED = ("log-mel",)  # backbones that start from nothing
+DATASETS = {
+    "mini": "soundprompt.mini.dataset:singles",
+    "mini-mixtures": "soundprompt.mini.dataset:mixtures",
+    "mini-pairs": "soundprompt.mini.dataset:pairs",
+    "mini-retrieval": "soundprompt.mini.scenes:scenes",
+    "fsd50k": "align.data.columns:FSD50K",
+    "audiocaps": "align.data.columns:AUDIOCAPS",
+    "esc50": "align.data.columns:ESC50",
+}
+JUDGES = {"mini": "soundprompt.mini.image_classifier:judge"}
+CLIPS = {"mini": "soundprompt.mini.models:CLIP"}
+
+
+def lookup(table: dict[str, str], name: str) -> Any:
+    """What a short name stands for, or the name itself where it is none."""
+    if name not in table:
+        return name
+    module, attribute = table[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

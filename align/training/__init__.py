@@ -1,0 +1,1 @@
+"""Train an alignment: data sets, trainer, checkpoints, the run."""

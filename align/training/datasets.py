@@ -1,0 +1,290 @@
+"""What a training step gets: features or tokens of recordings, and what their captions ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset, Sampler
+
+from align.config.arguments import AugmentArguments
+from align.data.errors import Unusable
+from align.data.streaming import Stream
+from align.models.processing import Ear, pad
+from align.preprocessing.features import Heard
+from align.preprocessing.parallel import WORTH_WORKERS, Answer, Listeners
+from align.training.augmentation import Scale, augment
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Rows of a second data set, which stand behind those of the first.
+
+    Attributes:
+        first: the number of the first of them.
+        share: of an epoch's rows that are drawn from them, at random.
+    """
+
+    first: int
+    share: float
+
+    @property
+    def drawn(self) -> int:
+        """How many an epoch has beside every row of the first data set."""
+        return round(self.first * self.share / (1 - self.share))
+
+    def __post_init__(self) -> None:
+        if not self.drawn:
+            raise ValueError(f"a share of {self.share} beside {self.first} rows is less than a row")
+
+
+class Recordings(Dataset):
+    """Map-style rows addressed by (epoch, row): what is drawn at random follows from the two.
+
+    That is what makes a resumed run see what an uninterrupted one would have.
+
+    Args:
+        heard: the recordings' features.
+        targets: (N,) each row's caption, as a row of the caption table.
+        augmentation: what is changed in training; None for evaluation.
+        scale: the features' layout.
+        seed: of the augmentation.
+        caption_lengths: N, where rows are to come in their order.
+        extra: where not all rows come in every epoch.
+    """
+
+    def __init__(
+        self,
+        heard: Heard,
+        targets: torch.Tensor,
+        augmentation: AugmentArguments | None = None,
+        scale: Scale | None = None,
+        seed: int = 0,
+        caption_lengths: Sequence[int] | None = None,
+        extra: Extra | None = None,
+    ) -> None:
+        self.heard, self.targets = heard, targets
+        self._augmentation = augmentation if augmentation and augmentation.active else None
+        self._scale, self._seed = scale, seed
+        self.caption_lengths, self.extra = caption_lengths, extra
+        self.groups = group_numbers(heard.labels)
+        # Rows sorted by group: each group's lie together, between two of these edges.
+        self._sorted = np.argsort(self.groups, kind="stable")
+        self._edges = np.concatenate([[0], np.cumsum(np.bincount(self.groups))])
+
+    def __len__(self) -> int:
+        return len(self.heard)
+
+    def __getitem__(self, where: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, row = where if isinstance(where, tuple) else (0, where)
+        windows = self.heard.features[row]
+        if self._augmentation is not None:
+            rng = np.random.default_rng([self._seed, epoch, row])
+            windows = [self._changed(window, row, rng) for window in windows]
+        return {"windows": windows, "target": self.targets[row], "group": self.groups[row]}
+
+    def _changed(self, window: np.ndarray, row: int, rng: np.random.Generator) -> np.ndarray:
+        assert self._augmentation is not None and self._scale is not None
+        start, end = self._edges[self.groups[row] : self.groups[row] + 2]
+        same = self._one_window(int(rng.integers(start, end)), rng)
+        others = len(self._sorted) - (end - start)
+        other = None
+        if others:
+            place = int(rng.integers(others))  # among those before and behind this group
+            other = self._one_window(place if place < start else place + (end - start), rng)
+        return augment(window, self._augmentation, self._scale, rng, same, other)
+
+    def _one_window(self, place: int, rng: np.random.Generator) -> np.ndarray:
+        windows = self.heard.features[int(self._sorted[place])]
+        return windows[rng.integers(len(windows))]
+
+
+class Tokens(Dataset):
+    """Rows whose audio tokens were computed once: for a backbone that does not train.
+
+    Args:
+        rows: N rows of tokens (S, H) and their mask (S,), arrays or tensors of any precision,
+            such as `align.preprocessing.audio_tokens.frozen_tokens` gives; S may differ.
+        targets: (N,) each row's caption.
+        groups: N.
+        caption_lengths: N, where rows are to come in their order.
+        extra: where not all rows come in every epoch.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Sequence[Any]],
+        targets: torch.Tensor,
+        groups: list[int],
+        caption_lengths: Sequence[int] | None = None,
+        extra: Extra | None = None,
+    ) -> None:
+        self._rows, self.targets, self.groups = rows, targets, groups
+        self.caption_lengths, self.extra = caption_lengths, extra
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, where: int | tuple[int, int]) -> dict[str, Any]:
+        row = where[1] if isinstance(where, tuple) else where
+        tokens, mask = self._rows[row]
+        return {
+            "tokens": torch.as_tensor(tokens),
+            "tokens_mask": torch.as_tensor(mask),
+            "target": self.targets[row],
+            "group": self.groups[row],
+        }
+
+
+def group_numbers(labels: Sequence[str]) -> list[int]:
+    """Labels as numbers, in the labels' order."""
+    number = {label: i for i, label in enumerate(sorted(set(labels)))}
+    return [number[label] for label in labels]
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """A batch of `Recordings` or `Tokens` as tensors, recordings padded and masked."""
+    batch = {
+        "target": torch.stack([row["target"] for row in rows]),
+        "group": torch.tensor([row["group"] for row in rows]),
+    }
+    if "windows" in rows[0]:
+        return batch | pad([row["windows"] for row in rows])
+    tokens, masks = [row["tokens"] for row in rows], [row["tokens_mask"] for row in rows]
+    most = max(len(one) for one in tokens)
+    batch["tokens"] = torch.zeros(len(rows), most, tokens[0].shape[1])
+    batch["tokens_mask"] = torch.zeros(len(rows), most, dtype=torch.bool)
+    for b, (one, mask) in enumerate(zip(tokens, masks, strict=True)):
+        batch["tokens"][b, : len(one)] = one  # becomes float32 as it is copied
+        batch["tokens_mask"][b, : len(mask)] = mask
+    return batch
+
+
+class EpochSampler(Sampler):
+    """Every row once an epoch, in an order that follows from seed and epoch, as (epoch, row).
+
+    The order is random; rows that have `caption_lengths` come by them, the shortest first, and
+    only those of one length in random order. Of rows that are `extra`, an epoch has a share that
+    is drawn anew: none twice before all have come once.
+    """
+
+    def __init__(self, rows: Sized, seed: int) -> None:
+        self._rows, self._seed, self._epoch = rows, seed, 0
+        self._extra: Extra | None = getattr(rows, "extra", None)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        extra = self._extra
+        return len(self._rows) if extra is None else extra.first + extra.drawn
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng([self._seed, self._epoch])
+        order = rng.permutation(self._chosen(rng))
+        lengths = getattr(self._rows, "caption_lengths", None)
+        if lengths is not None:
+            order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
+        for row in order:
+            yield self._epoch, int(row)
+
+    def _chosen(self, rng: np.random.Generator) -> np.ndarray:
+        every, extra = np.arange(len(self._rows)), self._extra
+        if extra is None:
+            return every
+        others = every[extra.first :]
+        whole, rest = divmod(extra.drawn, len(others))
+        drawn = [*[others] * whole, rng.choice(others, rest, replace=False)]
+        return np.concatenate([every[: extra.first], *drawn])
+
+
+class StreamedRecordings(IterableDataset):
+    """Rows of a stream, their features computed when it is their turn and kept by nobody.
+
+    An epoch has as many rows as the data set: where a recording cannot be used, the one before it
+    is heard once more, so that a resumed run finds its place. Order and augmentation follow from
+    seed, epoch and place.
+
+    Args:
+        ear: how the backbone hears.
+        stream: N rows.
+        targets: (N,) each row's caption, as a row of the caption table.
+        groups: N.
+        augmentation: what is changed; it cannot mix in other recordings, which are not there.
+        scale: the features' layout.
+        seed: of order and augmentation.
+        workers: processes that hear what this one reads; few rows are heard by this one.
+    """
+
+    def __init__(
+        self,
+        ear: Ear,
+        stream: Stream,
+        targets: torch.Tensor,
+        groups: Sequence[int],
+        augmentation: AugmentArguments,
+        scale: Scale,
+        seed: int,
+        workers: int = 1,
+    ) -> None:
+        self._stream, self._seed = stream, seed
+        self._augmentation, self._scale = augmentation, scale
+        said = zip(stream.captions, stream.labels, strict=True)
+        asked = zip(targets, groups, strict=True)
+        self._asked = dict(zip(said, asked, strict=True))
+        self._listeners = Listeners(ear, workers if len(stream) >= WORTH_WORKERS else 1)
+        self._epoch = 0
+        self._told = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The epoch's rows.
+
+        Raises:
+            DataError: more than 5% of the recordings cannot be used.
+        """
+        bad = Unusable(len(self), called="the stream's number")
+        owed, last, warned = 0, None, []
+        for place, (answer, said) in enumerate(self._answers()):
+            if answer.error:
+                bad.add(place, answer.error)
+                owed += 1
+            else:
+                warned += [answer.warning] if answer.warning else []
+                target, group = self._asked[said]
+                windows = self._changed(answer.windows, place)
+                last = {"windows": windows, "target": target, "group": group}
+            if last is None:
+                continue
+            # Those before the first good one wait for it.
+            for _ in range(owed + (not answer.error)):
+                yield last
+            owed = 0
+        if last is None:
+            bad.check(0)
+        if warned and not self._told:
+            self._told = True
+            print(f"{len(warned)} recordings are damaged or not heard whole: {warned[0]}")
+
+    def _changed(self, windows: list[np.ndarray], place: int) -> list[np.ndarray]:
+        windows = [np.asarray(window, np.float32) for window in windows]
+        if not self._augmentation.active:
+            return windows
+        rng = np.random.default_rng([self._seed, self._epoch, place])
+        return [augment(window, self._augmentation, self._scale, rng) for window in windows]
+
+    def _answers(self) -> Iterator[tuple[Answer, tuple[str, str]]]:
+        passing = self._stream.passing(self._seed, self._epoch)
+        return self._listeners.answers(
+            (sound, (caption, label)) for sound, caption, label in passing
+        )

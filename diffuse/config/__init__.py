@@ -1,0 +1,1 @@
+"""Options: dataclasses and the stages of training."""

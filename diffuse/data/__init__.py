@@ -1,0 +1,1 @@
+"""Audio-image pairs: tables, images, latents."""

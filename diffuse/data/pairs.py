@@ -1,0 +1,192 @@
+"""Pairs of recording and image, by name, from folders, from VGGSound's list or from the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+
+from align.data.captions import parse
+from align.data.errors import DataError
+from align.data.loading import check_column, check_folds, fold_name, fold_names
+from align.registry import DATASETS, lookup
+from diffuse.data.sources import Columns, folder_rows, hub_rows
+from diffuse.data.vggsound import vggsound_rows
+from diffuse.models.levels import LEVELS
+
+if TYPE_CHECKING:
+    from diffuse.config.arguments import DataArguments
+
+
+MOST_NAMED = 20  # what is left out is counted in full, and named up to this many
+
+
+@dataclass
+class Pairs:
+    """Pairs, read when they are asked for.
+
+    Attributes:
+        rows: with the columns recording (as `align.audio.read` takes it) and image (as
+            `diffuse.data.images.open_image` does).
+        captions: of each pair, one or more; each training step draws one.
+        labels: of each pair.
+        phrases: what is to be heard at each level of each pair, or None where it is not known.
+        prompts: the text beside the sound when pictures are measured; "" for none.
+        scenes: what the prompt asks for by the judge's name of it, where the data tell.
+        left_out: what is not among the rows, by the reason.
+    """
+
+    rows: Dataset
+    captions: list[list[str]]
+    labels: list[str]
+    phrases: list[dict[str, str] | None]
+    prompts: list[str]
+    scenes: list[str | None]
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def report(self) -> str:
+        """How many pairs there are, and what was left out, by name."""
+        lines = [f"{len(self)} pairs of {len(set(self.labels))} classes"]
+        for reason, names in self.left_out.items():
+            shown = ", ".join(names[:MOST_NAMED]) + (" …" if len(names) > MOST_NAMED else "")
+            lines.append(f"left out: {len(names)} {reason}: {shown}")
+        return "\n".join(lines)
+
+
+def load_pairs(
+    data: str,
+    split: str,
+    *,
+    folds: Sequence[int] | None = None,
+    videos: str | None = None,
+    columns: Columns | None = None,
+) -> Pairs:
+    """The pairs of a data set.
+
+    Args:
+        data: a short name; a folder with metadata.csv, metadata.jsonl or parquet files, or with
+            recordings and images that have the same base names; a VGGSound list, with `videos`;
+            or the hub id of a data set with columns of audio and images.
+        split: "train" or "test"; a folder has one set for both, told apart by `folds`.
+        folds: keep only rows whose column "fold" is one of these.
+        videos: where the videos of a VGGSound list lie.
+        columns: what the columns are called.
+
+    Raises:
+        DataError: there is no such data set, or it lacks what is asked for.
+    """
+    columns = columns or Columns()
+    source, path = lookup(DATASETS, data), Path(data).expanduser()
+    left_out: dict[str, list[str]] = {}
+    if data in DATASETS:
+        rows = source(split) if callable(source) else None
+        if rows is None or "image" not in rows[0]:
+            raise DataError(f"{data!r} has recordings and no images: the UNet learns from pairs")
+    elif videos is not None or path.suffix == ".csv":
+        rows = vggsound_rows(path, videos, split, left_out)
+    elif path.is_dir():
+        rows = folder_rows(path, columns, left_out)
+    else:
+        rows = hub_rows(data, split, columns)
+    if folds is not None:
+        rows = _keep_folds(rows, data, folds)
+    return _described(rows, data, left_out)
+
+
+def _keep_folds(rows: Dataset, data: str, folds: Sequence[int]) -> Dataset:
+    check_column(rows.column_names, data)
+    wanted, said = fold_names(folds), [fold_name(fold) for fold in rows["fold"]]
+    check_folds(wanted, said, data)
+    return rows.select([i for i, fold in enumerate(said) if fold in wanted])
+
+
+def _described(rows: Dataset, data: str, left_out: dict[str, list[str]]) -> Pairs:
+    if not len(rows):
+        gone = "; ".join(f"{len(names)} {reason}" for reason, names in left_out.items())
+        raise DataError(f"{data} has no pair of a recording and an image{gone and ': ' + gone}")
+    stored = rows.with_format(None)
+    captions = _captions(stored, data)
+    labels = [
+        texts[0] if label in (None, "") else str(label)
+        for label, texts in zip(_column(stored, "label"), captions, strict=True)
+    ]
+    prompts = [text or "" for text in _column(stored, "prompt")]
+    scenes = [name or None for name in _column(stored, "scene")]
+    return Pairs(rows, captions, labels, _phrases(stored, captions), prompts, scenes, left_out)
+
+
+def _column(stored: Dataset, name: str) -> list[str | None]:
+    """A column of texts, all None where there is none."""
+    return list(stored[name]) if name in stored.column_names else [None] * len(stored)
+
+
+def _captions(stored: Dataset, data: str) -> list[list[str]]:
+    """Each row's captions; [""] where it has none."""
+    if "captions" in stored.column_names:
+        found = stored["captions"]
+    elif "caption" in stored.column_names:
+        found = [[text] for text in stored["caption"]]
+    else:
+        found = [[]] * len(stored)
+    cleaned = []
+    for texts in found:
+        if isinstance(texts, str):
+            raise DataError(f"{data}: the column captions holds lists of texts, not one text")
+        cleaned.append([str(t).strip() for t in texts or () if t and str(t).strip()] or [""])
+    return cleaned
+
+
+def _phrases(stored: Dataset, captions: list[list[str]]) -> list[dict[str, str] | None]:
+    """What each level should hear: by columns of that name, else by the first caption's words.
+
+    None where there is no caption.
+    """
+    if all(level in stored.column_names for level in LEVELS):
+        columns = [[text or "" for text in stored[level]] for level in LEVELS]
+        return [dict(zip(LEVELS, texts, strict=True)) for texts in zip(*columns, strict=True)]
+    return [asdict(parse(texts[0])) if texts[0] else None for texts in captions]
+
+
+def columns_of(data: DataArguments) -> Columns:
+    """What the options say columns are called."""
+    return Columns(
+        recording=data.recording_column,
+        image=data.image_column,
+        caption=data.caption_column,
+        label=data.label_column,
+    )
+
+
+def training_pairs(data: DataArguments) -> Pairs:
+    """The pairs that the options train on; images are captioned first where that is asked."""
+    if data.captioner:
+        from align.data.captioning import caption_folder
+
+        folder = Path(data.data).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"--captioner writes its captions into a folder: {data.data} is none")
+        made = caption_folder(folder, data.captioner)
+        print(f"{made} captions made by {data.captioner}", flush=True)
+    given: dict[str, Any] = {"videos": data.videos, "columns": columns_of(data)}
+    return load_pairs(data.data, "train", folds=data.folds, **given)
+
+
+def held_out_pairs(data: DataArguments) -> tuple[Pairs | None, str]:
+    """The pairs that the options measure on, None where no others are left, and what they are."""
+    name = data.eval_data or data.data
+    given: dict[str, Any] = {"videos": data.videos, "columns": columns_of(data)}
+    if data.eval_folds is not None:
+        split = "test" if data.eval_data else "train"  # folds divide one and the same set
+        found = load_pairs(name, split, folds=data.eval_folds, **given)
+        return found, f"{name}, folds {', '.join(map(str, data.eval_folds))}"
+    if data.eval_data is not None:
+        return load_pairs(name, "test", **given), name
+    if name in DATASETS or not Path(name).expanduser().is_dir():
+        return load_pairs(name, "test", **given), f"{name}, its test split"
+    return None, "the training pairs themselves (no fold was held out)"

@@ -1,0 +1,229 @@
+"""Where pairs come from: tables, base names, VGGSound's list, the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Audio, Dataset, load_dataset
+from datasets import Image as ImageFeature
+
+from align.data.columns import rewritten
+from align.data.errors import DataError, first_line
+from align.data.pairing import Namesakes
+from align.data.tables import CAPTIONS, METADATA, read_made, read_table
+from diffuse.data.images import IMAGES
+from diffuse.data.vggsound import DUPLICATE
+
+RECORDINGS = (
+    ".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".caf", ".au",
+    ".wma", ".webm",
+)  # fmt: skip
+UNPAIRED_SOUND = "recordings without an image"
+UNPAIRED_IMAGE = "images without a recording"
+AMBIGUOUS = "recordings with no image beside them and several of their name in other folders"
+AMBIGUOUS_TEXT = "captions whose texts lie in several other folders"
+MISSING = "rows whose files are not there"
+SAID = (
+    "caption", "captions", "label", "fold", "foreground", "background", "ambience", "prompt",
+    "scene",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a table's columns are called; `recording` is file_name or audio by default."""
+
+    recording: str | None = None
+    image: str = "image"
+    caption: str = "caption"
+    label: str = "label"
+
+
+def folder_rows(folder: Path, columns: Columns, left_out: dict[str, list[str]]) -> Dataset:
+    """The pairs of a folder: by its table, by its parquet files, else by base names.
+
+    Raises:
+        DataError: its table cannot be read or lacks a column.
+    """
+    for name in METADATA:
+        if (folder / name).is_file():
+            return _with_made(_table_rows(folder, name, columns, left_out), folder)
+    parquet = sorted(map(str, folder.rglob("*.parquet")))
+    if parquet:
+        rows = _loaded("parquet", str(folder), data_files=parquet, split="train")
+        return _media_rows(rows, str(folder), columns)
+    return _with_made(_paired_rows(folder, left_out), folder)
+
+
+def _with_made(rows: Dataset, folder: Path) -> Dataset:
+    """The rows, with what `align.caption` wrote into captions.csv where they have no caption."""
+    path = folder / CAPTIONS
+    if not path.is_file() or not len(rows):
+        return rows
+    made = {line.get("file_name"): line.get("caption") for line in read_made(path)[1]}
+    own: list[Any] = [None] * len(rows)
+    for column in ("caption", "captions"):
+        if column in rows.column_names:
+            own = [a or b for a, b in zip(own, rows[column], strict=True)]
+            rows = rows.remove_columns(column)
+    names = [Path(path).relative_to(folder).as_posix() for path in rows["recording"]]
+    texts = [[made[name]] if name in made else [] for name in names]
+    found = [
+        given if isinstance(given, list) and given else [given] if given else text
+        for given, text in zip(own, texts, strict=True)
+    ]
+    return rows.add_column("captions", found)
+
+
+def _loaded(kind: str, what: str, **options: Any) -> Dataset:
+    try:
+        return load_dataset(kind, **options)
+    except Exception as error:
+        raise DataError(f"{what} cannot be read as a data set: {first_line(error)}") from error
+
+
+def _check_columns(rows: Dataset, what: str, *columns: str) -> None:
+    missing = [c for c in columns if c not in rows.column_names]
+    if missing:
+        raise DataError(
+            f"{what} has no column {' and no column '.join(missing)}; "
+            f"it has: {', '.join(rows.column_names)}"
+        )
+
+
+def _named(rows: Dataset, recording: str, columns: Columns) -> Dataset:
+    """The rows with the names that all else knows them by."""
+    names = {
+        recording: "recording",
+        columns.image: "image",
+        columns.caption: "caption",
+        columns.label: "label",
+    }
+    kept = [c for c in rows.column_names if c in names or c in SAID]
+    rows = rewritten(rows.select_columns(kept), ["fold", columns.label])
+    return rows.rename_columns(
+        {old: new for old, new in names.items() if old in kept and old != new}
+    )
+
+
+def _table_rows(
+    folder: Path, name: str, columns: Columns, left_out: dict[str, list[str]]
+) -> Dataset:
+    rows = read_table(folder / name)
+    recording = columns.recording or "file_name"
+    _check_columns(rows, str(folder / name), recording, columns.image)
+    rows = _named(rows, recording, columns)
+    kept, seen = [], set()
+    for i, pair in enumerate(zip(rows["recording"], rows["image"], strict=True)):
+        files = [folder / str(part) for part in pair]
+        absent = [str(part) for part, file in zip(pair, files, strict=True) if not file.is_file()]
+        if absent:
+            left_out.setdefault(MISSING, []).append(" and ".join(absent))
+        elif pair in seen:
+            left_out.setdefault(DUPLICATE, []).append(f"{pair[0]} with {pair[1]}")
+        else:
+            seen.add(pair)
+            kept.append(i)
+    rows = rows.select(kept)
+    for column in ("recording", "image"):
+        paths = [str(folder / str(part)) for part in rows[column]]
+        rows = rows.remove_columns(column).add_column(column, paths)
+    return rows
+
+
+def _paired_rows(folder: Path, left_out: dict[str, list[str]]) -> Dataset:
+    """Recordings and images that have the same base name, those of one folder first.
+
+    Beside them may lie NAME.txt, with captions, one a line. A subfolder that is not called after
+    what it holds names the class.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    texts = Namesakes(files, (".txt",), (*RECORDINGS, *IMAGES))
+    pairs = _pairs(folder, files, left_out)
+    unclear = [s for s, i in pairs if texts.is_ambiguous(s) and texts.near(i) is None]
+    if unclear:
+        left_out[AMBIGUOUS_TEXT] = [str(path.relative_to(folder)) for path in unclear]
+    beside = [texts.near(sound) or texts.near(image) or texts.of(sound) for sound, image in pairs]
+    return Dataset.from_dict(
+        {
+            "recording": [str(sound) for sound, _ in pairs],
+            "image": [str(image) for _, image in pairs],
+            "captions": [_lines(text) if text is not None else [] for text in beside],
+            "label": [_class_of(sound, folder) for sound, _ in pairs],
+        }
+    )
+
+
+def _pairs(
+    folder: Path, files: Sequence[Path], left_out: dict[str, list[str]]
+) -> list[tuple[Path, Path]]:
+    """Each recording and its image; an image in another folder goes to one recording only."""
+    sounds, images = Namesakes(files, RECORDINGS, ()), Namesakes(files, IMAGES, RECORDINGS)
+    out: dict[str, list[str]] = {
+        DUPLICATE: [f"{a.name} beside {b.name}" for a, b in (*sounds.beside, *images.beside)]
+    }
+    own = {image: sound for sound in sounds.files if (image := images.near(sound)) is not None}
+    pairs = []
+    for sound in sounds.files:
+        image, name = images.of(sound), str(sound.relative_to(folder))
+        if image is None:
+            reason = AMBIGUOUS if images.is_ambiguous(sound) else UNPAIRED_SOUND
+            out.setdefault(reason, []).append(name)
+        elif own.setdefault(image, sound) is sound:
+            pairs.append((sound, image))
+        else:
+            first = own[image].relative_to(folder)
+            out[DUPLICATE].append(f"{name} beside {first}")
+    alone = [str(path.relative_to(folder)) for path in images.files if path not in own]
+    left_out.update({reason: names for reason, names in out.items() if names})
+    if alone:
+        left_out[UNPAIRED_IMAGE] = alone
+    return pairs
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: write captions there, one a line") from error
+
+
+def _class_of(path: Path, folder: Path) -> str:
+    """The class by the subfolder, "" in the folder itself or one that says only what it holds."""
+    parent = path.parent
+    if parent == folder or parent.name.lower() in ("audio", "sounds", "recordings", "images"):
+        return ""
+    return parent.name
+
+
+def hub_rows(name: str, split: str, columns: Columns) -> Dataset:
+    """The pairs of a data set that the hub serves.
+
+    Raises:
+        DataError: there is none, or it lacks a column.
+    """
+    from align.registry import DATASETS
+
+    try:
+        rows = load_dataset(name, split=split)
+    except Exception as error:
+        raise DataError(
+            f"there is no data set {name!r}: it is neither a short name ({', '.join(DATASETS)}), "
+            f"nor a folder or a list, nor a data set that the hub serves ({first_line(error)})"
+        ) from error
+    return _media_rows(rows, name, columns)
+
+
+def _media_rows(rows: Dataset, what: str, columns: Columns) -> Dataset:
+    """Rows with columns of audio and images, neither of them decoded yet."""
+    recording = columns.recording or "audio"
+    _check_columns(rows, what, recording, columns.image)
+    for column, feature in rows.features.items():
+        if isinstance(feature, Audio):
+            rows = rows.cast_column(column, Audio(decode=False))
+        elif isinstance(feature, ImageFeature):
+            rows = rows.cast_column(column, ImageFeature(decode=False))
+    return _named(rows, recording, columns)

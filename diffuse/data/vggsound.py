@@ -1,0 +1,80 @@
+"""VGGSound's clips as pairs: ten seconds of a local video, and the frame in their middle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from align.data.errors import DataError
+from diffuse.collect.media import SAMPLE_RATE, VIDEOS, frame_at, sound_between
+from diffuse.collect.vggsound import CLIP_S, read_list
+
+NO_VIDEO = "clips without a local video"
+
+
+def _cut(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Adds recordings and frames to a batch of rows."""
+    places = list(zip(batch["video"], batch["start_s"], strict=True))
+    sounds = [
+        {"array": sound_between(Path(v), s, CLIP_S), "sampling_rate": SAMPLE_RATE}
+        for v, s in places
+    ]
+    frames = [frame_at(Path(v), s + CLIP_S / 2) for v, s in places]
+    return {**batch, "recording": sounds, "image": frames}
+
+
+def vggsound_clips(path: Path, folder: Path, split: str, left_out: dict[str, list[str]]) -> Dataset:
+    """The list's clips of a split whose videos are in a folder.
+
+    Args:
+        path: the list: YouTube id, start in seconds, label, split.
+        folder: of videos called ID_SECONDS (the clip alone, six digits) or ID (the whole video).
+        split: "train" or "test".
+        left_out: takes the names of clips that are not here or come twice.
+
+    Raises:
+        DataError: the file is no such list.
+    """
+    try:
+        entries = [entry for entry in read_list(path) if entry.split == split]
+    except (ValueError, OSError) as error:
+        raise DataError(f"not a VGGSound list: {error}") from error
+    local = {p.stem: p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEOS}
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        video, start_s = local.get(entry.name), 0.0
+        if video is None:
+            video, start_s = local.get(entry.video), float(entry.start_s)
+        if video is None:
+            left_out.setdefault(NO_VIDEO, []).append(entry.name)
+        elif entry.name in rows:
+            left_out.setdefault(DUPLICATE, []).append(entry.name)
+        else:
+            row = {"video": str(video), "start_s": start_s, "caption": entry.label}
+            rows[entry.name] = {**row, "label": entry.label}
+    if not rows:
+        raise DataError(f"of the {len(entries)} clips of {path} ({split}) no video is in {folder}")
+    return Dataset.from_list(list(rows.values())).with_transform(_cut)
+
+
+DUPLICATE = "duplicates"
+
+
+def vggsound_rows(
+    path: Path, videos: str | None, split: str, left_out: dict[str, list[str]]
+) -> Dataset:
+    """The clips of a VGGSound list whose videos lie here, cut when they are read.
+
+    Raises:
+        DataError: the list or the folder of videos is missing or is none.
+    """
+
+    if not path.is_file():
+        raise DataError(f"there is no VGGSound list {path}: give its CSV file as --data")
+    if videos is None or not Path(videos).expanduser().is_dir():
+        raise DataError(
+            f"{path} names videos: give the folder where they lie as --videos, not {videos!r}"
+        )
+    return vggsound_clips(path, Path(videos).expanduser(), split, left_out)

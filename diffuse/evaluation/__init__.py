@@ -1,0 +1,1 @@
+"""Evaluate an adapter: generated images, CLIP metrics."""

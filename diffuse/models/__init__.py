@@ -1,0 +1,1 @@
+"""The audio adapter: projector, gated attention processors, LoRA, and attaching them to a UNet."""

@@ -1,0 +1,1 @@
+"""Generate, edit and animate with a base pipeline and an audio adapter."""

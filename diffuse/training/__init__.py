@@ -1,0 +1,1 @@
+"""Train an adapter: UNet with audio, losses, trainer, the run."""

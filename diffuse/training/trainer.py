@@ -1,0 +1,148 @@
+"""DiffuseTrainer: the Hugging Face Trainer for a UNet that learns to hear."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+from diffuse.config.arguments import DiffuseTrainingArguments
+from diffuse.models.levels import annealed_temperature
+from diffuse.training.callbacks import Average
+from diffuse.training.datasets import Draws, TrainingPairs, collate
+from diffuse.training.losses import Criterion
+from diffuse.training.model import HearingUNet
+
+STATE = "trained.safetensors"
+
+
+class DiffuseTrainer(Trainer):
+    """Trains a `HearingUNet`; what stands still is neither saved nor loaded.
+
+    Args:
+        criterion: the stage's loss.
+        balanced: every class is drawn equally often.
+        average: of what trains, where one is kept.
+        kwargs: Trainer's own. Datasets are `TrainingPairs`.
+    """
+
+    def __init__(
+        self,
+        *,
+        criterion: Criterion,
+        balanced: bool = False,
+        average: Average | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.optimizer: torch.optim.Optimizer | None
+        super().__init__(**{"data_collator": collate} | kwargs)
+        self.criterion = criterion.to(self.args.device)
+        self.can_return_loss = True
+        self.average = average
+        if average is not None:
+            self.add_callback(average)
+        self._balanced = balanced
+        self._terms: dict[str, list[torch.Tensor]] = defaultdict(list)
+
+    @property
+    def hearing(self) -> HearingUNet:
+        """The model as it is under whatever the Trainer wraps around it."""
+        found = self.accelerator.unwrap_model(self.model)
+        assert isinstance(found, HearingUNet)
+        return found
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        assert isinstance(rows, TrainingPairs)
+        return Draws(rows.labels, self.args.seed, self._balanced)
+
+    def create_optimizer(self, *given: Any) -> torch.optim.Optimizer:
+        """AdamW; gates and level weights with their own rate and without decay."""
+        if self.optimizer is None:
+            args = self.args
+            assert isinstance(args, DiffuseTrainingArguments)
+            parts = self.hearing.adapter.parts
+            scalars = {id(p) for name in ("gates", "level_weights") for p in parts[name]}
+            weights = [p for p in self.hearing.parameters() if p.requires_grad]
+            rest = [p for p in weights if id(p) not in scalars]
+            groups = [{"params": rest}] if rest else []
+            fast = [p for p in weights if id(p) in scalars]
+            if fast:
+                rate = args.learning_rate * args.gate_rate_factor
+                groups.append({"params": fast, "lr": rate, "weight_decay": 0.0})  # type: ignore[dict-item]
+            kind, options = self.get_optimizer_cls_and_kwargs(args, self.hearing)
+            self.optimizer = kind(groups, weight_decay=args.weight_decay, **options)
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The sum of the criterion's terms, each kept for the log."""
+        if model.training:
+            self._anneal()
+        terms = self.criterion(model, self.hearing, inputs)
+        if model.training:
+            for name, term in terms.items():
+                self._terms[name].append(term.detach())
+        loss = torch.stack(list(terms.values())).sum()
+        return (loss, {}) if return_outputs else loss
+
+    def _anneal(self) -> None:
+        given = self.criterion.arguments
+        share = self.state.global_step / max(1, self.state.max_steps)
+        now = annealed_temperature(share, given.temperature_start, given.temperature_end)
+        self.hearing.adapter.set_temperature(now)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor, None, None]:
+        """The loss alone."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach(), None, None
+
+    def evaluate(self, *given: Any, **more: Any) -> dict[str, float]:
+        """The loss of held-out pairs by the averaged weights, where an average is kept."""
+        if self.average is None:
+            return dict(super().evaluate(*given, **more))
+        with self.average.standing_in():
+            return dict(super().evaluate(*given, **more))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the mean of every loss term since the last log line."""
+        if "loss" in logs:
+            for name, values in self._terms.items():
+                logs[f"loss_{name}"] = round(torch.stack(values).mean().item(), 4)
+            self._terms.clear()
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        from safetensors.torch import save_file
+
+        folder = Path(output_dir or self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.cpu().contiguous() for k, v in self.hearing.trained().items()}
+        save_file(state, folder / STATE)
+        if self.average is not None:
+            self.average.save(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        from safetensors.torch import load_file
+
+        folder = Path(resume_from_checkpoint)
+        self.hearing.set_trained(load_file(folder / STATE))
+        if self.average is not None:
+            self.average.load(folder)

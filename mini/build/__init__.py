@@ -1,1 +1,0 @@
-"""Builds the miniature's weights, stage by stage: `python -m mini.build`."""

@@ -1,0 +1,1 @@
+"""SoundPrompt: generate images from sound with Stable Diffusion."""

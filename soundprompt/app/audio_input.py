@@ -1,0 +1,143 @@
+"""A visitor's sound: met at the door, and shown as waveform and spectrogram."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from align.audio.files import AudioError, AudioWarning
+from align.audio.waveform import windows
+from soundprompt.app.arguments import StudioOptions
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+SHOWN_RATE = 24_000  # Hz at which a sound is looked at; encoders resample to their own
+MEGABYTE = 1_000_000
+SHORTEST_S = 0.1  # what a slip of the finger records is shorter
+FLOOR_DB = -70.0  # below the loudest point; quieter is drawn black
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """What was heard: mono float32 (N,) at SHOWN_RATE, and what was lost of it, in words."""
+
+    waveform: np.ndarray
+    lost: str = ""
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return len(self.waveform) / SHOWN_RATE
+
+
+def hear(path: str | None, options: StudioOptions) -> Sound:
+    """Reads a visitor's sound as far as the limits allow.
+
+    Args:
+        path: of the uploaded or recorded file; None if there is none.
+        options: for the limits.
+
+    Raises:
+        AudioError: there is none, it is too large, too long or too short, or it cannot be heard.
+            The message does not tell where the file lies.
+    """
+    if not path:
+        raise AudioError("There is no sound yet: record one, upload one or choose an example.")
+    try:
+        _check_size(path, options.max_upload_mb)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", AudioWarning)
+            waveform = _read(path, options.max_sound_s)
+    except AudioError as error:
+        raise AudioError(_anonymous(str(error), path)) from None
+    if len(waveform) < SHORTEST_S * SHOWN_RATE:
+        raise AudioError(
+            f"The sound lasts {len(waveform) / SHOWN_RATE:.3f} s, too short to be heard: record "
+            f"or upload at least {SHORTEST_S:g} s."
+        )
+    lost = [_anonymous(str(w.message), path) for w in caught if w.category is AudioWarning]
+    return Sound(waveform, " ".join(lost))
+
+
+def _check_size(path: str, max_upload_mb: float) -> None:
+    size = os.path.getsize(path) if os.path.exists(path) else 0
+    if size > max_upload_mb * MEGABYTE:
+        raise AudioError(
+            f"The file has {size / MEGABYTE:.1f} MB, and {max_upload_mb:g} MB are the most that "
+            "is taken here: cut the sound, or save it as mp3 or ogg."
+        )
+
+
+def _read(path: str, max_sound_s: float) -> np.ndarray:
+    parts, length = [], 0
+    for window in windows(path, SHOWN_RATE, 1.0):
+        parts.append(window.samples)
+        length += len(window.samples)
+        if length > max_sound_s * SHOWN_RATE:
+            raise AudioError(
+                f"The sound is longer than {max_sound_s:g} s, the most that is heard here: "
+                "cut it, with the scissors below its waveform for example."
+            )
+    return np.concatenate(parts)
+
+
+def _anonymous(message: str, path: str) -> str:
+    said = message.replace(repr(os.fspath(path)), "the recording").replace(path, "the recording")
+    return said[:1].upper() + said[1:]
+
+
+def spectrogram(sound: Sound, bins: int = 96) -> np.ndarray:
+    """Power in mel-spaced bands, in dB below the loudest point: (bins, T) in [FLOOR_DB, 0]."""
+    from scipy.signal import ShortTimeFFT
+    from transformers.audio_utils import mel_filter_bank
+
+    size, hop = 1024, max(256, len(sound.waveform) // 1000)
+    padded = np.pad(sound.waveform, (0, max(0, size - len(sound.waveform))))
+    power = ShortTimeFFT(np.hanning(size), hop, SHOWN_RATE).spectrogram(padded)
+    bank = mel_filter_bank(size // 2 + 1, bins, 40.0, SHOWN_RATE / 2, SHOWN_RATE)
+    bands = bank.T @ power
+    return np.asarray(10 * np.log10(np.maximum(bands / max(bands.max(), 1e-20), 1e-7)))
+
+
+def portrait(sound: Sound) -> Image.Image:
+    """The waveform above the spectrogram, over one time axis, readable on any background."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=(7.2, 2.3), dpi=125, layout="constrained", facecolor=PANEL)
+    canvas = FigureCanvasAgg(figure)
+    wave, bands = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    low, high, times = _envelope(sound)
+    wave.fill_between(times, low, high, color=ACCENT, linewidth=0.6)
+    wave.set(ylim=(-1.05, 1.05), yticks=[], ylabel="level")
+    levels = spectrogram(sound)
+    bands.imshow(
+        levels, origin="lower", aspect="auto", cmap="magma", vmin=FLOOR_DB, vmax=0,
+        extent=(0, sound.duration_s, 0, len(levels)),
+    )  # fmt: skip
+    bands.set(xlabel="seconds", ylabel="low → high", yticks=[], xlim=(0, sound.duration_s))
+    for axes in (wave, bands):
+        axes.set_facecolor(PANEL)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.xaxis.label.set(color=INK, fontsize=9)
+        axes.yaxis.label.set(color=INK, fontsize=9)
+        axes.spines[:].set_visible(False)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+PANEL, INK, ACCENT = "#14141f", "#d5d5e3", "#f59e6c"
+
+
+def _envelope(sound: Sound, columns: int = 900) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lowest and highest sample of each of at most `columns` stretches, and their times."""
+    x = sound.waveform / max(float(np.abs(sound.waveform).max()), 1e-9)
+    edges = np.linspace(0, len(x), min(columns, len(x)) + 1).astype(int)[:-1]
+    return np.minimum.reduceat(x, edges), np.maximum.reduceat(x, edges), edges / SHOWN_RATE

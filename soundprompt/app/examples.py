@@ -1,0 +1,41 @@
+"""Sounds to begin with: the miniature's, made anew at the start, or a folder of one's own."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+# Class of the miniature and the seed of its recording; each is told from the others at once.
+SHOWN = (
+    ("dog", 3),
+    ("rain", 1),
+    ("sea waves", 2),
+    ("rooster", 4),
+    ("crackling fire", 5),
+    ("helicopter", 1),
+    ("clock tick", 2),
+    ("crying baby", 1),
+)
+
+
+@lru_cache(maxsize=1)
+def example_sounds() -> dict[str, str]:
+    """Paths of wav files by what is heard in them, in a folder that ends with the process."""
+    import numpy as np
+    import soundfile
+
+    from soundprompt.mini.sounds import SAMPLE_RATE, recording
+
+    folder = _folder()
+    found = {}
+    for label, seed in SHOWN:
+        path = Path(folder.name) / f"{label.replace(' ', '-')}.wav"
+        soundfile.write(path, recording(label, None, np.random.default_rng(seed)), SAMPLE_RATE)
+        found[label] = str(path)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="soundprompt-examples-")

@@ -1,0 +1,1 @@
+"""Builds the miniature's weights, stage by stage: `python -m soundprompt.mini.build`."""

@@ -1,0 +1,153 @@
+"""The miniature's tokenizer and CLIP: captions and pictures in one space."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from soundprompt.mini.build.image_classifier import IGNORED
+from soundprompt.mini.build.samples import pool, rng_of
+from soundprompt.mini.build.saving import save_half
+from soundprompt.mini.build.training_loop import Loss, Plan, device, fit
+from soundprompt.mini.captions import SCENE, caption, corpus
+from soundprompt.mini.image_classifier import ANSWERS, NOTHING
+from soundprompt.mini.world import View
+
+PLAN = Plan(steps=1600, learning_rate=1.5e-3, weight_decay=0.05, ema=0.99)
+BATCH = 96
+PICTURES = 24_000
+POSITIONS = 77  # as Stable Diffusion's text encoder
+
+
+def new_tokenizer() -> CLIPTokenizer:
+    """A byte-pair tokenizer in which every word of the captions is one token."""
+    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    trained.normalizer = normalizers.Lowercase()
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pattern=" ", behavior="removed"),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Every letter twice, inside a word and at its end, so that no user's word is unknown.
+    alphabet = letters + [f"{letter}</w>" for letter in letters]
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+    )
+    trained.train_from_iterator(list(corpus()) * 4, trainer)
+    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    words = alphabet + ["".join(pair) for pair in merges]
+    words = [*dict.fromkeys(words), "<|startoftext|>", "<|endoftext|>"]
+    vocab = {word: i for i, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=POSITIONS)
+
+
+def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """The two towers before training."""
+    tower = {"num_attention_heads": 4, "hidden_act": "quick_gelu"}
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 3,
+        "max_position_embeddings": POSITIONS,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 3,
+        "image_size": 64,
+        "patch_size": 8,
+    }
+    return CLIPModel(
+        CLIPConfig(text_config=text | tower, vision_config=vision | tower, projection_dim=128)
+    )
+
+
+class _Learner(nn.Module):
+    """CLIP and, for training alone, one answer sheet that both towers have to fill in.
+
+    A contrast over some hundred pairs is won without counting: it leaves out which thing is near
+    and which far. The sheet asks for it.
+    """
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.clip = clip
+        width = clip.config.projection_dim
+        self.sheets = nn.ModuleDict({q: nn.Linear(width, len(a)) for q, a in ANSWERS.items()})
+
+
+def _wanted(view: View, text: str) -> dict[str, int]:
+    """The answers that the caption gives; what it leaves open is not asked."""
+    said = {"near": view.near, "far": view.far or NOTHING}
+    named = {q: ANSWERS[q].index(a) for q, a in said.items()}
+    colour = view.colour if view.colour and view.colour in text.split() else None
+    named["colour"] = ANSWERS["colour"].index(colour) if colour else IGNORED
+    scene = any(wording in text for wording in SCENE[view.scene])
+    named["scene"] = ANSWERS["scene"].index(view.scene) if scene else IGNORED
+    return named
+
+
+def _answer_loss(
+    sheets: nn.ModuleDict, embeds: torch.Tensor, wanted: list[dict[str, int]]
+) -> torch.Tensor:
+    total = torch.zeros((), device=embeds.device)
+    for question in ANSWERS:
+        answers = torch.tensor([w[question] for w in wanted], device=embeds.device)
+        if (answers >= 0).any():
+            total = total + F.cross_entropy(sheets[question](embeds).float(), answers)
+    return total
+
+
+def _loss_of(tokenizer: CLIPTokenizer, views: list[View], pictures: torch.Tensor) -> Loss:
+    def loss(learner: Any, step: int) -> torch.Tensor:
+        rng = rng_of("clip", step)
+        chosen = rng.choice(len(views), BATCH, replace=False)
+        # Half of the captions name everything: left and right of a pair must differ somewhere.
+        named = [True if whole else None for whole in rng.random(BATCH) < 0.5]
+        texts = [
+            caption(views[i], rng, scene=full, colour=full)
+            for i, full in zip(chosen, named, strict=True)
+        ]
+        # The text tower is causal: positions after the longest caption would change nothing.
+        tokens = tokenizer(texts, padding="longest", return_tensors="pt").input_ids
+        pixels = pictures[torch.from_numpy(chosen)].float() / 127.5 - 1
+        out = learner.clip(input_ids=tokens.to(device()), pixel_values=pixels.to(device()))
+        target = torch.arange(BATCH, device=device())
+        contrast = F.cross_entropy(out.logits_per_text.float(), target)
+        contrast = contrast + F.cross_entropy(out.logits_per_image.float(), target)
+        wanted = [_wanted(views[i], text) for i, text in zip(chosen, texts, strict=True)]
+        read = _answer_loss(learner.sheets, out.text_embeds * 10, wanted)
+        seen = _answer_loss(learner.sheets, out.image_embeds * 10, wanted)
+        return 0.5 * contrast + 0.5 * (read + seen)
+
+    return loss
+
+
+def build(folder: Path, weights: Path) -> None:
+    """Trains CLIP and saves it whole, and its text side as the pipeline's."""
+    torch.manual_seed(0)
+    tokenizer = new_tokenizer()
+    views, pictures = pool(folder, PICTURES)
+    learner = _Learner(new_clip(tokenizer))
+    clip = fit("clip", learner, _loss_of(tokenizer, views, pictures), PLAN, folder).clip
+    save_half(clip, weights / "clip")
+    tokenizer.save_pretrained(weights / "clip")
+    CLIPImageProcessor(
+        size={"shortest_edge": 64}, crop_size=64, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(weights / "clip")
+    clip.text_model.save_pretrained(weights / "stable-diffusion" / "text_encoder")
+    tokenizer.save_pretrained(weights / "stable-diffusion" / "tokenizer")

@@ -1,0 +1,135 @@
+"""The miniature's UNet2DConditionModel, and the pipeline that it completes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from soundprompt.mini.build.clip import PICTURES
+from soundprompt.mini.build.samples import pool, rng_of
+from soundprompt.mini.build.saving import load_whole
+from soundprompt.mini.build.training_loop import Loss, Plan, device, fit
+from soundprompt.mini.captions import caption, scene_caption
+from soundprompt.mini.world import View
+
+PLAN = Plan(steps=5000, learning_rate=1e-3, ema=0.998)
+BATCH = 32
+DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
+SCENE_ONLY = 0.05  # share of captions that name the time of day alone
+
+
+def new_unet() -> UNet2DConditionModel:
+    """The UNet before training: attention at 8x8, where a picture's things are decided."""
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(64, 128),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    unet.set_attn_processor(AttnProcessor())  # on a CPU faster to train than fused attention
+    return unet
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule, with v-prediction."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+
+
+@torch.no_grad()
+def latents_of(vae: AutoencoderKL, pictures: torch.Tensor, folder: Path) -> torch.Tensor:
+    """The pool's latents (N, 4, 16, 16), encoded once."""
+    path = folder / f"latents-{len(pictures)}.pt"
+    if not path.exists():
+        parts = []
+        for part in pictures.split(64):
+            pixels = part.to(device()).float() / 127.5 - 1
+            with torch.autocast(device().type, torch.bfloat16):
+                mode = vae.encode(pixels).latent_dist.mode()
+            parts.append(mode.float().cpu())
+        torch.save(torch.cat(parts), path)
+    return torch.load(path, weights_only=True)
+
+
+class Captioner:
+    """Prompt embeds (B, 77, D) of fresh captions of views."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        model = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+        self.model = model.eval().to(device())
+
+    @torch.no_grad()
+    def __call__(self, views: list[View], rng: np.random.Generator) -> torch.Tensor:
+        texts = []
+        for view in views:
+            kind = rng.random()
+            if kind < DROPPED:
+                texts.append("")
+            elif kind < DROPPED + SCENE_ONLY:
+                texts.append(scene_caption(view.scene, rng))
+            else:
+                texts.append(caption(view, rng))
+        tokens = self.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+        return self.model(tokens.to(device())).last_hidden_state
+
+
+def _loss_of(views: list[View], latents: torch.Tensor, captioner: Captioner) -> Loss:
+    scheduler = new_scheduler()
+
+    def loss(unet: Any, step: int) -> torch.Tensor:
+        rng = rng_of("unet", step)
+        chosen = rng.integers(len(views), size=BATCH)
+        embeds = captioner([views[i] for i in chosen], rng)
+        clean = latents[torch.from_numpy(chosen)].to(device())
+        noise = torch.randn(clean.shape).to(device())
+        times = torch.randint(0, 1000, (BATCH,)).to(device())
+        noisy = scheduler.add_noise(clean, noise, times)
+        wanted = scheduler.get_velocity(clean, noise, times)
+        return F.mse_loss(unet(noisy, times, embeds).sample.float(), wanted)
+
+    return loss
+
+
+def build(folder: Path, weights: Path) -> None:
+    """Trains the UNet on the other parts' output and saves the whole pipeline."""
+    torch.manual_seed(0)
+    home = weights / "stable-diffusion"
+    vae = AutoencoderKL.from_pretrained(home / "vae", dtype=torch.float32).to(device())
+    views, pictures = pool(folder, PICTURES)
+    latents = latents_of(vae, pictures, folder)
+    captioner = Captioner(home)
+    unet = fit("unet", new_unet(), _loss_of(views, latents, captioner), PLAN, folder)
+    StableDiffusionPipeline(
+        vae=vae.half(),
+        text_encoder=captioner.model.half(),
+        tokenizer=captioner.tokenizer,
+        unet=unet.half(),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(home)
+    load_whole(home / "text_encoder")

@@ -1,0 +1,105 @@
+"""The miniature's Wav2Vec2-BERT, pre-trained on procedural sounds against captions' embeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    CLIPModel,
+    CLIPTokenizer,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+)
+
+from align.models.backbones.w2v_bert import W2vBertBackbone
+from align.training.augmentation import Scale
+from soundprompt.mini.build.features import (
+    W2V_BERT_BINS,
+    W2V_BERT_STRIDE,
+    Answers,
+    Hearing,
+    contrast,
+    ears,
+    w2v_bert_extractor,
+)
+from soundprompt.mini.build.saving import save_half
+from soundprompt.mini.build.training_loop import Loss, Plan, device, fit
+
+PLAN = Plan(steps=5000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
+LONGER = Plan(steps=5000, learning_rate=6e-4, weight_decay=0.05, ema=0.995)
+BATCH = 24
+
+
+def new_model() -> Wav2Vec2BertModel:
+    """The model before training: 25 audio tokens a second, 128 wide."""
+    return Wav2Vec2BertModel(
+        Wav2Vec2BertConfig(
+            feature_projection_input_dim=W2V_BERT_BINS * W2V_BERT_STRIDE,
+            hidden_size=128,
+            output_hidden_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=384,
+            conv_depthwise_kernel_size=15,
+            left_max_position_embeddings=32,
+            right_max_position_embeddings=8,
+            layerdrop=0.0,
+            conformer_conv_dropout=0.05,
+            apply_spec_augment=False,
+        )
+    )
+
+
+class _Learner(nn.Module):
+    """The model, and a projection of its mean token into the space of the miniature's CLIP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.model = new_model()
+        self.project = nn.Linear(self.model.config.hidden_size, width)
+        self.logit_scale = nn.Parameter(torch.tensor(2.66))  # CLIP's initial log temperature
+        self.answers = Answers(self.model.config.hidden_size)
+
+
+def _loss_of(pool: Hearing, clip: CLIPModel, tokenizer: CLIPTokenizer) -> Loss:
+    scale = Scale(W2V_BERT_BINS, W2vBertBackbone.log_scale, W2vBertBackbone.normalised)
+
+    def loss(learner: Any, step: int) -> torch.Tensor:
+        batch = pool.batch(2, step, BATCH, scale)
+        tokens = tokenizer(batch["texts"], padding="longest", return_tensors="pt").to(device())
+        with torch.no_grad():
+            text = clip.get_text_features(**tokens)
+            text = F.normalize(getattr(text, "pooler_output", text), dim=-1)
+        hidden = learner.model(input_features=batch["features"].to(device())).last_hidden_state
+        pooled = hidden.mean(1)
+        audio = F.normalize(learner.project(pooled), dim=-1)
+        pair = contrast(audio, text, learner.logit_scale.exp(), batch)
+        return 0.5 * pair + learner.answers(pooled, batch)
+
+    return loss
+
+
+def build(folder: Path, weights: Path, start: Path | None = None) -> None:
+    """Pre-trains Wav2Vec2-BERT and saves it with its feature extractor.
+
+    Args:
+        folder: where the pool and checkpoints lie.
+        weights: where the finished models go.
+        start: finished models, whose Wav2Vec2-BERT is trained for longer by a shorter plan.
+    """
+    torch.manual_seed(0)
+    pool = Hearing.load(folder, ears(), "w2v_bert")
+    clip = CLIPModel.from_pretrained(weights / "clip", dtype=torch.float32).eval().to(device())
+    tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
+    learner = _Learner(clip.config.projection_dim)
+    if start is not None:
+        learner.model = Wav2Vec2BertModel.from_pretrained(start / "w2v-bert", dtype=torch.float32)
+    # Its checkpoints are its own: a finished training from the start is not gone on from.
+    name, plan = ("w2v_bert", PLAN) if start is None else ("w2v_bert-longer", LONGER)
+    learner = fit(name, learner, _loss_of(pool, clip, tokenizer), plan, folder)
+    save_half(learner.model, weights / "w2v-bert")
+    w2v_bert_extractor().save_pretrained(weights / "w2v-bert")

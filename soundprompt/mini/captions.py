@@ -1,0 +1,115 @@
+"""Captions of a view, in several wordings, and the part of them that the sound determines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from soundprompt.mini.world import CLASSES, COLOURS_OF, View
+
+# The first wording of a class is its plain caption. "{c}" takes the colour, where one is named.
+NEAR = {
+    "dog": ("a{c} dog barking", "a barking{c} dog", "a{c} dog that barks"),
+    "rain": ("rain falling", "falling rain", "rain pouring down"),
+    "sea waves": ("sea waves on the shore", "waves of the sea", "the sea rolling in"),
+    "crying baby": ("a baby{c} crying", "a crying baby{c}", "a baby{c} that cries"),
+    "clock tick": ("a{c} clock ticking", "a ticking{c} clock", "a{c} clock that ticks"),
+    "sneezing": ("a person{c} sneezing", "a sneezing person{c}", "a person{c} who sneezes"),
+    "helicopter": (
+        "a{c} helicopter flying",
+        "a flying{c} helicopter",
+        "a{c} helicopter in the air",
+    ),
+    "chainsaw": ("a{c} chainsaw running", "a running{c} chainsaw", "a{c} chainsaw at work"),
+    "rooster": ("a{c} rooster crowing", "a crowing{c} rooster", "a{c} rooster that crows"),
+    "crackling fire": ("a fire crackling", "a crackling fire", "a fire that crackles"),
+}
+# People are coloured by what they wear.
+WEARS = ("crying baby", "sneezing")
+FAR = (
+    "{near} with {far} in the background",
+    "{near} and {far} far away",
+    "{near} while {far} can be heard behind",
+)
+SCENE = {
+    "day": ("by day", "in daylight", "on a sunny day"),
+    "dusk": ("at dusk", "at sunset", "in the evening"),
+    "night": ("at night", "in the night", "under the moon"),
+}
+OPENINGS = ("", "", "a picture of ", "a drawing of ")
+
+
+def _named(label: str, wording: int | np.integer, colour: str | None = None) -> str:
+    slot = ""
+    if colour is not None:
+        slot = f" in {colour}" if label in WEARS else f" {colour}"
+    return NEAR[label][wording].format(c=slot)
+
+
+def class_caption(label: str) -> str:
+    """The plain caption of a class, such as "a dog barking".
+
+    Raises:
+        KeyError: no such class.
+    """
+    return _named(label, 0)
+
+
+def heard_wordings(near: str, far: str | None = None) -> list[str]:
+    """Every wording of what the sound determines: the near thing and the far one."""
+    if far is None:
+        return [_named(near, i) for i in range(len(NEAR[near]))]
+    return [
+        frame.format(near=_named(near, i), far=_named(far, j))
+        for frame in FAR
+        for i in range(len(NEAR[near]))
+        for j in range(len(NEAR[far]))
+    ]
+
+
+def heard(view: View, rng: np.random.Generator) -> str:
+    """One wording of what the sound determines of a view."""
+    wordings = heard_wordings(view.near, view.far)
+    return wordings[rng.integers(len(wordings))]
+
+
+def _body(view: View, rng: np.random.Generator, colour: bool) -> str:
+    near = _named(view.near, rng.integers(3), view.colour if colour else None)
+    if view.far is None:
+        return near
+    return FAR[rng.integers(3)].format(near=near, far=_named(view.far, rng.integers(3)))
+
+
+def caption(
+    view: View,
+    rng: np.random.Generator,
+    *,
+    scene: bool | None = None,
+    colour: bool | None = None,
+) -> str:
+    """One wording of a view; scene and colour are named as asked, else each half of the time."""
+    scene = rng.random() < 0.5 if scene is None else scene
+    colour = rng.random() < 0.5 if colour is None else colour
+    text = OPENINGS[rng.integers(4)] + _body(view, rng, colour)
+    if not scene:
+        return text
+    when = SCENE[view.scene][rng.integers(3)]
+    return f"{text} {when}" if rng.random() < 0.75 else f"{when}, {text}"
+
+
+def scene_caption(scene: str, rng: np.random.Generator) -> str:
+    """A caption that names the time of day alone, such as "a picture at night"."""
+    opening = ("a picture", "a drawing")[rng.integers(2)]
+    return f"{opening} {SCENE[scene][rng.integers(3)]}"
+
+
+def corpus() -> Iterator[str]:
+    """Text that holds every word the captions use: what the tokenizer is built from."""
+    for label in CLASSES:
+        for colour in (None, *COLOURS_OF.get(label, ())):
+            yield from (_named(label, i, colour) for i in range(3))
+    yield from (frame.format(near="", far="") for frame in FAR)
+    yield from (f", {text}" for texts in SCENE.values() for text in texts)
+    yield from OPENINGS
+    yield "a picture, a drawing, a sound"

@@ -1,0 +1,159 @@
+"""Measures the `mini` models: `python -m soundprompt.mini.check [--pictures N] [--out FOLDER]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from soundprompt.mini.build.samples import drawn, rng_of, to_tensor
+from soundprompt.mini.build.spoil import ghostly, spoiled
+from soundprompt.mini.captions import caption
+from soundprompt.mini.image_classifier import UNCLEAR, Verdict, judge
+from soundprompt.mini.models import CLIP, STABLE_DIFFUSION
+from soundprompt.mini.pictures import draw
+from soundprompt.mini.world import CLASSES, View, random_view
+
+
+def held_out_drawings(n: int) -> dict[str, float]:
+    """Shares of drawings that no training saw of which the judge reads everything right."""
+    views, images = drawn(rng_of("check", 1), n)
+    seen = judge().look(images)
+    pairs = list(zip(views, seen, strict=True))
+    return {
+        "judge_drawings": _share(_whole(v, s) for v, s in pairs),
+        "clip_drawings": _share(_agreeing(views, images)),
+    }
+
+
+def _whole(view: View, seen: Verdict) -> bool:
+    return seen.fits(view) and seen.colour == view.colour
+
+
+def unclear_caught(n: int) -> dict[str, float]:
+    """Shares of spoiled near and far things that the judge refuses to name."""
+    rng = rng_of("check", 2)
+    near = [spoiled(random_view(rng), rng) for _ in range(n)]
+    far = [ghostly(random_view(rng, far_share=1), rng) for _ in range(n)]
+    return {
+        "unclear_near_caught": _share(v.near == UNCLEAR for v in judge().look(near)),
+        "unclear_far_caught": _share(v.far == UNCLEAR for v in judge().look(far)),
+    }
+
+
+@torch.no_grad()
+def after_autoencoder(n: int) -> dict[str, float]:
+    """Share of drawings that are still read right after the VAE; its PSNR in decibels."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(f"{STABLE_DIFFUSION}/vae", dtype=torch.float32)
+    views, images = drawn(rng_of("check", 3), n)
+    back, psnr = [], []
+    for start in range(0, n, 50):
+        pixels = to_tensor(images[start : start + 50])
+        again = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
+        psnr.append(-10 * ((again - pixels) / 2).square().mean((1, 2, 3)).log10())
+        back += [Image.fromarray(p) for p in _bytes(again)]
+    seen = judge().look(back)
+    right = (s.fits(v) for v, s in zip(views, seen, strict=True))
+    return {
+        "autoencoder_right": _share(right),
+        "autoencoder_psnr_db": torch.cat(psnr).mean().item(),
+    }
+
+
+def _bytes(pixels: torch.Tensor) -> np.ndarray:
+    return ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def text_driven(n: int, out: Path) -> dict[str, float]:
+    """Shares of n pictures drawn from captions that show what the captions name.
+
+    Stock StableDiffusionPipeline, guidance 5, 20 steps, seeds 0 to n - 1. Half of the captions
+    have a second thing; all name the time of day and the colour.
+    """
+    from align.evaluation.generation import Artist
+    from align.prompts.space import PromptSpace
+
+    rng = rng_of("check", 4)
+    views = [random_view(rng, near=CLASSES[i % len(CLASSES)]) for i in range(n)]
+    space = PromptSpace.from_pretrained("mini")
+    prompts = space.encode([caption(view, rng, scene=True, colour=True) for view in views])
+    null = type(prompts)(space.unconditional.embeds.expand(n, -1, -1))
+    images = Artist.from_pretrained("mini", 20, 5.0).draw(prompts, null, range(n))
+    _grid(images[:60], out / "text.png")
+    seen = judge().look(images)
+    pairs = list(zip(views, seen, strict=True))
+    return {
+        "text_object": _share(s.near == v.near for v, s in pairs),
+        "text_background_object": _share(s.far == v.far for v, s in pairs if v.far),
+        "text_scene": _share(s.scene == v.scene for v, s in pairs),
+        "text_object_and_scene": _share(s.near == v.near and s.scene == v.scene for v, s in pairs),
+        "text_all_but_colour": _share(s.fits(v) for v, s in pairs),
+        "text_colour": _share(s.colour == v.colour for v, s in pairs if v.colour),
+        "text_object_by_clip": _share(_agreeing(views, images)),
+    }
+
+
+@torch.no_grad()
+def _agreeing(views: Sequence[View], images: Sequence[Image.Image]) -> list[bool]:
+    """Whether the nearest drawing in CLIP's image space shows the same near thing.
+
+    A second opinion, independent of the judge: 20 drawings a class are the neighbours.
+    """
+    from transformers import CLIPModel
+
+    clip = CLIPModel.from_pretrained(CLIP, dtype=torch.float32).eval()
+
+    def embeds(pictures: Sequence[Image.Image]) -> torch.Tensor:
+        parts = [
+            clip.vision_model(pixel_values=to_tensor(pictures[i : i + 100])).pooler_output
+            for i in range(0, len(pictures), 100)
+        ]
+        return torch.nn.functional.normalize(clip.visual_projection(torch.cat(parts)), dim=1)
+
+    rng = rng_of("check", 5)
+    bank = [random_view(rng, near=CLASSES[i % len(CLASSES)]) for i in range(20 * len(CLASSES))]
+    near = embeds(images) @ embeds([draw(view, rng) for view in bank]).T
+    best = near.argmax(1).tolist()
+    return [bank[b].near == view.near for b, view in zip(best, views, strict=True)]
+
+
+def _grid(images: Sequence[Image.Image], path: Path, columns: int = 10) -> None:
+    side, rows = images[0].width + 2, -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * side))
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * side, i // columns * side))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(path)
+
+
+def _share(right: Iterable[bool]) -> float:
+    cases = list(right)
+    return float(np.mean(cases))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the figures, and writes them and a grid of pictures to a folder."""
+    parser = argparse.ArgumentParser(prog="python -m soundprompt.mini.check", description=__doc__)
+    parser.add_argument("--pictures", type=int, default=1000, help="drawn from captions")
+    parser.add_argument("--drawings", type=int, default=1000, help="judged as they are")
+    parser.add_argument("--out", type=Path, default=Path("runs/mini/check"))
+    options = parser.parse_args(arguments)
+    figures = held_out_drawings(options.drawings) | unclear_caught(options.drawings)
+    figures |= after_autoencoder(options.drawings)
+    figures |= text_driven(options.pictures, options.out)
+    for name, value in figures.items():
+        print(f"{name:<24} {value:.4f}")
+    path = options.out / "figures.json"
+    path.write_text(json.dumps({k: round(v, 4) for k, v in figures.items()}, indent=2) + "\n")
+    print(f"The figures are in {path}, pictures from captions in {options.out / 'text.png'}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The miniature's data sets: procedural recordings with captions, made when they are read.
+
+`pairs` has a drawn picture beside every recording, of the same view.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from soundprompt.mini.captions import caption, class_caption, heard, scene_caption
+from soundprompt.mini.pictures import draw
+from soundprompt.mini.sounds import SAMPLE_RATE, recording
+from soundprompt.mini.source_hash import version
+from soundprompt.mini.world import CLASSES, View, random_view
+
+ROWS = {"train": 1500, "test": 250}
+PAIRS = {"train": 3000, "test": 300}
+# Pre-training (soundprompt.mini.build) draws its sounds from other seeds than these.
+SEEDS = {"train": 7_000_001, "test": 8_000_001}
+# No recording of a pair is one that an alignment was trained on.
+PAIR_SEEDS = {"train": 9_000_001, "test": 10_000_001}
+SCENE_CAPTIONS = 2  # a pair's captions that name the time of day alone, beside its whole one
+
+
+def _sound(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Adds the recordings of a batch of rows, computed from their seeds."""
+    sounds = [
+        {
+            "array": recording(near, far or None, np.random.default_rng(seed)),
+            "sampling_rate": SAMPLE_RATE,
+        }
+        for near, far, seed in zip(batch["near"], batch["far"], batch["seed"], strict=True)
+    ]
+    return {**batch, "recording": sounds}
+
+
+def _rows(split: str, far_share: float, n: int | None) -> Dataset:
+    if split not in ROWS:
+        raise ValueError(f"the miniature has no split {split!r}; it has: {', '.join(ROWS)}")
+    views, captions, seeds = [], [], []
+    for i in range(n or ROWS[split]):
+        seed = SEEDS[split] + i
+        rng = np.random.default_rng([seed, int(far_share)])
+        views.append(random_view(rng, near=CLASSES[i % len(CLASSES)], far_share=far_share))
+        captions.append(heard(views[-1], rng))
+        seeds.append(seed)
+    rows = Dataset.from_dict(
+        {
+            "near": [view.near for view in views],
+            "far": [view.far or "" for view in views],
+            "seed": seeds,
+            "caption": captions,
+            "label": [view.label for view in views],
+            "version": [version("sounds")] * len(views),
+        }
+    )
+    return rows.with_transform(_sound)
+
+
+def singles(split: str, n: int | None = None) -> Dataset:
+    """Recordings of one thing each, the classes in turn.
+
+    Args:
+        split: "train" or "test".
+        n: rows; 1500 to train and 250 to test by default.
+
+    Returns:
+        A Dataset with the columns recording, caption (one of several wordings of what is heard),
+        label, near, far ("" here), seed and version (the generators', so that no cache takes what
+        older ones made for these).
+    """
+    return _rows(split, 0.0, n)
+
+
+def mixtures(split: str, n: int | None = None) -> Dataset:
+    """Recordings of two things, one near and one in the background; columns as `singles`."""
+    return _rows(split, 1.0, n)
+
+
+def _sound_and_picture(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Adds the recordings and the images of a batch of pairs."""
+    views = zip(batch["near"], batch["far"], batch["scene"], batch["colour"], strict=True)
+    images = [
+        draw(View(near, far or None, scene, colour or None), np.random.default_rng([seed, 1]))
+        for (near, far, scene, colour), seed in zip(views, batch["seed"], strict=True)
+    ]
+    return _sound(batch) | {"image": images}
+
+
+def _pair(view: View, seed: int, rng: np.random.Generator) -> dict[str, Any]:
+    texts = [scene_caption(view.scene, rng) for _ in range(SCENE_CAPTIONS)]
+    return {
+        "near": view.near,
+        "far": view.far or "",
+        "scene": view.scene,
+        "colour": view.colour or "",
+        "seed": seed,
+        "caption": heard(view, rng),
+        "captions": [caption(view, rng, scene=True), *texts],
+        "prompt": texts[-1],
+        "label": view.label,
+        "foreground": class_caption(view.near),
+        "background": class_caption(view.far) if view.far else "",
+        "ambience": "",
+        "version": version("sounds", "pictures"),
+    }
+
+
+def pairs(split: str, n: int | None = None) -> Dataset:
+    """Recordings and pictures of the same views: two of three have a second thing.
+
+    Args:
+        split: "train" or "test".
+        n: rows; as in PAIRS by default.
+
+    Returns:
+        A Dataset with the columns recording, image, caption (what is heard), captions (one that
+        says all, and others that name the time of day alone), prompt (one of the latter), label,
+        foreground, background and ambience (what is to be heard there, "" for nothing), near,
+        far, scene, colour, seed and version (as `singles`).
+    """
+    if split not in PAIRS:
+        raise ValueError(f"the miniature has no split {split!r}; it has: {', '.join(PAIRS)}")
+    rows = []
+    for i in range(n or PAIRS[split]):
+        seed = PAIR_SEEDS[split] + i
+        rng = np.random.default_rng([seed, 0])
+        turn, place = divmod(i, len(CLASSES))
+        view = random_view(rng, near=CLASSES[place], far_share=float(turn % 3 > 0))
+        rows.append(_pair(view, seed, rng))
+    return Dataset.from_list(rows).with_transform(_sound_and_picture)

@@ -1,0 +1,134 @@
+"""A view as a picture: sky and ground of the hour, the far thing small, the near thing large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from soundprompt.mini.pictures import creatures, things
+from soundprompt.mini.pictures.canvas import Canvas, Colour
+from soundprompt.mini.world import View
+
+SIZE = 64
+SUPERSAMPLING = 4  # drawn four times as large, then reduced: Pillow's shapes have hard edges
+
+DRAWERS: dict[str, Callable[[Canvas, Colour, np.random.Generator], None]] = {
+    "dog": creatures.dog,
+    "rooster": creatures.rooster,
+    "crying baby": creatures.crying_baby,
+    "sneezing": creatures.sneezing,
+    "rain": things.rain,
+    "sea waves": things.sea_waves,
+    "clock tick": things.clock_tick,
+    "helicopter": things.helicopter,
+    "chainsaw": things.chainsaw,
+    "crackling fire": things.crackling_fire,
+}
+COLOUR_VALUES: dict[str | None, Colour] = {
+    "red": (218, 46, 48),
+    "yellow": (246, 200, 56),
+    "green": (58, 168, 84),
+    "blue": (52, 100, 214),
+    "white": (240, 238, 232),
+    "brown": (140, 88, 50),
+    None: (128, 128, 128),
+}
+# Far things have one colour each: captions never name it.
+FAR_COLOURS = {
+    "dog": "brown",
+    "crying baby": "yellow",
+    "clock tick": "red",
+    "sneezing": "blue",
+    "helicopter": "yellow",
+    "chainsaw": "red",
+    "rooster": "white",
+}
+# Sky at the top, sky at the horizon, ground at the horizon, ground at the bottom.
+SKIES: dict[str, tuple[Colour, Colour, Colour, Colour]] = {
+    "day": ((118, 190, 244), (205, 234, 250), (150, 204, 108), (110, 170, 78)),
+    "dusk": ((120, 70, 130), (250, 156, 92), (134, 104, 82), (92, 70, 66)),
+    "night": ((14, 18, 48), (34, 44, 92), (30, 48, 58), (18, 30, 40)),
+}
+
+
+def _gradient(top: Colour, bottom: Colour, rows: int) -> np.ndarray:
+    return np.linspace(top, bottom, rows)[:, None, :]
+
+
+def backdrop(scene: str, rng: np.random.Generator) -> Image.Image:
+    """Sky and ground of an hour with nothing on them, SUPERSAMPLING times as large as a picture."""
+    side = SIZE * SUPERSAMPLING
+    horizon = int(side * rng.uniform(0.6, 0.7))
+    sky_top, sky_low, ground_top, ground_low = SKIES[scene]
+    rows = np.concatenate(
+        [_gradient(sky_top, sky_low, horizon), _gradient(ground_top, ground_low, side - horizon)]
+    )
+    pixels = np.broadcast_to(rows * rng.uniform(0.95, 1.05), (side, side, 3))
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    _heavens(image, scene, horizon, rng)
+    return image
+
+
+def _heavens(image: Image.Image, scene: str, horizon: int, rng: np.random.Generator) -> None:
+    """Sun, low sun, or moon and stars: the hour must be seen whatever stands in front."""
+    side = image.width
+    whole = Canvas(image, (side / 2, side / 2), side)
+    x = rng.uniform(0.1, 0.9)
+    if scene == "day":
+        whole.ellipse((x, rng.uniform(0.08, 0.16)), 0.07, 0.07, (255, 236, 110), 0)
+    elif scene == "dusk":
+        whole.ellipse((x, horizon / side - 0.02), 0.11, 0.11, (255, 216, 120), 0)
+        ground = image.crop((0, side - 4, side, side - 3)).resize((side, side - horizon))
+        image.paste(ground, (0, horizon))
+    else:
+        for sx, sy in zip(rng.uniform(0, 1, 12), rng.uniform(0, 0.55, 12), strict=True):
+            whole.ellipse((sx, sy), 0.008, 0.008, (230, 232, 255), 0)
+        whole.ellipse((x, rng.uniform(0.1, 0.16)), 0.065, 0.065, (240, 240, 214), 0)
+
+
+def _tint(colour: Colour, rng: np.random.Generator) -> Colour:
+    jitter = np.clip(np.asarray(colour) * rng.uniform(0.93, 1.07) + rng.uniform(-6, 6, 3), 0, 255)
+    red, green, blue = (int(v) for v in jitter)
+    return red, green, blue
+
+
+def _place(
+    image: Image.Image,
+    name: str,
+    colour: str | None,
+    at: tuple[float, float],
+    size: float,
+    rng: np.random.Generator,
+) -> None:
+    side = image.width
+    canvas = Canvas(image, (at[0] * side, at[1] * side), size * side)
+    DRAWERS[name](canvas, _tint(COLOUR_VALUES[colour], rng), rng)
+
+
+def draw(view: View, rng: np.random.Generator) -> Image.Image:
+    """The picture of a view.
+
+    Args:
+        view: what is seen.
+        rng: where things stand, how large they are, their shades.
+
+    Returns:
+        An RGB image of SIZE x SIZE pixels.
+    """
+    # A stream each, so that the same seed with another far thing leaves the near one as it was.
+    layout, behind, distant, close = (np.random.default_rng(s) for s in rng.integers(2**63, size=4))
+    image = backdrop(view.scene, behind)
+    if view.far is None:
+        at = layout.uniform(0.42, 0.58), layout.uniform(0.56, 0.62)
+        _place(image, view.near, view.colour, at, layout.uniform(0.66, 0.74), close)
+    else:
+        left = layout.random() < 0.5
+        x_near = layout.uniform(0.64, 0.67) if left else layout.uniform(0.33, 0.36)
+        x_far = layout.uniform(0.17, 0.2) if left else layout.uniform(0.8, 0.83)
+        at = x_far, layout.uniform(0.3, 0.38)
+        _place(image, view.far, FAR_COLOURS.get(view.far), at, 0.32, distant)
+        at = x_near, layout.uniform(0.6, 0.64)
+        _place(image, view.near, view.colour, at, layout.uniform(0.6, 0.64), close)
+    return image.resize((SIZE, SIZE), Image.Resampling.BOX)

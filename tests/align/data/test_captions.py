@@ -1,0 +1,87 @@
+"""Labels to captions, and captions to what is near, behind and around: by whole words only."""
+
+from __future__ import annotations
+
+import pytest
+
+from align.data.captions import Phrases, caption_of, clean_label, parse
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("Water_tap_and_faucet", "water tap and faucet"),
+        ("Keyboard_(musical)", "keyboard"),
+        ("crying_baby", "crying baby"),
+        ("  Dog ", "dog"),
+        ("", ""),
+    ],
+)
+def test_labels_become_words(label: str, words: str) -> None:
+    assert clean_label(label) == words
+
+
+@pytest.mark.parametrize(
+    ("labels", "caption"),
+    [
+        (["Bark", "Dog", "Domestic_animals_and_pets", "Animal"], "bark, dog"),
+        (["Electric_guitar", "Guitar", "Plucked_string_instrument", "Musical_instrument", "Music"],
+         "electric guitar, guitar"),
+        (["Keyboard_(musical)", "Musical_instrument", "Music"], "keyboard"),
+        (["Rain", "rain", "Thunder"], "rain, thunder"),
+        ([], ""),
+        (["_", ""], ""),
+    ],
+)  # fmt: skip
+def test_a_caption_of_labels(labels: list[str], caption: str) -> None:
+    assert caption_of(labels) == caption
+    said = f"the sound of {caption}" if caption else ""
+    assert caption_of(labels, "the sound of {}") == said
+
+
+def test_a_template_without_a_place() -> None:
+    with pytest.raises(ValueError, match=r"has \{\} where the labels go, not 'a sound'"):
+        caption_of(["Rain"], "a sound")
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrases"),
+    [
+        ("a dog barking while rain falls in a forest",
+         Phrases("a dog barking", "rain falls", "in a forest")),
+        ("A train passes as a horn honks", Phrases("A train passes", "a horn honks")),
+        ("a bass guitar and drums with a crowd cheering",
+         Phrases("a bass guitar", "drums", "with a crowd cheering")),
+        ("rain falling with a dog barking in the background",
+         Phrases("rain falling", "a dog barking")),
+        ("a man speaks, birds chirp, then a door closes.",
+         Phrases("a man speaks", "birds chirp, a door closes")),
+        ("an engine idles, followed by people talking in the distance",
+         Phrases("an engine idles", "people talking")),
+        ("In a forest, birds sing", Phrases("birds sing", "", "In a forest")),
+        ("footsteps on sand near the sea", Phrases("footsteps", "", "on sand near the sea")),
+        ("wind blowing in the background", Phrases("wind blowing")),
+        ("in the rain", Phrases("in the rain", "", "in the rain")),
+        ("thunder", Phrases("thunder")),
+    ],
+)  # fmt: skip
+def test_phrases(caption: str, phrases: Phrases) -> None:
+    assert parse(caption) == phrases
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a bass guitar",  # as
+        "sandpaper scratching",  # and
+        "raining",  # in
+        "a hand clapping",  # and
+        "withered leaves rustling",  # with
+        "a basin filling",  # as, in
+        "a meanwhile clock",  # while
+        "thunder as well as rain",  # compares
+        "a sound such as wind",
+    ],
+)
+def test_no_word_is_found_inside_another(caption: str) -> None:
+    assert parse(caption) == Phrases(caption)

@@ -1,0 +1,92 @@
+"""Data sets that cannot be used: what each gets is one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from align.config.arguments import DataArguments
+from align.data.errors import DataError
+from align.data.splits import held_out_rows, training_rows
+from tests.conftest import RATE, tone
+
+
+def hums(folder: Path) -> None:
+    """Two recordings that a table may name."""
+    for name in ("a", "b"):
+        soundfile.write(folder / f"{name}.wav", tone(440, 0.2), RATE)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (b"file_name,text\na.wav,a hum\nb.wav,a buzz\n", "no column caption; it has: file_name"),
+        (b"", "is empty: it needs at least column names and two rows"),
+        (b"file_name,caption\n", "is empty: it needs at least column names and two rows"),
+        (b"file_name,caption\na.wav,\nb.wav,\n", "2 of 2 rows .* have no caption"),
+        (b"file_name,caption\na.wav,a hum\nb.wav,a hum\n", "the caption 'a hum': there is nothing"),
+        (b"file_name,caption,label\na.wav,a hum,x\nb.wav,a buzz,x\n", "label 'x', and rows of one"),
+        ("file_name,caption\na.wav,é\nb.wav,ü\n".encode("latin-1"), "save it as UTF-8"),
+        (b"file_name,caption\nc.wav,a hum\nd.wav,a buzz\n", "none of the 2 files"),
+        (b"a,b\n1,2,3,4\n5\n", "cannot be read as a table: .* more fields than there are names"),
+        (
+            b"file_name,caption\na.wav,a hum, a buzz\n",
+            "fields than .*: quote texts with commas",
+        ),
+        (b"\x00\x01\x02\xff" * 9, "cannot be read as a table|has no column"),
+    ],
+)
+def test_tables(tmp_path: Path, table: bytes, said: str) -> None:
+    hums(tmp_path)
+    (tmp_path / "metadata.csv").write_bytes(table)
+    with pytest.raises(DataError, match=said) as caught:
+        training_rows(DataArguments(data=str(tmp_path)))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_rows_that_repeat_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hums(tmp_path)
+    rows = "a.wav,a hum\nb.wav,a buzz\na.wav,a hum\na.wav,a drone\n"
+    (tmp_path / "metadata.csv").write_text("file_name,caption\n" + rows)
+    kept = training_rows(DataArguments(data=str(tmp_path)))
+    assert kept["caption"] == ["a hum", "a buzz", "a drone"]
+    assert "1 rows repeat an earlier one and are left out" in capsys.readouterr().out
+
+
+def test_a_fold_that_is_absent(sound_folder: Path) -> None:
+    for options in ({"folds": [7]}, {"folds": [1], "eval_folds": [7]}):
+        with pytest.raises(DataError, match=r"has no fold 7; it has \['1', '2', '3'\]"):
+            data = DataArguments(data=str(sound_folder), **options)
+            held_out_rows(data) if "eval_folds" in options else training_rows(data)
+
+
+def test_a_copy_that_is_not_there() -> None:
+    with pytest.raises(DataError, match="there is no folder"):
+        training_rows(DataArguments(data="fsd50k@/nowhere"))
+
+
+def test_the_hub_out_of_reach() -> None:
+    with pytest.raises(DataError, match="there is no data set 'nateraw/fsd50k'") as caught:
+        training_rows(DataArguments(data="fsd50k"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"order": "random"}, "--order is shuffled or caption_length"),
+        ({"caption_template": "a sound"}, "has {} where the labels go"),
+        ({"stream_buffer": 0}, "at least 1"),
+        ({"stream_buffer": 9}, "is for --streaming true"),
+        ({"streaming": True, "order": "caption_length"}, "a stream cannot be sorted"),
+        ({"streaming": True, "extra_data": "mini"}, "passes through one data set"),
+        ({"extra_share": 0.5}, "--extra_share is of --extra_data"),
+        ({"extra_data": "none", "extra_share": 0.5}, "which is none"),
+        ({"extra_data": "mini", "extra_share": 1.0}, "from 0 to below 1"),
+    ],
+)
+def test_options_that_contradict(options: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        DataArguments(**options)

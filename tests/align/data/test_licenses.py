@@ -1,0 +1,59 @@
+"""Licences however they are written: each by its family, and none by what only sounds like one."""
+
+from __future__ import annotations
+
+import pytest
+
+from align.data.licenses import family, is_wanted, kept_rows, wanted_names
+
+
+@pytest.mark.parametrize(
+    ("written", "short"),
+    [
+        ("CC0", "cc0"), ("http://creativecommons.org/publicdomain/zero/1.0/", "cc0"),
+        ("Creative Commons 0", "cc0"), ("Public Domain", "cc0"), ("Creative Commons Zero", "cc0"),
+        ("CC0-1.0", "cc0"), ("CC_Zero", "cc0"),
+        ("CC-BY", "cc-by"), ("CC BY 4.0", "cc-by"), ("Attribution", "cc-by"), ("by", "cc-by"),
+        ("Attribution 3.0 Unported", "cc-by"), ("CC-BY4.0", "cc-by"),
+        ("Creative Commons Attribution 4.0 International", "cc-by"),
+        ("http://creativecommons.org/licenses/by/3.0/", "cc-by"),
+        ("http://creativecommons.org/licenses/by-nc/3.0/", "cc-by-nc"),
+        ("Attribution Noncommercial", "cc-by-nc"), ("Attribution NonCommercial", "cc-by-nc"),
+        ("CC-BY-NC", "cc-by-nc"), ("by-nc 4.0", "cc-by-nc"), ("cc_by_nc", "cc-by-nc"),
+        ("CC BY+NC", "cc-by-nc"), ("CC BY - NC", "cc-by-nc"), ("CC BY 4.0 NC", "cc-by-nc"),
+        ("CC BY-NonCommercial 4.0", "cc-by-nc"), ("CC BY 4.0 NonCommercial", "cc-by-nc"),
+        ("CC-BY Attribution-NonCommercial 3.0", "cc-by-nc"), ("CC BY (NonComm.)", "cc-by-nc"),
+        ("CC BY-NC-SA 4.0", "cc-by-nc-sa"), ("Attribution-ShareAlike", "cc-by-sa"),
+        ("CC BY 4.0, no derivatives", "cc-by-nd"), ("CC BY NCND", "cc-by-nc-nd"),
+        ("cc-by-ncsa", "cc-by-nc-sa"), ("CC BY N.C.", "cc-by-nc"),
+        ("http://creativecommons.org/licenses/sampling+/1.0/", "sampling+"),
+        ("Sampling+", "sampling+"), ("CC Sampling", "sampling+"),
+        ("Apache-2.0", "apache-2.0"), ("", "not stated"), (None, "not stated"),
+        ("NA", "not stated"), ("None", "not stated"),
+    ],
+)  # fmt: skip
+def test_families_of_licences(written: str | None, short: str) -> None:
+    assert family(written) == short
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "All rights reserved by the BBC", "copyright by X, no use", "not CC0", "non-CC0",
+        "CC BY, not for commercial use", "CC0 or CC BY-NC", "no attribution required",
+        "CC0 non-commercial", "CC0-NC", "public domain, noncommercial only", "NC-Sampling+",
+        "CC BY 4.0 - commercial use prohibited", "CC BY, personal use only",
+        "CC BY 4.0, no modifications", "Attribution to the BBC, all rights reserved",
+        "no sampling", "acc0unt", "stand by",
+    ],
+)  # fmt: skip
+def test_what_is_of_no_family_stays_as_it_is(written: str) -> None:
+    assert family(written) == written.lower()
+    assert not is_wanted(written, wanted_names(["cc0", "cc-by", "sampling+"]))
+
+
+def test_who_asks_for_no_licence_gets_none_that_state_none() -> None:
+    stated = ["cc0", "", "None"]
+    assert kept_rows(stated, ["cc0", "none"], "sounds") == [0, 2]  # as it is written
+    names = wanted_names(["cc0", "none"])
+    assert [is_wanted(one, names) for one in stated] == [True, False, True]

@@ -1,0 +1,244 @@
+"""Data sets as rows, and recordings as features: what is kept, and what is refused and how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from align.config.arguments import DataArguments
+from align.data.errors import DataError
+from align.data.loading import load_rows
+from align.data.splits import held_out_rows, training_rows
+from align.models.processing import Ear
+from align.preprocessing.features import hear
+from soundprompt.mini.dataset import ROWS
+from tests.conftest import RATE, tone
+
+
+def write_csv(folder: Path, *lines: str) -> str:
+    """A folder of one recording that every line may name, with metadata.csv."""
+    soundfile.write(folder / "a.wav", tone(440, 0.2), RATE)
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+def test_folder_with_csv(sound_folder: Path) -> None:
+    rows = load_rows(str(sound_folder), "train")
+    assert rows.column_names == ["recording", "caption", "label", "row"]
+    assert len(rows) == 12
+    assert rows[1] == {
+        "recording": str(sound_folder / "1.wav"), "caption": "a tone", "label": "middle",
+        "row": 2,
+    }  # fmt: skip
+
+
+def test_folder_with_jsonl_and_columns_of_other_names(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(440, 0.2), RATE)
+    row = {"where": "a.wav", "text": "a hum, a long one", "kind": 7}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    rows = load_rows(
+        str(tmp_path), "train", recording_column="where", caption_column="text", label_column="kind"
+    )
+    assert rows[0] == {
+        "recording": str(tmp_path / "a.wav"), "caption": "a hum, a long one", "label": "7",
+        "row": 1,
+    }  # fmt: skip
+
+
+def test_home_is_understood(sound_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from align.config.arguments import DataArguments
+
+    monkeypatch.setenv("HOME", str(sound_folder.parent))
+    options = DataArguments(data=f"~/{sound_folder.name}")
+    assert len(training_rows(options)) == 12
+    rows, name = held_out_rows(options)
+    assert rows is None and "training recordings themselves" in name
+
+
+def test_without_labels_the_caption_is_the_label(tmp_path: Path) -> None:
+    data = write_csv(tmp_path, "file_name,caption", "a.wav,a hum", "a.wav,a buzz")
+    assert load_rows(data, "train")["label"] == ["a hum", "a buzz"]
+
+
+def test_a_row_without_a_label_does_not_join_the_others_without(tmp_path: Path) -> None:
+    lines = ("file_name,caption,label", "a.wav,a hum,hum", "a.wav,a buzz,", "a.wav,a dog,")
+    data = write_csv(tmp_path, *lines)
+    assert load_rows(data, "train")["label"] == ["hum", "a buzz", "a dog"]
+
+
+def test_folds_are_kept(sound_folder: Path) -> None:
+    first = load_rows(str(sound_folder), "train", folds=[1])
+    rest = load_rows(str(sound_folder), "train", folds=[2, 3])
+    names = [[Path(r).name for r in rows["recording"]] for rows in (first, rest)]
+    assert names[0] == ["0.wav", "1.wav", "2.wav", "9.wav", "10.wav", "11.wav"]
+    assert not set(names[0]) & set(names[1]) and len(names[0] + names[1]) == 12
+
+
+def test_held_out_folds(sound_folder: Path) -> None:
+    from align.config.arguments import DataArguments
+
+    options = DataArguments(data=str(sound_folder), folds=[1, 2], eval_folds=[3])
+    rows, name = held_out_rows(options)
+    assert rows is not None and name == f"{sound_folder}, folds 3"
+    assert {Path(r).name for r in rows["recording"]} == {"6.wav", "7.wav", "8.wav"}
+    assert not set(rows["recording"]) & set(training_rows(options)["recording"])
+
+
+def test_measuring_on_folds_of_another_folder(sound_folder: Path, tmp_path: Path) -> None:
+    from align.config.arguments import DataArguments
+
+    other = write_csv(tmp_path, "file_name,caption,fold", "a.wav,a hum,1", "a.wav,a buzz,2")
+    options = DataArguments(data=str(sound_folder), eval_data=other, eval_folds=[2])
+    rows, name = held_out_rows(options)
+    assert rows is not None and rows["caption"] == ["a buzz"]
+    assert name == f"{other}, folds 2"
+
+
+@pytest.mark.parametrize("folds", [None, [1, 3]])
+def test_overlapping_folds_are_refused(sound_folder: Path, folds: list[int] | None) -> None:
+    from align.config.arguments import DataArguments
+
+    with pytest.raises(ValueError, match="no fold in both"):
+        DataArguments(data=str(sound_folder), folds=folds, eval_folds=[3])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (("path,caption", "a.wav,a hum"), "no column file_name; it has: path, caption"),
+        (("path,text", "a.wav,a hum"), "no column file_name and no column caption"),
+        (("file_name,caption",), "metadata.csv is empty: it needs at least column names and two"),
+        (("file_name,caption", "a.wav,a hum", "a.wav,"), "1 of 2 rows .* no caption.* row 2"),
+        (("file_name,caption", "a.wav,a hum", 'a.wav," "'), "1 of 2 rows .* no caption.* row 2"),
+        (("file_name,caption", "b.wav,a hum", "c.wav,a hum"), "none of the 2 files .* is there"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_rows(write_csv(tmp_path, *lines), "train")
+
+
+def test_a_fold_that_is_not_there(sound_folder: Path) -> None:
+    with pytest.raises(DataError, match=r"has no fold 9; it has \['1', '2', '3'\]"):
+        load_rows(str(sound_folder), "train", folds=[1, 9])
+
+
+def test_folds_of_data_without_any(tmp_path: Path) -> None:
+    data = write_csv(tmp_path, "file_name,caption", "a.wav,a hum")
+    for name in (data, "mini"):
+        with pytest.raises(DataError, match="has no column fold"):
+            load_rows(name, "train", folds=[1])
+
+
+def test_a_folder_without_metadata(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no metadata.csv and no metadata.jsonl.*file_name"):
+        load_rows(str(tmp_path), "train")
+
+
+def test_metadata_that_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text("this is no table\n")
+    with pytest.raises(DataError, match=r"metadata.jsonl cannot be read as a table"):
+        load_rows(str(tmp_path), "train")
+
+
+def test_no_such_data_names_those_there_are() -> None:
+    with pytest.raises(DataError) as caught:
+        load_rows("minni", "train")
+    message = str(caught.value)
+    assert "there is no data set 'minni'" in message
+    assert "mini, mini-mixtures" in message and "did you mean 'mini'?" in message
+    assert "\n" not in message
+
+
+def test_the_miniature_by_name() -> None:
+    train, test = load_rows("mini", "train"), load_rows("mini", "test")
+    assert (len(train), len(test)) == (ROWS["train"], ROWS["test"])
+    assert len(set(train.with_format(None)["label"])) == 10
+    row = train[0]
+    assert row["recording"]["sampling_rate"] == 24_000
+    assert np.abs(row["recording"]["array"]).max() > 0.01
+    again = load_rows("mini", "train")[0]
+    assert np.array_equal(row["recording"]["array"], again["recording"]["array"])
+    assert not set(train.with_format(None)["seed"]) & set(test.with_format(None)["seed"])
+    mixtures = load_rows("mini-mixtures", "test").with_format(None)
+    assert all(" + " in label for label in mixtures["label"])
+
+
+def test_a_split_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="no split 'validation'; it has: train, test"):
+        load_rows("mini", "validation")
+
+
+@pytest.fixture(scope="module")
+def ear(tiny_clap: str) -> Ear:
+    from transformers import ClapFeatureExtractor
+
+    return Ear("clap_audio_model", ClapFeatureExtractor.from_pretrained(tiny_clap), 4)
+
+
+def forty(folder: Path, *broken: str) -> str:
+    """Forty rows of as many recordings; the first of them are the broken ones."""
+    for i in range(40):
+        soundfile.write(folder / f"good{i}.wav", tone(440, 0.2), RATE)
+    (folder / "text.wav").write_text("I am a text, not a sound")
+    (folder / "empty.wav").write_bytes(b"")
+    nan = np.full(2400, np.nan, np.float32)
+    soundfile.write(folder / "nan.wav", nan, RATE, subtype="FLOAT")
+    names = [*broken, *[f"good{i}.wav" for i in range(len(broken), 40)]]
+    lines = [f"{name},caption {i},label {i}" for i, name in enumerate(names)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,caption,label", *lines]) + "\n")
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["text.wav", "empty.wav", "nan.wav", "missing.wav"])
+def test_a_broken_recording_is_named_and_left_out(
+    tmp_path: Path, ear: Ear, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    heard = hear(ear, load_rows(forty(tmp_path, name, name), "train"))
+    said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert len(said) == 1  # it is one recording of two captions
+    assert said[0].startswith("left out: row 1: ") and name in said[0]
+    assert len(heard) == len(heard.captions) == len(heard.labels) == 38
+    assert heard.captions[0] == "caption 2" and heard.labels[-1] == "label 39"
+    assert heard.recordings[0] == str(tmp_path / "good2.wav")
+    assert all(f.shape[1] == 16 and f.dtype == np.float32 for row in heard.features for f in row)
+
+
+def test_too_many_broken_recordings_stop_the_run(tmp_path: Path, ear: Ear) -> None:
+    rows = load_rows(forty(tmp_path, "text.wav", "empty.wav", "nan.wav"), "train")
+    with pytest.raises(DataError, match=r"3 of 40 recordings cannot be used.*row 1: .*text.wav"):
+        hear(ear, rows)
+
+
+def test_a_single_recording_that_is_broken(tmp_path: Path, ear: Ear) -> None:
+    data = write_csv(tmp_path, "file_name,caption", "a.wav,a hum")
+    (tmp_path / "a.wav").write_text("no sound")
+    with pytest.raises(DataError, match="1 of 1 recordings cannot be used"):
+        hear(ear, load_rows(data, "train"))
+
+
+@pytest.mark.slow
+def test_several_processes_hear_the_same(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("align.preprocessing.parallel.WORTH_WORKERS", 64)
+    rows = load_rows("mini", "test").select(range(64))
+    alone, together = hear(ear, rows), hear(ear, rows, workers=2)
+    assert len(alone) == 64 and alone.captions == together.captions
+    for one, other in zip(alone.features, together.features, strict=True):
+        assert len(one) == len(other) > 0
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_short_name_goes_before_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "mini").mkdir()
+    monkeypatch.chdir(tmp_path)
+    rows, told = held_out_rows(DataArguments(data="mini"))
+    assert rows is not None and "test split" in told
+    trained = training_rows(DataArguments(data="mini"))
+    seeds = [set(part.with_format(None)["seed"]) for part in (rows, trained)]
+    assert all(seeds) and not seeds[0] & seeds[1]

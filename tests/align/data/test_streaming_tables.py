@@ -1,0 +1,59 @@
+"""Streams of a folder's parquet files: where recordings lie, folds, and what an empty cell does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from datasets import Dataset
+
+from align.data.errors import DataError
+from align.data.loading import load_rows
+from align.data.streaming import load_stream
+from tests.conftest import RATE, tone
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` lets its threads rest for five seconds at the end of every pass."""
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """Three recordings named by parquet files, the last in no fold."""
+    (tmp_path / "sounds").mkdir()
+    for i in range(3):
+        soundfile.write(tmp_path / "sounds" / f"{i}.wav", tone(200 + 90 * i, 0.2), RATE)
+    columns: dict[str, Any] = {
+        "audio": [f"sounds/{i}.wav" for i in range(3)],
+        "caption": ["a hum", "a buzz", "rain"],
+        "label": [7.0, 8.0, None],
+        "fold": [1.0, 2.0, None],
+    }
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict(columns).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    return str(tmp_path)
+
+
+def test_paths_are_relative_to_the_folder(folder: str) -> None:
+    passed = {caption: path for path, caption, _ in load_stream(folder, "train").passing(0, 0)}
+    rows = load_rows(folder, "train")
+    assert passed == dict(zip(rows["caption"], rows["recording"], strict=True))
+    assert len(passed) == 3 and all(Path(path).is_file() for path in passed.values())
+
+
+def test_folds_and_labels_of_columns_with_an_empty_cell(folder: str) -> None:
+    stream, rows = load_stream(folder, "train"), load_rows(folder, "train")
+    assert stream.labels == list(rows["label"]) == ["7", "8", "rain"]
+    stream, rows = (load(folder, "train", folds=[2]) for load in (load_stream, load_rows))
+    assert stream.captions == list(rows["caption"]) == ["a buzz"]
+    assert [caption for _, caption, _ in stream.passing(0, 0)] == ["a buzz"]
+
+
+def test_a_fold_among_others_that_is_absent(folder: str) -> None:
+    for load in (load_stream, load_rows):
+        with pytest.raises(DataError, match=r"has no fold 9; it has \['1', '2'\]"):
+            load(folder, "train", folds=[1, 9])

@@ -1,0 +1,195 @@
+"""Cards: filled from the run, with what is inherited, and nothing of this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from align import train
+from align.config.options import KINDS, Options
+from align.config.parser import parse
+from align.data.licenses import licence_counts
+from align.hub.model_card import card, public
+from align.hub.provenance import OURS, UNSTATED, Origin, origin
+from align.hub.run_record import Known
+from tests.align.hub.test_upload import trained
+from tests.helpers.launches import command
+
+
+def front(text: str) -> dict[str, object]:
+    """The metadata of a card."""
+    return dict(yaml.safe_load(text.split("---")[1]))
+
+
+@pytest.fixture(scope="module")
+def run(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run that was measured on a fold that it did not hear."""
+    folder = tmp_path_factory.mktemp("carded")
+    return trained(tiny_base, tiny_clap, sound_folder, folder)
+
+
+def test_a_card_has_the_runs_figures_options_and_parts(
+    run: Path, sound_folder: Path, tmp_path: Path
+) -> None:
+    text = (run / "README.md").read_text()
+    figures = json.loads((run / "metrics.json").read_text())
+    for name in ("class_accuracy", "centred_cosine", "sound_to_caption_R@1"):
+        low, high = figures[f"{name}_interval"]
+        assert f"| {name} | {figures[name]:.3f} | {low:.3f} to {high:.3f} | 3 |" in text
+    assert f"Measured on {sound_folder.name}, folds 3." in text
+    recipe = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+    assert recipe["adapter_width"] == 16 and recipe["folds"] == [1, 2]
+    assert recipe["per_device_train_batch_size"] == 4
+    assert recipe["num_train_epochs"] == 2.0 and "max_steps" not in recipe
+    assert recipe["data"] == sound_folder.name and "temperature" not in recipe
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(recipe))
+    again = Options(*parse(KINDS, "align", "align.train", [str(tmp_path / "again.yaml")]))
+    assert again.training.learning_rate == 1e-3 and again.model.adapter_depth == 1
+    assert f'from_pretrained("{run}")' in text
+    results = front(text)["model-index"]
+    assert isinstance(results, list)
+    names = {one["type"] for result in results[0]["results"] for one in result["metrics"]}
+    assert names == {key for key in figures if f"{key}_interval" in figures}
+
+
+def test_a_card_says_nothing_of_this_machine(run: Path, sound_folder: Path) -> None:
+    text = card(run, "somebody/hum", "somebody/hum")
+    assert str(sound_folder.parent) not in text
+    assert 'from_pretrained("somebody/hum")' in text
+    assert public("/home/x/sounds, folds 3") == "sounds, folds 3"
+    assert public("mini, its test split") == "mini, its test split"
+    assert public("owner/name") == "owner/name"
+    assert public("fsd50k@/home/x/copy, its test split") == "fsd50k@copy, its test split"
+    assert public("esc50@copy") == "esc50@copy"
+
+
+def test_what_states_no_licence_is_said_to(run: Path, tiny_base: str) -> None:
+    text = (run / "README.md").read_text()
+    assert f"| base | {Path(tiny_base).name} | {UNSTATED} |" in text
+    assert "find them out" in text
+    assert front(text)["license"] == "other"
+
+
+def story(folder: Path, **changes: dict[str, object]) -> Path:
+    """A folder with what a card is made from, as a run on the miniature leaves it."""
+    options = {"model": {"base": "mini", "backbone": "mini-clap"}, "data": {"data": "mini"}}
+    options = {part: values | changes.get(part, {}) for part, values in options.items()}
+    base = options["model"]["base"]
+    config = {
+        "spaces": {base: {"base": base}}, "default_space": base,
+        "adapter": {"kind": "resampler", "width": 8},
+    }  # fmt: skip
+    told = {"options": options, "licences": changes.get("licences", {})}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "run.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_the_miniature_is_free_and_loads_from_the_package(tmp_path: Path) -> None:
+    text = card(story(tmp_path), "hum", "hum")
+    assert front(text)["license"] == OURS and "base_model" not in front(text)
+    assert "from soundprompt.mini.models import STABLE_DIFFUSION" in text
+    assert "from_pretrained(STABLE_DIFFUSION)" in text
+    assert "It was not measured." in text and UNSTATED not in text
+
+
+def test_parts_of_the_hub_bring_their_licences(tmp_path: Path) -> None:
+    sd = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    model = {"base": sd, "backbone": "laion/larger_clap_general"}
+    licences = {"cc-by": 7, "cc0": 2}
+    text = card(
+        story(tmp_path, model=model, data={"data": "fsd50k"}, licences=licences), "a/b", "a"
+    )
+    known = front(text)
+    assert known["base_model"] == list(model.values()) and known["datasets"] == ["nateraw/fsd50k"]
+    assert (known["license"], known["license_name"]) == ("other", "inherited")
+    assert f"| base | [{sd}](https://hf.co/{sd}) | creativeml-openrail-m |" in text
+    assert "| data | [fsd50k](https://hf.co/datasets/nateraw/fsd50k) | one for each clip" in text
+    assert "cc-by 7, cc0 2" in text
+    assert f'DiffusionPipeline.from_pretrained("{sd}")' in text
+
+
+def test_a_card_beside_the_weights_goes_first(tmp_path: Path) -> None:
+    assert origin("base", str(tmp_path)).licence == UNSTATED
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
+    assert origin("base", str(tmp_path)).licence == "mit"
+    other = "---\nlicense: other\nlicense_name: my-terms\n---\n"
+    (tmp_path / "README.md").write_text(other)
+    assert origin("base", str(tmp_path)).licence == "my-terms"
+    (tmp_path / "README.md").write_text("---\nlicense: [unclosed\n---\n")
+    assert origin("base", str(tmp_path)).licence == UNSTATED
+    assert origin("data", f"audiocaps@{tmp_path}").hub is None
+    assert origin("backbone", "log-mel").licence == OURS
+
+
+def test_what_is_no_longer_here_is_no_hub_id(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone" / "sounds")
+    for kind in ("base", "backbone", "data"):
+        assert origin(kind, gone) == Origin("sounds", None, UNSTATED)
+        assert origin(kind, "runs/align/first").hub is None
+        assert origin(kind, "somebody/hum").hub == "somebody/hum"
+    # What lies beside it says nothing of it.
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "README.md").write_text("---\nlicense: mit\n---\n# Others\n")
+    assert origin("data", gone).licence == UNSTATED
+    text = card(story(tmp_path, data={"data": gone}), "a/b", "a")
+    assert f"| data | sounds | {UNSTATED} |" in text and "gone" not in text
+
+
+def test_what_an_encoder_started_from_brings_its_own_parts(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    model = {"backbone": "laion/larger_clap_general"}
+    story(first, model=model, data={"data": "fsd50k", "captioner": None})
+    blip = {"captioner": "Salesforce/blip-image-captioning-base"}
+    story(second, model={"start": str(first)}, data={"data": "mini"} | blip)
+    text = card(second, "a/b", "a")
+    assert "| encoder it started from | first |" in text
+    assert "larger_clap_general) | apache-2.0 |" in text
+    assert "| data, before that | [fsd50k](https://hf.co/datasets/nateraw/fsd50k) | one for" in text
+    assert "blip-image-captioning-base) | bsd-3-clause |" in text
+    known = front(text)
+    assert known["datasets"] == ["nateraw/fsd50k"] and known["license"] == "other"
+    assert known["base_model"] == ["laion/larger_clap_general"]  # BLIP is no part of it
+
+
+def test_encoders_that_started_from_each_other_end(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for own, other in (folders, folders[::-1]):
+        own.mkdir()
+        story(own, model={"start": str(other)}, data={"data": "audiocaps"})
+    text = card(folders[0], "a/b", "a")
+    assert "| encoder it started from | second |" in text
+    assert front(text)["datasets"] == ["OpenSound/AudioCaps"]  # once
+
+
+@pytest.mark.slow
+def test_licences_of_recordings_are_counted_into_the_run(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    from align.data.loading import load_rows
+    from align.data.streaming import load_stream
+    from align.hub.run_record import told
+
+    folder = tmp_path / "data"
+    shutil.copytree(sound_folder, folder)
+    lines = (folder / "metadata.csv").read_text().splitlines()
+    licences = ["licence", *["CC0"] * 5, *["CC BY 4.0"] * 7]
+    both = [f"{line},{licence}" for line, licence in zip(lines, licences, strict=True)]
+    (folder / "metadata.csv").write_text("\n".join(both) + "\n")
+    assert licence_counts(load_rows(str(folder), "train"), None) == {"cc-by": 7, "cc0": 5}
+    assert licence_counts(load_stream(str(folder), "train")) == {"cc-by": 7, "cc0": 5}
+    assert licence_counts(load_rows(str(sound_folder), "train")) == {}
+    train.main(command(tiny_base, tiny_clap, folder, tmp_path / "run", "--num_train_epochs", "1"))
+    assert told(str(tmp_path / "run"))[1].licences == {"cc-by": 7, "cc0": 5}
+    text = (tmp_path / "run" / "README.md").read_text()
+    assert "cc-by 7, cc0 5" in text and "| data | data | see below |" in text
+    assert Known({}, {"cc0": 1}).with_rows([], []).licences == {"cc0": 1}

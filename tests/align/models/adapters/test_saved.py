@@ -1,0 +1,73 @@
+"""Every adapter inside an encoder: what its folder holds, and that loading gives it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from align.models.adapters import sizes_of
+from align.models.encoder import AudioPromptEncoder
+from align.prompts.embeds import SpaceShape
+from tests.align.models.adapters.test_adapters import POOLED, SMALL
+from tests.conftest import RATE, tone
+
+# Renaming one of these makes every saved encoder unreadable.
+PARTS = {
+    "resampler": {"queries", "enter", "layers", "norm", "leave", "leave_pooled"},
+    "linear": {"leave", "gain", "offset", "leave_pooled"},
+    "mlp": {"hidden", "make", "norm", "positions"},
+    "conv": {"enter", "layers", "norm", "positions"},
+    "multiscale": {"enter", "layers", "norm", "positions"},
+    "sonic": {"norm", "convs", "widen", "blocks", "leave", "leave_pooled"},
+    "hierarchical": {
+        "enter", "queries", "listeners", "level_weights", "norm_levels", "positions", "layers",
+        "norm", "leave", "leave_pooled",
+    },
+}  # fmt: skip
+BUFFERS = {
+    f"{name}_{what}"
+    for name in ("embeds", "pooled")
+    for what in ("mean", "spread", "constant", "unconditional")
+}
+
+
+def encoder_of(kind: str, backbone: str) -> AudioPromptEncoder:
+    torch.manual_seed(0)
+    small = {name: value for name, value in SMALL.items() if name in sizes_of(kind)}
+    made: AudioPromptEncoder = AudioPromptEncoder.from_backbone(
+        backbone, {"kind": kind, **small}, {"base": SpaceShape("base", 5, 8, pooled_width=4)}
+    )
+    made.head().embeds_spread.fill_(1.0)  # without statistics, all embeds are the same
+    made.head().pooled_spread.fill_(1.0)
+    return made.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["clap", "w2v"])
+@pytest.mark.parametrize("kind", POOLED)
+def test_a_folder_gives_back_the_adapter(
+    kind: str, backbone: str, tiny_clap: str, tiny_w2v_bert: str, tmp_path: Path
+) -> None:
+    encoder = encoder_of(kind, {"clap": tiny_clap, "w2v": tiny_w2v_bert}[backbone])
+    encoder.save_pretrained(tmp_path)
+    kept = load_file(tmp_path / "model.safetensors")
+    of_head = {k.removeprefix("heads.base.") for k in kept if k.startswith("heads.base.")}
+    of_backbone = {k for k in kept if k.startswith("backbone.")}
+    assert len(of_head) + len(of_backbone) == len(kept)
+    of_adapter = {k.removeprefix("adapter.") for k in of_head if k.startswith("adapter.")}
+    assert of_head - {f"adapter.{k}" for k in of_adapter} == BUFFERS
+    assert of_adapter == set(dict(encoder.head().adapter.named_parameters())) != set()
+    assert {k.partition(".")[0] for k in of_adapter} == PARTS[kind]
+    assert of_backbone == {f"backbone.{k}" for k in encoder.backbone.state_dict()}
+
+    loaded = AudioPromptEncoder.from_pretrained(tmp_path)
+    waves = [tone(300), tone(4000, 5.0)]
+    first, second = (e.encode(waves, sampling_rate=RATE) for e in (encoder, loaded))
+    assert first.embeds.shape == (2, 5, 8) and first.pooled.shape == (2, 4)
+    assert first.embeds.std() > 0.05 and first.pooled.std() > 0.05
+    assert torch.equal(first.embeds, second.embeds)
+    assert torch.equal(first.pooled, second.pooled)
+    assert not torch.equal(first.embeds[0], first.embeds[1])

@@ -1,0 +1,225 @@
+"""Backbones against the plain transformers models."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    ClapAudioModel,
+    ClapModel,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+)
+
+from align.models.backbones.clap import ClapBackbone
+from align.models.backbones.loading import Backbone, load_backbone, new_backbone
+from align.models.backbones.lora import freeze
+from align.models.backbones.w2v_bert import W2vBertBackbone
+from align.models.processing import pad
+from tests.conftest import RATE, tone
+
+RATE_W2V = 16_000
+
+
+@pytest.fixture(scope="module")
+def clap(tiny_clap: str) -> tuple[ClapBackbone, object]:
+    backbone, extractor = load_backbone(tiny_clap)
+    return backbone.eval(), extractor
+
+
+@pytest.fixture(scope="module")
+def w2v_bert(tiny_w2v_bert: str) -> tuple[W2vBertBackbone, object]:
+    backbone, extractor = load_backbone(tiny_w2v_bert)
+    return backbone.eval(), extractor
+
+
+def heard(backbone: Backbone, *features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = pad([[f] for f in features])
+    with torch.no_grad():
+        return backbone(batch["features"][:, 0], batch["features_mask"][:, 0])
+
+
+def test_clap_tokens_are_the_cells_of_its_last_map(
+    clap: tuple[ClapBackbone, object], tiny_clap: str
+) -> None:
+    backbone, extractor = clap
+    windows = [tone(300), tone(2000)]
+    tokens, mask = heard(backbone, *backbone.features(extractor, windows))
+    plain = ClapModel.from_pretrained(tiny_clap).eval()
+    inputs = extractor(windows, sampling_rate=RATE, truncation="rand_trunc", return_tensors="pt")
+    with torch.no_grad():
+        cells = plain.audio_model(input_features=inputs["input_features"]).last_hidden_state
+    assert tokens.shape == (2, cells.shape[2] * cells.shape[3], backbone.token_width)
+    columns = cells.shape[3]
+    for row in range(cells.shape[2]):
+        for column in range(columns):
+            token = tokens[:, row * columns + column]
+            assert torch.equal(token, cells[:, :, row, column])
+    assert mask.shape == tokens.shape[:2]
+    assert mask.all()
+    assert not torch.equal(tokens[0], tokens[1])
+
+
+def test_the_audio_side_of_clap_alone_loads_as_well(tiny_clap: str, tmp_path: Path) -> None:
+    whole, extractor = load_backbone(tiny_clap)
+    side = ClapAudioModel(whole.config)
+    side.load_state_dict(ClapModel.from_pretrained(tiny_clap).audio_model.state_dict())
+    side.save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    alone, _ = load_backbone(str(tmp_path))
+    assert alone.state_dict().keys() == whole.state_dict().keys() != set()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(alone.state_dict()[name], value), name
+
+
+def test_w2v_bert_tokens_are_its_output_frames(
+    w2v_bert: tuple[W2vBertBackbone, object], tiny_w2v_bert: str
+) -> None:
+    backbone, extractor = w2v_bert
+    features = backbone.features(extractor, [tone(300, 1.0, RATE_W2V)])
+    tokens, mask = heard(backbone, *features)
+    plain = Wav2Vec2BertModel.from_pretrained(tiny_w2v_bert).eval()
+    with torch.no_grad():
+        wanted = plain(torch.from_numpy(features[0])[None], mask.long()).last_hidden_state
+    assert torch.equal(tokens, wanted)
+    assert tokens.shape == (1, len(features[0]), backbone.token_width)
+    assert mask.all()
+
+
+def test_w2v_bert_features_are_the_extractors(w2v_bert: tuple[W2vBertBackbone, object]) -> None:
+    backbone, extractor = w2v_bert
+    noise = 0.1 * np.random.default_rng(1).standard_normal(RATE_W2V).astype(np.float32)
+    plain = extractor(noise, sampling_rate=RATE_W2V, return_tensors="np")["input_features"][0]
+    # The noise that it is heard in lies 48 dB below this one.
+    found = backbone.features(extractor, [noise])[0]
+    assert np.abs(found - plain).mean() < 0.01 and np.abs(found - plain).max() < 0.2
+
+
+def test_w2v_bert_hears_digital_silence_as_a_quiet_room(
+    w2v_bert: tuple[W2vBertBackbone, object],
+) -> None:
+    backbone, extractor = w2v_bert
+    rng = np.random.default_rng(2)
+    padded = np.zeros(3 * RATE_W2V, np.float32)
+    padded[:RATE_W2V] = 0.1 * rng.standard_normal(RATE_W2V)
+    room = padded + 1e-4 * rng.standard_normal(len(padded)).astype(np.float32)
+    silent, faint, whisper = backbone.features(extractor, [padded, room, 0.1 * padded])
+    assert np.abs(silent - faint).mean() < 0.05
+    assert np.abs(silent - whisper).mean() < 0.01  # a tenth as loud: still above 16-bit steps
+    assert np.isfinite(backbone.features(extractor, [np.zeros(RATE_W2V, np.float32)])[0]).all()
+
+
+def test_w2v_bert_hears_a_window_alone_as_in_a_batch(
+    w2v_bert: tuple[W2vBertBackbone, object],
+) -> None:
+    backbone, extractor = w2v_bert
+    short, long = backbone.features(extractor, [tone(300, 0.6, RATE_W2V), tone(900, 2.0, RATE_W2V)])
+    assert len(short) < len(long)
+    together, mask = heard(backbone, short, long)
+    assert mask.sum(1).tolist() == [len(short), len(long)]
+    for row, features in enumerate((short, long)):
+        alone, _ = heard(backbone, features)
+        torch.testing.assert_close(together[row, : len(features)], alone[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("duration_s", [0.61, 0.64, 0.65])
+def test_the_adapter_of_w2v_bert_shortens_the_mask_with_the_tokens(
+    tiny_w2v_bert: str, duration_s: float
+) -> None:
+    torch.manual_seed(0)
+    backbone, extractor = load_backbone(tiny_w2v_bert, add_adapter=True, num_adapter_layers=2)
+    backbone.eval()
+    short, long = backbone.features(
+        extractor, [tone(300, duration_s, RATE_W2V), tone(900, 2.0, RATE_W2V)]
+    )
+    alone, own = heard(backbone, short)
+    assert alone.shape == (1, -(-len(short) // 4), backbone.token_width)
+    assert own.all()
+    tokens, mask = heard(backbone, short, long)
+    assert tokens.shape[1] == -(-len(long) // 4)
+    assert mask.sum(1).tolist() == [alone.shape[1], tokens.shape[1]]
+    if len(short) % 4 == 0:  # else the adapter's last convolution reaches into the padding
+        torch.testing.assert_close(tokens[:1, mask[0]], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_backbones_options_reach_its_configuration(tiny_w2v_bert: str) -> None:
+    backbone, _ = load_backbone(tiny_w2v_bert, hidden_dropout=0.25)
+    assert backbone.config.hidden_dropout == 0.25
+    # What would make two trainings differ, or mask twice, stays off.
+    assert not backbone.config.apply_spec_augment
+    assert backbone.config.layerdrop == 0.0
+
+
+def test_the_token_width_is_that_of_the_tokens() -> None:
+    sizes = {
+        "feature_projection_input_dim": 160, "hidden_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 16, "output_hidden_size": 24,
+    }  # fmt: skip
+    for adapter, width in ((False, 16), (True, 24)):
+        config = Wav2Vec2BertConfig(**sizes, add_adapter=adapter, num_adapter_layers=1)
+        backbone = new_backbone(config).eval()
+        tokens, _ = heard(backbone, np.zeros((12, 160), np.float32))
+        assert backbone.token_width == tokens.shape[2] == width
+
+
+@pytest.mark.parametrize("kind", ["clap", "w2v_bert"])
+def test_features_are_the_same_every_time(
+    kind: str, clap: tuple[Backbone, object], w2v_bert: tuple[Backbone, object]
+) -> None:
+    backbone, extractor = {"clap": clap, "w2v_bert": w2v_bert}[kind]
+    windows = [tone(300, d, extractor.sampling_rate) for d in (0.02, 0.5, 2.0)]
+    first = backbone.features(extractor, windows)
+    np.random.seed(5)
+    again = backbone.features(extractor, windows)
+    assert len(first) == 3
+    for one, other in zip(first, again, strict=True):
+        assert one.dtype == np.float32
+        assert one.ndim == 2
+        assert np.isfinite(one).all()
+        assert np.array_equal(one, other)
+
+
+def trained(backbone: Backbone) -> set[str]:
+    return {name for name, weight in backbone.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"), [("clap", "model.audio_encoder.layers."), ("w2v", "model.encoder.layers.")]
+)
+def test_freezing_leaves_exactly_what_was_asked(
+    kind: str, layers: str, tiny_clap: str, tiny_w2v_bert: str
+) -> None:
+    backbone, _ = load_backbone({"clap": tiny_clap, "w2v": tiny_w2v_bert}[kind])
+    names = {name for name, _ in backbone.named_parameters()}
+    count = len({name.removeprefix(layers).split(".")[0] for name in names if layers in name})
+    assert count == {"clap": 3, "w2v": 2}[kind]
+    last = {n for n in names if n.startswith(f"{layers}{count - 1}.")}
+    before = {n for n in names if n.startswith(f"{layers}{count - 2}.")}
+    assert len(last) > 5
+    assert len(before) > 5
+    # Read by transformers' own SpecAugment alone, which is off.
+    unused = {n for n in names if "masked_spec_embed" in n}
+
+    freeze(backbone, "1")
+    assert trained(backbone) == last
+    freeze(backbone, "2")
+    assert trained(backbone) == last | before
+    freeze(backbone, "none")
+    assert trained(backbone) == set()
+    freeze(backbone, "all")
+    assert trained(backbone) == names - unused
+
+    for wrong in ("some", "-1", "1.5", ""):
+        with pytest.raises(ValueError, match=f"not '{wrong}'"):
+            freeze(backbone, wrong)
+    for wrong in ("0", "9"):
+        with pytest.raises(ValueError, match=f"has {count} layers; {wrong} cannot"):
+            freeze(backbone, wrong)
+
+
+def test_another_kind_of_model_is_refused_by_name(tmp_path: Path) -> None:
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"'bert' is not known.*clap_audio_model, wav2vec2-bert"):
+        load_backbone(str(tmp_path))

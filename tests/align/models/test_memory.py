@@ -1,0 +1,191 @@
+"""What an encoder remembers: answers drawn towards captions' embeds, in use alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from align.config.arguments import RecallArguments
+from align.losses.alignment import Table
+from align.models.encoder import AudioPromptEncoder
+from align.models.heads import Head
+from align.models.memory import Recall
+from align.prompts.embeds import SpaceShape
+from align.train import main
+from align.training.setup import recalled
+from tests.conftest import RATE, tone
+from tests.helpers.launches import command, session, weights
+
+ADAPTER = {"kind": "resampler", "width": 8, "depth": 1, "heads": 2, "dropout": 0.0}
+NORTH, EAST = [[2.0, 0.0]], [[0.0, 3.0]]
+
+
+def memory(share: float = 0.5, temperature: float = 0.5) -> Recall:
+    """Two embeds of one position and two dimensions, at right angles, and their pooled ones."""
+    pooled = torch.tensor([[1.0], [5.0]])
+    return Recall.of(torch.tensor([NORTH, EAST]), pooled, share, temperature)
+
+
+def test_an_answer_is_drawn_towards_what_it_is_like() -> None:
+    # Cosines 1 and 0 at temperature 0.5: weights e^2 / (e^2 + 1) = 0.8808 and 0.1192.
+    embeds, pooled = memory()(torch.tensor([[[4.0, 0.0]]]), torch.tensor([[2.0]]))
+    assert pooled is not None
+    torch.testing.assert_close(
+        embeds, torch.tensor([[[2 + 0.8808, 1.5 * 0.1192]]]), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        pooled, torch.tensor([[1 + 0.5 * 0.8808 + 2.5 * 0.1192]]), atol=1e-4, rtol=0
+    )
+
+
+def test_a_cold_whole_share_is_the_nearest_alone() -> None:
+    answers = torch.tensor([[[0.2, 0.1]], [[0.1, 0.2]]])
+    embeds, _ = memory(share=1.0, temperature=0.005)(answers, None)
+    torch.testing.assert_close(embeds, torch.tensor([NORTH, EAST]))
+
+
+def test_half_precision_stays_what_it_is_and_keeps_its_range() -> None:
+    embeds, _ = memory().half()(torch.tensor([[[400.0, 0.0]]]).half(), None)
+    assert embeds.dtype == torch.float16
+    assert embeds.isfinite().all()
+
+
+def test_autocast_changes_nothing() -> None:
+    answers = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(0))
+    embeds, _ = memory()(answers, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        same, _ = memory()(answers, None)
+    assert torch.equal(embeds, same)
+
+
+@pytest.fixture()
+def head() -> Head:
+    torch.manual_seed(0)
+    head = Head(8, SpaceShape("base", 3, 4), ADAPTER)
+    head.recall = Recall.of(torch.randn(2, 3, 4), None, 0.5, 0.15)
+    return head
+
+
+def test_training_sees_the_adapters_own_answers(head: Head) -> None:
+    tokens, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
+    alone = head.adapter(tokens, mask)[0]
+    assert torch.equal(head.train()(tokens, mask)[0], alone)
+    drawn = head.eval()(tokens, mask)[0]
+    assert not torch.allclose(drawn, alone)
+    head.recall = None
+    assert torch.equal(head(tokens, mask)[0], alone)
+
+
+def test_what_is_remembered_has_no_weights(head: Head) -> None:
+    assert isinstance(head.recall, Recall)
+    assert list(head.recall.parameters()) == []
+    assert set(head.recall.state_dict()) == {"embeds"}
+
+
+def test_it_is_saved_and_loaded_with_the_encoder(
+    tiny_encoder: AudioPromptEncoder, tmp_path: Path
+) -> None:
+    length, width = tiny_encoder.head().embeds_mean.shape
+    plain = set(tiny_encoder.state_dict())
+    before = tiny_encoder.encode(tone(300), sampling_rate=RATE).embeds
+    tiny_encoder.remember(Recall.of(torch.randn(3, length, width), None, 0.25, 0.2))
+    try:
+        drawn = tiny_encoder.encode(tone(300), sampling_rate=RATE).embeds
+        assert not torch.allclose(drawn, before)
+        tiny_encoder.save_pretrained(tmp_path)
+        (added,) = set(load_file(tmp_path / "model.safetensors")) - plain
+        assert added.endswith(".recall.embeds")
+        loaded = AudioPromptEncoder.from_pretrained(tmp_path)
+        assert list(loaded.config.recall.values()) == [
+            {"rows": 3, "share": 0.25, "temperature": 0.2}
+        ]
+        assert torch.equal(loaded.encode(tone(300), sampling_rate=RATE).embeds, drawn)
+    finally:
+        tiny_encoder.remember(None)
+    assert torch.equal(tiny_encoder.encode(tone(300), sampling_rate=RATE).embeds, before)
+    assert set(tiny_encoder.state_dict()) == plain
+    assert tiny_encoder.config.recall == {}
+
+
+def test_pooled_embeds_are_remembered_and_loaded() -> None:
+    pooled = Head(8, SpaceShape("base", 1, 2, pooled_width=1), ADAPTER)
+    pooled.recall = memory()
+    again = Head(8, pooled.space, ADAPTER, pooled.recall.sizes)
+    again.load_state_dict(pooled.state_dict())
+    assert {"recall.embeds", "recall.pooled"} <= set(again.state_dict())
+    tokens, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
+    for ours, theirs in zip(pooled.eval()(tokens, mask), again.eval()(tokens, mask), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_more_than_the_limit_is_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = Table(torch.randn(5, 3, 4))
+    rows = torch.tensor([4, 1, 1, 4])
+    found = recalled(wanted, rows, RecallArguments(recall=2))
+    assert found is not None
+    assert torch.equal(found.get_buffer("embeds"), wanted.embeds[torch.tensor([1, 4])])
+    assert recalled(wanted, rows, RecallArguments(recall=1)) is None
+    assert "2 targets are more than --recall 1" in capsys.readouterr().out
+    assert recalled(wanted, rows, RecallArguments(recall=0)) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"recall": -1}, "--recall is a number of labels"),
+        ({"recall_share": 0.0}, "--recall 0 remembers nothing"),
+        ({"recall": 0, "recall_share": 0.4}, "--recall_share does nothing here"),
+        ({"recall_share": 1.5}, "at most 1"),
+        ({"recall_temperature": 0.0}, "above 0"),
+    ],
+)
+def test_wrong_options_are_named(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        RecallArguments(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_training_remembers_what_it_was_trained_on(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    opened = session(command(tiny_base, tiny_clap, sound_folder, run))
+    opened.train()
+    labels = set(opened.heard.labels)
+    (kept,) = (value for name, value in weights(run).items() if name.endswith(".recall.embeds"))
+    assert len(kept) == len(labels) > 1
+    assert json.loads((run / "config.json").read_text())["recall"] == {
+        tiny_base: {"rows": len(labels), "share": 0.5, "temperature": 0.15}
+    }
+    none = session(command(tiny_base, tiny_clap, sound_folder, tmp_path / "none", "--recall", "0"))
+    none.train()
+    assert not [name for name in weights(tmp_path / "none") if ".recall." in name]
+    ours, theirs = weights(run), weights(tmp_path / "none")
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+    # From there on: what it remembered is replaced, or forgotten.
+    further = ("--start", str(run), "--base", tiny_base, "--data", str(sound_folder))
+    short = ("--pictures", "0", "--samples", "0", "--judge", "none", "--max_steps", "1")
+    for more, rows in ((), len(labels)), (("--recall", "0"), None):
+        folder = tmp_path / f"from-{rows}"
+        line = [*further, *short, "--use_cpu", "true", "--bf16", "true", *more]
+        main([*line, "--output_dir", str(folder), "--eval_strategy", "epoch"])
+        found = AudioPromptEncoder.from_pretrained(folder).head().recall
+        assert (found and found.sizes["rows"]) == rows
+
+
+@pytest.mark.slow
+def test_an_epoch_draws_a_share_of_a_second_set(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    more = ("--extra_data", str(sound_folder), "--extra_share", "0.5")
+    opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path, *more))
+    trainer = opened._trainer()
+    assert trainer.train_dataset.extra.first == len(opened.heard) // 2
+    rows = [row for _, row in trainer._get_train_sampler()]
+    assert sorted(rows) == list(range(len(opened.heard)))
+    assert trainer.eval_dataset.extra is None

@@ -1,0 +1,49 @@
+"""The pooling of long recordings' audio tokens."""
+
+import torch
+
+from align.models.encoder import pool_tokens
+
+
+def heard(length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = torch.randn(2, length, 12, generator=torch.Generator().manual_seed(3))
+    mask = torch.ones(2, length, dtype=torch.bool)
+    mask[0, 5:] = False
+    return tokens, mask
+
+
+def test_few_tokens_are_left_alone() -> None:
+    tokens, mask = heard(9)
+    pooled, left = pool_tokens(tokens, mask, 9)
+    assert pooled is tokens
+    assert left is mask
+
+
+def test_runs_of_tokens_are_averaged_without_the_masked() -> None:
+    tokens = torch.arange(7.0)[None, :, None]
+    mask = torch.tensor([[True, True, True, False, False, False, True]])
+    # Seven into at most three: runs of three, the last one short.
+    pooled, left = pool_tokens(tokens, mask, 3)
+    assert pooled.flatten().tolist() == [1.0, 0.0, 6.0]
+    assert left.tolist() == [[True, False, True]]
+
+
+def test_a_row_is_pooled_by_its_own_length() -> None:
+    tokens = torch.randn(2, 10, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 10, dtype=torch.bool)
+    mask[0, 4:] = False
+    pooled, left = pool_tokens(tokens, mask, 5)
+    assert left.sum(1).tolist() == [4, 5]
+    assert torch.equal(pooled[0, :4], tokens[0, :4])
+    assert torch.equal(pooled[1], pool_tokens(tokens[1:], mask[1:], 5)[0][0])
+    torch.testing.assert_close(pooled[1], tokens[1].unflatten(0, (5, 2)).mean(1))
+
+
+def test_pooling_never_leaves_more_than_asked() -> None:
+    for length in range(1, 40):
+        tokens, mask = torch.ones(1, length, 2), torch.ones(1, length, dtype=torch.bool)
+        pooled, left = pool_tokens(tokens, mask, 8)
+        assert min(length, 4) < pooled.shape[1] + 1 <= 9
+        assert pooled.shape[:2] == left.shape
+        assert left.all()
+        assert (pooled == 1).all()

@@ -1,0 +1,110 @@
+"""How recordings reach a backbone: in windows, padded and masked, and shown as spectrograms."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from align.audio.files import AudioError, AudioWarning
+from align.models.backbones.clap import ClapBackbone
+from align.models.backbones.loading import load_backbone
+from align.models.backbones.w2v_bert import W2vBertBackbone
+from align.models.processing import Ear, pad
+from diffuse.evaluation.generation import features_of
+from tests.conftest import RATE, tone
+
+RATE_W2V = 16_000
+
+
+@pytest.fixture(scope="module")
+def clap(tiny_clap: str) -> tuple[ClapBackbone, object]:
+    backbone, extractor = load_backbone(tiny_clap)
+    return backbone.eval(), extractor
+
+
+def ear(extractor: object, max_windows: int = 120) -> Ear:
+    return Ear(ClapBackbone.model_type, extractor, max_windows)
+
+
+def test_a_recording_is_heard_in_whole_windows(clap: tuple[ClapBackbone, object]) -> None:
+    backbone, extractor = clap
+    assert ear(extractor).window_s == 2.0
+    wave = tone(300, 5.0)
+    found = ear(extractor).features(wave, RATE)
+    parts = [wave[: 2 * RATE], wave[2 * RATE : 4 * RATE], wave[4 * RATE :]]
+    wanted = backbone.features(extractor, parts)
+    assert len(found) == len(wanted) == 3
+    for one, other in zip(found, wanted, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_rest_too_short_to_say_anything_is_left_out(
+    clap: tuple[ClapBackbone, object], recwarn: pytest.WarningsRecorder
+) -> None:
+    _, extractor = clap
+    assert len(ear(extractor).features(tone(300, 4.25), RATE)) == 3
+    assert len(ear(extractor).features(tone(300, 4.15), RATE)) == 2
+    # Nothing but a rest is a recording all the same.
+    assert len(ear(extractor).features(tone(300, 0.15), RATE)) == 1
+    assert [w for w in recwarn if issubclass(w.category, AudioWarning)] == []
+
+
+def test_what_lies_beyond_the_last_window_is_told(clap: tuple[ClapBackbone, object]) -> None:
+    _, extractor = clap
+    wave = tone(300, 5.0)
+    with pytest.warns(AudioWarning, match="first 4 s"):
+        cut = ear(extractor, max_windows=2).features(wave, RATE)
+    wanted = ear(extractor).features(wave[: 4 * RATE], RATE)
+    assert len(cut) == len(wanted) == 2
+    for one, other in zip(cut, wanted, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_silence_is_refused(clap: tuple[ClapBackbone, object]) -> None:
+    _, extractor = clap
+    silence = np.zeros(3 * RATE, np.float32)
+    with pytest.raises(AudioError, match="silent"):
+        ear(extractor).features(silence, RATE)
+    # So is a recording whose sound comes after the last window that is heard.
+    late = np.concatenate([silence[: 2 * RATE], tone(300, 2.0)])
+    with (
+        pytest.warns(AudioWarning, match="first 2 s"),
+        pytest.raises(AudioError, match="silent"),
+    ):
+        ear(extractor, max_windows=1).features(late, RATE)
+    assert len(ear(extractor).features(late, RATE)) == 2
+
+
+def test_padding_is_zero_and_masked() -> None:
+    rows = [
+        [np.full((3, 2), 1.0), np.full((2, 2), 2.0)],
+        [np.full((4, 2), 3.0, np.float16)],
+    ]
+    batch = pad(rows)
+    features, mask = batch["features"], batch["features_mask"]
+    assert features.shape == (2, 2, 4, 2)
+    assert features.dtype == torch.float32
+    assert features[..., 0].tolist() == [[[1, 1, 1, 0], [2, 2, 0, 0]], [[3, 3, 3, 3], [0] * 4]]
+    assert torch.equal(features[..., 1], features[..., 0])
+    assert torch.equal(mask, features[..., 0] != 0)
+
+
+def test_a_spectrogram_has_a_frame_a_row(
+    tiny_w2v_bert: str, clap: tuple[ClapBackbone, object]
+) -> None:
+    sound = RATE_W2V, tone(300, 1.0, RATE_W2V)
+    ear = Ear(W2vBertBackbone.model_type, load_backbone(tiny_w2v_bert)[1], 1)
+    (stacked,) = ear.features(sound)
+    shown = ear.spectrogram(stacked)
+    assert stacked.shape[1] == 2 * ear.bins and shown.shape == (2 * len(stacked), ear.bins)
+    assert np.array_equal(shown[6], stacked[3, : ear.bins])
+    assert np.array_equal(shown[7], stacked[3, ear.bins :])
+    pairs = SimpleNamespace(rows=[{"recording": sound}])
+    given = SimpleNamespace(ear=ear), pairs, SimpleNamespace(kept=[0]), [0]
+    assert np.array_equal(features_of(*given)[0], shown)  # as a UNet's sheet shows it
+    plain = Ear(ClapBackbone.model_type, clap[1], 1)
+    (feature,) = plain.features(sound)
+    assert plain.spectrogram(feature).shape == feature.shape

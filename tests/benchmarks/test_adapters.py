@@ -1,0 +1,50 @@
+"""The benchmark of the adapters: that it forgets none, and its table."""
+
+from __future__ import annotations
+
+import yaml
+
+from align.config.parser import recipe_folder
+from align.models.adapters import ADAPTERS, sizes_of
+from align.registry import BACKBONES, UNTRAINED
+from benchmarks.adapters import BACKBONES as TRIED
+from benchmarks.adapters import KINDS, MINI_SIZES, POOLED, RECIPES, SMALLER, as_table
+
+
+def test_every_adapter_and_backbone_is_tried() -> None:
+    assert {*KINDS, "direct"} == set(ADAPTERS)  # direct learns nothing beside a backbone
+    assert {*TRIED, *UNTRAINED} == set(BACKBONES)
+    for kind, flags in SMALLER.items():
+        assert {flag.removeprefix("--adapter_") for flag in flags[::2]} <= set(sizes_of(kind))
+
+
+def test_adapters_hear_what_their_recipes_say() -> None:
+    recipes = [yaml.safe_load(path.read_text()) for path in recipe_folder("align").glob("*.yaml")]
+    pooled = {own["adapter"] for own in recipes if own.get("audio_tokens") == "pooled"}
+    assert pooled == set(POOLED)
+
+
+def test_recipes_are_of_their_adapters_and_made_small() -> None:
+    for kind, recipe in RECIPES.items():
+        own = yaml.safe_load((recipe_folder("align") / f"{recipe}.yaml").read_text())
+        assert own.get("adapter", "resampler") == kind
+        sizes = {name for name in own if name.startswith("adapter_")} - {"adapter_tokens"}
+        assert {flag.removeprefix("--") for flag in MINI_SIZES.get(kind, ())[::2]} == sizes
+        assert all(value.isdigit() for value in MINI_SIZES.get(kind, ())[1::2])
+
+
+def test_the_table_states_every_figure() -> None:
+    run = {
+        "backbone": "mini-clap", "adapter": "mlp", "parameters": 1234567, "cpu_s": 12.4,
+        "class_accuracy": [0.9, 0.8, 0.95], "centred_cosine": 0.8765,
+        "centred_cosine_oracle": 0.996, "right_pictures": [0.5, 0.25, 0.75],
+    }  # fmt: skip
+    lines = as_table([run], [1.0, 0.9, 1.0]).splitlines()
+    assert lines[2] == (
+        "| mini-clap | mlp | 1,234,567 | 12 | 90.0% [80.0, 95.0] | 0.876 | 50.0% [25.0, 75.0] |"
+    )
+    assert lines[3].startswith("| | who hears everything |") and "| 0.996 |" in lines[3]
+    assert lines[4] == "| | the true caption | | | | | 100.0% [90.0, 100.0] |"
+    assert {line.count("|") for line in lines} == {8}
+    del run["right_pictures"]
+    assert as_table([run], []).splitlines()[2].endswith("| 0.876 |  |")

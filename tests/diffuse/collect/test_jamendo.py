@@ -1,0 +1,167 @@
+"""The Jamendo collector against a local stand-in of its API."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from diffuse.collect import jamendo
+from diffuse.collect.download import Fetcher
+from diffuse.collect.table import Tally
+from tests.conftest import RATE, tone
+from tests.helpers.web import FAST, Answer, Server
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    found = Server()
+    yield found
+    found.close()
+
+
+def encoded(samples: np.ndarray, rate: int, kind: str) -> bytes:
+    data = io.BytesIO()
+    soundfile.write(data, samples, rate, format=kind)
+    return data.getvalue()
+
+
+def picture(colour: str) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (60, 60), colour).save(data, "JPEG")
+    return data.getvalue()
+
+
+def track(server: Server, number: int, **changes: object) -> dict[str, object]:
+    name = f"/{number}"
+    return {
+        "id": str(number),
+        "name": f"Song, {number}",
+        "artist_name": "An Artist",
+        "duration": 4,
+        "shareurl": f"https://www.jamendo.com/track/{number}",
+        "license_ccurl": "http://creativecommons.org/licenses/by/3.0/",
+        "audio": server.gives(name + ".mp3", (200, {}, encoded(tone(300, 4), RATE, "MP3"))),
+        "image": server.gives(name + ".jpg", (200, {}, picture("blue"))),
+        "musicinfo": {"tags": {"genres": ["ambient"], "instruments": ["piano"]}},
+    } | changes
+
+
+def serve_tracks(server: Server, tracks: list[dict[str, object]]) -> str:
+    def answer(n: int, query: dict[str, list[str]]) -> Answer:
+        start, page = int(query["offset"][0]), int(query["limit"][0])
+        good = query["client_id"] == ["the key"]
+        head = {"status": "success"} if good else {"status": "failed", "error_message": "bad key"}
+        found = tracks[start : start + page] if good else []
+        return 200, {}, json.dumps({"headers": head, "results": found}).encode()
+
+    server.answers["/tracks"] = answer
+    return server.address + "/tracks"
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metadata.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+KEPT = ["CC0", "CC-BY"]
+
+
+def collect(server: Server, api: str, out: Path, limit: int) -> Tally:
+    source = jamendo.Jamendo(Fetcher(**FAST), "the key", api)
+    return jamendo.collect(source, out, ["ambient"], KEPT, limit, 2.0)
+
+
+def test_jamendo_keeps_who_made_what_under_which_terms(server: Server, tmp_path: Path) -> None:
+    api = serve_tracks(server, [track(server, n) for n in range(3)])
+    assert collect(server, api, tmp_path, 2).saved == 2
+    rows = rows_of(tmp_path)
+    assert [row["license"] for row in rows] == ["CC-BY-3.0"] * 2
+    assert rows[0]["source_author"] == "An Artist"
+    assert rows[0]["source_url"].endswith("/track/0")
+    assert rows[0]["caption"] == "ambient music with piano"
+    sound, rate = soundfile.read(tmp_path / rows[0]["file_name"])
+    assert len(sound) / rate == pytest.approx(2.0)
+    assert Image.open(tmp_path / rows[0]["image"]).size == (60, 60)
+    assert not list(tmp_path.rglob("*.mp3"))
+
+
+def test_jamendo_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    api = serve_tracks(server, [track(server, n) for n in range(3)])
+    collect(server, api, tmp_path, 2)
+    with (tmp_path / "metadata.csv").open("a") as file:
+        file.write("sounds/half a li")  # as a kill in the middle of a write leaves it
+    again = collect(server, api, tmp_path, 3)
+    assert (again.saved, again.there) == (1, 2)
+    assert [row["source_title"] for row in rows_of(tmp_path)] == [f"Song, {n}" for n in range(3)]
+    assert server.asked["/0.mp3"] == 1
+
+
+def test_jamendo_names_and_counts_what_it_leaves_out(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracks = [
+        track(server, 0, license_ccurl="http://creativecommons.org/licenses/by-nc/3.0/"),
+        track(server, 1, image=""),
+        track(server, 2, audio=server.gives("/2.bad", (200, {}, b"no sound at all"))),
+        track(server, 3, image=server.address + "/nowhere.jpg"),
+        track(server, 4, image=server.gives("/4.bad", (200, {}, b"no picture"))),
+        track(server, 5, license_ccurl=""),
+        track(server, 6),
+    ]
+    tally = collect(server, serve_tracks(server, tracks), tmp_path, 10)
+    assert tally.saved == 1
+    assert tally.left_out == {
+        "under another licence": 2,
+        "without sound or cover": 1,
+        "unreadable or silent": 2,
+        "not to be fetched": 1,
+    }
+    assert "jamendo-3: http" in capsys.readouterr().out
+    assert len(list((tmp_path / "images").iterdir())) == 1
+    assert "left out 6" in tally.report(tmp_path)
+
+
+def test_jamendo_pages_through_all_tracks(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jamendo, "PAGE", 2)
+    api = serve_tracks(server, [{"id": str(n)} for n in range(5)])
+    source = jamendo.Jamendo(Fetcher(**FAST), "the key", api)
+    assert [found["id"] for found in source.tracks([])] == list("01234")
+    assert server.asked["/tracks"] == 3
+
+
+def test_jamendo_needs_a_key_only_when_it_runs(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = serve_tracks(server, [])
+    line = ["--out", str(tmp_path), "--api", api]
+    monkeypatch.delenv("JAMENDO_CLIENT_ID", raising=False)
+    with pytest.raises(SystemExit, match="set JAMENDO_CLIENT_ID"):
+        jamendo.main(line)
+    monkeypatch.setenv("JAMENDO_CLIENT_ID", "another key")
+    with pytest.raises(SystemExit, match="bad key"):
+        jamendo.main(line)
+    monkeypatch.setenv("JAMENDO_CLIENT_ID", "the key")
+    jamendo.main(line)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("http://creativecommons.org/licenses/by-nc-nd/3.0/", "CC-BY-NC-ND-3.0"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/", "CC0"),
+        ("http://artlibre.org/licence/lal", ""),
+    ],
+)
+def test_licences_have_short_names(address: str, name: str) -> None:
+    assert jamendo.licence(address) == name
+    assert jamendo.allowed(name, ["cc0"]) == (name == "CC0")

@@ -1,0 +1,468 @@
+"""Pairs of recordings and images: where they come from, what is left out, what is drawn."""
+
+from __future__ import annotations
+
+import copy
+import io
+import operator
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from align.data.errors import DataError
+from align.preprocessing.cache import Cache
+from diffuse.data.images import ImageError, fit, open_image, views
+from diffuse.data.pairs import Pairs, load_pairs
+from diffuse.data.preprocessing import Preparation, Prepared, Reader, Squares, told_pairs
+from diffuse.data.sources import MISSING, UNPAIRED_IMAGE, UNPAIRED_SOUND, Columns
+from diffuse.data.text_embeds import Texts
+from diffuse.data.vggsound import DUPLICATE
+from diffuse.training.datasets import Draws, Dropout, TrainingPairs, collate
+from tests.conftest import RATE, tone
+
+
+def wav(path: Path, frequency: float = 300.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, tone(frequency), RATE)
+
+
+def picture(path: Path, colour: str = "red", size: tuple[int, int] = (40, 20)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+@pytest.fixture
+def paired(tmp_path: Path) -> Path:
+    """Three pairs by base name in two classes, captions of one, and four files too many."""
+    for i, (name, label) in enumerate((("a", "low"), ("b", "low"), ("c", "high"))):
+        wav(tmp_path / label / f"{name}.wav", 200 + 300 * i)
+        picture(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "low" / "a.txt").write_text("a low hum\na deep tone\n")
+    wav(tmp_path / "low" / "alone.wav")
+    picture(tmp_path / "images" / "lonely.jpg")
+    picture(tmp_path / "images" / "c.jpeg")
+    return tmp_path
+
+
+def test_files_are_paired_by_base_name(paired: Path) -> None:
+    pairs = load_pairs(str(paired), "train")
+    found = [(Path(r["recording"]).name, Path(r["image"]).name) for r in pairs.rows]
+    assert sorted(found) == [("a.wav", "a.png"), ("b.wav", "b.png"), ("c.wav", "c.jpeg")]
+    by_name = dict(zip([name for name, _ in found], range(3), strict=True))
+    assert pairs.captions[by_name["a.wav"]] == ["a low hum", "a deep tone"]
+    assert pairs.captions[by_name["b.wav"]] == [""]
+    assert Counter(pairs.labels) == {"low": 2, "high": 1}
+
+
+def test_what_is_left_out_is_named_and_counted(paired: Path) -> None:
+    pairs = load_pairs(str(paired), "train")
+    assert pairs.left_out == {
+        DUPLICATE: ["c.png beside c.jpeg"],
+        UNPAIRED_SOUND: ["low/alone.wav"],
+        UNPAIRED_IMAGE: ["images/lonely.jpg"],
+    }
+    report = pairs.report()
+    assert "3 pairs of 2 classes" in report
+    assert "1 recordings without an image: low/alone.wav" in report
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_table_names_recording_image_and_caption(tmp_path: Path, kind: str) -> None:
+    for name in "ab":
+        wav(tmp_path / f"{name}.wav")
+        picture(tmp_path / f"{name}.png")
+    rows = [("a.wav", "a.png", "one"), ("b.wav", "b.png", "two"), ("a.wav", "b.png", "three"),
+            ("a.wav", "a.png", "one again"), ("gone.wav", "a.png", "four")]  # fmt: skip
+    if kind == "csv":
+        lines = ["file_name,image,caption,fold"] + [
+            ",".join([*row, str(1 + i % 2)]) for i, row in enumerate(rows)
+        ]
+    else:
+        lines = [
+            f'{{"file_name": "{a}", "image": "{b}", "caption": "{c}", "fold": {1 + i % 2}}}'
+            for i, (a, b, c) in enumerate(rows)
+        ]
+    (tmp_path / f"metadata.{kind}").write_text("\n".join(lines) + "\n")
+    pairs = load_pairs(str(tmp_path), "train")
+    assert pairs.captions == [["one"], ["two"], ["three"]]
+    assert pairs.left_out == {MISSING: ["gone.wav"], DUPLICATE: ["a.wav with a.png"]}
+    assert pairs.rows[2]["recording"] == str(tmp_path / "a.wav")
+    assert load_pairs(str(tmp_path), "train", folds=[2]).captions == [["two"]]
+    with pytest.raises(DataError, match="no fold 9"):
+        load_pairs(str(tmp_path), "train", folds=[9])
+    with pytest.raises(DataError, match="has no column picture; it has: "):
+        load_pairs(str(tmp_path), "train", columns=Columns(image="picture"))
+
+
+def test_a_hub_s_parquet_with_columns_of_audio_and_images(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    sound, image = io.BytesIO(), io.BytesIO()
+    soundfile.write(sound, tone(300), RATE, format="WAV")
+    Image.new("RGB", (30, 30), "blue").save(image, "PNG")
+    row = {"bytes": sound.getvalue(), "path": "x.wav"}
+    rows = {"audio": [row] * 2, "image": [{"bytes": image.getvalue(), "path": None}] * 2}
+    Dataset.from_dict({**rows, "caption": ["a hum", "a tone"]}).to_parquet(tmp_path / "0.parquet")
+    pairs = load_pairs(str(tmp_path), "train")
+    assert pairs.captions == [["a hum"], ["a tone"]]
+    assert open_image(pairs.rows[0]["image"]).getpixel((0, 0)) == (0, 0, 255)
+    assert pairs.rows[1]["recording"]["bytes"] == sound.getvalue()
+
+
+def video(path: Path) -> None:
+    """Three seconds: a tone, and frames that turn from black to white in the middle."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        frames = container.add_stream("mpeg4", rate=10)
+        frames.width, frames.height, frames.pix_fmt = 32, 32, "yuv420p"
+        track = container.add_stream("aac", rate=RATE)
+        for i in range(30):
+            shade = np.full((32, 32, 3), 0 if i < 12 else 255, np.uint8)
+            container.mux(frames.encode(av.VideoFrame.from_ndarray(shade, "rgb24")))
+        samples = (tone(440, 3.0)[None] * 32767).astype(np.int16)
+        sound = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+        sound.sample_rate = RATE
+        container.mux(track.encode(sound))
+        for stream in (frames, track):
+            container.mux(stream.encode())
+
+
+def test_a_vggsound_list_with_local_videos(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    video(videos / "abc_000030.mp4")
+    lines = ["abc,30,dog barking,train", "abc,30,dog barking,train", "xyz,5,rain,train",
+             "abc,30,dog barking,test"]  # fmt: skip
+    listed = tmp_path / "vggsound.csv"
+    listed.write_text("\n".join(lines) + "\n")
+    pairs = load_pairs(str(listed), "train", videos=str(videos))
+    assert pairs.captions == [["dog barking"]] and pairs.labels == ["dog barking"]
+    assert sorted(len(names) for names in pairs.left_out.values()) == [1, 1]
+    row = pairs.rows[0]
+    assert len(row["recording"]["array"]) > RATE and np.abs(row["recording"]["array"]).max() > 0.1
+    assert min(open_image(row["image"]).getpixel((16, 16))) > 200  # what is shown at five seconds
+    with pytest.raises(DataError, match="give the folder where they lie as --videos"):
+        load_pairs(str(listed), "train")
+    listed.write_text("not,a,list\n")
+    with pytest.raises(DataError, match="not a VGGSound list"):
+        load_pairs(str(listed), "train", videos=str(videos))
+
+
+def test_the_miniature_s_pairs_are_of_one_view() -> None:
+    from soundprompt.mini.dataset import pairs as made
+    from soundprompt.mini.image_classifier import judge
+
+    rows = made("test", 30)
+    found = [rows[i] for i in range(0, 30, 3)]
+    right = [verdict.near == row["near"] and verdict.scene == row["scene"] for verdict, row in
+             zip(judge().look([row["image"] for row in found]), found, strict=True)]  # fmt: skip
+    assert len(right) == 10 and all(right)
+    assert {bool(row["far"]) for row in found} == {True, False}
+    for row in found:
+        assert all(row["near"].split()[-1] not in text for text in row["captions"][1:])
+        assert row["prompt"] in row["captions"][1:]
+        assert (row["background"] == "") == (row["far"] == "")
+    with pytest.raises(ValueError, match="no split 'dev'"):
+        made("dev")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda d: "no/such/data", "there is no data set 'no/such/data'"),
+        (lambda d: str(d), "no pair of a recording and an image"),
+        (lambda d: "mini", "recordings and no images"),
+    ],
+)
+def test_data_that_are_none(tmp_path: Path, make: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said) as told:
+        load_pairs(make(tmp_path), "train")
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_bytes(b"\x00\xff\x00")
+    with pytest.raises(DataError, match=r"cannot be read as a table: .*(utf-8|decode)"):
+        load_pairs(str(tmp_path), "train")
+
+
+def test_images_keep_their_aspect_and_are_cropped() -> None:
+    wide = Image.new("RGB", (80, 40), "red")
+    wide.paste((0, 0, 255), (40, 0, 80, 40))
+    left, right = fit(wide, 20, (0.0, 0.5)), fit(wide, 20, (1.0, 0.5))
+    assert left.size == right.size == (20, 20)
+    assert left.getpixel((4, 10)) == (255, 0, 0) and right.getpixel((15, 10)) == (0, 0, 255)
+    rng = np.random.default_rng(0)
+    found = views(wide, 20, 3, True, rng)
+    assert len(found) == 6
+    middle, mirrored = np.asarray(found[0]), np.asarray(found[3])
+    assert (middle[:, ::-1] == mirrored).all() and not (middle == mirrored).all()
+    assert not (np.asarray(found[1]) == np.asarray(found[2])).all()
+
+
+def test_images_of_every_kind_and_none(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    assert open_image(str(tmp_path / "clear.png")).getpixel((0, 0)) == (255, 255, 255)
+    turned = Image.new("RGB", (8, 4))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert open_image(tmp_path / "turned.jpg").size == (4, 8)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no image")
+    whole = (tmp_path / "turned.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) - 60])
+    for name in ("empty.png", "text.png", "cut.jpg", "missing.png"):
+        with pytest.raises(ImageError, match=name) as told:
+            open_image(tmp_path / name)
+        assert "\n" not in str(told.value)
+
+
+def test_a_class_is_drawn_as_often_as_another_when_balanced() -> None:
+    labels = ["dog"] * 90 + ["rain"] * 9 + ["clock"] * 1
+    plain, even = Draws(labels, 0), Draws(labels, 0, balanced=True)
+    assert Counter(labels[row] for _, _, row in plain) == Counter(labels)
+    drawn = list(even)
+    assert len(drawn) == len(even) == 100
+    assert sorted(Counter(labels[row] for _, _, row in drawn).values()) == [33, 33, 34]
+    dogs = [row for _, _, row in drawn if labels[row] == "dog"]
+    assert len(set(dogs)) == len(dogs), "no dog twice while others wait"
+    assert list(even) == drawn
+    even.set_epoch(1)
+    assert list(even) != drawn
+
+
+def rows_of_two(dropout: Dropout, weighted: bool = False, n: int = 4) -> TrainingPairs:
+    """Four pairs of two sounds, with texts whose embeds are all their own number."""
+    from datasets import Dataset
+
+    captions = [[f"text {i}", f"other {i}"] for i in range(n)]
+    labels = ["dog"] * (n - 1) + ["rain"]
+    nothing: Any = [None] * n
+    phrases: Any = [
+        {"foreground": f"text {i}", "background": "" if i % 2 else "other 0", "ambience": ""}
+        for i in range(n)
+    ]
+    pairs = Pairs(Dataset.from_dict({"x": [0] * n}), captions, labels, phrases, [""] * n, nothing)
+    prepared = Prepared(
+        latents=torch.arange(n * 2.0).view(n, 2, 1, 1, 1).expand(n, 2, 4, 2, 2).half(),
+        sound=torch.arange(n) % 2,
+        tokens=torch.ones(2, 3, 5).half() * torch.tensor([1.0, 2.0]).view(2, 1, 1).half(),
+        mask=torch.ones(2, 3, dtype=torch.bool),
+        embeds=torch.zeros(2, 7, 6).half(),
+        kept=list(range(n)),
+        unreadable=[],
+    )
+    texts = sorted({t for some in captions for t in some})
+    table = torch.arange(1.0, len(texts) + 1).view(-1, 1, 1).expand(-1, 7, 6).half()
+    known = Texts(table, None, (torch.zeros(7, 6), None), {t: i for i, t in enumerate(texts)})
+    wanted = torch.zeros(n, 10, 6), torch.zeros(n, dtype=torch.bool)
+    options: dict[str, Any] = {"times": 1000, "seed": 3, "weighted": weighted}
+    return TrainingPairs(pairs, prepared, known, wanted, dropout=dropout, **options)
+
+
+def test_a_row_follows_from_its_place_alone() -> None:
+    rows = rows_of_two(Dropout())
+    first, again = rows[2, 5, 1], rows_of_two(Dropout())[2, 5, 1]
+    assert first.keys() == again.keys() and len(first) > 10
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    other = rows[3, 5, 1]
+    assert not torch.equal(other["noise"], first["noise"])
+    batch = collate([rows[0], rows[1], rows[2]])
+    assert batch["noise"].shape == (3, 4, 2, 2) and batch["tokens"][:, 0, 0].tolist() == [1, 2, 1]
+    assert [rows[i]["times"].item() for i in range(4)] == [125, 375, 625, 875]
+
+
+def test_every_caption_and_square_of_a_row_is_drawn() -> None:
+    rows = rows_of_two(Dropout())
+    seen = [rows[epoch, 0, 0] for epoch in range(40)]
+    assert len({item["text"][0, 0].item() for item in seen}) == 2
+    assert {item["clean"][0, 0, 0].item() for item in seen} == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("dropout", "texts", "sounds", "neither"),
+    [
+        (Dropout(caption=0.3), 0.7, 1.0, 0.0),
+        (Dropout(sound=0.3), 1.0, 0.7, 0.0),
+        (Dropout(joint=0.3), 0.7, 0.7, 0.3),
+        (Dropout(0.1, 0.2, 0.3), 0.6, 0.5, 0.3),
+    ],
+)
+def test_shares_of_rows_lose_their_text_their_sound_or_both(
+    dropout: Dropout, texts: float, sounds: float, neither: float
+) -> None:
+    rows = rows_of_two(dropout)
+    seen = [rows[epoch, 0, epoch % 4] for epoch in range(800)]
+    text = np.array([bool(item["text"].abs().sum() > 0) for item in seen])
+    sound = np.array([bool(item["keep"]) for item in seen])
+    assert text.mean() == pytest.approx(texts, abs=0.06)
+    assert sound.mean() == pytest.approx(sounds, abs=0.06)
+    assert (~text & ~sound).mean() == pytest.approx(neither, abs=0.06)
+
+
+def test_some_rows_say_what_is_in_front_and_hear_what_is_behind() -> None:
+    rows = rows_of_two(Dropout(caption=0.5, sound=0.5, behind=0.4))
+    with_background = [rows[epoch, 0, 2] for epoch in range(400)]
+    behind = [item for item in with_background if item["behind"]]
+    assert len(behind) / 400 == pytest.approx(0.4, abs=0.08)
+    front = rows._texts.of("text 2")[0][0, 0]
+    assert all(item["text"][0, 0] == front and item["keep"] for item in behind)
+    assert not any(rows[epoch, 0, 1]["behind"] for epoch in range(50)), "nothing is behind it"
+    assert not rows[2]["behind"], "as evaluation sees it"
+
+
+def test_rare_classes_weigh_more_when_asked() -> None:
+    assert {rows_of_two(Dropout())[i]["weight"].item() for i in range(4)} == {1.0}
+    weights = [rows_of_two(Dropout(), weighted=True)[i]["weight"].item() for i in range(4)]
+    assert weights == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2.0])
+
+
+def test_pairs_are_told_apart_by_their_files(paired: Path) -> None:
+    def told() -> str:
+        return told_pairs(load_pairs(str(paired), "train").rows)
+
+    first = told()
+    (paired / "low" / "a.txt").write_text("what is said has no part in it\n")
+    assert told() == first
+    for path in (paired / "low" / "a.wav", paired / "images" / "b.png"):
+        path.write_bytes(path.read_bytes() + b"\0\0")
+        assert told() != first
+        first = told()
+
+
+def test_pairs_that_are_made_are_told_apart_by_what_they_are_made_from() -> None:
+    from soundprompt.mini.dataset import pairs as made
+
+    assert told_pairs(made("test", 5)) == told_pairs(made("test", 5))
+    assert (
+        len({told_pairs(made(*which)) for which in (("test", 5), ("test", 6), ("train", 5))}) == 3
+    )
+
+
+def test_what_was_interrupted_goes_on_and_gives_the_same(
+    paired: Path, tiny_base: str, tiny_encoder: Any, tmp_path_factory: Any,
+    monkeypatch: pytest.MonkeyPatch, capsys: Any,
+) -> None:  # fmt: skip
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(tiny_base, subfolder="vae")
+    monkeypatch.setattr("diffuse.data.preprocessing.BLOCK_ROWS", 2)
+    lines = ["file_name,image,caption"]
+    for i, sound in enumerate(("low/a", "low/b", "low/a", "high/c", "low/b", "low/alone")):
+        picture(paired / f"p{i}.png", ("red", "blue")[i % 2], (48, 24))
+        lines.append(f"{sound}.wav,p{i}.png,hum")
+    (paired / "metadata.csv").write_text("\n".join(lines) + "\n")
+    (paired / "p1.png").write_text("none")  # and so the fourth pair has no recording
+    monkeypatch.setattr("diffuse.data.preprocessing.MOST_UNUSABLE", 0.4)
+    pairs, squares, cpu = (
+        load_pairs(str(paired), "train"),
+        Squares(16, 1, True, 0),
+        torch.device("cpu"),
+    )
+    whole = Preparation(vae, tiny_encoder, squares, cpu).of(pairs, "pairs")
+    assert whole.kept == [0, 2, 3, 5] and whole.sound.tolist() == [0, 0, 1, 2]
+    assert [text.partition(":")[0] for text in whole.unreadable] == ["pair 2", "pair 5"]
+    cache, read = Cache(tmp_path_factory.mktemp("cache")), []
+    plain = Reader.read
+
+    def failing(self: Reader, i: int) -> Any:
+        read.append(i)
+        if len(read) == 5:
+            raise KeyboardInterrupt
+        return plain(self, i)
+
+    monkeypatch.setattr(Reader, "read", failing)
+    with pytest.raises(KeyboardInterrupt):
+        Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+    assert read == [0, 0, 1, 2, 3]  # the first one for the size
+    found = Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+    assert read[5:] == [0, 2, 3, 4, 5]
+    assert "going on after 2" in capsys.readouterr().out
+    for name, value in vars(whole).items():
+        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+        assert same(value, getattr(found, name)), name
+    # Another encoder hears other things, however little it differs.
+    other = copy.deepcopy(tiny_encoder)
+    with torch.no_grad():
+        next(other.backbone.parameters()).view(-1)[7] += 1e-3
+    Preparation(vae, other, squares, cpu, cache).of(pairs, "pairs")
+    assert len([path for path in cache.folder.iterdir() if path.is_dir()]) == 2
+
+
+def test_pairs_become_latents_and_tokens_once(
+    paired: Path, tiny_base: str, tiny_encoder: Any, tmp_path_factory: Any, capsys: Any
+) -> None:
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(tiny_base, subfolder="vae")
+    # One recording twice, one image that is none.
+    lines = ["file_name,image,caption"]
+    for i in range(40):
+        picture(paired / f"p{i}.png", ("red", "blue")[i % 2], (48, 24))
+        lines.append(f"high/c.wav,p{i}.png,hum" if i else "low/a.wav,p0.png,tone")
+    (paired / "p7.png").write_text("none")
+    (paired / "metadata.csv").write_text("\n".join(lines) + "\n")
+    pairs = load_pairs(str(paired), "train")
+    cache = Cache(tmp_path_factory.mktemp("cache"))
+    squares = Squares(size=16, crops=1, flip=True, seed=0)
+    cpu = torch.device("cpu")
+    prepared = Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+    assert prepared.latents.shape == (39, 2, 4, 8, 8)
+    assert len(prepared.tokens) == 2 and prepared.sound.tolist() == [0] + [1] * 38
+    assert 7 not in prepared.kept and "p7.png" in prepared.unreadable[0]
+    said = capsys.readouterr().out
+    assert "left out: pair 8" in said and "pairs: about " in said
+    encoded = tiny_encoder.encode([str(paired / "high" / "c.wav")]).embeds[0]
+    torch.testing.assert_close(prepared.embeds[1].float(), encoded, atol=1e-2, rtol=1e-2)
+    image = fit(open_image(paired / "p0.png"), 16)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        wanted = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+    torch.testing.assert_close(prepared.latents[0, :1].float(), wanted, atol=5e-3, rtol=1e-2)
+    again = Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+    assert torch.equal(again.latents, prepared.latents) and again.kept == prepared.kept
+    assert "pairs: 40 from" in capsys.readouterr().out
+    assert len(list(cache.folder.iterdir())) == 1
+    for i in range(10):
+        (paired / f"p{i}.png").write_text("none")
+    with pytest.raises(DataError, match="more than 5% of 40 pairs cannot be read; the first"):
+        Preparation(vae, tiny_encoder, squares, cpu, cache).of(
+            load_pairs(str(paired), "train"), "pairs"
+        )
+
+
+def test_captions_that_were_made_fill_what_is_missing(paired: Path) -> None:
+    lines = ["file_name,image,caption,captioner", "low/b.wav,images/b.png,a blue wall,blip",
+             "low/a.wav,images/a.png,a red wall,blip"]  # fmt: skip
+    (paired / "captions.csv").write_text("\n".join(lines) + "\n")
+    pairs = load_pairs(str(paired), "train")
+    names = [Path(path).name for path in pairs.rows["recording"]]
+    found = dict(zip(names, pairs.captions, strict=True))
+    assert found["a.wav"] == ["a low hum", "a deep tone"], "what people wrote goes first"
+    assert found["b.wav"] == ["a blue wall"] and found["c.wav"] == [""]
+
+
+def test_levels_learn_from_columns_or_from_the_caption_s_words(tmp_path: Path) -> None:
+    wav(tmp_path / "a.wav")
+    picture(tmp_path / "a.png")
+    text = "a dog barking while rain falls in a street"
+    (tmp_path / "metadata.csv").write_text(f"file_name,image,caption\na.wav,a.png,{text}\n")
+    (phrases,) = load_pairs(str(tmp_path), "train").phrases
+    assert phrases == {
+        "foreground": "a dog barking", "background": "rain falls", "ambience": "in a street",
+    }  # fmt: skip
+    rows = "file_name,image,caption,foreground,background,ambience\na.wav,a.png,x,one,,two\n"
+    (tmp_path / "metadata.csv").write_text(rows)
+    (phrases,) = load_pairs(str(tmp_path), "train").phrases
+    assert phrases == {"foreground": "one", "background": "", "ambience": "two"}
+    (tmp_path / "metadata.csv").write_text("file_name,image\na.wav,a.png\n")
+    assert load_pairs(str(tmp_path), "train").phrases == [None]

@@ -1,0 +1,425 @@
+"""The sound inside the UNet: nothing at the start, heard in every kind of call once open."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoPipelineForImage2Image,
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
+from diffusers.models.attention_processor import AttnProcessor2_0
+from PIL import Image
+
+from align.models.encoder import AudioPromptEncoder
+from diffuse.models.adapter import SoundAdapter
+from diffuse.models.attach import Attachment, attach
+from diffuse.models.attention_processor import CHANNEL, Audio
+from diffuse.models.conditioning import Heard
+from diffuse.models.configuration import AdapterConfig
+
+LENGTH, WIDTH = 77, 32
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: str) -> StableDiffusionPipeline:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def pipeline(base: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """The base, to be changed."""
+    own = {name: copy.deepcopy(part) for name, part in base.components.items()}
+    return StableDiffusionPipeline(**own)
+
+
+def new_adapter(unet: Any, encoder: AudioPromptEncoder, **choices: Any) -> SoundAdapter:
+    torch.manual_seed(1)
+    return SoundAdapter.of(unet, encoder, AdapterConfig(base="tiny", width=16, heads=2, **choices))
+
+
+def open_gates(adapter: SoundAdapter, value: float = 2.0) -> SoundAdapter:
+    for gate in adapter.parts["gates"]:
+        torch.nn.init.constant_(gate, value)
+    return adapter
+
+
+def some_sound(rows: int = 1, seed: int = 0) -> Heard:
+    draw = torch.Generator().manual_seed(seed)
+    mask = torch.ones(rows, 6, dtype=torch.bool)
+    return Heard(
+        torch.randn(rows, 6, WIDTH, generator=draw),
+        mask,
+        3 * torch.randn(rows, LENGTH, WIDTH, generator=draw),
+    )
+
+
+@pytest.fixture
+def attached(pipeline: StableDiffusionPipeline, tiny_encoder: AudioPromptEncoder) -> Attachment:
+    """An adapter with open gates on the pipeline, a sound playing."""
+    attached = attach(pipeline, open_gates(new_adapter(pipeline.unet, tiny_encoder)))
+    attached.play(some_sound())
+    return attached
+
+
+def drawn(pipeline: Any, prompt: Any = "a dog barking", **options: Any) -> np.ndarray:
+    rest = {"num_inference_steps": 2, "guidance_scale": 5.0, "output_type": "np"} | options
+    images: np.ndarray = pipeline(prompt, generator=torch.Generator().manual_seed(0), **rest).images
+    return images
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    assert one.shape == other.shape and one.size
+    return bool((one == other).all())
+
+
+@pytest.mark.parametrize("form", ["shared", "sonic"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_fresh_adapter_leaves_the_base_bit_identical(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder, form: str, rank: int
+) -> None:
+    before = drawn(pipeline)
+    attached = attach(pipeline, new_adapter(pipeline.unet, tiny_encoder, form=form, lora_rank=rank))
+    attached.play(some_sound())
+    assert same(drawn(pipeline), before)
+    open_gates(attached.adapters["sound"])
+    attached.play(some_sound())
+    assert not same(drawn(pipeline), before), "an open gate is heard"
+    attached.set_audio_scale(0.0)
+    assert same(drawn(pipeline), before)
+
+
+def test_another_sound_makes_another_picture_and_the_same_the_same(
+    pipeline: Any, attached: Attachment
+) -> None:
+    first = drawn(pipeline)
+    attached.play(some_sound(seed=1))
+    assert not same(drawn(pipeline), first)
+    attached.play(some_sound(seed=0))
+    assert same(drawn(pipeline), first)
+    attached.silence()
+    assert not same(drawn(pipeline), first)
+
+
+def test_detaching_restores_the_base(pipeline: Any, tiny_encoder: AudioPromptEncoder) -> None:
+    before, weights = drawn(pipeline), copy.deepcopy(pipeline.unet.state_dict())
+    kinds = {n: type(p) for n, p in pipeline.unet.attn_processors.items()}
+    adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder, lora_rank=2))
+    attached = attach(pipeline, adapter)
+    attached.play(some_sound())
+    drawn(pipeline)
+    attached.detach()
+    assert same(drawn(pipeline), before)
+    after = pipeline.unet.state_dict()
+    assert after.keys() == weights.keys()
+    assert all(torch.equal(after[name], weights[name]) for name in weights)
+    assert {n: type(p) for n, p in pipeline.unet.attn_processors.items()} == kinds
+    assert not pipeline.unet._forward_pre_hooks and not pipeline.unet._forward_hooks
+
+
+def test_text_is_still_heard_beside_the_sound(pipeline: Any, attached: Attachment) -> None:
+    assert not same(drawn(pipeline, "a dog barking"), drawn(pipeline, "rain falling"))
+
+
+def test_the_unconditional_half_hears_silence(pipeline: Any, attached: Attachment) -> None:
+    seen: list[Audio] = []
+    attention = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    original = attention.processor
+
+    class Watching:
+        def __call__(self, attn: Any, *args: Any, ip_hidden_states: Any = None, **kw: Any) -> Any:
+            seen.append(ip_hidden_states)
+            return original(attn, *args, ip_hidden_states=ip_hidden_states, **kw)
+
+    attached._processors["mid_block.attentions.0.transformer_blocks.0.attn2"] = watching = (
+        Watching()
+    )
+    attention.set_processor(watching)
+    drawn(pipeline)
+    (sound,) = seen[0]["mid_block.attentions.0.transformer_blocks.0.attn2"]
+    assert sound.values.shape[0] == 2
+    assert not sound.values[0].any() and sound.values[1].any()
+    assert seen[0] is seen[1], "keys and values are computed once a picture, not once a step"
+
+
+def test_guidance_one_has_no_unconditional_half(pipeline: Any, attached: Attachment) -> None:
+    heard = drawn(pipeline, guidance_scale=1.0)
+    attached.silence()
+    assert not same(drawn(pipeline, guidance_scale=1.0), heard)
+
+
+def test_two_sounds_and_two_pictures_each(pipeline: Any, attached: Attachment) -> None:
+    both = some_sound(2)
+    prompts, options = ["a dog barking", "rain falling"], {"num_images_per_prompt": 2}
+    noise = [torch.Generator().manual_seed(i) for i in range(4)]
+    attached.play(both)
+    rest = {"num_inference_steps": 2, "guidance_scale": 5.0, "output_type": "np"}
+    together = pipeline(prompts, generator=noise, **options, **rest).images
+    for row in range(2):
+        attached.play(both.row(row))
+        noise = [torch.Generator().manual_seed(2 * row + i) for i in range(2)]
+        alone = pipeline(prompts[row], generator=noise, **options, **rest).images
+        np.testing.assert_allclose(together[2 * row : 2 * row + 2], alone, atol=2e-5)
+    attached.play(some_sound(3))
+    with pytest.raises(ValueError, match="3 sounds are playing and the UNet draws 2"):
+        drawn(pipeline, prompts)
+
+
+def _image_to_image(pipeline: Any) -> Callable[[], np.ndarray]:
+    other = AutoPipelineForImage2Image.from_pipe(pipeline)
+    picture = Image.new("RGB", (16, 16), "red")
+    return lambda: drawn(other, image=picture, strength=0.9)
+
+
+def _inpaint(pipeline: Any) -> Callable[[], np.ndarray]:
+    other = StableDiffusionInpaintPipeline(**pipeline.components)
+    picture, mask = Image.new("RGB", (16, 16), "red"), Image.new("L", (16, 16), 255)
+    return lambda: drawn(other, image=picture, mask_image=mask, height=16, width=16)
+
+
+def _control_net(pipeline: Any) -> Callable[[], np.ndarray]:
+    net = ControlNetModel.from_unet(pipeline.unet, conditioning_embedding_out_channels=(8, 16))
+    other = StableDiffusionControlNetPipeline(**pipeline.components, controlnet=net)
+    return lambda: drawn(other, image=Image.new("RGB", (16, 16), "blue"))
+
+
+@pytest.mark.parametrize("kind", [_image_to_image, _inpaint, _control_net])
+@pytest.mark.parametrize("audio_guidance", [None, 3.0])
+def test_stock_pipelines_hear(
+    base: Any, tiny_encoder: AudioPromptEncoder, kind: Any, audio_guidance: float | None
+) -> None:
+    pipeline = StableDiffusionPipeline(**{**base.components, "unet": copy.deepcopy(base.unet)})
+    draw = kind(pipeline)
+    before = draw()
+    other = draw.__closure__[0].cell_contents if kind is _control_net else None
+    other = other or next(
+        c.cell_contents for c in draw.__closure__ if hasattr(c.cell_contents, "unet")
+    )
+    attached = attach(other, open_gates(new_adapter(pipeline.unet, tiny_encoder)))
+    attached.set_audio_guidance(audio_guidance)
+    attached.play(some_sound())
+    heard = draw()
+    assert not same(heard, before)
+    attached.set_audio_scale(0.0)
+    assert same(draw(), before)
+    attached.detach()
+    assert same(draw(), before)
+
+
+def test_audio_guidance_as_its_formula(pipeline: Any, attached: Attachment) -> None:
+    latents, time = torch.randn(2, 4, 8, 8), torch.tensor(500)
+    text = torch.randn(2, LENGTH, WIDTH)
+    unet, sound = pipeline.unet, attached.project(some_sound())
+    pipeline._guidance_scale, audio_guidance = 5.0, 2.0
+
+    def predict(rows: slice) -> torch.Tensor:
+        with torch.no_grad():
+            answer: torch.Tensor = unet(latents[rows], time, text[rows]).sample
+        return answer
+
+    attached.silence()
+    nothing, only_text = predict(slice(0, 1)), predict(slice(1, 2))
+    attached.play(sound, guided=False)
+    both = predict(slice(1, 2))
+    wanted = nothing + 5 * (only_text - nothing) + audio_guidance * (both - only_text)
+    attached.play(sound, guided=True)
+    attached.set_audio_guidance(audio_guidance)
+    u, c = predict(slice(0, 2)).chunk(2)
+    torch.testing.assert_close(u + 5 * (c - u), wanted, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["shared", "sonic"])
+def test_gradient_checkpointing_changes_nothing(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder, form: str
+) -> None:
+    unet = pipeline.unet
+    adapter = open_gates(new_adapter(unet, tiny_encoder, form=form, lora_rank=2))
+    attached = attach(unet, adapter)
+    weights = attached.train_only(*adapter.parts, "lora")
+    found = []
+    for checkpointing in (False, True):
+        unet.train()
+        (unet.enable_gradient_checkpointing if checkpointing else lambda: None)()
+        loss, _ = _step(unet, adapter)
+        loss.backward()
+        found.append([loss.detach()] + [w.grad.clone() for w in weights if w.grad is not None])
+        for weight in weights:
+            weight.grad = None
+    assert len(found[0]) == len(found[1]) > len(weights) / 2
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def _step(unet: Any, adapter: SoundAdapter) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(3)
+    latents = torch.randn(2, 4, 8, 8, generator=draw)
+    text = torch.randn(2, LENGTH, WIDTH, generator=draw)
+    sound = some_sound(2)
+    audio = adapter(sound.tokens, sound.mask, sound.embeds, dtype=unet.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = unet(
+            latents, torch.tensor([10, 500]), text, cross_attention_kwargs={CHANNEL: audio}
+        ).sample
+    return (out - torch.randn(out.shape, generator=draw)).square().mean(), out
+
+
+@pytest.mark.parametrize("form", ["shared", "sonic"])
+def test_after_the_first_update_a_gradient_reaches_all_that_trains(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder, form: str
+) -> None:
+    unet = pipeline.unet
+    adapter = new_adapter(unet, tiny_encoder, form=form, lora_rank=2)
+    attached = attach(unet, adapter)
+    weights = attached.train_only(*adapter.parts, "lora")
+    frozen = {n: p.clone() for n, p in unet.named_parameters() if not p.requires_grad}
+    trained = set(map(id, weights))
+    everything = [*adapter.parameters(), *(p for n, p in unet.named_parameters() if "lora" in n)]
+    assert trained == set(map(id, everything))
+    optimiser = torch.optim.SGD(weights, 10.0)
+    for _ in range(3):
+        optimiser.zero_grad()
+        _step(unet, adapter)[0].backward()
+        optimiser.step()
+    named = {**dict(adapter.named_parameters()), **dict(unet.named_parameters())}
+    silent = [n for n, p in named.items() if p.requires_grad and not p.grad.any()]
+    assert frozen and not silent
+    after = dict(unet.named_parameters())
+    assert all(torch.equal(after[n], value) for n, value in frozen.items())
+
+
+def test_only_the_gate_moves_at_the_first_update(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder
+) -> None:
+    adapter = new_adapter(pipeline.unet, tiny_encoder)
+    attach(pipeline.unet, adapter).train_only("attention", "gates", "projector")
+    _step(pipeline.unet, adapter)[0].backward()
+    assert all(gate.grad.any() for gate in adapter.parts["gates"])
+    assert not any(weight.grad.any() for weight in adapter.parts["attention"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_base_keeps_trained_weights_in_float32(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder, dtype: torch.dtype
+) -> None:
+    pipeline.to(dtype)
+    adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder, lora_rank=2))
+    attached = attach(pipeline, adapter)
+    weights = attached.train_only(*adapter.parts, "lora")
+    assert weights and all(weight.dtype == torch.float32 for weight in weights)
+    attached.play(some_sound())
+    latents = torch.randn(1, 4, 8, 8).to(dtype)
+    text = torch.randn(1, LENGTH, WIDTH).to(dtype)
+
+    def predict() -> torch.Tensor:
+        answer: torch.Tensor = pipeline.unet(latents, 500, text).sample
+        return answer
+
+    heard = predict()
+    assert heard.dtype == dtype and heard.isfinite().all()
+    attached.silence()
+    assert not torch.equal(predict(), heard)
+
+
+def test_a_row_that_is_not_kept_hears_silence(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder
+) -> None:
+    adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder))
+    attach(pipeline, adapter)
+    latents, text, sound = torch.randn(2, 4, 8, 8), torch.randn(2, LENGTH, WIDTH), some_sound(2)
+
+    def predict(keep: torch.Tensor | None) -> torch.Tensor:
+        heard = adapter(sound.tokens, sound.mask, sound.embeds, keep)
+        extra = {"cross_attention_kwargs": {CHANNEL: heard}} if keep is not None else {}
+        answer: torch.Tensor = pipeline.unet(latents, 500, text, **extra).sample
+        return answer
+
+    with torch.no_grad():
+        base, found = predict(None), predict(torch.tensor([False, True]))
+    assert torch.equal(found[0], base[0]) and not torch.equal(found[1], base[1])
+
+
+def test_the_gated_sum_stands_before_the_output_projection(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder
+) -> None:
+    name = "mid_block.attentions.0.transformer_blocks.0.attn2"
+    adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder), 0.4)
+    attach(pipeline, adapter)
+    attn = pipeline.unet.get_submodule(name)
+    torch.nn.init.constant_(attn.to_out[0].bias, 5.0)
+    hidden, text, tokens = torch.randn(1, 9, 32), torch.randn(1, 7, WIDTH), torch.randn(1, 10, 32)
+    with torch.no_grad():
+        layer, query = adapter.layer(name), attn.to_q(hidden)
+
+        def attention(keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+            shape = (1, -1, attn.heads, 32 // attn.heads)
+            q, k, v = (t.view(shape).transpose(1, 2) for t in (query, keys, values))
+            weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
+            return (weights @ v).transpose(1, 2).reshape(1, -1, 32)
+
+        of_text = attention(attn.to_k(text), attn.to_v(text))
+        of_sound = attention(layer.keys(tokens), layer.values(tokens))
+        wanted = attn.to_out[0](of_text + torch.tanh(torch.tensor(0.4)) * of_sound)
+        found = attn(hidden, text, ip_hidden_states=adapter.listen(tokens))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_replaced_processors_are_noticed(pipeline: Any, attached: Attachment) -> None:
+    pipeline.unet.set_attn_processor(AttnProcessor2_0())
+    with pytest.raises(RuntimeError, match="replaced after the sound adapter was attached"):
+        drawn(pipeline)
+
+
+def test_an_unet_alone_must_be_told_whether_it_is_guided(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder
+) -> None:
+    attached = attach(pipeline.unet, open_gates(new_adapter(pipeline.unet, tiny_encoder)))
+    attached.play(some_sound())
+    latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, LENGTH, WIDTH)
+    with pytest.raises(ValueError, match="no pipeline tells whether"):
+        pipeline.unet(latents, 500, text)
+    attached.play(some_sound(), guided=True)
+    assert pipeline.unet(latents, 500, text).sample.shape == latents.shape
+
+
+def test_a_video_hears_in_every_frame(
+    base: Any, tiny_encoder: AudioPromptEncoder, tmp_path: Path
+) -> None:
+    from diffusers import AnimateDiffPipeline, MotionAdapter
+
+    from tests.helpers.pipelines import save_motion_adapter
+
+    motion = MotionAdapter.from_pretrained(save_motion_adapter(tmp_path))
+    parts = {**base.components, "unet": copy.deepcopy(base.unet)}
+    for name in ("safety_checker", "requires_safety_checker"):
+        parts.pop(name, None)
+    video = AnimateDiffPipeline(**parts, motion_adapter=motion)
+    adapter = open_gates(new_adapter(base.unet, tiny_encoder))
+
+    def frames() -> np.ndarray:
+        found: np.ndarray = video(
+            "rain", num_frames=3, num_inference_steps=2, guidance_scale=5.0, output_type="np",
+            generator=torch.Generator().manual_seed(0), height=16, width=16,
+        ).frames[0]  # fmt: skip
+        return found
+
+    before = frames()
+    attached = attach(video, adapter)
+    attached.play(some_sound())
+    heard = frames()
+    assert len(heard) == 3
+    assert all((one != other).any() for one, other in zip(heard, before, strict=True))
+    attached.detach()
+    assert same(frames(), before)

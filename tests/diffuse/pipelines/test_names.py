@@ -1,0 +1,90 @@
+"""Pairs of a folder by names: numbered alike in several folders, and tables with empty cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+from PIL import Image
+
+from align.data.errors import DataError
+from diffuse.data.pairs import Pairs, load_pairs
+from diffuse.data.sources import AMBIGUOUS, AMBIGUOUS_TEXT, UNPAIRED_IMAGE, UNPAIRED_SOUND
+from diffuse.data.vggsound import DUPLICATE
+from tests.conftest import RATE, tone
+
+
+def files(folder: Path, *names: str) -> Path:
+    """Recordings, images and texts that hold their own name."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".wav":
+            soundfile.write(path, tone(300, 0.2), RATE)
+        elif path.suffix == ".png":
+            Image.new("RGB", (8, 8)).save(path)
+        else:
+            path.write_text(name)
+    return folder
+
+
+def found(folder: Path, pairs: Pairs) -> list[tuple[str, ...]]:
+    return [
+        tuple(str(Path(row[name]).relative_to(folder)) for name in ("recording", "image"))
+        for row in pairs.rows
+    ]
+
+
+def test_what_lies_together_belongs_together(tmp_path: Path) -> None:
+    files(tmp_path, "a/1.wav", "a/1.png", "a/1.txt", "b/1.wav", "b/1.png", "b/1.txt", "b/2.wav",
+          "images/2.png", "images/2.txt")  # fmt: skip
+    pairs = load_pairs(str(tmp_path), "train")
+    assert found(tmp_path, pairs) == [
+        ("a/1.wav", "a/1.png"), ("b/1.wav", "b/1.png"), ("b/2.wav", "images/2.png"),
+    ]  # fmt: skip
+    assert pairs.captions == [["a/1.txt"], ["b/1.txt"], ["images/2.txt"]]
+    assert pairs.labels == ["a", "b", "b"] and not pairs.left_out
+
+
+def test_what_lies_beside_one_recording_is_not_anothers(tmp_path: Path) -> None:
+    files(tmp_path, "a/1.wav", "a/1.png", "a/1.txt", "b/1.wav", "b/1.png", "c/1.wav")
+    pairs = load_pairs(str(tmp_path), "train")
+    assert found(tmp_path, pairs) == [("a/1.wav", "a/1.png"), ("b/1.wav", "b/1.png")]
+    assert pairs.captions == [["a/1.txt"], [""]]
+    assert pairs.left_out == {UNPAIRED_SOUND: ["c/1.wav"]}
+
+
+def test_what_may_belong_to_several_is_left_out(tmp_path: Path) -> None:
+    files(tmp_path, "a/1.png", "b/1.png", "c/1.wav", "d/2.wav", "e/2.wav", "images/2.png",
+          "t/2.txt", "u/2.txt")  # fmt: skip
+    pairs = load_pairs(str(tmp_path), "train")
+    assert found(tmp_path, pairs) == [("d/2.wav", "images/2.png")]
+    assert pairs.captions == [[""]]
+    assert pairs.left_out == {
+        AMBIGUOUS: ["c/1.wav"],
+        DUPLICATE: ["e/2.wav beside d/2.wav"],
+        UNPAIRED_IMAGE: ["a/1.png", "b/1.png"],
+        AMBIGUOUS_TEXT: ["d/2.wav"],
+    }
+
+
+def test_an_empty_cell_and_a_comma_at_the_end_change_nothing(tmp_path: Path) -> None:
+    files(tmp_path, "1.wav", "1.png", "2.wav", "2.png")
+    lines = ("file_name,image,caption,fold,label", "1.wav,1.png,None,1,7,", "2.wav,2.png,sea,,,")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    pairs = load_pairs(str(tmp_path), "train")
+    assert pairs.captions == [["None"], ["sea"]] and pairs.labels == ["7", "sea"]
+    assert load_pairs(str(tmp_path), "train", folds=[1]).labels == ["7"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
+def test_captions_that_were_made_and_saved_by_others(tmp_path: Path, encoding: str) -> None:
+    files(tmp_path, "1.wav", "1.png")
+    text = "file_name,image,caption,captioner\n1.wav,1.png,a café,blip\n"
+    (tmp_path / "captions.csv").write_bytes(text.encode(encoding))
+    if encoding == "utf-8-sig":
+        assert load_pairs(str(tmp_path), "train").captions == [["a café"]]
+        return
+    with pytest.raises(DataError, match=r"captions\.csv is not text in UTF-8"):
+        load_pairs(str(tmp_path), "train")

@@ -1,0 +1,57 @@
+"""Sound inside SDXL's UNet: pooled embeds, and guidance that takes the added conditions along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from align.prompts.space import PromptSpace
+from diffuse.models.adapter import SoundAdapter
+from diffuse.models.configuration import AdapterConfig
+from diffuse.pipelines.sound_pipeline import SoundPipeline
+from tests.conftest import RATE, tone
+from tests.helpers.pipelines import new_encoder, save_sdxl
+
+LOW, HIGH = (RATE, tone(200)), (RATE, tone(4000))
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory: pytest.TempPathFactory, tiny_clap: str) -> SoundPipeline:
+    base = save_sdxl(tmp_path_factory.mktemp("sdxl"))
+    encoder = new_encoder(tiny_clap, {base: PromptSpace.from_pretrained(base)})
+    bare = SoundPipeline.from_pretrained(base, encoder, device="cpu")
+    torch.manual_seed(1)
+    config = AdapterConfig(base="tiny-xl", width=16, heads=2)
+    adapter = SoundAdapter.of(bare.pipeline.unet, encoder, config)
+    for gate in adapter.parts["gates"]:
+        torch.nn.init.constant_(gate, 2.0)
+    return SoundPipeline(bare.pipeline, encoder, adapter, base)
+
+
+def pixels(pipe: SoundPipeline, sound: Any, *text: Any, **options: Any) -> np.ndarray:
+    drawn = pipe(sound, *text, num_inference_steps=2, relation="none", **options)
+    return np.asarray(drawn.images[0])
+
+
+@pytest.mark.parametrize("text", ["a dog barking", "", None])
+@pytest.mark.parametrize("guided", [{}, {"audio_guidance": 3.0}])
+def test_sdxl_hears(pipe: SoundPipeline, text: str | None, guided: dict[str, float]) -> None:
+    first = pixels(pipe, LOW, text, **guided)
+    assert (first == pixels(pipe, LOW, text, **guided)).all()
+    assert (first != pixels(pipe, HIGH, text, **guided)).any()
+    assert (first != pixels(pipe, LOW, text, audio_scale=0.0, **guided)).any()
+
+
+def test_text_and_sound_are_blended_without_an_adapter(pipe: SoundPipeline) -> None:
+    assert pipe.attachment is not None
+    attached, pipe.attachment = pipe.attachment, None
+    attached.silence()
+    try:
+        first = pixels(pipe, LOW, "a dog barking")
+        assert (first != pixels(pipe, HIGH, "a dog barking")).any()
+        assert (first != pixels(pipe, LOW, "a dog barking", audio_scale=0.0)).any()
+    finally:
+        pipe.attachment = attached

@@ -1,0 +1,1 @@
+"""Helpers shared by tests: stand-ins of servers, tiny pipelines, runs of commands."""

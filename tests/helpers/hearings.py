@@ -1,0 +1,58 @@
+"""Very short trainings of a tiny UNet that learns to hear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import soundfile
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from align.config.parser import parse
+from diffuse.config.options import KINDS, Options
+from diffuse.training.run import Session
+from tests.conftest import RATE, tone
+
+SHORT = (
+    "--workers", "1", "--judge", "none", "--pictures", "0", "--samples", "0", "--draw_steps", "2",
+    "--projector_width", "16", "--projector_depth", "1", "--projector_heads", "2",
+    "--stages", "hearing", "--max_steps", "3",
+    "--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "4",
+    "--save_strategy", "no", "--logging_steps", "1", "--disable_tqdm", "true",
+    "--use_cpu", "true", "--bf16", "false", "--cache", "false",
+)  # fmt: skip
+
+
+def fill(folder: Path, count: int = 12) -> Path:
+    """Pairs of three kinds in two folds, with metadata.csv."""
+    lines = ["file_name,image,caption,label,fold,foreground,background,ambience"]
+    kinds = {"low": (200, "red"), "middle": (900, "green"), "high": (4000, "blue")}
+    for i in range(count):
+        label = list(kinds)[i % 3]
+        frequency, colour = kinds[label]
+        soundfile.write(folder / f"{i}.wav", tone(frequency * (1 + 0.02 * i)), RATE)
+        Image.new("RGB", (24, 16), colour).save(folder / f"{i}.png")
+        said = ("a dog barking", "rain falling", "a fire crackling")[i % 3]
+        lines.append(f"{i}.wav,{i}.png,{said} at night,{label},{1 + i % 2},{said},rain falling,")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def command(base: str, encoder: Path, data: Path, folder: Path, *more: str) -> list[str]:
+    """The command line of a short training; later flags win."""
+    models = ("--base", base, "--encoder", str(encoder), "--data", str(data))
+    return [*models, *SHORT, "--output_dir", str(folder), *more]
+
+
+def session(line: list[str]) -> Session:
+    """The session of a command line, opened."""
+    return Session.open(Options(*parse(KINDS, "diffuse", "diffuse.train", line)))
+
+
+def adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a saved adapter, LoRA included."""
+    found = {f"{p.name}:{k}": v for p in folder.glob("*.safetensors") for k, v in
+             load_file(p).items()}  # fmt: skip
+    assert len(found) > 20
+    return found

@@ -1,0 +1,47 @@
+"""Very short trainings on the tiny checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from align.config.options import KINDS, Options
+from align.config.parser import parse
+from align.training.run import Session
+
+# Of the tiny CLAP's spectrograms and of two-second tones; no augmentation.
+SHORT = (
+    "--workers", "1", "--judge", "none", "--pictures", "0", "--samples", "0", "--draw_steps", "2",
+    "--adapter_width", "16", "--adapter_depth", "1", "--adapter_heads", "2",
+    "--num_train_epochs", "2", "--per_device_train_batch_size", "4",
+    "--eval_strategy", "no", "--save_strategy", "no", "--logging_steps", "1",
+    "--disable_tqdm", "true", "--use_cpu", "true",
+)  # fmt: skip
+
+
+def command(base: str, backbone: str, data: Path, folder: Path, *more: str) -> list[str]:
+    """The command line of a short training; later flags win."""
+    models = ("--base", base, "--backbone", backbone, "--data", str(data))
+    return [*models, *SHORT, "--output_dir", str(folder), *more]
+
+
+def session(line: list[str]) -> Session:
+    """The session of a command line, opened."""
+    return Session.open(Options(*parse(KINDS, "align", "align.train", line)))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a saved encoder."""
+    tensors: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    assert len(tensors) > 20
+    return tensors
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Compares two saved encoders bit for bit."""
+    first, second = weights(one), weights(other)
+    assert set(first) == set(second)
+    differ = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not differ, f"{len(differ)} of {len(first)} tensors differ: {differ[:5]}"

@@ -1,0 +1,154 @@
+"""The app through its API, as `gradio_client` calls it, on tiny models."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from tests.conftest import RATE, tone
+from tests.helpers.pages import Served, connect, generate, save_adapter, serve
+
+pytestmark = pytest.mark.slow  # trainings, or an app that is started
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def served(models: Path) -> Iterator[Served]:
+    with serve(models, max_steps=900, max_sound_s=5, max_upload_mb=1) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def client(served: Served):
+    return connect(served)
+
+
+def test_the_names_are_those_one_would_guess(client):
+    found = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(found) == {"/generate", "/listen", "/stop", "/models"}
+    parameters = found["/generate"]["parameters"]
+    names = [parameter["parameter_name"] for parameter in parameters]
+    assert names == [
+        "sound", "prompt", "negative_prompt", "audio_scale", "relation", "foreground",
+        "background", "ambience", "guidance_scale", "steps", "pictures", "seed", "base",
+        "encoder", "adapter",
+    ]  # fmt: skip
+    told = (ROOT / "docs/app.md").read_text()
+    assert all(f"`{name}`" in told for name in (*found, *names))
+    assert all(p["parameter_has_default"] for p in parameters if p["parameter_name"] != "sound")
+
+
+def test_a_sound_and_a_seed_give_the_same_picture_and_others_another(client, sounds: list[Path]):
+    first, made, said = generate(client, sounds[0], pictures=2, seed=7)
+    again, *_ = generate(client, sounds[0], pictures=2, seed=7)
+    next_seed, *_ = generate(client, sounds[0], seed=8)
+    other, *_ = generate(client, sounds[1], seed=7)
+    assert len(first) == 2 and "2 pictures in" in said
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert np.array_equal(first[1], next_seed[0])
+    assert not np.array_equal(first[0], other[0])
+    assert made["seed"] == 7 and made["num_inference_steps"] == 2 and made["adapter"] == "none"
+    assert made["sounds"][0]["recording"] == "200.wav"
+
+
+def test_text_changes_the_picture_and_its_relation_is_said(client, sounds: list[Path]):
+    alone, *_ = generate(client, sounds[0])
+    both, made, said = generate(client, sounds[0], prompt="a whistle")
+    assert not np.array_equal(alone[0], both[0])
+    assert f"Text and sound are {made['relation']}: " in said
+    chosen, made, said = generate(client, sounds[0], prompt="a whistle", relation="creative")
+    assert made["relation"] == "creative" and "The text names what is heard, and more." in said
+
+
+def test_an_adapter_is_heard_beside_the_text_and_its_levels_count(
+    client, served: Served, models: Path, sounds: list[Path]
+):
+    choice = {"prompt": "a whistle", "relation": "none"}
+    before, *_ = generate(client, sounds[0], **choice)
+    base = len(served.service.shelf)
+    fresh, loud = (save_adapter(models, name, gate) for name, gate in (("fresh", 0), ("loud", 2)))
+    assert client.predict(api_name="/models")["adapters"] == [fresh, loud]
+    pictures = {}
+    for name in (fresh, loud):
+        (pictures[name],), made, _ = generate(client, sounds[0], adapter=name, **choice)
+        assert made["adapter"] == name
+    (mute,), *_ = generate(client, sounds[0], adapter=loud, foreground=0, background=0, **choice)
+    (other,), *_ = generate(client, sounds[1], adapter=loud, **choice)
+    found = [pictures[fresh], pictures[loud], mute, other]
+    assert len({picture.tobytes() for picture in found}) == 4
+    after, *_ = generate(client, sounds[0], **choice)
+    assert np.array_equal(before, after)  # the adapter is off again
+    assert len(served.service.shelf) == base  # on one base, loaded once
+
+
+def test_a_sound_is_looked_at(client, sounds: list[Path]):
+    from gradio_client import handle_file
+
+    picture, said = client.predict(handle_file(sounds[0]), api_name="/listen")
+    path = picture["value"] if isinstance(picture, dict) else picture
+    assert Image.open(path if isinstance(path, str) else path["path"]).size == (900, 287)
+    assert "Heard: 2.0 s." in said
+
+
+def test_models_are_listed(client, models: Path):
+    found = client.predict(api_name="/models")
+    assert found["bases"] == ["mini", str(models / "base")]
+    assert found["encoders"] == ["mini", str(models / "encoder")]
+
+
+def test_what_cannot_be_drawn_is_said_in_a_sentence_and_the_app_lives_on(
+    client, served: Served, sounds: list[Path], tmp_path: Path
+):
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    text = tmp_path / "text.wav"
+    text.write_text("no sound at all\n" * 30)
+    long = tmp_path / "long.wav"
+    soundfile.write(long, tone(440, 6.0), RATE)
+    cases = [
+        (text, {}, "not a sound file"),
+        (long, {}, "longer than 5 s"),
+        (sounds[0], {"steps": 0}, "The number of steps is 0: give a number from 1 to 900"),
+        (sounds[0], {"audio_scale": 9}, "The audio scale is 9: give a number from 0 to 2"),
+        (sounds[0], {"seed": -1}, "The seed is -1"),
+        (sounds[0], {"relation": "friendly"}, "no relation 'friendly'"),
+        (sounds[0], {"seed": 2**32}, "The seed is 4294967296"),
+        (sounds[0], {"encoder": "nonsense"}, "There is no encoder 'nonsense'"),
+        (sounds[0], {"encoder": "nobody/nothing"}, "nobody/nothing"),
+        (sounds[0], {"foreground": 0.5}, "by an adapter only"),
+    ]
+    for sound, more, said in cases:
+        with pytest.raises(AppError, match=said) as caught:
+            generate(client, sound, **more)
+        assert "Traceback" not in str(caught.value) and "/gradio/" not in str(caught.value)
+    with pytest.raises(AppError, match="no sound yet"):
+        client.predict(None, api_name="/generate")
+    huge = tmp_path / "huge.wav"
+    soundfile.write(huge, tone(440, 30.0), RATE)
+    with pytest.raises(Exception, match=r"413|size"):
+        client.predict(handle_file(huge), api_name="/generate")
+    assert len(generate(client, sounds[0])[0]) == 1
+
+
+def test_visitors_at_once_get_their_own_pictures(served: Served, sounds: list[Path]):
+    alone = [generate(connect(served), sound)[0][0] for sound in sounds]
+    together: dict[int, np.ndarray] = {}
+
+    def visit(i: int) -> None:
+        together[i] = generate(connect(served), sounds[i % 2])[0][0]
+
+    threads = [threading.Thread(target=visit, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(together) == [0, 1, 2, 3]
+    assert all(np.array_equal(together[i], alone[i % 2]) for i in together)

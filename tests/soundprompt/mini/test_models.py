@@ -1,0 +1,219 @@
+"""The miniature: its pictures, captions, committed weights, and how they are built."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from soundprompt.mini.build.samples import drawn, pool, rng_of, to_tensor
+from soundprompt.mini.build.training_loop import Plan, fit
+from soundprompt.mini.captions import caption, class_caption, heard, heard_wordings, scene_caption
+from soundprompt.mini.image_classifier import UNCLEAR, judge
+from soundprompt.mini.models import CLAP, CLIP, JUDGE, STABLE_DIFFUSION, W2V_BERT, WEIGHTS
+from soundprompt.mini.pictures import SIZE, draw
+from soundprompt.mini.world import CLASSES, COLOURS_OF, SCENES, View, random_view
+
+
+def _rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_a_picture_follows_from_its_seed_and_shows_its_view():
+    view = View("dog", "rain", "night", "brown")
+    first, again = (np.asarray(draw(view, _rng(3))) for _ in range(2))
+    assert first.shape == (SIZE, SIZE, 3)
+    assert np.array_equal(first, again)
+    for other in (
+        replace(view, near="rooster"),
+        replace(view, far="helicopter"),
+        replace(view, scene="day"),
+        replace(view, colour="white"),
+    ):
+        assert not np.array_equal(first, np.asarray(draw(other, _rng(3))))
+    assert not np.array_equal(first, np.asarray(draw(view, _rng(4))))
+
+
+def test_another_far_thing_leaves_the_near_one_as_it_was():
+    view = View("clock tick", "rain", "day", "red")
+    one = np.asarray(draw(view, _rng(5)), int)
+    two = np.asarray(draw(replace(view, far="chainsaw"), _rng(5)), int)
+    changed = np.abs(one - two).sum(2) > 0
+    assert changed.any()
+    assert np.ptp(np.flatnonzero(changed.any(0))) < SIZE // 2
+
+
+def test_random_views_are_possible_and_hold_everything():
+    rng = _rng()
+    views = [random_view(rng) for _ in range(2000)]
+    assert {v.near for v in views} == set(CLASSES)
+    assert {v.scene for v in views} == set(SCENES)
+    assert all(v.far != v.near for v in views)
+    assert all(v.colour in COLOURS_OF.get(v.near, (None,)) for v in views)
+    assert 0.4 < np.mean([v.far is None for v in views]) < 0.6
+    assert random_view(rng, near="rain", far_share=0).label == "rain"
+    assert View("dog", "rain", "day", None).label == "dog + rain"
+
+
+def test_captions_say_what_is_there_and_the_heard_part_no_more():
+    rng = _rng()
+    for _ in range(300):
+        view = random_view(rng)
+        full = caption(view, rng, scene=True, colour=True)
+        assert view.colour is None or view.colour in full.split() or f"{view.colour}," in full
+        part = heard(view, rng)
+        assert part in heard_wordings(view.near, view.far)
+        assert not any(c in part.split() for c in ("red", "blue", "night", "day", "dusk"))
+    assert class_caption("dog") == "a dog barking"
+    assert "night" in scene_caption("night", _rng(1)) or "moon" in scene_caption("night", _rng(1))
+    wordings = heard_wordings("dog", "rain")
+    assert len(set(wordings)) == len(wordings) == 27
+
+
+def test_every_word_of_the_captions_is_one_token():
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(CLIP)
+    rng = _rng()
+    for _ in range(200):
+        text = caption(random_view(rng), rng)
+        assert len(tokenizer.tokenize(text)) == len(text.replace(",", " ,").split()), text
+    assert tokenizer.unk_token_id not in tokenizer("a zebra plays the ukulele").input_ids[1:-1]
+    assert tokenizer("a dog", padding="max_length", return_tensors="pt").input_ids.shape == (1, 77)
+
+
+def test_the_committed_weights_are_small_half_precision_safetensors():
+    from safetensors import safe_open
+
+    files = [f for f in WEIGHTS.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) <= 30 * 1024 * 1024
+    tensors = [f for f in files if f.suffix == ".safetensors"]
+    assert len(tensors) == 8
+    for file in tensors:
+        with safe_open(file, "pt") as stored:
+            kinds = {stored.get_tensor(k).dtype for k in stored.keys()}  # noqa: SIM118
+        assert kinds <= {torch.float16, torch.int64}, file
+
+
+@pytest.mark.parametrize("folder", [CLAP, W2V_BERT, CLIP, JUDGE, STABLE_DIFFUSION])
+def test_every_model_is_in_the_hubs_layout(folder: str):
+    names = {f.name for f in Path(folder).iterdir()}
+    expected = {"model_index.json"} if folder == STABLE_DIFFUSION else {"config.json"}
+    assert expected <= names
+
+
+def test_the_judge_reads_drawings_and_refuses_spoiled_ones():
+    from soundprompt.mini.build.spoil import ghostly, spoiled
+
+    rng = rng_of("check", 11)
+    views, images = drawn(rng, 200)
+    seen = judge().look(images)
+    right = [s.fits(v) and s.colour == v.colour for v, s in zip(views, seen, strict=True)]
+    assert np.mean(right) >= 0.99
+    near = judge().look([spoiled(random_view(rng), rng) for _ in range(200)])
+    assert np.mean([v.near == UNCLEAR for v in near]) >= 0.95
+    far = judge().look([ghostly(random_view(rng, far_share=1), rng) for _ in range(100)])
+    assert np.mean([v.far == UNCLEAR for v in far]) >= 0.75
+    labels = [v.label for v in views]
+    assert np.mean(judge().right(images, labels)) >= 0.99
+    assert np.mean(judge().right(images, labels[1:] + labels[:1])) < 0.2
+
+
+@pytest.mark.slow
+def test_drawings_survive_the_autoencoder():
+    from soundprompt.mini.check import after_autoencoder
+
+    figures = after_autoencoder(100)
+    assert figures["autoencoder_right"] >= 0.98
+    assert figures["autoencoder_psnr_db"] > 25
+
+
+def test_standardising_changes_the_latents_and_not_the_pictures():
+    from soundprompt.mini.build.vae import new_vae, standardise
+
+    torch.manual_seed(0)
+    vae = new_vae().eval()
+    pictures = to_tensor(drawn(_rng(), 8)[1])
+    with torch.no_grad():
+        before = vae(pictures).sample
+        standardise(vae, pictures)
+        latents = vae.encode(pictures).latent_dist.mode()
+        after = vae(pictures).sample
+    assert torch.allclose(before, after, atol=1e-4)
+    assert latents.mean((0, 2, 3)).abs().max() < 1e-3
+    assert (latents.std((0, 2, 3)) - 1).abs().max() < 1e-2
+
+
+@pytest.mark.slow
+def test_text_drives_the_pictures():
+    from soundprompt.mini.check import text_driven
+
+    figures = text_driven(60, Path("runs/test"))
+    assert figures["text_object"] >= 0.95
+    assert figures["text_scene"] >= 0.95
+    assert figures["text_background_object"] >= 0.85
+    assert figures["text_object_by_clip"] >= 0.9
+
+
+def _small_loss(model: nn.Module, step: int) -> torch.Tensor:
+    return model(torch.randn(4, 3)).square().mean()
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float
+):
+    monkeypatch.setattr("soundprompt.mini.build.training_loop.CHECKPOINT_EVERY", 3)
+
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Linear(3, 2)
+
+    plan = Plan(steps=8, learning_rate=1e-2, ema=ema, mixed=False)
+    whole = fit("stage", model(), _small_loss, plan, tmp_path / "a")
+
+    def killed(net: nn.Module, step: int) -> torch.Tensor:
+        if step == 5:
+            raise KeyboardInterrupt
+        return _small_loss(net, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit("stage", model(), killed, plan, tmp_path / "b")
+    again = fit("stage", model(), _small_loss, plan, tmp_path / "b")
+    assert not torch.equal(whole.weight, model().weight)
+    assert torch.equal(whole.weight, again.weight)
+
+
+def test_the_pool_is_drawn_once(tmp_path: Path):
+    views, pixels = pool(tmp_path, 5)
+    again, same = pool(tmp_path, 5)
+    assert views == again
+    assert torch.equal(pixels, same)
+    assert pixels.shape == (5, 3, SIZE, SIZE)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_build_names_an_unknown_stage(capsys: pytest.CaptureFixture[str]):
+    from soundprompt.mini.build.__main__ import main
+
+    with pytest.raises(SystemExit):
+        main(["painter"])
+    assert "painter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [(["vae", "clap"], "--start is for clap and w2v_bert"), (["clap"], "there is no folder")],
+)
+def test_only_audio_models_go_on_from_finished_ones(
+    stages: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from soundprompt.mini.build.__main__ import main
+
+    with pytest.raises(SystemExit):
+        main([*stages, "--start", str(tmp_path / "none")])
+    assert said in capsys.readouterr().err
