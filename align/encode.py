@@ -50,9 +50,9 @@ def encode(options: argparse.Namespace) -> str:
         ValueError: there is no such encoder, prompt space or device.
     """
     import torch
-    from safetensors.torch import save_file
 
     from align.models.encoder import load_encoder
+    from align.models.weights import save_file
 
     device = chosen_device(options.device)
     encoder = load_encoder(options.run).to(device)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from align.losses.distillation import KeyValueDistillation
@@ -19,6 +19,7 @@ from align.losses.functional import (
     sequence_sigmoid,
     softened,
 )
+from align.models.weights import save_file
 from align.preprocessing.text_embeds import CaptionTable, Shares, Targets, targets
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from align.models.configuration import AudioPromptConfig
 from align.models.heads import AudioPromptOutput, Head, Heads
 from align.models.memory import Recall
 from align.models.processing import Ear, pad
+from align.models.weights import apply_umask
 from align.prompts.blending import blend as blended
 from align.prompts.blending import concatenate, matched, weigh
 from align.prompts.embeds import Prompts, SpaceShape, stacked
@@ -375,6 +376,7 @@ class AudioPromptEncoder(PreTrainedModel):
         named = {k: kwargs.pop(k) for k in ("repo_id", "private", "revision") if k in kwargs}
         super().save_pretrained(where, *args, **kwargs)
         if kwargs.get("is_main_process", True):
+            apply_umask(Path(where))
             self.extractor.save_pretrained(where)
             write_card(Path(where))
         if push_to_hub:

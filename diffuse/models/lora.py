@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from align.models.weights import apply_umask
+
 WEIGHTS = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for
 
 
@@ -101,6 +103,7 @@ def save_lora(unet: Any, name: str, folder: Path) -> None:
     StableDiffusionPipeline.save_lora_weights(
         folder, unet_lora_layers=weights, unet_lora_adapter_metadata=plain
     )
+    apply_umask(folder)
 
 
 def remove_lora(unet: Any, name: str) -> None:

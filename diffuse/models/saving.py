@@ -58,7 +58,7 @@ def save(adapter: SoundAdapter, folder: str | Path, unet: Any = None, name: str 
     Raises:
         ValueError: the adapter has a LoRA, and the UNet that it lives in is not given.
     """
-    from safetensors.torch import save_file
+    from align.models.weights import save_file
 
     if adapter.config.lora_rank and unet is None:
         raise ValueError("the adapter's LoRA lives in its UNet: give the UNet to save it")
@@ -146,7 +146,7 @@ def read_config(folder: Path) -> AdapterConfig:
 
 def save_gates(adapter: SoundAdapter, file: str | Path) -> None:
     """Writes the gates and the levels' weights alone: one small file a domain."""
-    from safetensors.torch import save_file
+    from align.models.weights import save_file
 
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import set_seed
 
 from align.evaluation.generation import Artist
 from align.evaluation.statistics import Measured
 from align.models.encoder import load_encoder
+from align.models.weights import save_file
 from align.prompts.loading import load_picture_side
 from align.prompts.space import PromptSpace
 from align.registry import JUDGES, lookup
