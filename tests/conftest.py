@@ -32,6 +32,19 @@ RATE = 24_000
 WIDTH = 32  # of the tiny text space
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests that use a browser; skips those that need a GPU or the Hub without one."""
+    online = os.environ["HF_HUB_OFFLINE"] in ("0", "")
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("hub") and not online:
+            item.add_marker(pytest.mark.skip(reason="needs the Hub: set HF_HUB_OFFLINE=0"))
+
+
 @pytest.fixture(scope="session")
 def tiny_clap(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A whole CLAP with its feature extractor."""

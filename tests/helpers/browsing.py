@@ -1,16 +1,12 @@
-"""A real browser for tests of the page: Chromium with a made-up microphone, by Playwright.
+"""A real browser for the tests of the app: Chromium with a simulated microphone, by Playwright.
 
-It takes the Chromium that is there, or installs one: Debian's where apt-get may be used, else
-Playwright's own. Where neither can be had the tests are skipped, and say why.
+`make browser` installs Chromium. Nothing is installed here: without Chromium the tests are skipped.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,40 +20,21 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 PHONE = {"width": 390, "height": 844}
 
 
-def _installed() -> str | None:
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
-
-
-def find_chromium(install: bool = True) -> str | None:
-    """Where a Chromium lies, installed if need be; None where none can be had."""
-    if _installed() or not install:
-        return _installed()
-    print("no Chromium here: installing one", file=sys.stderr)
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
-        for line in (["update", "-qq"], ["install", "-y", "-qq", "chromium"]):
-            subprocess.run(["apt-get", *line], capture_output=True, timeout=600, check=False)
-        if _installed():
-            return _installed()
-    subprocess.run(
-        [sys.executable, "-m", "playwright", "install", "chromium"],
-        capture_output=True, timeout=600, check=False,
-    )  # fmt: skip
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        path = playwright.chromium.executable_path
-    return path if Path(path).exists() else None
+def find_chromium(playwright: Any) -> str | None:
+    """Path of the system's Chromium or of Playwright's own; None if neither is installed."""
+    paths = (*map(shutil.which, NAMES), playwright.chromium.executable_path)
+    return next((path for path in paths if path and Path(path).exists()), None)
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser that is running, or the test is skipped."""
-    path = find_chromium()
-    if path is None:
-        pytest.skip("no Chromium here, and neither apt-get nor playwright could install one")
+    """A running browser; skips the test if Chromium is not installed."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
+        path = find_chromium(playwright)
+        if path is None:
+            pytest.skip("Chromium is not installed: run `make browser`")
         running = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield running
         running.close()
