@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.data.captioning import CAPTIONER, caption_folder
+from align.registry import first_line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         made = caption_folder(options.folder, options.captioner)
     except (DataError, OSError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), "")
+        reason = first_line(error)
         raise SystemExit(f"align.caption: {reason}") from error
     print(f"{made} captions made; all of them are in {options.folder / CAPTIONS}.")
 

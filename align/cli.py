@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.config.arguments import EvaluationArguments
+from align.registry import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +105,7 @@ def chosen_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         # torch says each of them: no such name, a build without it, and "meta" that holds nothing.
-        reason = next(iter(str(error).splitlines()), "")[:120]
+        reason = first_line(error)
         raise ValueError(
             f"there is no device {name!r} on this machine: leave --device out ({reason})"
         ) from error

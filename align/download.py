@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.config.parser import parse
+from align.config.options import parse_options
 from align.preprocessing.cache import human
 from align.training.validation import check_model
 
@@ -29,15 +29,13 @@ class DownloadArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Says what a recipe needs of the hub, asks, and fetches it."""
-    from align.config.options import KINDS, Options
-
-    kinds = (*KINDS, DownloadArguments)
-    *parts, download = parse(kinds, "align", "python -m align.download", arguments, check_model)
+    options, download = parse_options(
+        "python -m align.download", arguments, DownloadArguments, check=check_model
+    )
     from align.data.errors import DataError
     from align.hub.requirements import needs
 
     try:
-        options = Options(*parts)
         found = needs(options)
         missing = [need.missing() for need in found]
         size = sum(sum(files.values()) for files in missing)

@@ -19,12 +19,12 @@ UNTRAINED = ("log-mel",)  # backbones that start from nothing
 DATASETS = {
     "mini": "soundprompt.mini.dataset:singles",
     "mini-mixtures": "soundprompt.mini.dataset:mixtures",
-    "mini-pairs": "soundprompt.mini.dataset:pairs",
     "mini-retrieval": "soundprompt.mini.scenes:scenes",
     "fsd50k": "align.data.columns:FSD50K",
     "audiocaps": "align.data.columns:AUDIOCAPS",
     "esc50": "align.data.columns:ESC50",
 }
+PAIR_DATASETS = {"mini": "soundprompt.mini.dataset:pairs"}  # of audio and images
 JUDGES = {"mini": "soundprompt.mini.image_classifier:judge"}
 CLIPS = {"mini": "soundprompt.mini.models:CLIP"}
 
@@ -35,3 +35,9 @@ def lookup(table: dict[str, str], name: str) -> Any:
         return name
     module, attribute = table[name].split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that is not empty, cut to 200 characters."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:200]

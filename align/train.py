@@ -7,17 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.config.options import KINDS, Options
-from align.config.parser import parse
+from align.config.options import Options, parse_options
 from align.training.validation import check_model
 
 if TYPE_CHECKING:
     from align.evaluation.statistics import Measured
 
+COMMAND = "python -m align.train"
+EXAMPLES = (
+    f"{COMMAND}                            the mini models and data, in minutes",
+    f"{COMMAND} fsd50k                     a recipe of the package, or a YAML file",
+    f"{COMMAND} --data FOLDER --base sd15  your own clips, with metadata.csv",
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, trains, measures, and says where the results are."""
-    options = Options(*parse(KINDS, "align", "python -m align.train", arguments, check_model))
+    options = parse_options(COMMAND, arguments, check=check_model, examples=EXAMPLES)
     # Whatever is heavy is imported after the options are known to be right.
     from align.audio.files import AudioError
     from align.data.errors import DataError
@@ -45,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _further(options: Options) -> str:
     """What the same command does after it was stopped."""
     training = options.training
-    if training.resume and training.save_strategy != "no":
+    if not training.starts_over and training.save_strategy != "no":
         return "the same command goes on from its last checkpoint, where there is one"
     return "the same command starts anew"
 

@@ -72,12 +72,10 @@ def write_recordings(folder: Path, split: str, rows: int) -> Path:
 
 def _trained(command: Sequence[str]) -> tuple[Session, float]:
     """Trains by a command line of align.train and saves; also the CPU seconds of training."""
-    from align.config.options import KINDS as OPTIONS
-    from align.config.options import Options
-    from align.config.parser import parse
+    from align.config.options import parse_options
     from align.training.run import Session
 
-    session = Session.open(Options(*parse(OPTIONS, "align", "benchmarks.adapters", command)))
+    session = Session.open(parse_options("benchmarks.adapters", command))
     # Features and tokens are computed here, once for all adapters of a backbone.
     session._trainer()
     start = time.process_time()

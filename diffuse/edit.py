@@ -70,10 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from align.audio.files import AudioError
     from align.cli import check_folder
     from diffuse.cli import check_given, drawing_arguments, load_pipeline, report, save_pictures
-    from diffuse.pipelines.image_inputs import read_picture
+    from diffuse.data.images import open_image
 
     try:
-        read_picture(options.picture)  # before the models are loaded
+        open_image(options.picture)  # before the models are loaded
         check_folder(options.out)
         begin = _begin(options)
         check_given(options, options.sounds)

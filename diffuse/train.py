@@ -7,17 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.config.parser import parse
 from diffuse.config.arguments import MINI_ENCODER
-from diffuse.config.options import KINDS, Options
+from diffuse.config.options import parse_options
 
 if TYPE_CHECKING:
     from align.evaluation.statistics import Measured
 
+COMMAND = "python -m diffuse.train"
+EXAMPLES = (
+    f"{COMMAND}                              the mini models and data, in minutes",
+    f"{COMMAND} sd15 --data FOLDER           Stable Diffusion 1.5 on audio-image pairs",
+    f"{COMMAND} sonicdiffusion --data FOLDER the layers of SonicDiffusion",
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, trains, measures, and says where the results are."""
-    options = Options(*parse(KINDS, "diffuse", "python -m diffuse.train", arguments))
+    options = parse_options(COMMAND, arguments, examples=EXAMPLES)
     # Whatever is heavy is imported after the options are known to be right.
     from align.audio.files import AudioError
     from align.data.errors import DataError

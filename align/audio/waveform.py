@@ -79,7 +79,6 @@ def windows(
     sample_rate: int,
     window_s: float,
     *,
-    hop_s: float | None = None,
     sampling_rate: int | None = None,
 ) -> Iterator[Window]:
     """Read a recording window by window, holding only about one window in memory.
@@ -91,24 +90,15 @@ def windows(
     Args:
         recording, sample_rate, sampling_rate: as for `read`.
         window_s: the length of a window in seconds.
-        hop_s: seconds from one start to the next, at most `window_s`; None is `window_s`.
 
     Raises, warns: as `read`.
     """
     rates = _rates(sample_rate, sampling_rate)
     window_n = _length(window_s, "window_s", rates[0])
-    hop_n = window_n if hop_s is None else _length(hop_s, "hop_s", rates[0])
-    if hop_n > window_n:
-        raise AudioError(
-            f"hop_s={hop_s} is longer than window_s={window_s}, which would leave gaps: "
-            "give a hop of at most one window."
-        )
-    return _windows(_stream(recording, *rates), rates[0], window_n, hop_n)
+    return _windows(_stream(recording, *rates), rates[0], window_n)
 
 
-def _windows(
-    blocks: Iterator[np.ndarray], sample_rate: int, window_n: int, hop_n: int
-) -> Iterator[Window]:
+def _windows(blocks: Iterator[np.ndarray], sample_rate: int, window_n: int) -> Iterator[Window]:
     pending: list[np.ndarray] = []
     start = 0
     for block in blocks:
@@ -118,10 +108,10 @@ def _windows(
         buffer = np.concatenate(pending)
         while len(buffer) >= window_n:
             yield Window(buffer[:window_n].copy(), start / sample_rate)
-            buffer, start = buffer[hop_n:], start + hop_n
+            buffer, start = buffer[window_n:], start + window_n
         pending = [buffer]
     rest = np.concatenate(pending)
-    if start == 0 or len(rest) > window_n - hop_n:  # else the window before has heard it all
+    if start == 0 or len(rest):  # else the last window has ended with the recording
         yield Window(rest, start / sample_rate)
 
 

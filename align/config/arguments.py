@@ -112,8 +112,8 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """What is heard and said."""
+class CommonDataArguments:
+    """Data options that both packages share."""
 
     data: str = field(
         default="mini",
@@ -133,6 +133,31 @@ class DataArguments:
     label_column: str = field(
         default="label", metadata={"help": "column of labels: rows of one label say the same"}
     )
+    captioner: str | None = field(
+        default=None, metadata={"help": "BLIP that captions a folder's pictures, once: a hub id"}
+    )
+    cache: bool = field(
+        default=True,
+        metadata={"help": "keep what is computed from the data on disk"},
+    )
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "where it is kept: ~/.cache/soundprompt by default"}
+    )
+    workers: int = field(default=2, metadata={"help": "processes that read and prepare the data"})
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"--workers is at least 1, not {self.workers}")
+        if self.eval_folds is None or self.eval_data is not None:
+            return
+        if self.folds is None or set(self.folds) & set(self.eval_folds):
+            raise ValueError("give --folds beside --eval_folds, and no fold in both")
+
+
+@dataclass
+class DataArguments(CommonDataArguments):
+    """What is heard and said."""
+
     extra_data: str | None = field(
         default=None, metadata={"help": "a second data set, trained on beside the first; none"}
     )
@@ -150,9 +175,6 @@ class DataArguments:
     caption_template: str | None = field(
         default=None, metadata={"help": "what is said around labels in place of captions: 'a {}'"}
     )
-    captioner: str | None = field(
-        default=None, metadata={"help": "BLIP that captions a folder's pictures, once: a hub id"}
-    )
     order: str = field(
         default="shuffled",
         metadata={"help": "shuffled, or caption_length: short captions first, every epoch"},
@@ -163,21 +185,13 @@ class DataArguments:
     stream_buffer: int = field(
         default=256, metadata={"help": "recordings of a streamed hub data set to draw from"}
     )
-    cache: bool = field(
-        default=True, metadata={"help": "keep features, tokens and targets on disk for later runs"}
-    )
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "where they are kept: ~/.cache/soundprompt by default"}
-    )
-    workers: int = field(default=2, metadata={"help": "processes that compute features"})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.order not in ("shuffled", "caption_length"):
             raise ValueError(f"--order is shuffled or caption_length, not {self.order!r}")
         if self.caption_template is not None and "{}" not in self.caption_template:
             raise ValueError("--caption_template has {} where the labels go")
-        if self.workers < 1:
-            raise ValueError(f"--workers is at least 1, not {self.workers}")
         if self.stream_buffer < 1:
             raise ValueError(f"--stream_buffer is at least 1, not {self.stream_buffer}")
         if not self.streaming and self.stream_buffer != type(self).stream_buffer:
@@ -194,10 +208,6 @@ class DataArguments:
             raise ValueError(
                 "--streaming passes through one data set: --extra_data none --extra_share 0"
             )
-        if self.eval_folds is None or self.eval_data is not None:
-            return
-        if self.folds is None or set(self.folds) & set(self.eval_folds):
-            raise ValueError("give --folds beside --eval_folds, and no fold in both")
 
 
 DIRECTIONS = ("both", "audio_to_text", "text_to_audio")
@@ -410,3 +420,60 @@ class EvaluationArguments:
             raise ValueError(
                 f"there is no judge {self.judge!r}; there are: {', '.join(JUDGES)}, none"
             )
+
+
+@dataclass
+class TrainingOptions:
+    """Options of the Trainer whose defaults differ here, and the project's own beside them.
+
+    A plain dataclass, which `--help` reads without importing transformers. The dataclass with all
+    of the Trainer's options is in `training_args`.
+    """
+
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "where results go; by default a folder below runs, named after the data"},
+    )
+    num_train_epochs: float = field(default=5.0, metadata={"help": "passes over the data"})
+    max_steps: int = field(default=-1, metadata={"help": "optimizer steps; -1 for whole epochs"})
+    per_device_train_batch_size: int = field(default=50, metadata={"help": "rows a step"})
+    per_device_eval_batch_size: int = field(default=50, metadata={"help": "rows a step"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "the peak"})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "after the warm-up"})
+    warmup_steps: float = field(default=0.05, metadata={"help": "steps, or a share below 1"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to it"})
+    logging_steps: float = field(default=20, metadata={"help": "steps between two log lines"})
+    eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
+    save_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
+    report_to: str | None = field(default="none", metadata={"help": "tensorboard, trackio, wandb"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay off"})
+    seed: int = field(default=0, metadata={"help": "of everything drawn at random"})
+    draw_every_evaluation: bool = field(
+        default=False, metadata={"help": "draw samples at every evaluation, not only at the end"}
+    )
+    ddp_timeout: int = field(
+        default=6 * 3600, metadata={"help": "seconds that processes wait for the main one"}
+    )
+    resume_from_checkpoint: str | None = field(
+        default="true",
+        metadata={
+            "help": "true continues the run in --output_dir, if there is one; a checkpoint's path "
+            "continues that one; false starts over"
+        },
+    )
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "delete the checkpoints of an earlier run in --output_dir"},
+    )
+
+
+@dataclass
+class AlignTrainingOptions(TrainingOptions):
+    """Training options of an alignment."""
+
+    gradient_cache: int = field(
+        default=0,
+        metadata={"help": "rows encoded at once, for batches that memory does not hold; 0: all"},
+    )

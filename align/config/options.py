@@ -1,20 +1,26 @@
-"""Trains an alignment: `python -m align.train [RECIPE] [--option value ...]`."""
+"""All options of an alignment, and which of them differ from the defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from align.config.arguments import (
+    AlignTrainingOptions,
     AugmentArguments,
+    CommonDataArguments,
     DataArguments,
     EvaluationArguments,
     LossArguments,
     ModelArguments,
     RecallArguments,
 )
-from align.config.training_args import AlignTrainingArguments
+from align.config.parser import parse
+
+if TYPE_CHECKING:
+    from align.config.training_args import AlignTrainingArguments
 
 KINDS = (
     ModelArguments,
@@ -23,7 +29,7 @@ KINDS = (
     RecallArguments,
     AugmentArguments,
     EvaluationArguments,
-    AlignTrainingArguments,
+    AlignTrainingOptions,
 )
 
 
@@ -38,6 +44,45 @@ class Options:
     augment: AugmentArguments
     evaluation: EvaluationArguments
     training: AlignTrainingArguments
+
+
+def parse_options(
+    command: str,
+    arguments: Sequence[str] | None = None,
+    *more: Any,
+    check: Callable[..., None] | None = None,
+    examples: Sequence[str] = (),
+) -> Any:
+    """The options of an alignment from a command line.
+
+    Args:
+        command: what the user called.
+        arguments: the command line; that of the process by default.
+        more: further dataclasses of options.
+        check: is called with the dataclasses; a ValueError of it is an error of the command line.
+        examples: command lines for `--help`.
+
+    Returns:
+        An `Options`; with `more`, a tuple of it and the further dataclasses.
+
+    Raises:
+        SystemExit: an option does not exist, has a wrong value, or `--help` was asked for.
+    """
+    parts = parse(
+        (*KINDS, *more), "align", command, arguments, check=check, examples=examples,
+        replace={AlignTrainingOptions: "align.config.training_args:AlignTrainingArguments"},
+    )  # fmt: skip
+    options = Options(*parts[: len(KINDS)])
+    options.training.output_dir = options.training.output_dir or run_folder("align", options.data)
+    return (options, *parts[len(KINDS) :]) if more else options
+
+
+def run_folder(package: str, data: CommonDataArguments) -> str:
+    """The default folder of a run: runs/PACKAGE/NAME, named after the data set."""
+    name, _, _ = data.data.partition("@")
+    path = Path(name.rstrip("/"))
+    stem = path.stem if path.suffix in (".csv", ".jsonl", ".parquet") else path.name
+    return f"runs/{package}/{stem or 'own'}"
 
 
 STATED = ("base", "backbone", "data", "seed")  # by every recipe that a run records
@@ -56,6 +101,8 @@ def differing(options: Any, stated: Sequence[str] = ()) -> dict[str, Any]:
         for option in fields(part):
             value = getattr(part, option.name)
             changed = value != getattr(default, option.name)
+            if option.name == "output_dir":
+                changed = value != run_folder("align", options.data)
             if option.init and (changed or option.name in stated):
                 value = getattr(value, "value", value)
                 # A truth value of an option that may also be none is read as a word.

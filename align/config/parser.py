@@ -1,25 +1,34 @@
-"""Recipes and flags: a recipe states what differs from the defaults, a flag overrides both."""
+"""Command lines of dataclasses: `COMMAND [RECIPE] [--option value ...]`.
+
+A recipe is a YAML file that states what differs from the defaults; a flag overrides it. Names are
+checked and `--help` is printed from plain dataclasses, before transformers is imported.
+"""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 import yaml
+
+from align.config.trainer_options import TRAINER_OPTIONS
 
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
 
-
-def recipe_folder(package: str) -> Path:
-    """The folder of a package's recipes."""
-    return Path(str(resources.files(package))) / "recipes"
+TRUTH_OR_TEXT = ("resume_from_checkpoint",)  # options that take true, false or something else
+OUTPUT = (
+    "output_dir", "overwrite_output_dir", "logging_steps", "save_strategy", "save_total_limit",
+    "report_to", "samples", "draw_every_evaluation",
+)  # fmt: skip
 
 
 class Gathered(argparse.Action):
@@ -34,19 +43,170 @@ class Gathered(argparse.Action):
         setattr(namespace, self.dest, [*before, *values])
 
 
-def find_recipe(name: str, room: str) -> Path | None:
-    """The file of a recipe given by path, or by its name in recipes/ROOM."""
-    folder = recipe_folder(room)
+def recipe_folder(package: str) -> Path:
+    """The folder of a package's recipes."""
+    return Path(str(resources.files(package))) / "recipes"
+
+
+def find_recipe(name: str, package: str) -> Path | None:
+    """The file of a recipe given by its path, or by its name in a package's recipes."""
+    folder = recipe_folder(package)
     for path in (Path(name), folder / f"{name}.yaml", folder / name):
         if path.is_file():
             return path
     return None
 
 
-def _read(parser: Any, name: str, room: str) -> dict[str, Any]:
-    path = find_recipe(name, room)
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The hint that ends the message about an unknown name; "" where nothing is near."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def parse(
+    kinds: Sequence[Any],
+    package: str,
+    command: str,
+    arguments: Sequence[str] | None = None,
+    *,
+    check: Callable[..., None] | None = None,
+    replace: Mapping[Any, str] | None = None,
+    examples: Sequence[str] = (),
+) -> tuple[Any, ...]:
+    """The options of a command line `[RECIPE] [--flags]`, one dataclass each.
+
+    Args:
+        kinds: plain dataclasses whose fields are options.
+        package: whose recipes are looked up by name.
+        command: what the user called, for the usage line.
+        arguments: the command line; that of the process by default.
+        check: is called with the dataclasses; a ValueError of it is an error of the command line.
+        replace: "module:class" of the dataclass that is built in place of one of `kinds`, with
+            the Trainer's own options besides.
+        examples: command lines for `--help`.
+
+    Raises:
+        SystemExit: an option, a recipe or a recipe's key does not exist or has a wrong value: the
+            message names it. Also after `--help`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    usage = f"{command} [RECIPE] [--option value ...]"
+    if {"-h", "--help", "--help-all"} & set(given):
+        _help(kinds, command, usage, examples, replace, "--help-all" in given).print_help()
+        raise SystemExit(0)
+    if not replace:
+        trainers: Collection[str] = ()
+    else:
+        trainers = TRAINER_OPTIONS
+    _check_names(given, {field.name for kind in kinds for field in fields(kind)}, trainers, command)
+    from transformers import HfArgumentParser
+
+    full = [_imported((replace or {}).get(kind)) or kind for kind in kinds]
+    parser = HfArgumentParser(full, prog=command, usage=usage, allow_abbrev=False)
+    if given and not given[0].startswith("-"):
+        parser.set_defaults(**_checked(parser, _read(parser, given.pop(0), package)))
+    try:
+        *options, rest = parser.parse_args_into_dataclasses(
+            given, return_remaining_strings=True, look_for_args_file=False
+        )
+        if check is not None and not rest:
+            check(*options)
+    except (ValueError, ImportError) as error:  # what a dataclass does not accept
+        parser.error(str(error))
+    if rest:
+        known = [s for action in parser._actions for s in action.option_strings]
+        name = rest[0].split("=")[0]
+        parser.error(f"there is no option {rest[0]!r}{did_you_mean(name, known)}")
+    return tuple(options)
+
+
+def _imported(name: str | None) -> Any:
+    if name is None:
+        return None
+    module, attribute = name.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _check_names(
+    given: Sequence[str], own: set[str], trainers: Collection[str], command: str
+) -> None:
+    """Refuses a flag that is surely none, before anything heavy is imported.
+
+    One that resembles nothing is left to the installed Trainer, which may be a newer one.
+    """
+    known = own | set(trainers)
+    for word in given:
+        flag, _, _ = word.partition("=")
+        name = flag[2:].replace("-", "_")
+        if not flag.startswith("--") or name in known or name.removeprefix("no_") in known:
+            continue
+        hint = did_you_mean(flag, [f"--{one}" for one in known])
+        if hint or not trainers:
+            _error(command, f"there is no option {word!r}{hint}")
+
+
+def _error(command: str, message: str) -> NoReturn:
+    usage = f"{command} [RECIPE] [--option value ...]"
+    argparse.ArgumentParser(prog=command, usage=usage).error(message)
+
+
+def _help(
+    kinds: Sequence[Any],
+    command: str,
+    usage: str,
+    examples: Sequence[str],
+    replace: Mapping[Any, str] | None,
+    everything: bool,
+) -> argparse.ArgumentParser:
+    """A parser that is only printed: options in groups, with their defaults."""
+    parser = argparse.ArgumentParser(
+        prog=command, usage=usage, add_help=False, formatter_class=argparse.RawTextHelpFormatter,
+        epilog="\n".join(("examples:", *(f"  {line}" for line in examples))) if examples else None,
+    )  # fmt: skip
+    groups: dict[str, Any] = {}
+
+    def add(title: str, field: Field[Any]) -> None:
+        group = groups.setdefault(title, None) or parser.add_argument_group(title)
+        groups[title] = group
+        made = field.default_factory
+        default = field.default if made is MISSING else made()
+        names = [f"--{field.name}"]
+        if default is True:
+            names.append(f"--no_{field.name}")
+        text = str(field.metadata.get("help", "")).replace("\n", " ")
+        if default not in (None, False, [], ""):
+            shown = " ".join(map(str, default)) if isinstance(default, list) else default
+            text = f"{text} (default: {shown})"
+        group.add_argument(*names, metavar="VALUE", help=_folded(text))
+
+    for kind in kinds:
+        title = kind.__name__.removesuffix("Arguments").removesuffix("Options").lower()
+        title = "training" if title.endswith("training") else title
+        for field in fields(kind):
+            add("output" if field.name in OUTPUT else title, field)
+    other = parser.add_argument_group("other")
+    other.add_argument("-h", "--help", action="store_true", help="show these options")
+    if replace:
+        other.add_argument("--help-all", action="store_true", help="the Trainer's options as well")
+    if everything:
+        own = {field.name for kind in kinds for field in fields(kind)}
+        for name in (replace or {}).values():
+            for field in fields(_imported(name)):
+                if field.name not in own and field.init:
+                    add("the Trainer's own", field)
+    return parser
+
+
+def _folded(text: str, width: int = 76) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width)).replace("%", "%%")
+
+
+def _read(parser: Any, name: str, package: str) -> dict[str, Any]:
+    path = find_recipe(name, package)
     if path is None:
-        there = ", ".join(sorted(p.stem for p in recipe_folder(room).glob("*.yaml")))
+        there = ", ".join(sorted(p.stem for p in recipe_folder(package).glob("*.yaml")))
         parser.error(f"there is no recipe {name!r}: neither a file nor one of: {there}")
     assert path is not None  # error() ends the process
     try:
@@ -56,13 +216,11 @@ def _read(parser: Any, name: str, room: str) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         parser.error(f"{path} must hold keys and values, not a {type(recipe).__name__}")
     known = {action.dest for action in parser._actions} - {"help"}
-    if room == "align" and "space" not in known:
+    if package == "align" and "space" not in known:
         recipe.pop("space", None)  # what align.tune searches, of a run of its own
     for key in recipe:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            parser.error(f"{path}: there is no option {key!r}{hint}")
+            parser.error(f"{path}: there is no option {key!r}{did_you_mean(str(key), known)}")
     return recipe
 
 
@@ -88,6 +246,8 @@ def _typed(action: argparse.Action, value: Any) -> Any:
         value = [value]
     if several != isinstance(value, list):
         raise ValueError("it must be a list" if several else "it must be one value")
+    if action.dest in TRUTH_OR_TEXT and isinstance(value, bool):
+        return str(value).lower()
     values = value if several else [value]
     truths = action.nargs == "?"  # HfArgumentParser's mark of a boolean option
     if any(isinstance(v, bool) for v in values) and not truths:
@@ -99,50 +259,3 @@ def _typed(action: argparse.Action, value: Any) -> Any:
     if action.choices is not None and not set(typed) <= set(action.choices):
         raise ValueError(f"choose from: {', '.join(map(str, action.choices))}")
     return typed if several else typed[0]
-
-
-def parse(
-    kinds: Sequence[Any],
-    room: str,
-    command: str,
-    arguments: Sequence[str] | None = None,
-    check: Callable[..., None] | None = None,
-) -> tuple[Any, ...]:
-    """The options of a command line `[RECIPE] [--flags]`, one dataclass each.
-
-    Args:
-        kinds: the dataclasses whose fields are options.
-        room: the folder below recipes/ in which names are looked up.
-        command: what the user called, for the usage line.
-        arguments: the command line; that of the process by default.
-        check: is called with the dataclasses; a ValueError of it is an error of the command line.
-
-    Raises:
-        SystemExit: an option, a recipe or a recipe's key does not exist or has a wrong value;
-            the message names it.
-    """
-    from transformers import HfArgumentParser
-
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = HfArgumentParser(
-        kinds,
-        prog=command,
-        usage=f"{command} [RECIPE] [--option value ...]",
-        allow_abbrev=False,
-    )
-    if given and not given[0].startswith("-"):
-        parser.set_defaults(**_checked(parser, _read(parser, given.pop(0), room)))
-    try:
-        *options, rest = parser.parse_args_into_dataclasses(
-            given, return_remaining_strings=True, look_for_args_file=False
-        )
-        if check is not None and not rest:
-            check(*options)
-    except (ValueError, ImportError) as error:  # what a dataclass does not accept
-        parser.error(str(error))
-    if rest:
-        known = [s for action in parser._actions for s in action.option_strings]
-        near = difflib.get_close_matches(rest[0].split("=")[0], known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        parser.error(f"there is no option {rest[0]!r}{hint}")
-    return tuple(options)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
 
 from transformers import TrainingArguments
 
-# Of the Trainer's options, those that decide the weights: only the same go on from a checkpoint.
+from align.config.arguments import AlignTrainingOptions, TrainingOptions
+
+# Of the Trainer's options, those that decide the weights: a run resumes only with the same.
 DECISIVE = (
     "seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps",
-    "gradient_cache", "dataloader_drop_last", "learning_rate", "weight_decay",
-    "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm", "world_size",
-    "bf16", "fp16", "optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "dataloader_drop_last", "learning_rate", "weight_decay", "lr_scheduler_type",
+    "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm", "world_size", "bf16", "fp16", "optim",
+    "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon",
 )  # fmt: skip
 # Those that decide for how long: a run may be made longer. The best of it may be what is kept.
 LENGTH = (
@@ -21,46 +25,13 @@ LENGTH = (
     "greater_is_better",
 )  # fmt: skip
 IGNORED = ("label_smoothing_factor", "neftune_noise_alpha")  # made for classes and for words
-COMPARED = ("loss", "centred_cosine")  # what an evaluation in training measures
 
 
 @dataclass
-class AlignTrainingArguments(TrainingArguments):
-    """The Trainer's own options, with the miniature's defaults."""
-
-    output_dir: str | None = field(default="runs/align/mini", metadata={"help": "where results go"})
-    num_train_epochs: float = field(default=5.0, metadata={"help": "passes over the data"})
-    per_device_train_batch_size: int = field(default=50, metadata={"help": "rows a step"})
-    per_device_eval_batch_size: int = field(default=50, metadata={"help": "rows a step"})
-    gradient_cache: int = field(
-        default=0,
-        metadata={"help": "rows encoded at once, for batches that memory does not hold; 0: all"},
-    )
-    learning_rate: float = field(default=1e-3, metadata={"help": "the peak"})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's"})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "after the warm-up"})
-    warmup_steps: float = field(default=0.05, metadata={"help": "steps, or a share below 1"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to it"})
-    logging_steps: float = field(default=20, metadata={"help": "steps between two log lines"})
-    eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
-    save_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
-    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
-    report_to: str | None = field(default="none", metadata={"help": "tensorboard, trackio, wandb"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay off"})
-    seed: int = field(default=0, metadata={"help": "of everything drawn at random"})
-    draw_every_evaluation: bool = field(
-        default=False, metadata={"help": "draw samples at every evaluation, not only at the end"}
-    )
-    ddp_timeout: int = field(
-        default=6 * 3600, metadata={"help": "seconds that processes wait for the main one"}
-    )
-    resume: bool = field(
-        default=True, metadata={"help": "go on from output_dir's last checkpoint, if it has one"}
-    )
+class SoundTrainingArguments(TrainingOptions, TrainingArguments):
+    """The Trainer's own options, and what both packages refuse of them."""
 
     def __post_init__(self) -> None:
-        if self.gradient_cache < 0:
-            raise ValueError(f"--gradient_cache is a number of rows, not {self.gradient_cache}")
         if self.remove_unused_columns:
             raise ValueError("--remove_unused_columns would take the captions away: leave it out")
         if self.push_to_hub:
@@ -68,15 +39,52 @@ class AlignTrainingArguments(TrainingArguments):
                 "--push_to_hub would send checkpoints and captions to the hub: leave it out, and "
                 "publish what is trained with python -m align.publish"
             )
+        if self.overwrite_output_dir and self.given_checkpoint is not None:
+            raise ValueError(
+                f"--resume_from_checkpoint {self.resume_from_checkpoint} continues a run and "
+                "--overwrite_output_dir deletes it: leave one of them out"
+            )
         for name in IGNORED:
             if getattr(self, name):
-                raise ValueError(f"--{name} does nothing in an alignment: leave it out")
+                raise ValueError(f"--{name} does nothing here: leave it out")
+        unnamed = self.output_dir is None
         super().__post_init__()
+        if unnamed:
+            self.output_dir = None  # the Trainer's own name for it says nothing of the data
         check_reporters(self.report_to or ())
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the run in the output folder is continued."""
+        return self.resume_from_checkpoint == "true" and not self.overwrite_output_dir
+
+    @property
+    def starts_over(self) -> bool:
+        """Whether a run in the output folder is not continued."""
+        return not self.resumes and self.given_checkpoint is None
+
+    @property
+    def given_checkpoint(self) -> Path | None:
+        """The checkpoint that was named to resume from."""
+        given = self.resume_from_checkpoint
+        return None if given in (None, "true", "false") else Path(given).expanduser()
+
+
+@dataclass
+class AlignTrainingArguments(AlignTrainingOptions, SoundTrainingArguments):
+    """All training options of an alignment."""
+
+    DECISIVE: ClassVar[tuple[str, ...]] = (*DECISIVE, "gradient_cache")
+    COMPARED: ClassVar[tuple[str, ...]] = ("loss", "centred_cosine")  # measured by an evaluation
+
+    def __post_init__(self) -> None:
+        if self.gradient_cache < 0:
+            raise ValueError(f"--gradient_cache is a number of rows, not {self.gradient_cache}")
+        super().__post_init__()
         best = (self.metric_for_best_model or "loss").removeprefix("eval_")
-        if best not in COMPARED:
+        if best not in self.COMPARED:
             raise ValueError(
-                f"--metric_for_best_model is {' or '.join(COMPARED)}, not "
+                f"--metric_for_best_model is {' or '.join(self.COMPARED)}, not "
                 f"{self.metric_for_best_model!r}"
             )
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 CAPTIONER = "Salesforce/blip-image-captioning-base"
 COLUMNS = ("file_name", "image", "caption", "captioner")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-RECORDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".caf", ".m4a", ".webm", ".mp4")
 AT_ONCE = 8
 MOST_WORDS = 40  # tokens a caption may have
 
@@ -67,13 +65,13 @@ def find_pairs(folder: Path) -> list[Pair]:
 
 
 def _by_name(folder: Path) -> Iterator[Pair]:
-    from align.data.pairing import Namesakes
+    from align.data.pairing import AUDIO_ENDINGS, IMAGE_ENDINGS, Namesakes
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    pictures = Namesakes(files, PICTURES, RECORDINGS)
+    pictures = Namesakes(files, IMAGE_ENDINGS, AUDIO_ENDINGS)
     ambiguous: list[str] = []
     for path in files:
-        if path.suffix.lower() not in RECORDINGS:
+        if path.suffix.lower() not in AUDIO_ENDINGS:
             continue
         name, picture = path.relative_to(folder).as_posix(), pictures.of(path)
         if picture is not None:

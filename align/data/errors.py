@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from align.registry import first_line
+
 
 class DataError(ValueError):
     """A data set cannot be used; the message says which, and what it would need."""
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what lies at the bottom of an error, cut to 200 characters."""
+def root_cause(error: BaseException) -> str:
+    """The first line of the error that an error was raised from in the end."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    return first_line(error)
 
 
 MOST_UNUSABLE = 0.05  # share that may fail before a run is stopped

@@ -139,7 +139,7 @@ def chosen(
         DataError: no row is of those asked for.
     """
     if folds is not None:
-        rows = _keep_folds(rows, data, folds)
+        rows = keep_folds(rows, data, folds)
     if "fold" in rows.column_names:
         rows = rows.remove_columns("fold")
     plain = rows.with_format(None)  # makes no sound
@@ -153,7 +153,12 @@ def chosen(
     return rows
 
 
-def _keep_folds(rows: Dataset, data: str, folds: Sequence[int]) -> Dataset:
+def keep_folds(rows: Dataset, data: str, folds: Sequence[int]) -> Dataset:
+    """The rows whose column "fold" is one of `folds`.
+
+    Raises:
+        DataError: there is no such column, or a fold has no row.
+    """
     check_column([name for name in rows.column_names if name != "row"], data)
     wanted = fold_names(folds)
     stated = [fold_name(fold) for fold in rows.with_format(None)["fold"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from datasets import (
     load_dataset_builder,
 )
 
-from align.data.errors import DataError, first_line
+from align.data.errors import DataError, root_cause
 from align.registry import DATASETS
 
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -63,7 +64,7 @@ def read_table(path: Path) -> Dataset:
     try:
         rows = _loaded(path)
     except Exception as error:
-        reason = first_line(error)
+        reason = root_cause(error)
         if "corresponds to no data" in reason:  # column names and no row
             raise DataError(empty) from error
         raise DataError(f"{path} cannot be read as a table: {_explained(reason)}") from error
@@ -176,7 +177,13 @@ def _captioned(rows: Dataset, captions: list[str | None], made: Path) -> Dataset
     return rows.select(kept)
 
 
-def open_hub(name: str, split: str, streaming: bool = False, **options: Any) -> Any:
+def open_hub(
+    name: str,
+    split: str,
+    streaming: bool = False,
+    known: Collection[str] = tuple(DATASETS),
+    **options: Any,
+) -> Any:
     """A data set of the hub, or of a folder of parquet files, its recordings left undecoded.
 
     Raises:
@@ -185,7 +192,7 @@ def open_hub(name: str, split: str, streaming: bool = False, **options: Any) -> 
     try:
         rows = load_dataset(name, split=split, streaming=streaming, **options)
     except Exception as error:
-        raise DataError(_refusal(name, split, error)) from error
+        raise DataError(_refusal(name, split, error, known)) from error
     return undecoded(rows)
 
 
@@ -198,21 +205,21 @@ def unpack_hub(name: str) -> None:
     try:
         load_dataset_builder(name).download_and_prepare()
     except Exception as error:
-        raise DataError(_refusal(name, "train", error)) from error
+        raise DataError(_refusal(name, "train", error, tuple(DATASETS))) from error
 
 
-def _refusal(name: str, split: str, error: Exception) -> str:
-    reason = first_line(error)
+def _refusal(name: str, split: str, error: Exception, known: Collection[str]) -> str:
+    reason = root_cause(error)
     if "split" in reason.lower() and "should be one of" in reason.lower():
         there = reason.lower().partition("should be one of")[2].strip(" .[]")
         return (
             f"{name} has no split {split!r}, only {there}: measure on folds of it (--folds and "
             "--eval_folds) or on another data set (--eval_data)"
         )
-    near = difflib.get_close_matches(name, DATASETS, 1)
+    near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return (
-        f"there is no data set {name!r}: it is neither a short name ({', '.join(DATASETS)}), nor "
+        f"there is no data set {name!r}: it is neither a short name ({', '.join(known)}), nor "
         f"a folder, nor a table, nor a data set that the hub serves as data files "
         f"({type(error).__name__}: {reason}){hint}"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from align.registry import first_line
+
 CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
 
@@ -55,7 +57,7 @@ def _refused(name: str, error: Exception) -> str:
             f"the hub refuses {name} with your token ({status}): log in with `hf auth login`, or "
             "set HF_TOKEN to a token that may write there"
         )
-    return f"the hub did not take {name}: {_first_line(error)}"
+    return f"the hub did not take {name}: {first_line(error)}"
 
 
 def _unreached(name: str, error: Exception) -> str:
@@ -65,7 +67,3 @@ def _unreached(name: str, error: Exception) -> str:
         f"{name} is on the hub, and {constants.ENDPOINT} cannot be reached "
         f"({type(error).__name__}): try again with a network; what was fetched is kept"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), "")[:200]

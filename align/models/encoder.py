@@ -27,6 +27,7 @@ from align.prompts.blending import blend as blended
 from align.prompts.blending import concatenate, matched, weigh
 from align.prompts.embeds import Prompts, SpaceShape, stacked
 from align.prompts.pipelines import Reader, check_prompt
+from align.registry import first_line
 
 
 def pool_tokens(
@@ -69,6 +70,9 @@ def _pool_row(
     weight = nn.functional.pad(mask, (0, short)).unflatten(0, (-1, run))
     mean = (tokens * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1)
     return mean, weight.any(1)
+
+
+WINDOWS_AT_ONCE = 64  # of a batch without a gradient: long recordings have many
 
 
 class AudioPromptEncoder(PreTrainedModel):
@@ -227,12 +231,22 @@ class AudioPromptEncoder(PreTrainedModel):
         self, features: torch.Tensor, features_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         there = features_mask.any(2)
-        found, heard = self.backbone(features[there], features_mask[there])
+        found, heard = self._backbone_tokens(features[there], features_mask[there])
         batch, windows = there.shape
         tokens = found.new_zeros(batch, windows, *found.shape[1:])
         mask = heard.new_zeros(batch, windows, heard.shape[1])
         tokens[there], mask[there] = found, heard
         return tokens.flatten(1, 2), mask.flatten(1, 2)
+
+    def _backbone_tokens(
+        self, windows: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Audio tokens of windows (N, T, F); without a gradient a bounded number at a time."""
+        if torch.is_grad_enabled() or len(windows) <= WINDOWS_AT_ONCE:
+            return self.backbone(windows, mask)
+        blocks = zip(windows.split(WINDOWS_AT_ONCE), mask.split(WINDOWS_AT_ONCE), strict=True)
+        tokens, heard = zip(*(self.backbone(*block) for block in blocks), strict=True)
+        return torch.cat(tokens), torch.cat(heard)
 
     def forward(
         self,
@@ -282,6 +296,28 @@ class AudioPromptEncoder(PreTrainedModel):
             AudioError: a recording cannot be read or has nothing to hear.
             ValueError: there is no such space, or no recording.
         """
+        return self.encode_with_tokens(
+            recordings, space=space, sampling_rate=sampling_rate, batch_size=batch_size
+        )[0]
+
+    @torch.no_grad()
+    def encode_with_tokens(
+        self,
+        recordings: Any,
+        *,
+        space: str | None = None,
+        sampling_rate: int | None = None,
+        batch_size: int = 8,
+    ) -> tuple[Prompts, torch.Tensor, torch.Tensor]:
+        """As `encode`, with the audio tokens that the embeds were made from.
+
+        Returns:
+            The embeds, the tokens (N, S, H), and their mask (N, S) bool, true where heard.
+
+        Raises:
+            AudioError: a recording cannot be read or has nothing to hear.
+            ValueError: there is no such space, or no recording.
+        """
         head = self.head(space)
         rows = [self.ear.features(r, sampling_rate) for r in _as_list(recordings)]
         if not rows:
@@ -292,9 +328,17 @@ class AudioPromptEncoder(PreTrainedModel):
             parts = [self._encode_one(row, head, batch_size) for row in rows]
         finally:
             self.train(mode)
-        return stacked(parts)
+        embeds, tokens, masks = zip(*parts, strict=True)
+        together = nn.utils.rnn.pad_sequence
+        return (
+            stacked(list(embeds)),
+            together([row[0] for row in tokens], batch_first=True),
+            together([row[0] for row in masks], batch_first=True),
+        )
 
-    def _encode_one(self, row: list[Any], head: Head, batch_size: int) -> Prompts:
+    def _encode_one(
+        self, row: list[Any], head: Head, batch_size: int
+    ) -> tuple[Prompts, torch.Tensor, torch.Tensor]:
         # One recording at a time: in a batch, another's length would change the rounding.
         found = []
         for start in range(0, len(row), batch_size):
@@ -302,7 +346,8 @@ class AudioPromptEncoder(PreTrainedModel):
             features = batch["features"].to(self.device, self.dtype)
             found.append(self._window_tokens(features, batch["features_mask"].to(self.device)))
         tokens, mask = (torch.cat(column, 1) for column in zip(*found, strict=True))
-        return head.prompts(*head(*pool_tokens(tokens, mask, self.config.max_tokens)))
+        tokens, mask = pool_tokens(tokens, mask, self.config.max_tokens)
+        return head.prompts(*head(tokens, mask)), tokens, mask
 
     def prompt(
         self,
@@ -470,7 +515,7 @@ def load_encoder(run: str) -> AudioPromptEncoder:
 
 def no_encoder(run: str, error: Exception) -> ValueError:
     """What is said where a folder or a hub id holds no encoder."""
-    reason = next(iter(str(error).splitlines()), "")
+    reason = first_line(error)
     return ValueError(
         f"there is no trained encoder {run!r}: give a folder that align.train wrote, "
         f"or a hub id that can be reached ({reason})"

@@ -14,7 +14,7 @@ from align.data.errors import DataError, Unusable
 from align.models.processing import Ear
 from align.preprocessing.cache import Cache, digest
 from align.preprocessing.fingerprint import recording_names, spread_rows, told_recordings
-from align.preprocessing.parallel import Answer, answers, listen
+from align.preprocessing.parallel import Answer, Listener, listen, read_rows
 from align.preprocessing.store import Store
 
 BLOCK_ROWS = 32
@@ -158,7 +158,7 @@ def _fill(
     bad = Unusable(count)
     for i, error in _noted(store, "errors"):
         bad.add(called[i] - 1, error)
-    found = answers(ear, sounds, start, workers)
+    found = read_rows(Listener(ear, sounds), count, start, workers)
     progress = tqdm(found, title, count, initial=start, mininterval=1)
     block: list[Answer] = []
     for i, answer in enumerate(progress, start):

@@ -7,10 +7,12 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import torch
 from datasets import Dataset
 from threadpoolctl import threadpool_limits
 
@@ -48,48 +50,73 @@ def one_thread() -> None:
     threadpool_limits(1)
 
 
-_JOB: list[tuple[Ear, Dataset | None]] = []  # of a worker process
+class RowReader(Protocol):
+    """What reads the rows of a data set; it is sent to each worker process once."""
+
+    def read(self, i: int) -> Any:
+        """What comes of row i."""
+        ...
 
 
-def _begin(ear: Ear, rows: Dataset | None = None) -> None:
+@dataclass
+class Listener:
+    """Extracts the features of recordings, those of a data set's rows among them."""
+
+    ear: Ear
+    rows: Dataset | None = None
+
+    def read(self, i: int) -> Answer:
+        """What comes of row i's recording."""
+        assert self.rows is not None
+        return listen(self.ear, self.rows[i]["recording"])
+
+
+_READER: list[Any] = []  # of a worker process
+
+
+def _begin(reader: Any) -> None:
     # Ctrl-C reaches every process: who started them ends them, and says so once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     one_thread()
-    _JOB[:] = [(ear, rows)]
+    _READER[:] = [reader]
 
 
-def _listen_to_row(i: int) -> Answer:
-    ear, rows = _JOB[0]
-    assert rows is not None
-    return listen(ear, rows[i]["recording"])
+def _read(i: int) -> Any:
+    return _READER[0].read(i)
 
 
 def _listen_to(recording: Any) -> Answer:
-    return listen(_JOB[0][0], recording)
+    return listen(_READER[0].ear, recording)
 
 
-def _pool(workers: int, *job: Any) -> ProcessPoolExecutor:
+def _pool(workers: int, reader: Any) -> ProcessPoolExecutor:
     # Spawned, not forked: torch's threads do not survive a fork.
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=job)
+    return ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_begin, initargs=(reader,)
+    )
 
 
-def answers(ear: Ear, rows: Dataset, start: int, workers: int) -> Iterator[Answer]:
-    """What comes of the recordings of a data set from a row on, in order.
+def read_rows(
+    reader: RowReader, count: int, start: int, workers: int, *, worth: int = WORTH_WORKERS
+) -> Iterator[Any]:
+    """What comes of the rows of a data set from a row on, in order.
 
     Args:
-        ear: how the backbone hears.
-        rows: with the column recording.
+        reader: reads a row; each worker reads its own, so that no process ever holds all of them.
+        count: rows in all.
         start: the first row.
-        workers: processes; few rows are heard by this one.
+        workers: processes; few rows are read by this one.
+        worth: the number of rows below which starting workers takes longer than it saves.
     """
-    left = range(start, len(rows))
-    if workers < 2 or len(left) < WORTH_WORKERS:
-        yield from (listen(ear, rows[i]["recording"]) for i in left)
+    left = range(start, count)
+    if workers < 2 or len(left) < worth:
+        yield from map(reader.read, left)
         return
-    # Each worker reads its own rows, so that no process ever holds all recordings.
-    with _pool(workers, ear, rows) as pool:
+    # Who takes the answers may compute meanwhile, on the cores that are left.
+    cores = max(1, torch.get_num_threads() - workers)
+    with threadpool_limits(cores), _pool(workers, reader) as pool:
         try:
-            yield from pool.map(_listen_to_row, left, chunksize=16)
+            yield from pool.map(_read, left, chunksize=16)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -114,7 +141,7 @@ class Listeners:
         if self._workers < 2:
             yield from ((listen(self._ear, recording), beside) for recording, beside in recordings)
             return
-        self._pool = self._pool or _pool(self._workers, self._ear)
+        self._pool = self._pool or _pool(self._workers, Listener(self._ear))
         waiting: deque[tuple[Future[Answer], Beside]] = deque()
         try:
             for recording, beside in recordings:

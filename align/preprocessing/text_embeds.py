@@ -152,23 +152,6 @@ class Shares:
         return self.means(rows, torch.arange(len(self.names)))
 
 
-def label_means(
-    embeds: torch.Tensor, captions: torch.Tensor, labels: Sequence[str]
-) -> tuple[list[str], torch.Tensor]:
-    """What the sound determines where a label has several captions: their mean.
-
-    Args:
-        embeds: (C, L, D) of the different captions.
-        captions: (N,) each row's caption, as a row of `embeds`.
-        labels: N.
-
-    Returns:
-        The different labels in sorted order, and (K, L, D) the mean embeds of their rows.
-    """
-    shares = Shares(captions, labels)
-    return shares.names, shares.all_means(embeds)
-
-
 class Targets(nn.Module):
     """Standardised rows, each computed when it is asked for, on the device of who asks.
 

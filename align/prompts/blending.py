@@ -14,26 +14,37 @@ BLENDS = ("interpolate", "concatenate", "add")
 WEIGHT = 0.5  # of the text
 
 
+def normalized_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights of several recordings as shares that sum to one; equal ones where none are given.
+
+    Raises:
+        ValueError: there are not `count` weights, one is negative or no finite number, or all are
+            zero.
+    """
+    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if len(given) != count:
+        raise ValueError(
+            f"there are {count} recordings and {len(given)} weights: give one for each"
+        )
+    # NaN is below nothing, and the sum of what is finite need not be.
+    if not math.isfinite(sum(given)) or min(given) < 0 or not sum(given):
+        raise ValueError(
+            f"the weights of the recordings are numbers from 0 on, not all 0, and not {given}"
+        )
+    return [weight / sum(given) for weight in given]
+
+
 def weigh(prompts: Prompts, weights: Sequence[float]) -> Prompts:
     """One prompt from N: their mean by weight.
 
     Args:
         prompts: N.
-        weights: N numbers, of any sum but zero; they are divided by it.
+        weights: N numbers from 0 on, not all 0; they are divided by their sum.
 
     Raises:
-        ValueError: there are not N weights, one is no number, or they sum to zero.
+        ValueError: the weights are none of these.
     """
-    if len(weights) != len(prompts):
-        raise ValueError(
-            f"there are {len(prompts)} recordings and {len(weights)} weights: give one for each"
-        )
-    share = torch.tensor(list(weights), dtype=torch.float32)
-    if not share.isfinite().all() or not share.sum().isfinite():
-        raise ValueError(f"the weights of the recordings are numbers, not {list(weights)}")
-    if not share.sum():
-        raise ValueError("the weights of the recordings sum to zero: there is nothing to draw")
-    share = (share / share.sum()).to(prompts.embeds)
+    share = torch.tensor(normalized_weights(weights, len(prompts))).to(prompts.embeds)
     embeds = torch.einsum("n,nld->ld", share, prompts.embeds)[None]
     pooled = None if prompts.pooled is None else (share @ prompts.pooled)[None]
     return Prompts(embeds, pooled, prompts.padding)

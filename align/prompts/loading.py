@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from align.prompts.pipelines import not_clip
-from align.registry import BASES, lookup
+from align.registry import BASES, first_line, lookup
 
 # What is never loaded: its share of the prompt is left to the pipeline, which fills it with zeros.
 LEFT_OUT = "T5"
@@ -81,7 +81,7 @@ def _parts(base: str) -> dict[str, list[str]]:
     try:
         index = DiffusionPipeline.load_config(lookup(BASES, base))
     except OSError as error:
-        reason = next(iter(str(error).splitlines()), "")
+        reason = first_line(error)
         raise OSError(
             f"there is no pipeline {base!r}: give a folder with model_index.json, or a hub id "
             f"that can be reached ({reason})"

@@ -1,15 +1,20 @@
-"""Checkpoints that tell which options made them, so that only the same run goes on from them."""
+"""Checkpoints that record the options which made them, so that only the same run is resumed.
+
+Both packages use this: an alignment's checkpoint is complete once its run.json is there, one of the
+UNet's once its marker is.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.config.options import STATED, Options, differing
-from align.config.training_args import DECISIVE, LENGTH
+from align.config.training_args import LENGTH
 from align.hub.model_card import TOLD
 from align.preprocessing.cache import digest
 
@@ -17,14 +22,15 @@ if TYPE_CHECKING:
     from align.preprocessing.features import Heard
 
 
-# Of ours, those that do not.
-FREE = {"data": ("workers", "eval_folds", "eval_data", "cache", "cache_dir")}
+# Options of the data that do not decide the weights.
+FREE = ("workers", "eval_folds", "eval_data", "cache", "cache_dir")
+ELSEWHERE = "give another --output_dir, or start over in this one with --overwrite_output_dir true"
 
 
 def told_options(options: Options) -> dict[str, Any]:
     """The options of a run as JSON holds them, by theme."""
     parts = {k: asdict(v) for k, v in vars(options).items() if k != "training"}
-    for part, names in (("training", DECISIVE), ("length", LENGTH)):
+    for part, names in (("training", options.training.DECISIVE), ("length", LENGTH)):
         parts[part] = {name: getattr(options.training, name) for name in names}
     return dict(json.loads(json.dumps(parts)))
 
@@ -36,32 +42,90 @@ def recipe(options: Options) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name in recorded}
 
 
-def last_checkpoint(folder: Path, options: dict[str, Any]) -> Path | None:
-    """The newest whole checkpoint in a folder; None where there is none.
+def check_same_options(
+    where: Path, before: Mapping[str, Any], now: Mapping[str, Any], parts: tuple[str, ...]
+) -> None:
+    """Refuses to resume a run with other options.
 
-    A checkpoint that a killed run left half written tells nothing and is passed over.
+    Args:
+        where: the checkpoint or the folder of the run.
+        before: its options, by theme.
+        now: those of this run.
+        parts: the themes that decide the weights.
 
     Raises:
-        ValueError: it was trained with other options than these.
+        ValueError: an option that decides the weights differs; one that the earlier run did not
+            know yet is passed over.
     """
-    whole = [told.parent for told in folder.glob(f"checkpoint-*/{TOLD}")]
-    if not whole:
-        return None
-    newest = max(whole, key=lambda path: (path / TOLD).stat().st_mtime_ns)
-    before = json.loads((newest / TOLD).read_text())["options"]
     differ = [
         f"{name} was {before[part][name]!r} and is {value!r}"
-        for part in ("model", "data", "loss", "augment", "training")
-        for name, value in options[part].items()
-        # A checkpoint does not know options that are younger than it.
-        if name in before[part] and name not in FREE.get(part, ()) and before[part][name] != value
+        for part in parts
+        for name, value in now[part].items()
+        if not (part == "data" and name in FREE)
+        and name in before.get(part, {})
+        and before[part][name] != value
     ]
     if differ:
         raise ValueError(
-            f"{newest} comes from a run with other options ({'; '.join(differ)}): "
-            "give another --output_dir, or start anew in this one with --resume false"
+            f"{where} comes from a run with other options ({'; '.join(differ)}): {ELSEWHERE}"
         )
-    return newest
+
+
+def complete_checkpoints(folder: Path, marker: str) -> list[Path]:
+    """The checkpoints of a folder that have all their files, the one of most steps last.
+
+    Args:
+        folder: where the Trainer writes them.
+        marker: the file that is written last.
+    """
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{marker}")]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+
+
+def last_checkpoint(folder: Path, marker: str) -> Path | None:
+    """The complete checkpoint of most steps; None where there is none."""
+    return next(reversed(complete_checkpoints(folder, marker)), None)
+
+
+def resumable(options: Options) -> Path | None:
+    """The checkpoint that a run resumes from, by its options; None where it starts.
+
+    Raises:
+        ValueError: it comes from a run with other options, the named one is none, or a run that
+            starts over would mix its checkpoints with those of an earlier one.
+    """
+    training = options.training
+    folder = Path(training.output_dir or ".")
+    checkpoint = training.given_checkpoint
+    if checkpoint is not None:
+        if not (checkpoint / TOLD).is_file():
+            raise ValueError(
+                f"--resume_from_checkpoint {checkpoint} is no checkpoint of align.train: it has no "
+                f"{TOLD}"
+            )
+    elif training.resumes:
+        checkpoint = last_checkpoint(folder, TOLD)
+    elif not training.overwrite_output_dir:
+        check_no_run(complete_checkpoints(folder, TOLD), folder)
+    if checkpoint is not None:
+        before = json.loads((checkpoint / TOLD).read_text())["options"]
+        parts = ("model", "data", "loss", "augment", "training")
+        check_same_options(checkpoint, before, told_options(options), parts)
+    return checkpoint
+
+
+def check_no_run(found: list[Path], folder: Path) -> None:
+    """Refuses to start over beside what an earlier run left to resume from.
+
+    Raises:
+        ValueError: something is there.
+    """
+    if found:
+        raise ValueError(
+            f"{folder} has checkpoints of an earlier run, such as {found[-1].name}, which a run "
+            "that starts over would mix with its own: give another --output_dir, or delete them "
+            "with --overwrite_output_dir true"
+        )
 
 
 def told_rows(heard: Heard) -> str:
@@ -73,7 +137,7 @@ def check_rows(checkpoint: Path, rows: str) -> None:
     """Refuses to go on with other rows than a checkpoint was trained on.
 
     Args:
-        checkpoint: as `last_checkpoint` gives it.
+        checkpoint: as `resumable` gives it.
         rows: as `told_rows` names them now.
 
     Raises:
@@ -83,19 +147,18 @@ def check_rows(checkpoint: Path, rows: str) -> None:
     before = json.loads((checkpoint / TOLD).read_text()).get("rows") or rows
     if before != rows:
         raise ValueError(
-            f"{checkpoint} was trained on other rows: the data have changed since; give another "
-            "--output_dir, or start anew in this one with --resume false"
+            f"{checkpoint} was trained on other rows: the data have changed since; {ELSEWHERE}"
         )
 
 
-def start_anew(folder: Path) -> None:
-    """Removes what an earlier run left to go on from.
+def remove(checkpoints: list[Path], folder: Path) -> None:
+    """Removes what an earlier run left to resume from.
 
     The Trainer keeps the checkpoints of the most steps: those of an earlier run would push out
     this one's own.
     """
-    whole = [told.parent for told in folder.glob(f"checkpoint-*/{TOLD}")]
-    for checkpoint in whole:
+    for checkpoint in checkpoints:
         shutil.rmtree(checkpoint)
-    if whole:
-        print(f"{len(whole)} checkpoints of an earlier run in {folder} are removed", flush=True)
+    if checkpoints:
+        count = len(checkpoints)
+        print(f"{count} checkpoints of an earlier run in {folder} are removed", flush=True)

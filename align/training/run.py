@@ -22,7 +22,7 @@ from align.data.streaming import Stream
 from align.evaluation.evaluator import Examination, draw_samples, examined
 from align.evaluation.generation import Artist, first_of_each
 from align.evaluation.statistics import Measured
-from align.hub.model_card import SHEET
+from align.hub.model_card import SHEET, TOLD
 from align.hub.run_record import Known, tell
 from align.losses.alignment import AlignmentLoss, new_criterion
 from align.losses.distillation import KeyValueDistillation
@@ -37,9 +37,10 @@ from align.training.augmentation import Scale
 from align.training.callbacks import Samples, Telling
 from align.training.checkpoints import (
     check_rows,
-    last_checkpoint,
+    complete_checkpoints,
     recipe,
-    start_anew,
+    remove,
+    resumable,
     told_options,
     told_rows,
 )
@@ -82,10 +83,7 @@ class Session:
             ValueError: options contradict each other.
         """
         check_together(options)
-        checkpoint = None
-        if options.training.resume:
-            folder = Path(options.training.output_dir or ".")
-            checkpoint = last_checkpoint(folder, told_options(options))
+        checkpoint = resumable(options)
         stream = training_stream(options.data) if options.data.streaming else None
         rows = training_rows(options.data) if stream is None else None
         extra = extra_rows(options.data)
@@ -135,7 +133,7 @@ class Session:
         if last is not None:
             print(f"going on from {last}", flush=True)
         elif is_main():
-            start_anew(self.folder)
+            remove(complete_checkpoints(self.folder, TOLD), self.folder)
         trainer.train(resume_from_checkpoint=last)
         self.encoder.merge_lora()
         if is_main():

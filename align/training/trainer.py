@@ -21,7 +21,31 @@ from align.training.datasets import EpochSampler, collate
 from align.training.distributed import Shares, gather_rows, shared_loader
 
 
-class AlignTrainer(Trainer):
+class LossTermsMixin:
+    """Adds the mean of every loss term since the last log line to a Trainer's log."""
+
+    _terms: dict[str, list[torch.Tensor]]
+
+    def keep_terms(self, terms: Mapping[str, torch.Tensor]) -> None:
+        """Keeps a step's loss terms for the next log line."""
+        for name, term in terms.items():
+            self._terms[name].append(term.detach())
+
+    def learned(self) -> dict[str, float]:
+        """What is logged beside the terms."""
+        return {}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the Trainer's, with the terms."""
+        if "loss" in logs:
+            for name, values in self._terms.items():
+                logs[f"loss_{name}"] = round(torch.stack(values).mean().item(), 4)
+            self._terms.clear()
+            logs |= self.learned()
+        super().log(logs, start_time)  # type: ignore[misc]
+
+
+class AlignTrainer(LossTermsMixin, Trainer):
     """Trains an `AudioPromptEncoder`; all it adds to Trainer is routing.
 
     Args:
@@ -101,8 +125,7 @@ class AlignTrainer(Trainer):
             found = other(*gather_rows(answer.embeds, answer.pooled, target, group))
             terms |= {f"{term} ({name})": value for term, value in found.items()}
         if model.training:
-            for name, term in terms.items():
-                self._terms[name].append(term.detach())
+            self.keep_terms(terms)
         loss = torch.stack(list(terms.values())).sum()
         return (loss, out) if return_outputs else loss
 
@@ -120,14 +143,9 @@ class AlignTrainer(Trainer):
         fit = centred_cosine(out.embeds.float(), self.criterion.embeds[inputs["target"]])
         return loss.detach(), fit, inputs["group"]
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of every loss term since the last log line, and what the loss learned."""
-        if "loss" in logs:
-            for name, values in self._terms.items():
-                logs[f"loss_{name}"] = round(torch.stack(values).mean().item(), 4)
-            self._terms.clear()
-            logs |= {name: value.item() for name, value in self.criterion.learned().items()}
-        super().log(logs, start_time)
+    def learned(self) -> dict[str, float]:
+        """What the loss learned itself."""
+        return {name: value.item() for name, value in self.criterion.learned().items()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -44,8 +44,6 @@ def check_together(options: Options) -> None:
         check_distillation(options.model.base)
     if options.data.streaming:
         check_streaming(options)
-    if options.training.resume_from_checkpoint:
-        raise ValueError("a run goes on from its own folder: --resume, not another checkpoint")
 
 
 def check_distillation(bases: Sequence[str]) -> None:

@@ -14,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from align.config.options import KINDS, Options, differing
-from align.config.parser import parse
+from align.config.options import Options, differing, parse_options
 from align.training.validation import check_model
 from align.tune.space import OBJECTIVES
 
@@ -59,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     line = list(sys.argv[1:] if arguments is None else arguments)
 
     def parsed(more: Sequence[str] = ()) -> tuple[Options, TuneArguments]:
-        kinds = (*KINDS, TuneArguments)
-        *options, search = parse(kinds, "align", COMMAND, [*line, *more], check_model)
-        return Options(*options), search
+        found: tuple[Options, TuneArguments] = parse_options(
+            COMMAND, [*line, *more], TuneArguments, check=check_model
+        )
+        return found
 
     options, search = parsed()
     try:

@@ -30,7 +30,8 @@ Space = dict[str, "BaseDistribution"]
 WAYS = ("log", "linear", "choice")
 # What a study sets itself, and what decides by which figures its trials are compared.
 NOT_SEARCHED = (
-    "output_dir", "resume", "pictures", "judge", "samples", "base", "data", "folds", "eval_folds",
+    "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "pictures",
+    "judge", "samples", "base", "data", "folds", "eval_folds",
     "eval_data", "licences", "cache", "cache_dir", "workers",
 )  # fmt: skip
 

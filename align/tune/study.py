@@ -192,7 +192,7 @@ def _told(options: Options, space: Space, objective: str) -> dict[str, Any]:
 
     parts = told_options(options)
     passes = {name: getattr(options.training, name) for name in ("num_train_epochs", "max_steps")}
-    free = set(FREE["data"]) - {"eval_folds", "eval_data"}
+    free = set(FREE) - {"eval_folds", "eval_data"}
     told = {
         name: value
         for part in ("model", "data", "loss", "recall", "augment", "training")

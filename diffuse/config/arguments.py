@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from transformers import TrainingArguments
-
+from align.config.arguments import CommonDataArguments, TrainingOptions
 from align.config.arguments import EvaluationArguments as Judgement
 from diffuse.config.stages import read_stages
 
@@ -50,39 +49,13 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class DataArguments(CommonDataArguments):
     """What is heard, seen and said."""
 
-    data: str = field(
-        default="mini-pairs",
-        metadata={
-            "help": "a name; a folder with metadata.csv or .jsonl, with parquet files, or with "
-            "recordings and images of the same base names; a VGGSound list; or a hub id"
-        },
-    )
     videos: str | None = field(
         default=None, metadata={"help": "folder of the videos that a VGGSound list names"}
     )
-    folds: list[int] | None = field(
-        default=None, metadata={"help": "train on these folds only; all by default"}
-    )
-    eval_folds: list[int] | None = field(
-        default=None, metadata={"help": "measure on these folds, which are not trained on"}
-    )
-    eval_data: str | None = field(default=None, metadata={"help": "measure on another data set"})
-    recording_column: str | None = field(
-        default=None, metadata={"help": "column of recordings: file_name or audio by default"}
-    )
     image_column: str = field(default="image", metadata={"help": "column of images"})
-    caption_column: str = field(
-        default="caption",
-        metadata={"help": "column of captions; a column captions, lists of them, goes first"},
-    )
-    label_column: str = field(default="label", metadata={"help": "column of classes"})
-    captioner: str | None = field(
-        default=None,
-        metadata={"help": "caption images by this model (BLIP) where there are no captions"},
-    )
     resolution: int = field(
         default=0, metadata={"help": "pixels of an image's side; 0 for the base's own"}
     )
@@ -93,22 +66,11 @@ class DataArguments:
     balanced: bool = field(
         default=False, metadata={"help": "draw every class equally often, rare ones repeatedly"}
     )
-    cache: bool = field(
-        default=True, metadata={"help": "keep latents, audio tokens and text embeds on disk"}
-    )
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "where; ~/.cache/soundprompt or $SOUNDPROMPT_CACHE"}
-    )
-    workers: int = field(default=2, metadata={"help": "processes that read and prepare pairs"})
 
     def __post_init__(self) -> None:
-        for name in ("crops", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}")
-        if self.eval_folds is None or self.eval_data is not None:
-            return
-        if self.folds is None or set(self.folds) & set(self.eval_folds):
-            raise ValueError("give --folds beside --eval_folds, and no fold in both")
+        super().__post_init__()
+        if self.crops < 1:
+            raise ValueError(f"--crops is at least 1, not {self.crops}")
 
 
 @dataclass
@@ -189,12 +151,9 @@ class EvaluationArguments(Judgement):
 
 
 @dataclass
-class DiffuseTrainingArguments(TrainingArguments):
-    """The Trainer's own options, with the miniature's defaults."""
+class DiffuseTrainingOptions(TrainingOptions):
+    """Training options of an audio adapter."""
 
-    output_dir: str | None = field(
-        default="runs/diffuse/mini", metadata={"help": "where results go"}
-    )
     num_train_epochs: float = field(default=3.5, metadata={"help": "passes over the data"})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "rows a step"})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "rows a step"})
@@ -202,33 +161,9 @@ class DiffuseTrainingArguments(TrainingArguments):
     gate_rate_factor: float = field(
         default=10.0, metadata={"help": "the gates' and level weights' rate, times the others'"}
     )
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's"})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "after the warm-up"})
-    warmup_steps: float = field(default=0.05, metadata={"help": "steps, or a share below 1"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to it"})
     bf16: bool = field(default=True, metadata={"help": "the UNet computes in bfloat16"})
     logging_steps: float = field(default=50, metadata={"help": "steps between two log lines"})
     eval_strategy: str = field(default="no", metadata={"help": "no, steps or epoch"})
-    save_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
-    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
-    report_to: str | None = field(default="none", metadata={"help": "tensorboard, wandb, …"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay off"})
-    seed: int = field(default=0, metadata={"help": "of everything drawn at random"})
     ema_decay: float = field(
         default=0.99, metadata={"help": "of the weights' moving average, which is kept; 0 for none"}
     )
-    draw_every_evaluation: bool = field(
-        default=False, metadata={"help": "draw samples at every evaluation, not only at the end"}
-    )
-    resume: bool = field(
-        default=True, metadata={"help": "go on where output_dir's last run stopped"}
-    )
-
-    def __post_init__(self) -> None:
-        import torch
-
-        if self.bf16 and not torch.accelerator.is_available():
-            self.use_cpu = True  # else the Trainer refuses bfloat16, which a CPU can do
-        super().__post_init__()
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"--ema_decay lies between 0 and 1, not {self.ema_decay}")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+from align.registry import first_line
 
 
 class ImageError(ValueError):
@@ -39,7 +39,7 @@ def open_image(image: Any) -> Image.Image:
         opened = image if isinstance(image, Image.Image) else Image.open(image)
         opened.load()
     except (OSError, SyntaxError, ValueError, AttributeError, TypeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise ImageError(f"{name} cannot be read as an image ({reason})") from error
     turned = ImageOps.exif_transpose(opened)
     if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:

@@ -11,8 +11,8 @@ from datasets import Dataset
 
 from align.data.captions import parse
 from align.data.errors import DataError
-from align.data.loading import check_column, check_folds, fold_name, fold_names
-from align.registry import DATASETS, lookup
+from align.data.loading import keep_folds
+from align.registry import DATASETS, PAIR_DATASETS, lookup
 from diffuse.data.sources import Columns, folder_rows, hub_rows
 from diffuse.data.vggsound import vggsound_rows
 from diffuse.models.levels import LEVELS
@@ -82,12 +82,12 @@ def load_pairs(
         DataError: there is no such data set, or it lacks what is asked for.
     """
     columns = columns or Columns()
-    source, path = lookup(DATASETS, data), Path(data).expanduser()
+    path = Path(data).expanduser()
     left_out: dict[str, list[str]] = {}
-    if data in DATASETS:
-        rows = source(split) if callable(source) else None
-        if rows is None or "image" not in rows[0]:
-            raise DataError(f"{data!r} has recordings and no images: the UNet learns from pairs")
+    if data in PAIR_DATASETS:
+        rows = lookup(PAIR_DATASETS, data)(split)
+    elif data in DATASETS:
+        raise DataError(f"{data!r} has recordings and no images: the UNet learns from pairs")
     elif videos is not None or path.suffix == ".csv":
         rows = vggsound_rows(path, videos, split, left_out)
     elif path.is_dir():
@@ -95,15 +95,8 @@ def load_pairs(
     else:
         rows = hub_rows(data, split, columns)
     if folds is not None:
-        rows = _keep_folds(rows, data, folds)
+        rows = keep_folds(rows, data, folds)
     return _described(rows, data, left_out)
-
-
-def _keep_folds(rows: Dataset, data: str, folds: Sequence[int]) -> Dataset:
-    check_column(rows.column_names, data)
-    wanted, said = fold_names(folds), [fold_name(fold) for fold in rows["fold"]]
-    check_folds(wanted, said, data)
-    return rows.select([i for i, fold in enumerate(said) if fold in wanted])
 
 
 def _described(rows: Dataset, data: str, left_out: dict[str, list[str]]) -> Pairs:
@@ -187,6 +180,6 @@ def held_out_pairs(data: DataArguments) -> tuple[Pairs | None, str]:
         return found, f"{name}, folds {', '.join(map(str, data.eval_folds))}"
     if data.eval_data is not None:
         return load_pairs(name, "test", **given), name
-    if name in DATASETS or not Path(name).expanduser().is_dir():
+    if name in PAIR_DATASETS or not Path(name).expanduser().is_dir():
         return load_pairs(name, "test", **given), f"{name}, its test split"
     return None, "the training pairs themselves (no fold was held out)"

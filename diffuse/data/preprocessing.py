@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from align.audio.files import AudioError
-from align.data.errors import DataError
+from align.data.errors import DataError, Unusable
 from align.models.processing import Ear, pad
 from align.preprocessing.cache import Cache, digest, digest_of_weights
 from align.preprocessing.fingerprint import recording_names, spread_rows, told_file, told_recordings
-from align.preprocessing.parallel import one_thread
+from align.preprocessing.parallel import read_rows
 from align.preprocessing.store import Store
 from diffuse.config.arguments import DataArguments
 from diffuse.data.images import ImageError, open_image, views
 from diffuse.data.pairs import Pairs
 
-MOST_UNUSABLE = 0.05  # share of pairs that may be unreadable before a run is stopped
 BLOCK_ROWS = 32  # always the same pairs together: another batch could round differently
 
 
@@ -92,7 +88,10 @@ class Preparation:
         repeated = {i for i, first in enumerate(sounds) if first != i}
         reader = Reader(self._encoder.ear, pairs.rows, self._squares, repeated)
 
+        fresh: list[bool] = []
+
         def make(store: Store) -> None:
+            fresh.append(True)
             try:
                 self._fill(store, reader, sounds, title)
             except DataError:
@@ -105,7 +104,7 @@ class Preparation:
         about = {"pairs": told_pairs(pairs.rows), **self._about()}
         store = self._cache.made("pairs", about, title, size_bytes, make)
         found = _loaded(store, sounds)
-        for name in found.unreadable:
+        for name in [] if fresh else found.unreadable:
             print(f"left out: {name}", flush=True)
         return found
 
@@ -136,9 +135,11 @@ class Preparation:
     def _fill(self, store: Store, reader: Reader, sounds: Sequence[int], title: str) -> None:
         """Appends what the store lacks: of each pair its latents, and its sound where it is new."""
         start, count = len(store), len(sounds)
-        errors = _errors(store)
+        bad = Unusable(count, "pairs", "pair")
+        for i, error in sorted(_errors(store).items()):
+            bad.add(i, error)
         known = {i for i, row in enumerate(_shapes(store)) if len(row) > 1}
-        answers = read_all(reader, self._workers, start)
+        answers = read_rows(reader, count, start, self._workers, worth=WORTH_WORKERS)
         progress = iter(tqdm(answers, title, count, initial=start, mininterval=2))
         while start < count:
             block, found = list(islice(progress, BLOCK_ROWS)), {}
@@ -149,15 +150,15 @@ class Preparation:
                     known.add(i)
                 elif sounds[i] not in known:
                     found[i] = "its recording could not be read"
-            errors |= found
-            _check(errors, count)
+            for i, error in found.items():
+                bad.add(i, error)
             good = [answer for i, answer in enumerate(block, start) if i not in found]
             made = iter(self._rows(good))
             rows = [[] if i in found else next(made) for i in range(start, start + len(block))]
             store.append(rows, errors=found)
             start += len(block)
-        if len(errors) == count:
-            raise DataError(f"none of {count} pairs can be read; the first: {_named(errors)[0]}")
+        if len(bad.said) == count:
+            bad.check(0)
 
     def _rows(self, good: list[Any]) -> list[list[np.ndarray]]:
         """Of each pair that was read its latents; of a new recording tokens, mask and embeds."""
@@ -207,14 +208,6 @@ def _errors(store: Store) -> dict[int, str]:
 
 def _named(errors: dict[int, str]) -> list[str]:
     return [f"pair {i + 1}: {error}" for i, error in sorted(errors.items())]
-
-
-def _check(errors: dict[int, str], count: int) -> None:
-    if len(errors) > max(1, int(MOST_UNUSABLE * count)):
-        raise DataError(
-            f"more than {MOST_UNUSABLE:.0%} of {count} pairs cannot be read; "
-            f"the first: {_named(errors)[0]}"
-        )
 
 
 def _loaded(store: Store, sounds: Sequence[int]) -> Prepared:
@@ -287,35 +280,6 @@ class Reader:
         except (AudioError, ImageError, ValueError) as error:
             return str(error)
         return [f.astype(np.float32) for f in heard], pixels
-
-
-_READER: list[Reader] = []  # of a worker process
-
-
-def _begin(reader: Reader) -> None:
-    one_thread()
-    _READER[:] = [reader]
-
-
-def _read(i: int) -> tuple[list[np.ndarray] | None, np.ndarray] | str:
-    return _READER[0].read(i)
-
-
-def read_all(reader: Reader, workers: int, start: int = 0) -> Iterator[Any]:
-    """The answer of `Reader.read` for every row from `start` on, in order."""
-    left = range(start, len(reader.rows))
-    if workers < 2 or len(left) < WORTH_WORKERS:
-        yield from map(reader.read, left)
-        return
-    spawn = get_context("spawn")  # not forked: torch's threads do not survive a fork
-    # Who takes the answers computes meanwhile, on the cores that are left.
-    cores = max(1, torch.get_num_threads() - workers)
-    pool = ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(reader,))
-    with threadpool_limits(cores), pool:
-        try:
-            yield from pool.map(_read, left, chunksize=16)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def sounds_of(rows: Dataset) -> list[int]:

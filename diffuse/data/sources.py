@@ -7,24 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Audio, Dataset, load_dataset
-from datasets import Image as ImageFeature
+from datasets import Dataset, load_dataset
 
 from align.data.columns import rewritten
-from align.data.errors import DataError, first_line
-from align.data.pairing import Namesakes
-from align.data.tables import CAPTIONS, METADATA, read_made, read_table
-from diffuse.data.images import IMAGES
+from align.data.errors import DataError, root_cause
+from align.data.pairing import AUDIO_ENDINGS, IMAGE_ENDINGS, Namesakes
+from align.data.tables import (
+    CAPTIONS,
+    METADATA,
+    open_hub,
+    read_made,
+    read_table,
+    undecoded,
+)
+from align.registry import PAIR_DATASETS
 from diffuse.data.vggsound import DUPLICATE
 
-RECORDINGS = (
-    ".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".caf", ".au",
-    ".wma", ".webm",
-)  # fmt: skip
 UNPAIRED_SOUND = "recordings without an image"
 UNPAIRED_IMAGE = "images without a recording"
 AMBIGUOUS = "recordings with no image beside them and several of their name in other folders"
 AMBIGUOUS_TEXT = "captions whose texts lie in several other folders"
+UNCAPTIONED = f"pairs with an empty caption in {CAPTIONS}"
 MISSING = "rows whose files are not there"
 SAID = (
     "caption", "captions", "label", "fold", "foreground", "background", "ambience", "prompt",
@@ -50,16 +53,20 @@ def folder_rows(folder: Path, columns: Columns, left_out: dict[str, list[str]]) 
     """
     for name in METADATA:
         if (folder / name).is_file():
-            return _with_made(_table_rows(folder, name, columns, left_out), folder)
+            rows = _table_rows(folder, name, columns, left_out)
+            return _with_made(rows, folder, left_out)
     parquet = sorted(map(str, folder.rglob("*.parquet")))
     if parquet:
         rows = _loaded("parquet", str(folder), data_files=parquet, split="train")
         return _media_rows(rows, str(folder), columns)
-    return _with_made(_paired_rows(folder, left_out), folder)
+    return _with_made(_paired_rows(folder, left_out), folder, left_out)
 
 
-def _with_made(rows: Dataset, folder: Path) -> Dataset:
-    """The rows, with what `align.caption` wrote into captions.csv where they have no caption."""
+def _with_made(rows: Dataset, folder: Path, left_out: dict[str, list[str]]) -> Dataset:
+    """The rows, with what `align.caption` wrote into captions.csv where they have no caption.
+
+    Rows that have an empty one there, such as where an image could not be read, are left out.
+    """
     path = folder / CAPTIONS
     if not path.is_file() or not len(rows):
         return rows
@@ -75,14 +82,18 @@ def _with_made(rows: Dataset, folder: Path) -> Dataset:
         given if isinstance(given, list) and given else [given] if given else text
         for given, text in zip(own, texts, strict=True)
     ]
-    return rows.add_column("captions", found)
+    empty = [name for name, texts in zip(names, found, strict=True) if texts == [""]]
+    if empty:
+        left_out[UNCAPTIONED] = empty
+    kept = [i for i, texts in enumerate(found) if texts != [""]]
+    return rows.add_column("captions", found).select(kept)
 
 
 def _loaded(kind: str, what: str, **options: Any) -> Dataset:
     try:
         return load_dataset(kind, **options)
     except Exception as error:
-        raise DataError(f"{what} cannot be read as a data set: {first_line(error)}") from error
+        raise DataError(f"{what} cannot be read as a data set: {root_cause(error)}") from error
 
 
 def _check_columns(rows: Dataset, what: str, *columns: str) -> None:
@@ -141,7 +152,7 @@ def _paired_rows(folder: Path, left_out: dict[str, list[str]]) -> Dataset:
     what it holds names the class.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    texts = Namesakes(files, (".txt",), (*RECORDINGS, *IMAGES))
+    texts = Namesakes(files, (".txt",), (*AUDIO_ENDINGS, *IMAGE_ENDINGS))
     pairs = _pairs(folder, files, left_out)
     unclear = [s for s, i in pairs if texts.is_ambiguous(s) and texts.near(i) is None]
     if unclear:
@@ -161,7 +172,10 @@ def _pairs(
     folder: Path, files: Sequence[Path], left_out: dict[str, list[str]]
 ) -> list[tuple[Path, Path]]:
     """Each recording and its image; an image in another folder goes to one recording only."""
-    sounds, images = Namesakes(files, RECORDINGS, ()), Namesakes(files, IMAGES, RECORDINGS)
+    sounds, images = (
+        Namesakes(files, AUDIO_ENDINGS, ()),
+        Namesakes(files, IMAGE_ENDINGS, AUDIO_ENDINGS),
+    )
     out: dict[str, list[str]] = {
         DUPLICATE: [f"{a.name} beside {b.name}" for a, b in (*sounds.beside, *images.beside)]
     }
@@ -205,25 +219,11 @@ def hub_rows(name: str, split: str, columns: Columns) -> Dataset:
     Raises:
         DataError: there is none, or it lacks a column.
     """
-    from align.registry import DATASETS
-
-    try:
-        rows = load_dataset(name, split=split)
-    except Exception as error:
-        raise DataError(
-            f"there is no data set {name!r}: it is neither a short name ({', '.join(DATASETS)}), "
-            f"nor a folder or a list, nor a data set that the hub serves ({first_line(error)})"
-        ) from error
-    return _media_rows(rows, name, columns)
+    return _media_rows(open_hub(name, split, known=PAIR_DATASETS), name, columns)
 
 
 def _media_rows(rows: Dataset, what: str, columns: Columns) -> Dataset:
     """Rows with columns of audio and images, neither of them decoded yet."""
     recording = columns.recording or "audio"
     _check_columns(rows, what, recording, columns.image)
-    for column, feature in rows.features.items():
-        if isinstance(feature, Audio):
-            rows = rows.cast_column(column, Audio(decode=False))
-        elif isinstance(feature, ImageFeature):
-            rows = rows.cast_column(column, ImageFeature(decode=False))
-    return _named(rows, recording, columns)
+    return _named(undecoded(rows), recording, columns)

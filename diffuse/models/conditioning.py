@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-from align.models.processing import pad
-
 
 @dataclass(frozen=True)
 class Heard:
@@ -27,14 +25,7 @@ class Heard:
     embeds: torch.Tensor
     pooled: torch.Tensor | None = None
 
-    def row(self, index: int) -> Heard:
-        """One recording alone."""
-        pooled = None if self.pooled is None else self.pooled[index : index + 1]
-        part = slice(index, index + 1)
-        return Heard(self.tokens[part], self.mask[part], self.embeds[part], pooled)
 
-
-@torch.no_grad()
 def hear(encoder: Any, recordings: Sequence[Any], space: str | None = None) -> Heard:
     """Listens to whole recordings, each alone, so that none depends on its neighbours.
 
@@ -47,28 +38,5 @@ def hear(encoder: Any, recordings: Sequence[Any], space: str | None = None) -> H
         AudioError: a recording cannot be read or has nothing to hear.
         ValueError: there is no recording, or no such space.
     """
-    head = encoder.head(space)
-    if not recordings:
-        raise ValueError("no recordings to hear")
-    mode = encoder.training
-    encoder.eval()
-    try:
-        rows = [_hear_one(encoder, head, recording) for recording in recordings]
-    finally:
-        encoder.train(mode)
-    together = torch.nn.utils.rnn.pad_sequence
-    pooled = [row.pooled for row in rows if row.pooled is not None]
-    return Heard(
-        together([row.tokens[0] for row in rows], batch_first=True),
-        together([row.mask[0] for row in rows], batch_first=True),
-        torch.cat([row.embeds for row in rows]),
-        torch.cat(pooled) if pooled else None,
-    )
-
-
-def _hear_one(encoder: Any, head: Any, recording: Any) -> Heard:
-    batch = pad([encoder.ear.features(recording)])
-    features = batch["features"].to(encoder.device, encoder.dtype)
-    tokens, mask = encoder.tokens(features, batch["features_mask"].to(encoder.device))
-    prompts = head.prompts(*head(tokens, mask))
+    prompts, tokens, mask = encoder.encode_with_tokens(list(recordings), space=space)
     return Heard(tokens, mask, prompts.embeds, prompts.pooled)

@@ -9,7 +9,7 @@ apart by the nearest caption that the encoder was trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,13 +29,11 @@ class Composition:
     Attributes:
         words: what the user is told.
         audio_scale: times the user's.
-        level_scales: times the user's, by level.
         behind: what is heard in front belongs behind what the text names.
     """
 
     words: str
     audio_scale: float = 1.0
-    level_scales: Mapping[str, float] = field(default_factory=dict)
     behind: bool = False
 
 
@@ -74,13 +72,10 @@ class Relation:
         """Whether what is heard in front belongs behind what the text names."""
         return RELATIONS[self.name].behind
 
-    def applied(self, scale: float, levels: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-        """The user's audio scale and level scales as this relation changes them."""
-        composition = RELATIONS[self.name]
-        changed = dict(levels)
-        for level, factor in composition.level_scales.items():
-            changed[level] = factor * levels.get(level, 1.0)
-        return scale * composition.audio_scale, changed
+    @property
+    def audio_scale(self) -> float:
+        """What the user's audio scale is multiplied with."""
+        return RELATIONS[self.name].audio_scale
 
 
 def check_relation(name: str) -> None:
@@ -168,10 +163,6 @@ class Wording:
         found = self._head.null(1)
         pooled = None if found.pooled is None else found.pooled.cpu()
         return Prompts(found.embeds.cpu(), pooled)
-
-    def beside(self, text: Prompts | None, sound: Prompts) -> Prompts:
-        """What is read while an adapter hears: the text, or the sound's own embeds."""
-        return sound if text is None else text
 
     def blended(self, text: Prompts | None, sound: Prompts, scale: float) -> Prompts:
         """What is read where nothing else hears.

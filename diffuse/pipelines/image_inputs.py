@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from diffuse.data.images import open_image
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Beginning:
             raise ValueError(f"strength lies above 0 (the picture) and up to 1, not {strength}")
         made = AutoPipelineForImage2Image.from_pipe(pipeline)
         made.set_progress_bar_config(disable=True)
-        return cls(read_picture(image), strength, made)
+        return cls(open_image(image), strength, made)
 
     def steps(self, asked: int) -> int:
         """The denoising steps that are left when the picture stands at the beginning.
@@ -57,10 +58,6 @@ class Beginning:
         """What the pipeline takes of it."""
         image = resized(self.picture, self.pipeline, height, width)
         return {"image": image, "strength": self.strength}
-
-    def drawing(self) -> AbstractContextManager[Any]:
-        """What the drawing happens within: nothing else."""
-        return nullcontext()
 
     @staticmethod
     def told(image: Any, strength: float) -> dict[str, Any]:
@@ -84,17 +81,3 @@ def resized(
     ratio = own / min(picture.size)
     size = [max(scale, round(side * ratio / scale) * scale) for side in picture.size]
     return picture.resize((width or size[0], height or size[1]), Image.Resampling.LANCZOS)
-
-
-def read_picture(image: Any) -> Image.Image:
-    """A picture, or one from its path, as RGB.
-
-    Raises:
-        ValueError: there is none, or it cannot be read.
-    """
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    try:
-        return Image.open(image).convert("RGB")
-    except (OSError, UnidentifiedImageError, AttributeError) as error:
-        raise ValueError(f"{str(image)!r} is no picture that can be read ({error})") from error

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from align.audio.files import AudioError
+from align.prompts.blending import normalized_weights
 from align.prompts.embeds import Prompts
 from diffuse.models.levels import moved_to, places
 from diffuse.pipelines.composition import check_relation
@@ -49,7 +50,7 @@ class Sounds:
             recordings = list(given) if isinstance(given, list) else [given]
         if not recordings or any(recording is None for recording in recordings):
             raise AudioError("there is no sound: give a recording, or several")
-        return cls(recordings, _shares(weights, len(recordings)), levels)
+        return cls(recordings, normalized_weights(weights, len(recordings)), levels)
 
     def mean(self, rows: torch.Tensor) -> torch.Tensor:
         """(1, ...) of (N, ...), one a recording, by their weights; exact where there is one."""
@@ -93,16 +94,6 @@ class Sounds:
             {"recording": _name(r), **({"level": level} if level else {"weight": weight})}
             for r, weight, level in rows
         ]
-
-
-def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
-    if len(given) != count:
-        raise ValueError(f"there are {count} sounds and {len(given)} weights: give one a sound")
-    # NaN is below nothing, and the sum of what is finite need not be.
-    if not math.isfinite(sum(given)) or min(given) < 0 or not sum(given):
-        raise ValueError(f"weights of sounds are numbers from 0 on, not all 0, and not {given}")
-    return [weight / sum(given) for weight in given]
 
 
 def _name(recording: Any) -> str:

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from align.prompts.embeds import Prompts
+from diffuse.data.images import open_image
 from diffuse.models.attention_processor import CHANNEL
-from diffuse.pipelines.image_inputs import Beginning, read_picture, resized
+from diffuse.pipelines.image_inputs import Beginning, resized
 
 
 @dataclass
@@ -129,7 +130,7 @@ def beginning_of(
         return None if image is None else Beginning.of(image, strength, pipeline)
     if options["num_images"] > 1:
         raise ValueError("an inversion has one way back: num_images is 1, seeds change nothing")
-    picture = read_picture(image.picture)
+    picture = open_image(image.picture)
     source = wording.of(image.source)
     return Reversal(image, picture, pipeline, source, options["num_inference_steps"])
 

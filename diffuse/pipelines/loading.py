@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from align.models.encoder import AudioPromptEncoder
-from align.registry import BASES, lookup
+from align.registry import BASES, first_line, lookup
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -76,7 +76,7 @@ def load_base(base: str, dtype: torch.dtype) -> Any:
     try:
         pipeline = DiffusionPipeline.from_pretrained(lookup(BASES, base), dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), "")
+        reason = first_line(error)
         raise ValueError(
             f"there is no base {base!r}: give a name ({', '.join(BASES)}), the folder of a "
             f"pipeline, or a hub id that can be reached ({reason})"

@@ -201,7 +201,7 @@ class SoundPipeline:
         found = self.composer.relation(options["relation"] if prompt else "none", text, sound)
         scale, levels = options["audio_scale"], dict(options["level_scales"] or {})
         if found is not None:
-            scale, levels = found.applied(scale, levels)
+            scale *= found.audio_scale
         if self.attachment is None:
             return self.wording.blended(text, sound, scale), found
         self.attachment.set_audio_scale(scale, levels=levels, steps=options["audio_steps"])
@@ -211,7 +211,7 @@ class SoundPipeline:
             found = replace(found, put_behind=True)
             tokens = {n: self.attachment.adapters[n].behind(t) for n, t in tokens.items()}
         self.attachment.play({name: given.parts(rows) for name, rows in tokens.items()})
-        return self.wording.beside(text, sound), found
+        return sound if text is None else text, found
 
     def _draw(
         self,
@@ -235,7 +235,7 @@ class SoundPipeline:
         where = {"device": self.pipeline.device, "dtype": self.pipeline.unet.dtype}
         embeds = {k: v.to(**where) for k, v in prompts.arguments(null).items()}
         images: list[Image.Image] = []
-        with nullcontext() if begin is None else begin.drawing():
+        with begin.drawing() if isinstance(begin, Reversal) else nullcontext():
             for start in starts:
                 seeds = range(first + start, first + min(count, start + AT_ONCE))
                 images += pipeline(

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from align.preprocessing.cache import digest
 from align.preprocessing.fingerprint import recording_names, told_recordings
+from align.training.checkpoints import ELSEWHERE, check_no_run, check_same_options, remove
 from diffuse.models.saving import read_json
 
 if TYPE_CHECKING:
@@ -20,74 +21,85 @@ if TYPE_CHECKING:
 
 PARTS = ("model", "data", "loss", "training")  # of what a run tells, what is read again
 TOLD, WHOLE, DONE = "run.json", "whole", "done"
-# Of the Trainer's options, those that decide the weights.
-DECISIVE = (
-    "seed", "num_train_epochs", "max_steps", "per_device_train_batch_size",
-    "gradient_accumulation_steps", "learning_rate", "gate_rate_factor", "weight_decay",
-    "lr_scheduler_type", "warmup_steps", "max_grad_norm", "ema_decay", "bf16", "fp16",
-)  # fmt: skip
-# Of the data's, those that do not.
-FREE = ("workers", "cache", "cache_dir", "eval_folds", "eval_data")
 
 
 def told_options(options: Options) -> dict[str, Any]:
     """The options of a run that decide its weights, by theme, as JSON holds them."""
     parts = {name: asdict(getattr(options, name)) for name in ("model", "data", "loss", "recall")}
-    parts["training"] = {name: getattr(options.training, name) for name in DECISIVE}
+    names = options.training.DECISIVE
+    parts["training"] = {name: getattr(options.training, name) for name in names}
     return dict(json.loads(json.dumps(parts)))
 
 
-def begin(folder: Path, options: Options, write: bool = True) -> None:
-    """Notes what a run is asked for; where it was begun before, checks that it was the same.
+def check_run(folder: Path, options: Options) -> None:
+    """Checks that a folder is free for a run, or has the same run to resume; writes nothing.
+
+    Raises:
+        ValueError: the folder has a run with other options, a run that starts over would mix with
+            it, or a checkpoint was named that is none of it.
+    """
+    training = options.training
+    given = training.given_checkpoint
+    if given is not None and (
+        not (given / WHOLE).is_file() or given.resolve().parents[1] != folder.resolve()
+    ):
+        raise ValueError(
+            f"--resume_from_checkpoint {given} is no complete checkpoint of a stage in {folder}: "
+            "give its run as --output_dir"
+        )
+    if training.starts_over:
+        if not training.overwrite_output_dir:
+            check_no_run(_stages(folder), folder)
+    elif (folder / TOLD).exists():
+        parts = ("model", "data", "loss", "recall", "training")
+        check_same_options(folder, told(folder), told_options(options), parts)
+
+
+def _stages(folder: Path) -> list[Path]:
+    """The folders of stages in which an earlier run left something to resume from."""
+    markers = (*folder.glob(f"stage-*/{DONE}"), *folder.glob(f"stage-*/*/{WHOLE}"))
+    return sorted({folder / marker.relative_to(folder).parts[0] for marker in markers})
+
+
+def told_pairs(pairs: Pairs) -> str:
+    """A short name that follows from the pairs that a run trains on."""
+    names = recording_names(pairs.rows.with_format(None))  # which makes no sound
+    return digest([names, _images(pairs.rows), pairs.captions, pairs.labels, pairs.phrases])
+
+
+def check_pairs(folder: Path, options: Options, now: str) -> None:
+    """Refuses to resume a run on other pairs.
 
     Args:
         folder: the run's.
         options: of the run.
-        write: false in all but the first of several processes.
-
-    Raises:
-        ValueError: the folder has a run with other options that would be gone on from.
-    """
-    path, told = folder / TOLD, told_options(options)
-    pairs: dict[str, str] = {}
-    if options.training.resume and path.exists():
-        before = json.loads(path.read_text())
-        pairs = {"pairs": before["pairs"]} if "pairs" in before else {}
-        differ = [
-            f"{name} was {before.get(part, {}).get(name)!r} and is {value!r}"
-            for part, values in told.items()
-            for name, value in values.items()
-            if not (part == "data" and name in FREE) and before.get(part, {}).get(name) != value
-        ]
-        if differ:
-            raise ValueError(
-                f"{folder} has a run with other options ({'; '.join(differ)}): "
-                "give another --output_dir, or start anew in this one with --resume false"
-            )
-    elif write and folder.is_dir():
-        for marker in (*folder.glob(f"stage-*/{DONE}"), *folder.glob(f"stage-*/*/{WHOLE}")):
-            marker.unlink()  # what an earlier run left is no longer gone on from
-    if write:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(told | pairs, indent=1) + "\n")
-
-
-def check_pairs(folder: Path, pairs: Pairs) -> None:
-    """Notes what a run trains on; where it was begun before, checks that it was the same.
+        now: as `told_pairs` names them.
 
     Raises:
         ValueError: pairs came, went, or are said to be something else.
     """
-    path = folder / TOLD
-    found = json.loads(path.read_text())
-    names = recording_names(pairs.rows.with_format(None))  # which makes no sound
-    now = digest([names, _images(pairs.rows), pairs.captions, pairs.labels, pairs.phrases])
-    if found.get("pairs", now) != now:
+    if options.training.starts_over or not (folder / TOLD).exists():
+        return
+    if told(folder).get("pairs", now) != now:
         raise ValueError(
-            f"{folder} has a run on other pairs: the data have changed since; give another "
-            "--output_dir, or start anew in this one with --resume false"
+            f"{folder} has a run on other pairs: the data have changed since; {ELSEWHERE}"
         )
-    path.write_text(json.dumps(found | {"pairs": now}, indent=1) + "\n")
+
+
+def begin(folder: Path, options: Options, pairs: str) -> None:
+    """Records what a run is asked for, once its models and data are known to be right.
+
+    Args:
+        folder: the run's; what an earlier run left to resume from is removed where this one starts
+            over.
+        options: of the run.
+        pairs: as `told_pairs` names them.
+    """
+    if options.training.starts_over:
+        remove(_stages(folder), folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    story = told_options(options) | {"pairs": pairs}
+    (folder / TOLD).write_text(json.dumps(story, indent=1) + "\n")
 
 
 def _images(rows: Dataset) -> Any:
@@ -110,9 +122,3 @@ def told(run: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not set(PARTS) <= set(found):
         raise ValueError(f"{str(run)!r} is no run: give a folder that diffuse.train wrote")
     return found
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a stage; one that a kill left half written is passed over."""
-    whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)

@@ -18,6 +18,7 @@ from align.models.weights import save_file
 from align.prompts.loading import load_picture_side
 from align.prompts.space import PromptSpace
 from align.registry import JUDGES, lookup
+from align.training.checkpoints import last_checkpoint
 from diffuse.config.arguments import ModelArguments
 from diffuse.config.stages import Stage, check_gates, read_stages
 from diffuse.data.pairs import Pairs, held_out_pairs, training_pairs
@@ -31,7 +32,14 @@ from diffuse.models.configuration import AdapterConfig
 from diffuse.models.memory import LevelRecall
 from diffuse.models.saving import load
 from diffuse.training.callbacks import Average, Sampling, Wholeness
-from diffuse.training.checkpoints import DONE, begin, check_pairs, last_checkpoint
+from diffuse.training.checkpoints import (
+    DONE,
+    WHOLE,
+    begin,
+    check_pairs,
+    check_run,
+    told_pairs,
+)
 from diffuse.training.datasets import Dropout, TrainingPairs
 from diffuse.training.losses import Criterion
 from diffuse.training.model import HearingUNet
@@ -60,6 +68,7 @@ class Session:
     texts: Texts
     measured_on: str
     encoder: Any
+    named: str  # as `told_pairs` names the pairs
 
     @classmethod
     def open(cls, options: Options) -> Session:
@@ -74,13 +83,13 @@ class Session:
         stages = read_stages(options.loss.stages)
         check_gates(stages, model.adapter is not None)
         folder = Path(given.output_dir or ".")
-        with given.main_process_first(local=False, desc="folder"):
-            begin(folder, options, write=given.process_index == 0)
+        check_run(folder, options)
         set_seed(given.seed)
         pairs = training_pairs(options.data)
         held_out, measured_on = held_out_pairs(options.data)
+        named = told_pairs(pairs)
+        check_pairs(folder, options, named)
         if given.process_index == 0:
-            check_pairs(folder, pairs)
             print(pairs.report(), flush=True)
         encoder = load_encoder(model.encoder)
         pipeline = load_picture_side(model.base, dtype=torch.float32)
@@ -100,7 +109,7 @@ class Session:
         attached = attach(pipeline, adapter)
         session = cls(
             options, stages, space, pipeline, attached, pairs, prepared, fresh, unseen, texts,
-            measured_on, encoder,
+            measured_on, encoder, named,
         )  # fmt: skip
         session._check_parts()
         session._remember_phrases()
@@ -133,6 +142,9 @@ class Session:
 
     def train(self) -> None:
         """Trains all stages, or goes on where a killed run stopped, and saves the adapter."""
+        with self.options.training.main_process_first(local=False, desc="folder"):
+            if self.is_main:
+                begin(self.folder, self.options, self.named)
         model = HearingUNet(self.pipeline.unet, self.adapter)
         for number, stage in enumerate(self.stages, 1):
             folder = self.folder / f"stage-{number}-{stage.name}"
@@ -147,7 +159,10 @@ class Session:
 
     def _train_stage(self, model: HearingUNet, stage: Stage, folder: Path) -> None:
         trainer = self.trainer(model, stage, folder)
-        last = last_checkpoint(folder)
+        given = self.options.training.given_checkpoint
+        last = last_checkpoint(folder, WHOLE)
+        if given is not None and given.resolve().parent == folder.resolve():
+            last = given
         if last is not None:
             print(f"going on from {last}", flush=True)
         trainer.train(resume_from_checkpoint=None if last is None else str(last))

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from diffuse.config.arguments import DiffuseTrainingArguments
+from align.training.trainer import LossTermsMixin
+from diffuse.config.training_args import DiffuseTrainingArguments
 from diffuse.models.levels import annealed_temperature
 from diffuse.training.callbacks import Average
 from diffuse.training.datasets import Draws, TrainingPairs, collate
@@ -21,7 +22,7 @@ from diffuse.training.model import HearingUNet
 STATE = "trained.safetensors"
 
 
-class DiffuseTrainer(Trainer):
+class DiffuseTrainer(LossTermsMixin, Trainer):
     """Trains a `HearingUNet`; what stands still is neither saved nor loaded.
 
     Args:
@@ -91,8 +92,7 @@ class DiffuseTrainer(Trainer):
             self._anneal()
         terms = self.criterion(model, self.hearing, inputs)
         if model.training:
-            for name, term in terms.items():
-                self._terms[name].append(term.detach())
+            self.keep_terms(terms)
         loss = torch.stack(list(terms.values())).sum()
         return (loss, {}) if return_outputs else loss
 
@@ -120,14 +120,6 @@ class DiffuseTrainer(Trainer):
             return dict(super().evaluate(*given, **more))
         with self.average.standing_in():
             return dict(super().evaluate(*given, **more))
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of every loss term since the last log line."""
-        if "loss" in logs:
-            for name, values in self._terms.items():
-                logs[f"loss_{name}"] = round(torch.stack(values).mean().item(), 4)
-            self._terms.clear()
-        super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         from align.models.weights import save_file

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.registry import first_line
 from diffuse.models.saving import LIBRARY
 from soundprompt.app.arguments import StudioOptions
 
@@ -167,5 +168,5 @@ def _load(base: str, encoder: str, like: Any) -> Any:
         stock = like.pipeline  # the base is not loaded twice
         return SoundPipeline(stock, load_encoder(encoder).to(stock.device), base=base)
     except OSError as error:
-        reason = next(iter(str(error).splitlines()), "")
+        reason = first_line(error)
         raise ModelError(f"{base} + {encoder} could not be loaded: {reason}") from error

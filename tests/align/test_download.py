@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from align import download
-from align.config.options import KINDS, Options
-from align.config.parser import parse, recipe_folder
+from align.config.options import parse_options
+from align.config.parser import recipe_folder
 from align.data.errors import DataError
 from align.data.tables import open_hub, unpack_hub
 from align.hub.requirements import loaded_files, needs
@@ -114,7 +114,7 @@ def test_what_a_recipe_needs_is_known(
         hub.add(hub_id, Path(folder))
     for made, hub_id in (("fsd50k", "nateraw/fsd50k"), ("audiocaps", "OpenSound/AudioCaps")):
         hub.add(hub_id, Path(getattr(hub_tables, made)(tmp_path / made)), "datasets")
-    options = Options(*parse(KINDS, "align", "align.train", [name]))
+    options = parse_options("align.train", [name])
     found = {need.part: need for need in needs(options)}
     parts = {"mini": set(), "esc10": set(), "hierarchical-weights": {"base", "data"}}
     assert set(found) == parts.get(name, {"base", "backbone", "data"})

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from align.config.parser import parse
 from benchmarks import levels
-from diffuse.config.options import KINDS
+from diffuse.config.options import parse_options
 from diffuse.models.levels import ROUTINGS
 
 
 def test_every_variant_is_another_valid_command() -> None:
-    read = {n: parse(KINDS, "diffuse", "x", list(flags)) for n, flags in levels.VARIANTS.items()}
+    read = {n: parse_options("x", list(flags)) for n, flags in levels.VARIANTS.items()}
     told = {name: repr(options) for name, options in read.items()}
     assert len(set(told.values())) == len(told) > len(ROUTINGS)
 

@@ -80,7 +80,7 @@ def test_what_cannot_begin_is_refused(
         pipe(LOW, image=picture, strength=0.1, num_inference_steps=2)
     (tmp_path / "text.png").write_text("no picture")
     for path in (tmp_path / "text.png", tmp_path / "missing.png"):
-        with pytest.raises(ValueError, match="is no picture that can be read"):
+        with pytest.raises(ValueError, match="cannot be read as an image"):
             pipe(LOW, image=path)
 
 
@@ -100,5 +100,5 @@ def test_the_command_redraws(
     ])  # fmt: skip
     told = json.loads(Image.open(tmp_path / "out" / "seed-0.png").text["soundprompt"])
     assert told["image"] == "photo.png" and told["strength"] == 1.0
-    with pytest.raises(SystemExit, match=r"diffuse\.edit: .*missing.png' is no picture"):
+    with pytest.raises(SystemExit, match=r"diffuse\.edit: .*missing.png cannot be read"):
         main([str(tmp_path / "missing.png"), "a.wav", "--out", str(tmp_path)])

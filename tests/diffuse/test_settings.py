@@ -105,7 +105,7 @@ def test_scales_that_are_no_numbers_are_refused(hearing: SoundPipeline, value: f
             hearing(LOW, level_scales={"foreground": scale}, **STEPS)
     with pytest.raises(ValueError, match="no level 'far'"):
         hearing(LOW, level_scales={"far": 1.0}, **STEPS)
-    with pytest.raises(ValueError, match="weights of sounds are numbers from 0 on"):
+    with pytest.raises(ValueError, match="weights of the recordings are numbers from 0 on"):
         hearing([LOW, LOW], weights=[value, 1], **STEPS)
 
 

@@ -32,7 +32,8 @@ ORDER = {
         {COMMANDS},
         {"training"},
         {"evaluation"},
-        {"data", "pipelines"},
+        {"pipelines"},
+        {"data"},
         {"models", "config", "collect"},
     ),
 }

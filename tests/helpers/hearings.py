@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from align.config.parser import parse
-from diffuse.config.options import KINDS, Options
+from diffuse.config.options import parse_options
 from diffuse.training.run import Session
 from tests.conftest import RATE, tone
 
@@ -47,7 +46,7 @@ def command(base: str, encoder: Path, data: Path, folder: Path, *more: str) -> l
 
 def session(line: list[str]) -> Session:
     """The session of a command line, opened."""
-    return Session.open(Options(*parse(KINDS, "diffuse", "diffuse.train", line)))
+    return Session.open(parse_options("diffuse.train", line))
 
 
 def adapter_weights(folder: Path) -> dict[str, torch.Tensor]:

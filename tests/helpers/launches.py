@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from align.config.options import KINDS, Options
-from align.config.parser import parse
+from align.config.options import parse_options
 from align.training.run import Session
 
 # Of the tiny CLAP's spectrograms and of two-second tones; no augmentation.
@@ -29,7 +28,7 @@ def command(base: str, backbone: str, data: Path, folder: Path, *more: str) -> l
 
 def session(line: list[str]) -> Session:
     """The session of a command line, opened."""
-    return Session.open(Options(*parse(KINDS, "align", "align.train", line)))
+    return Session.open(parse_options("align.train", line))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

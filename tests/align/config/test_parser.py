@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from align.config.options import KINDS, Options
-from align.config.parser import find_recipe, parse, recipe_folder
+from align.config.options import Options, parse_options
+from align.config.parser import find_recipe, recipe_folder
+from align.training.validation import check_model
 
 ROOT = Path(__file__).parents[3]
 
 
 def options(*arguments: str) -> Options:
-    return Options(*parse(KINDS, "align", "align.train", arguments))
+    found: Options = parse_options("align.train", arguments, check=check_model)
+    return found
 
 
 def recipe(folder: Path, text: str) -> str:
@@ -44,11 +46,11 @@ def test_defaults_then_recipe_then_flags(tmp_path: Path) -> None:
 
 
 def test_a_flag_may_restore_a_default(tmp_path: Path) -> None:
-    mine = recipe(tmp_path, "mse_weight: 0\nresume: false\nfolds: [1, 2]\n")
-    assert options(mine).loss.mse_weight == 0 and options(mine).training.resume is False
+    mine = recipe(tmp_path, "mse_weight: 0\nresume_from_checkpoint: false\nfolds: [1, 2]\n")
+    assert options(mine).loss.mse_weight == 0 and options(mine).training.resumes is False
     assert options(mine).data.folds == [1, 2]
-    back = options(mine, "--mse_weight", "1.0", "--resume", "true", "--folds", "3")
-    assert back.loss.mse_weight == 1.0 and back.training.resume is True
+    back = options(mine, "--mse_weight", "1.0", "--resume_from_checkpoint", "true", "--folds", "3")
+    assert back.loss.mse_weight == 1.0 and back.training.resumes is True
     assert back.data.folds == [3]
 
 
@@ -59,7 +61,7 @@ def test_a_flag_may_restore_a_default(tmp_path: Path) -> None:
         ("learning_rate: '1e-4'", ("training", "learning_rate"), 1e-4),
         ("num_train_epochs: 3", ("training", "num_train_epochs"), 3.0),
         ("train_backbone: 2", ("model", "train_backbone"), "2"),
-        ("resume: no", ("training", "resume"), False),
+        ("resume_from_checkpoint: no", ("training", "resume_from_checkpoint"), "false"),
         ("draw_every_evaluation: true", ("training", "draw_every_evaluation"), True),
         ('eval_strategy: "no"', ("training", "eval_strategy"), "no"),
         ("save_total_limit: null", ("training", "save_total_limit"), None),
@@ -93,7 +95,10 @@ def test_values_arrive_as_their_own_type(
         ("learning_rate: yes", "recipe key learning_rate: True is not accepted"),
         ("eval_strategy: no", "put it in quotes"),
         ("learning_rate:", "it has no value"),
-        ("resume: perhaps", "recipe key resume: 'perhaps' is not accepted"),
+        (
+            "overwrite_output_dir: perhaps",
+            "overwrite_output_dir: 'perhaps' is not accepted",
+        ),
         ("help: 1", "there is no option 'help'"),
         ("judge: nobody", "there is no judge 'nobody'; there are: mini, none"),
         ("target: words", "--target is label_mean or caption, not 'words'"),
@@ -182,8 +187,8 @@ def imported(*command: str) -> tuple[str, set[str]]:
 def test_help_of_train_imports_nothing_heavy() -> None:
     text, modules = imported("align.train", "--help")
     assert "--adapter_width" in text and "--data" in text
-    assert {"align.config.arguments", "transformers"} <= modules
-    heavy = {"diffusers", "datasets", "matplotlib", "evaluate"}
+    assert "align.config.arguments" in modules
+    heavy = {"transformers", "torch", "diffusers", "datasets", "matplotlib", "evaluate"}
     assert not heavy & modules
     assert not {name for name in modules if name.startswith("soundprompt.mini")}
     own = {name for name in modules if name.startswith("align.")}

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from align import train
-from align.config.options import KINDS, Options
-from align.config.parser import parse
+from align.config.options import parse_options
 from align.data.licenses import licence_counts
 from align.hub.model_card import card, public
 from align.hub.provenance import OURS, UNSTATED, Origin, origin
@@ -48,7 +47,7 @@ def test_a_card_has_the_runs_figures_options_and_parts(
     assert recipe["num_train_epochs"] == 2.0 and "max_steps" not in recipe
     assert recipe["data"] == sound_folder.name and "temperature" not in recipe
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(recipe))
-    again = Options(*parse(KINDS, "align", "align.train", [str(tmp_path / "again.yaml")]))
+    again = parse_options("align.train", [str(tmp_path / "again.yaml")])
     assert again.training.learning_rate == 1e-3 and again.model.adapter_depth == 1
     assert f'from_pretrained("{run}")' in text
     results = front(text)["model-index"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from diffuse.data import preprocessing as reading
+from align.preprocessing.parallel import read_rows
 
 
 def threads() -> list[int]:
@@ -19,21 +19,18 @@ def threads() -> list[int]:
 class Counting:
     """Reads no pair: tells of the process that it is asked in."""
 
-    rows = range(4)
-
     def read(self, i: int) -> list[int]:
         """The threads of row i's reader."""
         return threads()
 
 
 def test_a_worker_computes_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "WORTH_WORKERS", 2)
     torch.get_num_threads()  # which reads the environment when it is first asked
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "2")  # what a worker would start with, left alone
     reader: Any = Counting()
     with threadpool_limits(3):
-        answers = reading.read_all(reader, 2)
+        answers = read_rows(reader, 4, 0, 2, worth=2)
         found = [next(answers)]
         assert torch.get_num_threads() == 1  # of three, two are the workers'
         found += list(answers)

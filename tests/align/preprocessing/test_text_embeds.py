@@ -11,7 +11,7 @@ import torch
 
 from align.preprocessing.cache import Cache
 from align.preprocessing.store import Store
-from align.preprocessing.text_embeds import CaptionTable, Shares, Targets, label_means, targets
+from align.preprocessing.text_embeds import CaptionTable, Shares, Targets, targets
 from align.prompts.embeds import Statistics
 from align.prompts.space import PromptSpace
 from align.train import main
@@ -90,8 +90,9 @@ def test_targets_that_are_read_equal_those_that_are_held(
     assert held.abs().max() > 0.5
     assert not list(read.parameters()) and not read.state_dict()
     if by_label:
-        names, means = label_means(table.prompts.embeds, table.index(CAPTIONS), LABELS)
-        assert names == ["dog", "fire", "rain", "whistle"]
+        assert shares is not None
+        means = shares.all_means(table.prompts.embeds)
+        assert shares.names == ["dog", "fire", "rain", "whistle"]
         dogs = table.rows(["a dog barking", "a dog", "a low hum"]).embeds.mean(0)
         torch.testing.assert_close(means[0], dogs)
         assert torch.equal(table.statistics()["embeds"].standardise(means), held)

@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 from align.models.heads import Head
-from align.preprocessing.text_embeds import CaptionTable, label_means
+from align.preprocessing.text_embeds import CaptionTable, Shares
 from align.prompts.embeds import CEILING, FLOOR, Prompts, SpaceShape, Statistics
 from align.prompts.space import PromptSpace
 from align.registry import BASES, lookup
@@ -171,9 +171,9 @@ def test_a_caption_table_holds_every_caption_once(space: PromptSpace) -> None:
 
 def test_a_labels_mean_counts_each_row() -> None:
     embeds = torch.tensor([[[1.0]], [[2.0]], [[10.0]]])
-    names, means = label_means(embeds, torch.tensor([2, 0, 0, 1]), ["sea", "dog", "dog", "dog"])
-    assert names == ["dog", "sea"]
-    torch.testing.assert_close(means, torch.tensor([[[4 / 3]], [[10.0]]]))
+    shares = Shares(torch.tensor([2, 0, 0, 1]), ["sea", "dog", "dog", "dog"])
+    assert shares.names == ["dog", "sea"]
+    torch.testing.assert_close(shares.all_means(embeds), torch.tensor([[[4 / 3]], [[10.0]]]))
 
 
 def test_a_head_stores_its_space(space: PromptSpace) -> None:

@@ -85,12 +85,12 @@ def test_other_rows_do_not_go_on_from_a_checkpoint(
         with pytest.raises(SystemExit) as caught:
             train.main(longer)
         assert "was trained on other rows" in str(caught.value)
-        assert "--resume false" in str(caught.value)
+        assert "--overwrite_output_dir true" in str(caught.value)
         found = weights(tmp_path / "run")
         assert [name for name in kept if not torch.equal(kept[name], found[name])] == []
     table.write_text("\n".join(rows) + "\n")
     assert session(longer).checkpoint is not None
-    session([*longer, "--resume", "false"]).train()
+    session([*longer, "--overwrite_output_dir", "true"]).train()
 
 
 def test_too_little_may_be_left_to_tell_apart(
@@ -116,7 +116,7 @@ def test_who_stops_it_is_told_how_it_goes_on(
     line = command(tiny_base, tiny_clap, data, tmp_path / "run")
     for more, said in (
         (("--save_strategy", "epoch"), "goes on from its last checkpoint"),
-        (("--save_strategy", "epoch", "--resume", "false"), "starts anew"),
+        (("--save_strategy", "epoch", "--overwrite_output_dir", "true"), "starts anew"),
         (("--save_strategy", "no"), "starts anew"),
     ):
         with pytest.raises(SystemExit) as caught:

@@ -212,7 +212,9 @@ def test_other_options_do_not_go_on_from_a_checkpoint(
     with pytest.raises(SystemExit) as caught:
         main([*line, flag, tiny_w2v_bert if value == "w2v-bert" else value])
     message = str(caught.value)
-    assert "other options" in message and said in message and "--resume false" in message
+    assert (
+        "other options" in message and said in message and "--overwrite_output_dir true" in message
+    )
     assert "\n" not in message
     after = weights(folder)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -226,7 +228,7 @@ def test_starting_anew_leaves_no_older_checkpoints(
     main(line)
     first = weights(tmp_path)
     capsys.readouterr()
-    main([*line, "--seed", "5", "--resume", "false", "--num_train_epochs", "1"])
+    main([*line, "--seed", "5", "--overwrite_output_dir", "true", "--num_train_epochs", "1"])
     out = capsys.readouterr().out
     assert "going on from" not in out and "2 checkpoints of an earlier run" in out
     # Those of more steps would be taken for the newest, and this run's thrown away for them.
@@ -307,7 +309,10 @@ def test_a_frozen_backbone_hears_recordings_of_any_length(
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [(("--dropout", "0.2"), "--dropout"), (("--resume_from_checkpoint", "elsewhere"), "--resume")],
+    [
+        (("--dropout", "0.2"), "--dropout"),
+        (("--resume_from_checkpoint", "elsewhere"), "elsewhere is no checkpoint"),
+    ],
 )
 def test_an_option_that_would_do_nothing_is_refused(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, flags: tuple, said: str

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from align.config.options import KINDS
-from align.config.parser import parse
+from align.config.options import parse_options
 from align.models.adapters import sizes_of
 from align.models.encoder import AudioPromptEncoder
 from align.train import main
+from align.training.validation import check_model
 from tests.helpers.launches import command, session, weights
 
 pytestmark = pytest.mark.slow  # trainings, or an app that is started
@@ -113,7 +113,7 @@ def test_lora_goes_into_a_trained_encoder_as_well(
 
 def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
     with pytest.raises(SystemExit):
-        parse(KINDS, "align", "align.train", line)
+        parse_options("align.train", line, check=check_model)
     return capsys.readouterr().err
 
 

@@ -14,9 +14,7 @@ import optuna
 import pytest
 import yaml
 
-from align.config.arguments import DataArguments
-from align.config.options import KINDS, Options, differing
-from align.config.parser import parse
+from align.config.options import Options, differing, parse_options
 from align.train import main as train
 from align.tune.__main__ import main
 from align.tune.space import default_space, new_space, own_values, read_space
@@ -32,7 +30,7 @@ mse_weight: {choice: [0.5, 1.0]}
 
 
 def options(*flags: str) -> Options:
-    return Options(*parse(KINDS, "align", "align.tune", list(flags)))
+    return parse_options("align.tune", list(flags))
 
 
 def study_line(base: str, backbone: str, data: Path, tmp: Path, *more: str) -> list[str]:
@@ -195,8 +193,8 @@ def test_a_recipe_may_say_what_is_searched(
     (tmp_path / "own.yaml").write_text("space: {mse_weight: {log: [1e-1, 10]}}\nseed: 2\n")
     main([str(tmp_path / "own.yaml"), *line[:where], *line[where + 2 :]])
     assert rows(tmp_path)[0]["mse_weight"] == "1"
-    from_recipe = parse(KINDS, "align", "align.train", [str(tmp_path / "own.yaml")])
-    assert isinstance(from_recipe[1], DataArguments) and from_recipe[-1].seed == 2
+    from_recipe: Options = parse_options("align.train", [str(tmp_path / "own.yaml")])
+    assert from_recipe.training.seed == 2
 
 
 @pytest.mark.slow

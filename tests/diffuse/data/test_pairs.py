@@ -178,7 +178,7 @@ def test_the_miniature_s_pairs_are_of_one_view() -> None:
     [
         (lambda d: "no/such/data", "there is no data set 'no/such/data'"),
         (lambda d: str(d), "no pair of a recording and an image"),
-        (lambda d: "mini", "recordings and no images"),
+        (lambda d: "mini-retrieval", "recordings and no images"),
     ],
 )
 def test_data_that_are_none(tmp_path: Path, make: Any, said: str) -> None:
@@ -362,7 +362,7 @@ def test_what_was_interrupted_goes_on_and_gives_the_same(
         lines.append(f"{sound}.wav,p{i}.png,hum")
     (paired / "metadata.csv").write_text("\n".join(lines) + "\n")
     (paired / "p1.png").write_text("none")  # and so the fourth pair has no recording
-    monkeypatch.setattr("diffuse.data.preprocessing.MOST_UNUSABLE", 0.4)
+    monkeypatch.setattr("align.data.errors.MOST_UNUSABLE", 0.4)
     pairs, squares, cpu = (
         load_pairs(str(paired), "train"),
         Squares(16, 1, True, 0),
@@ -434,7 +434,7 @@ def test_pairs_become_latents_and_tokens_once(
     assert len(list(cache.folder.iterdir())) == 1
     for i in range(10):
         (paired / f"p{i}.png").write_text("none")
-    with pytest.raises(DataError, match="more than 5% of 40 pairs cannot be read; the first"):
+    with pytest.raises(DataError, match="3 of 40 pairs cannot be used, more than 5%; the first"):
         Preparation(vae, tiny_encoder, squares, cpu, cache).of(
             load_pairs(str(paired), "train"), "pairs"
         )

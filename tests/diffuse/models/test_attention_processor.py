@@ -168,7 +168,8 @@ def test_two_sounds_and_two_pictures_each(pipeline: Any, attached: Attachment) -
     rest = {"num_inference_steps": 2, "guidance_scale": 5.0, "output_type": "np"}
     together = pipeline(prompts, generator=noise, **options, **rest).images
     for row in range(2):
-        attached.play(both.row(row))
+        one = (part[row : row + 1] for part in (both.tokens, both.mask, both.embeds))
+        attached.play(type(both)(*one))
         noise = [torch.Generator().manual_seed(2 * row + i) for i in range(2)]
         alone = pipeline(prompts[row], generator=noise, **options, **rest).images
         np.testing.assert_allclose(together[2 * row : 2 * row + 2], alone, atol=2e-5)

@@ -138,7 +138,7 @@ def test_what_cannot_be_inverted_is_refused(
         Inversion(picture, strength=0.0)
     with pytest.raises(ValueError, match="seeds change nothing"):
         pipe(LOW, image=Inversion(picture), num_images=2)
-    with pytest.raises(ValueError, match="is no picture that can be read"):
+    with pytest.raises(ValueError, match="cannot be read as an image"):
         pipe(LOW, image=Inversion(tmp_path / "missing.png"))
 
 

@@ -201,7 +201,7 @@ def test_settings_tell_everything_as_json(hearing: SoundPipeline) -> None:
         ({"prompt": ""}, "without text and without an adapter"),
         ({"num_images": 0}, "num_images is at least 1, not 0"),
         ({"relation": "friendly", "prompt": "rain"}, "no relation 'friendly'"),
-        ({"weights": [1.0, 2.0]}, "1 sounds and 2 weights"),
+        ({"weights": [1.0, 2.0]}, "1 recordings and 2 weights"),
         ({"audio_steps": (0.0, 0.5)}, "audio_steps needs an adapter"),
         ({"audio_scale": float("nan")}, "audio_scale is a number from 0 on, not nan"),
         ({"guidance_scale": -1.0}, "guidance_scale is a number from 0 on, not -1"),

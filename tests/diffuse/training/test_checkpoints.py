@@ -42,5 +42,5 @@ def test_other_pairs_are_not_gone_on_with(
     after = adapter_weights(run)
     assert all(torch.equal(before[name], after[name]) for name in before)
     table.write_text("\n".join(rows[:-1]) + "\n")
-    main([*line, "--resume", "false"])
+    main([*line, "--overwrite_output_dir", "true"])
     assert json.loads((run / "run.json").read_text())["pairs"] != told["pairs"]

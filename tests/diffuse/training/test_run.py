@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from align.config.parser import parse, recipe_folder
+from align.config.parser import recipe_folder
 from align.models.encoder import AudioPromptEncoder
-from diffuse.config.options import KINDS, Options
+from diffuse.config.options import parse_options
 from diffuse.config.stages import PARTS, STAGES
 from diffuse.models.lora import lora_parameters
 from diffuse.train import main
@@ -138,8 +138,8 @@ def test_each_term_is_logged_by_name(line: Any, tmp_path: Path, flags: Any, term
 
 def levels_after(line: Any, *flags: str) -> Any:
     """The projector's tokens of held-out sounds and the level weights after a short training."""
-    opened = session(line("--max_steps", "30", "--resume", "false", "--learning_rate", "0.01",
-                          "--stages", "hearing", *flags))  # fmt: skip
+    more = ("--max_steps", "30", "--overwrite_output_dir", "true", "--learning_rate", "0.01")
+    opened = session(line(*more, "--stages", "hearing", *flags))
     opened.train()
     prepared = opened.unseen
     which = prepared.sound
@@ -291,7 +291,7 @@ def test_every_recipe_trains_a_few_steps_and_is_driven(
 
 def test_recipes_say_what_the_earlier_systems_trained() -> None:
     def stages(name: str) -> list[tuple[set[str], str]]:
-        options = Options(*parse(KINDS, "diffuse", "diffuse.train", [name]))
+        options = parse_options("diffuse.train", [name])
         from diffuse.config.stages import read_stages
 
         return [(set(s.trains), s.loss) for s in read_stages(options.loss.stages)]
@@ -316,7 +316,7 @@ def test_a_finished_run_is_not_trained_again(
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(SystemExit, match=r"learning_rate was 0\.003 and is 0\.01"):
         main(line("--learning_rate", "0.01"))
-    main(line("--learning_rate", "0.01", "--resume", "false"))
+    main(line("--learning_rate", "0.01", "--overwrite_output_dir", "true"))
     other = adapter_weights(tmp_path / "run")
     assert any(not torch.equal(before[name], other[name]) for name in before)
 

@@ -15,8 +15,7 @@ from transformers import (
     Wav2Vec2BertModel,
 )
 
-from align.config.options import KINDS
-from align.config.parser import parse
+from align.config.options import parse_options
 from align.models.backbones.loading import load_backbone
 from align.models.encoder import AudioPromptEncoder
 from align.models.processing import pad
@@ -87,7 +86,7 @@ def test_pooled_tokens_need_the_projection(tiny_clap: str, tiny_w2v_bert: str, t
 
 def test_audio_tokens_are_all_or_pooled(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(KINDS, "align", "align.train", ["--audio_tokens", "some"])
+        parse_options("align.train", ["--audio_tokens", "some"])
     assert "--audio_tokens is all or pooled, not 'some'" in capsys.readouterr().err
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor
 
-from align.config.options import KINDS
-from align.config.parser import parse
+from align.config.options import parse_options
 from align.models.backbones.loading import kind_of, load_backbone
 from align.models.backbones.log_mel import LogMelBackbone, LogMelConfig, LogMelFeatureExtractor
 from align.models.backbones.lora import freeze
 from align.models.encoder import AudioPromptEncoder
 from align.models.processing import Ear, pad
 from align.prompts.embeds import SpaceShape
+from align.training.validation import check_model
 from tests.conftest import WIDTH, tone
 from tests.helpers.launches import command, session, weights
 
@@ -137,7 +137,7 @@ def test_it_is_heard_in_windows_of_ten_seconds(log_mel: Loaded) -> None:
 def test_it_trains_whole_or_not_at_all(trained: str, capsys: pytest.CaptureFixture[Any]) -> None:
     line = ["--backbone", "log-mel", "--train_backbone", trained]
     with pytest.raises(SystemExit):
-        parse(KINDS, "align", "align.train", line)
+        parse_options("align.train", line, check=check_model)
     assert "log-mel has no pretraining: give --train_backbone all" in capsys.readouterr().err
 
 

@@ -179,9 +179,8 @@ def test_wrong_requests_are_refused(tiny_clap: str) -> None:
 
 
 def test_a_rank_without_lora_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    from align.config.options import KINDS
-    from align.config.parser import parse
+    from align.config.options import parse_options
 
     with pytest.raises(SystemExit):
-        parse(KINDS, "align", "align.train", ["--lora_rank", "4"])
+        parse_options("align.train", ["--lora_rank", "4"])
     assert "--lora_rank is for --train_backbone lora" in capsys.readouterr().err
