@@ -1,4 +1,4 @@
-"""The snippets of docs/pipelines.md, run as they are printed on tiny checkpoints."""
+"""The snippets of docs/guides/pipelines.md run as they are printed, on tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.conftest import RATE, tone
 from tests.helpers import pipelines as tiny
 from tests.helpers.pipeline_kinds import KINDS, class_of
 
-PAGE = Path(__file__).parents[3] / "docs" / "pipelines.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "pipelines.md"
 ENCODER = "runs/align/encoder"
 SNIPPETS = re.findall(r"^## ([^\n]+)\n|^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
 
@@ -63,7 +63,7 @@ def save_ip_adapter(base: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, tiny_clap: str) -> dict[str, str]:
-    """Every id on the page and the folder that stands in for it."""
+    """The Hub ids of the page with the local folders that replace them."""
     root = tmp_path_factory.mktemp("hub")
     sd1 = tiny.save_stable_diffusion(root / "sd1")
     sdxl = tiny.save_sdxl(root / "sdxl")
@@ -93,8 +93,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_clap: str) -> dict[st
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the snippets open."""
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the files that the snippets open."""
     soundfile.write(tmp_path / "dog.wav", tone(300), RATE)
     soundfile.write(tmp_path / "rain.wav", tone(3000), RATE)
     pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
@@ -106,7 +106,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(code: str, folders: dict[str, str]) -> list[Image.Image]:
-    """Runs a snippet with ids replaced by folders, and returns what it drew."""
+    """Runs a snippet with Hub ids replaced by folders, and returns its images."""
     quoted = set(re.findall(r'"([\w.-]+/[\w./-]+)"', code))
     assert quoted and quoted <= set(folders), quoted - set(folders)
     for name in quoted:
@@ -114,20 +114,22 @@ def run(code: str, folders: dict[str, str]) -> list[Image.Image]:
     torch.manual_seed(0)
     space: dict[str, Any] = {}
     exec(compile(code, str(PAGE), "exec"), space)
-    drawn = space.get("images") or [space["image"]]
-    assert drawn
-    return list(drawn)
+    images = space.get("images") or [space["image"]]
+    assert images
+    return list(images)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("title", "code"), titled(), ids=[title for title, _ in titled()])
-def test_the_snippet_draws(title: str, code: str, folders: dict[str, str], desk: Path) -> None:
+def test_snippet_generates_images(
+    title: str, code: str, folders: dict[str, str], workdir: Path
+) -> None:
     for image in run(code, folders):
         assert isinstance(image, Image.Image)
         assert np.asarray(image).std() > 1
 
 
-def test_every_pipeline_of_the_table_has_its_snippet() -> None:
+def test_every_pipeline_of_the_table_has_a_snippet() -> None:
     page = PAGE.read_text()
     titles = [title for title, code in SNIPPETS if title]
     links = re.findall(r"\]\(#([\w-]+)\)", page)
@@ -139,12 +141,12 @@ def test_every_pipeline_of_the_table_has_its_snippet() -> None:
         assert any(f"{kind}.from_pretrained(" in code for _, code in SNIPPETS), kind
 
 
-def test_the_further_classes_are_those_that_are_tested() -> None:
+def test_further_classes_are_tested() -> None:
     section = PAGE.read_text().split("\n## Further classes\n")[1].split("\n## ")[0]
     rows = [row for row in section.splitlines() if row.startswith("|")]
     named = set(re.findall(r"`(\w+Pipeline)`", "\n".join(rows)))
-    driven = {class_of(name).__name__ for name in KINDS} | {kind for kind, *_ in CASES.values()}
-    driven |= {"SemanticStableDiffusionPipeline", "LEditsPPPipelineStableDiffusion"}
+    tested = {class_of(name).__name__ for name in KINDS} | {kind for kind, *_ in CASES.values()}
+    tested |= {"SemanticStableDiffusionPipeline", "LEditsPPPipelineStableDiffusion"}
     assert len(named) > 50
-    assert named <= driven
+    assert named <= tested
     assert {class_of(name).__name__ for name in KINDS} <= named

@@ -53,7 +53,7 @@ def served(models: Path) -> Iterator[Served]:
         yield page
 
 
-# What is Gradio's own: the rule, and the elements that break it. docs/app.md tells of each.
+# What is Gradio's own: the rule, and the elements that break it. docs/guides/app.md tells of each.
 GRADIO = {
     "aria-prohibited-attr": ('aria-label="Empty value"',),
     "label-content-name-mismatch": (
@@ -120,5 +120,5 @@ def test_what_breaks_a_rule_is_seen(visit: Callable, axe: str):
 
 
 def test_the_page_on_the_app_names_what_is_gradios():
-    told = (ROOT / "docs/app.md").read_text()
+    told = (ROOT / "docs/guides/app.md").read_text()
     assert all(f"`{rule}`" in told for rule in GRADIO)

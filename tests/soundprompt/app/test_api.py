@@ -40,7 +40,7 @@ def test_the_names_are_those_one_would_guess(client):
         "background", "ambience", "guidance_scale", "steps", "pictures", "seed", "base",
         "encoder", "adapter",
     ]  # fmt: skip
-    told = (ROOT / "docs/app.md").read_text()
+    told = (ROOT / "docs/guides/app.md").read_text()
     assert all(f"`{name}`" in told for name in (*found, *names))
     assert all(p["parameter_has_default"] for p in parameters if p["parameter_name"] != "sound")
 

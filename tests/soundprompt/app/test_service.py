@@ -279,7 +279,7 @@ def test_help_lists_every_option_and_a_wrong_one_is_refused():
 
 
 def test_the_page_on_the_app_states_the_defaults():
-    text = (ROOT / "docs/app.md").read_text()
+    text = (ROOT / "docs/guides/app.md").read_text()
     rows = re.findall(r"^\| `--(\w+)` \| (\S+) \|", text, re.MULTILINE)
     assert len(rows) >= 6
     assert all(float(value) == getattr(StudioOptions(), name) for name, value in rows)
