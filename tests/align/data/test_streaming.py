@@ -29,7 +29,7 @@ from tests.helpers.launches import assert_same_weights, command, session, weight
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """`datasets` lets its threads rest for five seconds at the end of every pass."""
-    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01)
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01, raising=False)
 
 
 def passed(stream: Stream, seed: int = 0, epoch: int = 0) -> list[str]:
