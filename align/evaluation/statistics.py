@@ -38,11 +38,13 @@ class Measured:
         """
         if not len(right):
             raise ValueError("a share of no cases")
-        n, z = len(right), 1.959964
-        p = sum(bool(r) for r in right) / n
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return cls(p, min(p, middle - half), max(p, middle + half), n)
+        from scipy.stats import binomtest
+
+        n, count = len(right), sum(map(bool, right))
+        interval = binomtest(count, n).proportion_ci(method="wilson")
+        # Rounding must not leave the share itself outside.
+        low, high = min(count / n, interval.low), max(count / n, interval.high)
+        return cls(count / n, max(0.0, low), min(1.0, high), n)
 
     @classmethod
     def mean(
