@@ -34,30 +34,16 @@ def check_prediction(scheduler: Any) -> str:
     return kind
 
 
-def add_noise(
-    alphas_cumprod: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
-) -> torch.Tensor:
-    """Latents (B, C, H, W) as they are at times (B,): sqrt(a) clean + sqrt(1 - a) noise."""
-    share = _at(alphas_cumprod, times, clean)
-    return share.sqrt() * clean + (1 - share).sqrt() * noise
+def training_scheduler(scheduler: Any) -> Any:
+    """The noise schedule that a base was trained with, whatever sampler it has.
 
-
-def denoising_target(
-    prediction: str,
-    alphas_cumprod: torch.Tensor,
-    clean: torch.Tensor,
-    noise: torch.Tensor,
-    times: torch.Tensor,
-) -> torch.Tensor:
-    """What the UNet should answer (B, C, H, W).
-
-    The noise, or the velocity v = sqrt(a) noise - sqrt(1 - a) clean of Salimans & Ho 2022
-    (arXiv 2202.00512).
+    Raises:
+        ValueError: the base predicts neither the noise nor the velocity.
     """
-    if prediction == "epsilon":
-        return noise
-    share = _at(alphas_cumprod, times, clean)
-    return share.sqrt() * noise - (1 - share).sqrt() * clean
+    from diffusers import DDPMScheduler
+
+    check_prediction(scheduler)
+    return DDPMScheduler.from_config(scheduler.config)
 
 
 def offset_noise(noise: torch.Tensor, level: torch.Tensor, strength: float) -> torch.Tensor:
@@ -71,9 +57,7 @@ def offset_noise(noise: torch.Tensor, level: torch.Tensor, strength: float) -> t
     return noise + strength * level
 
 
-def min_snr_weights(
-    prediction: str, alphas_cumprod: torch.Tensor, times: torch.Tensor, gamma: float
-) -> torch.Tensor:
+def min_snr_weights(scheduler: Any, times: torch.Tensor, gamma: float) -> torch.Tensor:
     """Weights (B,) of times: min(SNR, gamma) of the clean latents' error, in the UNet's own terms.
 
     Hang et al. 2023 (arXiv 2303.09556): easy times, where little noise is left, stop outweighing
@@ -83,13 +67,14 @@ def min_snr_weights(
     Raises:
         ValueError: gamma is not positive.
     """
+    from diffusers.training_utils import compute_snr
+
     if gamma <= 0:
         raise ValueError(f"min-SNR's gamma is positive, not {gamma}")
-    share = alphas_cumprod[times].double()
-    snr = share / (1 - share)
-    if prediction == "epsilon":
-        return (gamma / snr).clamp(max=1.0).float()
-    return (snr.clamp(max=gamma) / (snr + 1)).float()
+    snr = compute_snr(scheduler, times)
+    if scheduler.config.prediction_type == "epsilon":
+        return (gamma / snr).clamp(max=1.0)
+    return snr.clamp(max=gamma) / (snr + 1)
 
 
 def denoising_loss(
@@ -138,10 +123,6 @@ def class_weights(labels: Sequence[str]) -> dict[str, float]:
     return {label: len(labels) / (len(counts) * n) for label, n in counts.items()}
 
 
-def _at(table: torch.Tensor, times: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return table[times].to(like.dtype).view(-1, *[1] * (like.ndim - 1))
-
-
 class Criterion(nn.Module):
     """A stage's loss.
 
@@ -153,7 +134,6 @@ class Criterion(nn.Module):
         spread: (D,) of the text space, the unit of the tokens' errors.
     """
 
-    alphas: torch.Tensor
     mean: torch.Tensor
     spread: torch.Tensor
 
@@ -167,8 +147,7 @@ class Criterion(nn.Module):
     ) -> None:
         super().__init__()
         self.stage, self.arguments = stage, arguments
-        self.prediction = check_prediction(scheduler)
-        self.register_buffer("alphas", scheduler.alphas_cumprod.float().clone())
+        self.scheduler = training_scheduler(scheduler)
         self.register_buffer("mean", mean)
         self.register_buffer("spread", spread)
 
@@ -189,7 +168,7 @@ class Criterion(nn.Module):
         noise = batch["noise"]
         if self.arguments.noise_offset:
             noise = offset_noise(noise, batch["level"], self.arguments.noise_offset)
-        noisy = add_noise(self.alphas, batch["clean"], noise, batch["times"])
+        noisy = self.scheduler.add_noise(batch["clean"], noise, batch["times"])
         levels, answer = model(
             **sound,
             noisy=noisy,
@@ -210,11 +189,11 @@ class Criterion(nn.Module):
         self, answer: torch.Tensor, batch: dict[str, torch.Tensor], noise: torch.Tensor
     ) -> torch.Tensor:
         times, gamma = batch["times"], self.arguments.min_snr_gamma
-        wanted = denoising_target(self.prediction, self.alphas, batch["clean"], noise, times)
+        velocity = self.scheduler.config.prediction_type == "v_prediction"
+        wanted = self.scheduler.get_velocity(batch["clean"], noise, times) if velocity else noise
         weights = batch["weight"]
         if gamma:
-            snr = min_snr_weights(self.prediction, self.alphas, times, gamma)
-            weights = weights * snr
+            weights = weights * min_snr_weights(self.scheduler, times, gamma)
         return denoising_loss(answer, wanted, weights)
 
     def _aligned(

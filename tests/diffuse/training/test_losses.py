@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from diffuse.config.stages import STAGES, Stage, check_gates, read_stage, read_stages
 from diffuse.models.levels import places
 from diffuse.training.losses import (
-    add_noise,
     alignment_loss,
     check_prediction,
     class_weights,
     denoising_loss,
-    denoising_target,
     level_loss,
     min_snr_weights,
     offset_noise,
+    training_scheduler,
 )
 
 TIMES = torch.tensor([0, 250, 999])
@@ -32,15 +31,21 @@ def tensors(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return clean, noise
 
 
-@pytest.mark.parametrize("kind", [DDPMScheduler, DDIMScheduler])
-def test_noise_and_velocity_are_the_scheduler_s_own(kind: Any) -> None:
-    scheduler = kind(prediction_type="v_prediction")
+@pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_training_scheduler_keeps_the_noise_schedule_of_any_sampler(
+    kind: Any, prediction: str
+) -> None:
+    sampler = kind(beta_schedule="scaled_linear", beta_start=0.00085, prediction_type=prediction)
+    scheduler = training_scheduler(sampler)
+    assert torch.equal(scheduler.alphas_cumprod, sampler.alphas_cumprod)
+    assert scheduler.config.prediction_type == prediction
     clean, noise = tensors()
-    noisy = add_noise(scheduler.alphas_cumprod, clean, noise, TIMES)
-    torch.testing.assert_close(noisy, scheduler.add_noise(clean, noise, TIMES))
-    wanted = denoising_target("v_prediction", scheduler.alphas_cumprod, clean, noise, TIMES)
-    torch.testing.assert_close(wanted, scheduler.get_velocity(clean, noise, TIMES))
-    assert denoising_target("epsilon", scheduler.alphas_cumprod, clean, noise, TIMES) is noise
+    share = scheduler.alphas_cumprod[TIMES].view(-1, 1, 1, 1)
+    noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
+    torch.testing.assert_close(scheduler.add_noise(clean, noise, TIMES), noisy)
+    velocity = share.sqrt() * noise - (1 - share).sqrt() * clean
+    torch.testing.assert_close(scheduler.get_velocity(clean, noise, TIMES), velocity)
 
 
 def test_bases_that_predict_something_else_are_refused() -> None:
@@ -51,32 +56,39 @@ def test_bases_that_predict_something_else_are_refused() -> None:
         check_prediction(DDIMScheduler(prediction_type="sample"))
 
 
+def scheduler_of(prediction: str, **options: Any) -> DDPMScheduler:
+    return DDPMScheduler(prediction_type=prediction, **options)
+
+
 def test_min_snr_weights_of_worked_cases() -> None:
-    # SNRs of 9, 1 and 1/9.
-    alphas, times = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0, 1, 2])
-    found = min_snr_weights("epsilon", alphas, times, 5.0)
-    torch.testing.assert_close(found, torch.tensor([5 / 9, 1.0, 1.0]))
-    found = min_snr_weights("v_prediction", alphas, times, 5.0)
-    torch.testing.assert_close(found, torch.tensor([5 / 10, 1 / 2, (1 / 9) / (10 / 9)]))
+    times = torch.tensor([0, 1, 2])
+    for prediction, expected in (
+        ("epsilon", [5 / 9, 1.0, 1.0]),
+        ("v_prediction", [5 / 10, 1 / 2, (1 / 9) / (10 / 9)]),
+    ):
+        scheduler = scheduler_of(prediction)
+        scheduler.alphas_cumprod = torch.tensor([0.9, 0.5, 0.1])  # SNRs of 9, 1 and 1/9
+        found = min_snr_weights(scheduler, times, 5.0)
+        torch.testing.assert_close(found, torch.tensor(expected))
     with pytest.raises(ValueError, match="positive"):
-        min_snr_weights("epsilon", alphas, times, 0.0)
+        min_snr_weights(scheduler_of("epsilon"), times, 0.0)
 
 
 def test_min_snr_weights_say_the_same_of_the_clean_latents_whatever_is_predicted() -> None:
     """The weighted error, in terms of the clean latents, is the same for both predictions."""
-    scheduler = DDPMScheduler()
-    alphas, times = scheduler.alphas_cumprod, torch.arange(1000)
-    snr = (alphas / (1 - alphas)).double()
-    noise = min_snr_weights("epsilon", alphas, times, 5.0).double()
-    velocity = min_snr_weights("v_prediction", alphas, times, 5.0).double()
-    torch.testing.assert_close(noise * snr, velocity * (snr + 1), rtol=1e-4, atol=1e-6)
+    times = torch.arange(1000)
+    alphas = DDPMScheduler().alphas_cumprod.double()
+    snr = alphas / (1 - alphas)
+    noise = min_snr_weights(scheduler_of("epsilon"), times, 5.0).double()
+    velocity = min_snr_weights(scheduler_of("v_prediction"), times, 5.0).double()
+    torch.testing.assert_close(noise * snr, velocity * (snr + 1), rtol=1e-3, atol=1e-6)
 
 
 def test_min_snr_weights_where_nothing_is_left_of_the_picture() -> None:
-    scheduler = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
     last = torch.tensor([999])
     for prediction, limit in (("epsilon", 1.0), ("v_prediction", 0.0)):
-        found = min_snr_weights(prediction, scheduler.alphas_cumprod, last, 5.0)
+        scheduler = scheduler_of(prediction, rescale_betas_zero_snr=True)
+        found = min_snr_weights(scheduler, last, 5.0)
         assert torch.isfinite(found).all()
         assert found.item() == pytest.approx(limit, abs=1e-6)
 
