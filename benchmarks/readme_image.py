@@ -55,7 +55,7 @@ def frames(pipe: Any, seed: int) -> tuple[np.ndarray, list[Image.Image]]:
     """The waveform of the video and one frame per second."""
     from diffuse.pipelines.animation import AudioFrames
 
-    rate = pipe.encoder.extractor.sampling_rate
+    rate = pipe.encoder.feature_extractor.sampling_rate
     found = AudioFrames.from_audio(video_clip(seed), rate, fps=1.0, window_s=SECONDS)
     images = [
         pipe((rate, found.segments[i]), prompt=TEXTS[1], seed=seed).images[0]
