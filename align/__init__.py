@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_WHERE = {
+_LAZY_IMPORTS = {
     "AlignTrainer": "align.training.trainer",
     "AudioError": "align.audio.files",
     "AudioPromptConfig": "align.models.configuration",
@@ -32,6 +32,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'align' has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+    return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.data.captioning import CAPTIONER, caption_folder
+from align.data.captioning import DEFAULT_CAPTIONER, caption_folder
 from align.registry import first_line
 
 
@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m align.caption", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("folder", type=Path, help="recordings and pictures of the same names")
-    parser.add_argument("--captioner", default=CAPTIONER, help=f"a BLIP: {CAPTIONER} by default")
+    parser.add_argument(
+        "--captioner", default=DEFAULT_CAPTIONER, help=f"a BLIP: {DEFAULT_CAPTIONER} by default"
+    )
     options = parser.parse_args(arguments)
     from align.data.errors import DataError
     from align.data.tables import CAPTIONS
@@ -28,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.folder.is_dir():
         parser.error(f"there is no folder {options.folder}")
     try:
-        made = caption_folder(options.folder, options.captioner)
+        count = caption_folder(options.folder, options.captioner)
     except (DataError, OSError, ValueError) as error:
         reason = first_line(error)
         raise SystemExit(f"align.caption: {reason}") from error
-    print(f"{made} captions made; all of them are in {options.folder / CAPTIONS}.")
+    print(f"{count} captions made; all of them are in {options.folder / CAPTIONS}.")
 
 
 if __name__ == "__main__":

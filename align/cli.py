@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+class DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """A command's --help, which tells the defaults that there are."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -29,7 +29,7 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def check_recordings(recordings: Iterable[Any]) -> None:
+def check_audio(clips: Iterable[Any]) -> None:
     """Opens recordings and closes them again; nothing of them is decoded yet.
 
     Args:
@@ -40,12 +40,12 @@ def check_recordings(recordings: Iterable[Any]) -> None:
     """
     from align.audio.decode import open_source
 
-    for recording in recordings:
+    for audio in clips:
         with contextlib.ExitStack() as stack:
-            open_source(recording, None, stack)
+            open_source(audio, None, stack)
 
 
-def check_file(path: Path, option: str = "--out") -> None:
+def check_output_file(path: Path, option: str = "--out") -> None:
     """Refuses a place in which no file can be written.
 
     Args:
@@ -57,10 +57,10 @@ def check_file(path: Path, option: str = "--out") -> None:
     """
     if path.is_dir():
         raise ValueError(f"{option} {path} is a folder: give the name of a file")
-    check_folder(path.parent, option)
+    check_output_dir(path.parent, option)
 
 
-def check_folder(folder: Path, option: str = "--out") -> None:
+def check_output_dir(folder: Path, option: str = "--out") -> None:
     """Refuses a folder in which nothing can be written.
 
     Args:
@@ -71,13 +71,13 @@ def check_folder(folder: Path, option: str = "--out") -> None:
         ValueError: there is a file in its place, or it may not be written in.
     """
     whole = folder.absolute()
-    there = next(place for place in (whole, *whole.parents) if place.exists())
-    if there == whole and not there.is_dir():
+    existing = next(place for place in (whole, *whole.parents) if place.exists())
+    if existing == whole and not existing.is_dir():
         raise ValueError(f"{option} {folder} is a file: give a folder")
-    if not there.is_dir():
-        raise ValueError(f"{option} would lie in {there}, which is a file: give a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{option} would lie in {there}, which may not be written in")
+    if not existing.is_dir():
+        raise ValueError(f"{option} would lie in {existing}, which is a file: give a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} would lie in {existing}, which may not be written in")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +89,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device of a --device.
 
     Raises:
@@ -112,44 +112,57 @@ def chosen_device(name: str) -> torch.device:
     return device
 
 
-def add_evaluation(parser: argparse.ArgumentParser) -> None:
+def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Adds to an evaluation's command how it draws, by what it computes, and what it writes."""
-    drawn = EvaluationArguments()  # its defaults
+    defaults = EvaluationArguments()  # its defaults
     parser.add_argument(
-        "--draw_steps", type=int, default=drawn.draw_steps, help="denoising steps a picture"
+        "--num_inference_steps",
+        type=int,
+        default=defaults.num_inference_steps,
+        help="denoising steps a picture",
     )
     parser.add_argument(
-        "--guidance", type=float, default=drawn.guidance, help="classifier-free guidance"
+        "--guidance_scale",
+        type=float,
+        default=defaults.guidance_scale,
+        help="classifier-free guidance",
     )
     parser.add_argument(
-        "--samples", type=int, default=drawn.samples, help="sounds drawn with --sheet"
+        "--num_sheet_samples",
+        type=int,
+        default=defaults.num_sheet_samples,
+        help="sounds drawn with --sample_sheet",
     )
-    parser.add_argument("--sheet", type=Path, help="draw sample sounds and pictures to this PNG")
-    parser.add_argument("--workers", type=int, default=2, help="processes that prepare sounds")
+    parser.add_argument(
+        "--sample_sheet", type=Path, help="draw sample sounds and pictures to this PNG"
+    )
+    parser.add_argument("--num_workers", type=int, default=2, help="processes that prepare sounds")
     add_device(parser)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
 
 
-def check_evaluation(options: argparse.Namespace, *counts: str) -> None:
+def check_evaluation_options(options: argparse.Namespace, *counts: str) -> None:
     """Refuses what an evaluation's command is given wrong, before hours are spent on it.
 
     Args:
-        options: of the command: those of `add_evaluation`, --pictures and --judge.
-        counts: its options beside --pictures that say how many are drawn.
+        options: of the command: those of `add_evaluation_options`, --num_images and --image_classifier.
+        counts: its options beside --num_images that say how many are drawn.
 
     Raises:
         ValueError: a number is out of its range, or a file could not be written.
     """
-    for name in ("pictures", *counts):
+    for name in ("num_images", *counts):
         if getattr(options, name) < 0:
             raise ValueError(f"--{name} cannot be negative, and is {getattr(options, name)}")
     EvaluationArguments(**{f.name: getattr(options, f.name) for f in fields(EvaluationArguments)})
-    if options.workers < 1:
-        raise ValueError(f"--workers is at least 1, not {options.workers}")
-    if options.sheet is not None and options.samples < 1:
-        raise ValueError("--sheet draws --samples sounds, at least 1")
-    if options.sheet is not None and options.sheet.suffix.lower() != ".png":
-        raise ValueError(f"--sheet writes a PNG: name it so, not {options.sheet.name}")
-    for option, path in (("--json", options.json), ("--sheet", options.sheet)):
+    if options.num_workers < 1:
+        raise ValueError(f"--num_workers is at least 1, not {options.num_workers}")
+    if options.sample_sheet is not None and options.num_sheet_samples < 1:
+        raise ValueError("--sample_sheet draws --num_sheet_samples sounds, at least 1")
+    if options.sample_sheet is not None and options.sample_sheet.suffix.lower() != ".png":
+        raise ValueError(
+            f"--sample_sheet writes a PNG: name it so, not {options.sample_sheet.name}"
+        )
+    for option, path in (("--json", options.json), ("--sample_sheet", options.sample_sheet)):
         if path is not None:
-            check_file(path, option)
+            check_output_file(path, option)

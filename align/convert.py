@@ -1,4 +1,4 @@
-"""Imports audio2img's checkpoints: `python -m align.convert SOURCE --base BASE --out FOLDER`."""
+"""Imports audio2img's checkpoints: `python -m align.convert SOURCE --base_model BASE --out FOLDER`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli import check_folder
+from align.cli import check_output_dir
 
 if TYPE_CHECKING:
     from align.models.encoder import AudioPromptEncoder
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from align.prompts.space import PromptSpace
 
 
-AUDIO2IMG_S = 3.75  # seconds that audio2img hears: 47 tokens
+AUDIO2IMG_WINDOW_S = 3.75  # seconds that audio2img hears: 47 tokens
 
 
-def import_w2v_bert(source: str, base: str, window_s: float = AUDIO2IMG_S) -> AudioPromptEncoder:
+def convert_w2v_bert(
+    source: str, base_model: str, window_s: float = AUDIO2IMG_WINDOW_S
+) -> AudioPromptEncoder:
     """An encoder whose prompt embeds are a Wav2Vec2-BERT's own output.
 
     audio2img's result, `youzarsif/wav2vec2bert_2_diffusion`, is such a model: its adapter layers
@@ -44,23 +46,23 @@ def import_w2v_bert(source: str, base: str, window_s: float = AUDIO2IMG_S) -> Au
     from align.models.encoder import AudioPromptEncoder
     from align.prompts.space import PromptSpace
 
-    config = _configuration(source)
-    space = PromptSpace.from_pretrained(base)
+    config = _load_config(source)
+    space = PromptSpace.from_pretrained(base_model)
     shape = space.shape
-    _check_fit(source, config, window_s, shape)
+    _check_shapes(source, config, window_s, shape)
     encoder = AudioPromptEncoder(
         AudioPromptConfig(
-            config.to_dict(), {"kind": "direct"}, {base: asdict(shape)}, max_windows=1
+            config.to_dict(), {"adapter_type": "direct"}, {base_model: asdict(shape)}, max_windows=1
         )
     )
     encoder.backbone.load(source, config)
-    encoder.extractor = _extractor(source)
-    encoder.extractor.window_s = window_s
-    _set_plain(encoder.head(), space)
+    encoder.feature_extractor = _load_feature_extractor(source)
+    encoder.feature_extractor.window_s = window_s
+    _set_identity_statistics(encoder.head(), space)
     return encoder.eval()
 
 
-def _configuration(source: str) -> Any:
+def _load_config(source: str) -> Any:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(source)
@@ -74,13 +76,15 @@ def _configuration(source: str) -> Any:
     return config
 
 
-def _check_fit(source: str, config: Any, window_s: float, shape: SpaceShape) -> None:
+def _check_shapes(source: str, config: Any, window_s: float, shape: SpaceShape) -> None:
     if shape.pooled_width:
-        raise ValueError(f"{shape.base} takes pooled embeds, which a Wav2Vec2-BERT does not give")
+        raise ValueError(
+            f"{shape.base_model} takes pooled embeds, which a Wav2Vec2-BERT does not give"
+        )
     if config.output_hidden_size != shape.width:
         raise ValueError(
             f"{source} gives tokens {config.output_hidden_size} wide and the prompts of "
-            f"{shape.base} are {shape.width} wide: give the base that it was trained for"
+            f"{shape.base_model} are {shape.width} wide: give the base that it was trained for"
         )
     if not window_s < math.inf:
         raise ValueError(f"--window_s is a number of seconds, not {window_s}")
@@ -96,7 +100,7 @@ def _check_fit(source: str, config: Any, window_s: float, shape: SpaceShape) -> 
         )
 
 
-def _extractor(source: str) -> Any:
+def _load_feature_extractor(source: str) -> Any:
     from transformers import AutoFeatureExtractor, SeamlessM4TFeatureExtractor
 
     try:
@@ -106,18 +110,18 @@ def _extractor(source: str) -> Any:
         return SeamlessM4TFeatureExtractor()
 
 
-def _set_plain(head: Head, space: PromptSpace) -> None:
+def _set_identity_statistics(head: Head, space: PromptSpace) -> None:
     """Statistics that change nothing: nothing was standardised in its training."""
     import torch
 
-    from align.prompts.embeds import Statistics
+    from align.prompts.embeds import EmbedStatistics
 
-    null = space.unconditional
-    zero = torch.zeros_like(null.embeds[0])
-    nowhere = torch.zeros_like(zero, dtype=torch.bool)
-    head.set_space({"embeds": Statistics(zero, zero + 1, nowhere)}, null)
+    unconditional = space.unconditional
+    zero = torch.zeros_like(unconditional.embeds[0])
+    no_constant = torch.zeros_like(zero, dtype=torch.bool)
+    head.set_statistics({"embeds": EmbedStatistics(zero, zero + 1, no_constant)}, unconditional)
     with torch.no_grad():
-        head.adapter.get_parameter("padding").copy_(null.embeds[0])
+        head.adapter.get_parameter("padding").copy_(unconditional.embeds[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -126,19 +130,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m align.convert", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("source", help="folder or hub id of a Wav2Vec2-BERT with adapter layers")
-    parser.add_argument("--base", required=True, help="the pipeline it was trained for")
+    parser.add_argument("--base_model", required=True, help="the pipeline it was trained for")
     parser.add_argument("--out", required=True, help="folder for the encoder")
     parser.add_argument(
-        "--window_s", type=float, default=AUDIO2IMG_S, help="seconds heard of a recording"
+        "--window_s", type=float, default=AUDIO2IMG_WINDOW_S, help="seconds heard of a recording"
     )
     options = parser.parse_args(arguments)
     try:
-        check_folder(Path(options.out))
-        encoder = import_w2v_bert(options.source, options.base, options.window_s)
+        check_output_dir(Path(options.output_dir))
+        encoder = convert_w2v_bert(options.source, options.base_model, options.window_s)
     except (OSError, ValueError) as error:
         raise SystemExit(f"align.convert: {error}") from error
-    encoder.save_pretrained(options.out)
-    print(f"The encoder is in {options.out}: it hears {options.window_s:g} s of a recording.")
+    encoder.save_pretrained(options.output_dir)
+    print(
+        f"The encoder is in {options.output_dir}: it hears {options.window_s:g} s of a recording."
+    )
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.config.options import parse_options
-from align.preprocessing.cache import human
+from align.preprocessing.cache import format_bytes
 from align.training.validation import check_model
 
 if TYPE_CHECKING:
-    from align.hub.requirements import Need
+    from align.hub.requirements import RequiredRepo
 
 
 @dataclass
@@ -33,48 +33,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "python -m align.download", arguments, DownloadArguments, check=check_model
     )
     from align.data.errors import DataError
-    from align.hub.requirements import needs
+    from align.hub.requirements import required_repos
 
     try:
-        found = needs(options)
-        missing = [need.missing() for need in found]
+        found = required_repos(options)
+        missing = [repo.missing() for repo in found]
         size = sum(sum(files.values()) for files in missing)
-        print(told(found, missing))
-        start = options.model.start
-        fetched = any(need.part == "encoder" for need in found)
-        lacking = start is not None and not fetched and not Path(start).expanduser().exists()
-        if lacking:
-            print(f"--start {start} is not here: train first what leaves it there")
+        print(summarize(found, missing))
+        init_from = options.model.init_from
+        fetched = any(repo.part == "encoder" for repo in found)
+        encoder_missing = (
+            init_from is not None and not fetched and not Path(init_from).expanduser().exists()
+        )
+        if encoder_missing:
+            print(f"--init_from {init_from} is not here: train first what leaves it there")
         if size:
-            check_room(size)
-            if not (download.yes or agreed(size)):
+            check_disk_space(size)
+            if not (download.yes or confirm(size)):
                 print("Nothing was fetched.")
                 return
-        for need, files in zip(found, missing, strict=True):
-            fetch(need, list(files))
+        for repo, files in zip(found, missing, strict=True):
+            fetch(repo, list(files))
     except (DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.download: {error}") from error
-    if found and not lacking:
+    if found and not encoder_missing:
         print("All that the recipe needs is here: it runs without a network from now on.")
 
 
-def told(found: Sequence[Need], missing: Sequence[dict[str, int]]) -> str:
+def summarize(found: Sequence[RequiredRepo], missing: Sequence[dict[str, int]]) -> str:
     """A line for each repository: what for, how much, under which licence."""
     if not found:
         return "The recipe needs nothing of the hub."
     lines = []
-    for need, files in zip(found, missing, strict=True):
-        whole = sum(size for _, size in need.sizes)
+    for repo, files in zip(found, missing, strict=True):
+        whole = sum(size for _, size in repo.sizes)
         left = sum(files.values())
-        here = "" if left == whole else f", {human(whole - left)} of it here already"
-        gated = ", gated: accept its terms on its page" if need.gated else ""
+        here = "" if left == whole else f", {format_bytes(whole - left)} of it here already"
+        gated = ", gated: accept its terms on its page" if repo.gated else ""
         lines.append(
-            f"{need.part}: {need.repo_id}, {human(whole)}{here}; licence: {need.licence}{gated}"
+            f"{repo.part}: {repo.repo_id}, {format_bytes(whole)}{here}; licence: {repo.license}{gated}"
         )
     return "\n".join(lines)
 
 
-def check_room(size: int) -> None:
+def check_disk_space(size: int) -> None:
     """Refuses what does not fit on the disk.
 
     Raises:
@@ -87,22 +89,22 @@ def check_room(size: int) -> None:
     free = shutil.disk_usage(cache).free
     if size > free:
         raise OSError(
-            f"{human(size)} are to be fetched and {cache} has room for {human(free)}: "
+            f"{format_bytes(size)} are to be fetched and {cache} has room for {format_bytes(free)}: "
             "make room, or set HF_HOME to a folder on another disk"
         )
 
 
-def agreed(size: int) -> bool:
+def confirm(size: int) -> bool:
     """Whether the user says yes."""
     try:
-        answer = input(f"Fetch {human(size)}? [y/N] ")
+        reply = input(f"Fetch {format_bytes(size)}? [y/N] ")
     except EOFError:
         print("\nNobody answers here: give --yes to fetch without asking.")
         return False
-    return answer.strip().lower() in ("y", "yes")
+    return reply.strip().lower() in ("y", "yes")
 
 
-def fetch(need: Need, files: Sequence[str]) -> None:
+def fetch(repo: RequiredRepo, files: Sequence[str]) -> None:
     """Brings files of a repository into the hub's cache, and unpacks a data set's rows.
 
     Raises:
@@ -111,15 +113,15 @@ def fetch(need: Need, files: Sequence[str]) -> None:
     """
     from huggingface_hub import hf_hub_download
 
-    from align.hub.errors import asking
+    from align.hub.errors import hub_errors
 
-    with asking(need.repo_id):
+    with hub_errors(repo.repo_id):
         for name in files:
-            hf_hub_download(need.repo_id, name, repo_type=need.repo_type)
-    if need.repo_type == "dataset":
-        from align.data.tables import unpack_hub
+            hf_hub_download(repo.repo_id, name, repo_type=repo.repo_type)
+    if repo.repo_type == "dataset":
+        from align.data.tables import prepare_hub
 
-        unpack_hub(need.repo_id)
+        prepare_hub(repo.repo_id)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,22 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.cli import Defaults, add_device, check_file, check_recordings, chosen_device
+from align.cli import (
+    DefaultsHelpFormatter,
+    add_device,
+    check_audio,
+    check_output_file,
+    resolve_device,
+)
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m align.encode", description=__doc__, allow_abbrev=False,
-        formatter_class=Defaults,
+        formatter_class=DefaultsHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("run", help="folder or hub id of a trained encoder")
-    parser.add_argument("files", nargs="+", type=Path, help="recordings")
+    parser.add_argument("encoder", help="folder or hub id of a trained encoder")
+    parser.add_argument("audio", nargs="+", type=Path, help="recordings")
     parser.add_argument("--out", type=Path, required=True, help="a .safetensors file")
     parser.add_argument("--space", help="the prompt space; the encoder's default one if not given")
     parser.add_argument(
@@ -23,8 +29,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     add_device(parser)
     options = parser.parse_args(given)
-    if options.out.suffix != ".safetensors":
-        parser.error(f"--out writes safetensors: name it so, not {options.out.name}")
+    if options.output_file.suffix != ".safetensors":
+        parser.error(f"--out writes safetensors: name it so, not {options.output_file.name}")
     return options
 
 
@@ -34,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from align.audio.files import AudioError
 
     try:
-        check_file(options.out)
-        check_recordings(options.files)
-        said = encode(options)
+        check_output_file(options.output_file)
+        check_audio(options.audio)
+        message = encode(options)
     except (AudioError, ValueError, OSError) as error:
         raise SystemExit(f"align.encode: {error}") from error
-    print(said)
+    print(message)
 
 
 def encode(options: argparse.Namespace) -> str:
@@ -54,18 +60,20 @@ def encode(options: argparse.Namespace) -> str:
     from align.models.encoder import load_encoder
     from align.models.weights import save_file
 
-    device = chosen_device(options.device)
-    encoder = load_encoder(options.run).to(device)
-    prompt = encoder.prompt(
-        list(options.files), space=options.space, dtype=getattr(torch, options.dtype)
+    device = resolve_device(options.device)
+    encoder = load_encoder(options.encoder).to(device)
+    prompt = encoder.encode_prompt(
+        list(options.audio), space=options.space, torch_dtype=getattr(torch, options.torch_dtype)
     )
     tensors = {name: value.cpu().contiguous().clone() for name, value in prompt.items()}
-    names = "\n".join(str(file) for file in options.files)
-    base = encoder.head(options.space).space.base
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, options.out, metadata={"base": base, "recordings": names})
+    names = "\n".join(str(file) for file in options.audio)
+    base_model = encoder.head(options.space).space.base_model
+    options.output_file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(
+        tensors, options.output_file, metadata={"base_model": base_model, "audio_files": names}
+    )
     shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
-    return f"{options.out}: {shapes}, for {base}"
+    return f"{options.output_file}: {shapes}, for {base_model}"
 
 
 if __name__ == "__main__":

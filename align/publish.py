@@ -15,13 +15,13 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         "captions stay here.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, help="folder that align.train wrote")
+    parser.add_argument("encoder", type=Path, help="folder that align.train wrote")
     parser.add_argument("repo_id", help="OWNER/NAME on the hub; NAME alone is one of your own")
     parser.add_argument("--private", action="store_true", help="only you can see a new repository")
     parser.add_argument("--revision", help="branch that is written to; main by default")
     options = parser.parse_args(given)
-    if not options.run.is_dir():
-        parser.error(f"there is no folder {options.run}: give one that align.train wrote")
+    if not options.encoder.is_dir():
+        parser.error(f"there is no folder {options.encoder}: give one that align.train wrote")
     return options
 
 
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if get_token() is None:
             raise ValueError("no token to upload with: log in with `hf auth login` or set HF_TOKEN")
-        encoder = load_encoder(str(options.run))
+        encoder = load_encoder(str(options.encoder))
         where = encoder.push_to_hub(
             options.repo_id,
-            run=options.run,
+            run_dir=options.encoder,
             private=options.private or None,
             revision=options.revision,
         )

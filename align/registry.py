@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-BASES = {"mini": "soundprompt.mini.models:STABLE_DIFFUSION"}
+BASE_MODELS = {"mini": "soundprompt.mini.models:STABLE_DIFFUSION"}
 BACKBONES = {
     "mini-clap": "soundprompt.mini.models:CLAP",
     "mini-w2v-bert": "soundprompt.mini.models:W2V_BERT",
-    "log-mel": "align.models.backbones.log_mel:fresh",
+    "log-mel": "align.models.backbones.log_mel:untrained_log_mel",
 }
-UNTRAINED = ("log-mel",)  # backbones that start from nothing
+UNTRAINED_BACKBONES = ("log-mel",)  # backbones that start from nothing
 DATASETS = {
     "mini": "soundprompt.mini.dataset:singles",
     "mini-mixtures": "soundprompt.mini.dataset:mixtures",
@@ -25,8 +25,8 @@ DATASETS = {
     "esc50": "align.data.columns:ESC50",
 }
 PAIR_DATASETS = {"mini": "soundprompt.mini.dataset:pairs"}  # of audio and images
-JUDGES = {"mini": "soundprompt.mini.image_classifier:judge"}
-CLIPS = {"mini": "soundprompt.mini.models:CLIP"}
+IMAGE_CLASSIFIERS = {"mini": "soundprompt.mini.image_classifier:load_image_classifier"}
+CLIP_MODELS = {"mini": "soundprompt.mini.models:CLIP"}
 
 
 def lookup(table: dict[str, str], name: str) -> Any:

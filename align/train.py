@@ -11,13 +11,13 @@ from align.config.options import Options, parse_options
 from align.training.validation import check_model
 
 if TYPE_CHECKING:
-    from align.evaluation.statistics import Measured
+    from align.evaluation.statistics import Estimate
 
 COMMAND = "python -m align.train"
 EXAMPLES = (
     f"{COMMAND}                            the mini models and data, in minutes",
     f"{COMMAND} fsd50k                     a recipe of the package, or a YAML file",
-    f"{COMMAND} --data FOLDER --base sd15  your own clips, with metadata.csv",
+    f"{COMMAND} --dataset FOLDER --base_model sd15  your own clips, with metadata.csv",
 )
 
 
@@ -27,28 +27,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Whatever is heavy is imported after the options are known to be right.
     from align.audio.files import AudioError
     from align.data.errors import DataError
-    from align.training.distributed import is_main, join, leave, main_first, quiet_but_for_main
-    from align.training.run import Session
+    from align.training.distributed import (
+        destroy_process_group,
+        init_process_group,
+        is_main_process,
+        main_process_first,
+        main_process_stdout,
+    )
+    from align.training.run import TrainingRun
 
-    join(options.training)
-    writes = is_main()
+    init_process_group(options.training)
+    is_main = is_main_process()
     try:
-        with quiet_but_for_main():
-            with main_first():
-                session = Session.open(options)
-            session.train()
-        leave()  # the others have done their part
-        figures = session.measure() if writes else None
+        with main_process_stdout():
+            with main_process_first():
+                run = TrainingRun.from_options(options)
+            run.train()
+        destroy_process_group()  # the others have done their part
+        metrics = run.evaluate() if is_main else None
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.train: {error}") from error
     except KeyboardInterrupt:
-        print(f"\nalign.train: stopped; {_further(options)}", flush=True)
+        print(f"\nalign.train: stopped; {_resume_note(options)}", flush=True)
         raise SystemExit(130) from None  # what a shell expects of a process that was interrupted
-    if figures is not None:
-        _report(session.folder, session.measured_on, figures)
+    if metrics is not None:
+        _report(run.folder, run.evaluated_on, metrics)
 
 
-def _further(options: Options) -> str:
+def _resume_note(options: Options) -> str:
     """What the same command does after it was stopped."""
     training = options.training
     if not training.starts_over and training.save_strategy != "no":
@@ -56,18 +62,18 @@ def _further(options: Options) -> str:
     return "the same command starts anew"
 
 
-def _report(folder: Path, measured_on: str, figures: dict[str, Measured]) -> None:
-    from align.evaluation.statistics import as_table, flat
-    from align.hub.model_card import CARD, FIGURES, SHEET, write_card
+def _report(folder: Path, evaluated_on: str, metrics: dict[str, Estimate]) -> None:
+    from align.evaluation.statistics import flatten_metrics, format_table
+    from align.hub.model_card import METRICS_NAME, MODEL_CARD_NAME, SAMPLE_SHEET_NAME, write_card
 
-    kept = flat(figures) | {"measured_on": measured_on}
-    (folder / FIGURES).write_text(json.dumps(kept, indent=2) + "\n")
+    metrics_json = flatten_metrics(metrics) | {"evaluated_on": evaluated_on}
+    (folder / METRICS_NAME).write_text(json.dumps(metrics_json, indent=2) + "\n")
     write_card(folder)
-    print(f"\nMeasured on {measured_on}:\n{as_table(figures)}\n")
-    print(f"The encoder is in {folder}; its figures are in {folder / FIGURES}.")
-    print(f"Its card, ready to publish, is {folder / CARD}.")
-    if (folder / SHEET).exists():
-        print(f"Sounds and the pictures they drew are in {folder / SHEET}.")
+    print(f"\nMeasured on {evaluated_on}:\n{format_table(metrics)}\n")
+    print(f"The encoder is in {folder}; its figures are in {folder / METRICS_NAME}.")
+    print(f"Its card, ready to publish, is {folder / MODEL_CARD_NAME}.")
+    if (folder / SAMPLE_SHEET_NAME).exists():
+        print(f"Sounds and the pictures they drew are in {folder / SAMPLE_SHEET_NAME}.")
 
 
 if __name__ == "__main__":

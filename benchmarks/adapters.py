@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from align.evaluation.evaluator import Examination
+    from align.evaluation.evaluator import AlignmentEvaluator
     from align.models.heads import Head
-    from align.prompts.embeds import Prompts
-    from align.training.run import Session
+    from align.prompts.embeds import PromptEmbeds
+    from align.training.run import TrainingRun
 
 
 RECIPES = {
@@ -48,7 +48,7 @@ MINI_SIZES = {
 POOLED = ("linear", "mlp", "sonic")
 
 
-def write_recordings(folder: Path, split: str, rows: int) -> Path:
+def write_clips(folder: Path, split: str, rows: int) -> Path:
     """Writes the miniature's first rows of a split as wav files with metadata.csv."""
     import csv
 
@@ -62,25 +62,25 @@ def write_recordings(folder: Path, split: str, rows: int) -> Path:
         return folder
     lines = []
     for i, row in enumerate(singles(split, rows)):
-        sound = row["recording"]
-        soundfile.write(folder / f"{i}.wav", sound["array"], sound["sampling_rate"])
+        audio = row["audio"]
+        soundfile.write(folder / f"{i}.wav", audio["array"], audio["sampling_rate"])
         lines.append((f"{i}.wav", row["caption"], row["label"]))
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([("file_name", "caption", "label"), *lines])
     return folder
 
 
-def _trained(command: Sequence[str]) -> tuple[Session, float]:
+def _trained(command: Sequence[str]) -> tuple[TrainingRun, float]:
     """Trains by a command line of align.train and saves; also the CPU seconds of training."""
     from align.config.options import parse_options
-    from align.training.run import Session
+    from align.training.run import TrainingRun
 
-    session = Session.open(parse_options("benchmarks.adapters", command))
+    run = TrainingRun.from_options(parse_options("benchmarks.adapters", command))
     # Features and tokens are computed here, once for all adapters of a backbone.
-    session._trainer()
+    run._trainer()
     start = time.process_time()
-    session.train()
-    return session, time.process_time() - start
+    run.train()
+    return run, time.process_time() - start
 
 
 def _command(options: argparse.Namespace, kind: str, backbone: str, rest: list[str]) -> list[str]:
@@ -88,91 +88,113 @@ def _command(options: argparse.Namespace, kind: str, backbone: str, rest: list[s
     by_recipe = options.by == "recipe"
     sizes = MINI_SIZES.get(kind, ()) if by_recipe else ()
     return [
-        *((RECIPES[kind], "--base", "mini") if by_recipe else ("mini",)),
+        *((RECIPES[kind], "--base_model", "mini") if by_recipe else ("mini",)),
         *("--backbone", backbone, "--adapter", kind, *SMALLER.get(kind, ()), *sizes),
         # Wav2Vec2-BERT has no pooled embedding, whatever the recipe made for CLAP says.
         *(("--audio_tokens", "pooled" if pooled else "all") if pooled or by_recipe else ()),
-        *("--data", str(options.out / "train"), "--eval_data", str(options.out / "test")),
+        *(
+            "--dataset",
+            str(options.output_dir / "train"),
+            "--eval_dataset",
+            str(options.output_dir / "test"),
+        ),
         *("--num_train_epochs", str(options.epochs), "--seed", str(options.seed)),
-        *("--pictures", "0", "--samples", "0", "--judge", "none", "--use_cpu", "true"),
+        *(
+            "--num_images",
+            "0",
+            "--num_sheet_samples",
+            "0",
+            "--image_classifier",
+            "none",
+            "--use_cpu",
+            "true",
+        ),
         *("--eval_strategy", "no", "--save_strategy", "no", "--disable_tqdm", "true"),
-        *("--output_dir", str(options.out / f"{backbone}-{kind}"), *rest),
+        *("--output_dir", str(options.output_dir / f"{backbone}-{kind}"), *rest),
     ]
 
 
 def _run(command: list[str]) -> dict[str, Any]:
     """Trains, saves, loads, and measures the embeds; or what was measured before."""
-    from align.evaluation.evaluator import Examination
+    from align.evaluation.evaluator import AlignmentEvaluator
     from align.models.encoder import load_encoder
 
     folder = Path(command[command.index("--output_dir") + 1])
-    noted = folder / "figures.json"
-    if noted.exists():
-        found: dict[str, Any] = json.loads(noted.read_text())
+    cached = folder / "figures.json"
+    if cached.exists():
+        found: dict[str, Any] = json.loads(cached.read_text())
         if found["command"] != command:
             raise SystemExit(f"{folder} comes from other options: give another --out")
         return found
-    session, seconds = _trained(command)
+    run, seconds = _trained(command)
     encoder = load_encoder(str(folder))
-    seen = Examination.of(encoder, session.space, session.held_out, session.known)
-    figures = seen.embeds()
+    evaluator = AlignmentEvaluator.from_encoder(encoder, run.space, run.eval_features, run.record)
+    figures = evaluator.embed_metrics()
     accuracy = figures["class_accuracy"]
     found = {
         "command": command,
         "backbone": command[command.index("--backbone") + 1],
         "adapter": command[command.index("--adapter") + 1],
-        "parameters": sum(p.numel() for p in seen.head.adapter.parameters()),
+        "parameters": sum(p.numel() for p in evaluator.head.adapter.parameters()),
         "cpu_s": seconds,
         "class_accuracy": [accuracy.value, accuracy.low, accuracy.high],
-        "centred_cosine": figures["centred_cosine"].value,
-        "centred_cosine_oracle": figures["centred_cosine_oracle"].value,
+        "centered_cosine": figures["centered_cosine"].value,
+        "centered_cosine_oracle": figures["centered_cosine_oracle"].value,
     }
-    noted.write_text(json.dumps(found, indent=1))
+    cached.write_text(json.dumps(found, indent=1))
     return found
 
 
-def _pictures(run: dict[str, Any], out: Path, count: int) -> list[float]:
+def _image_accuracy(run: dict[str, Any], out: Path, count: int) -> list[float]:
     """The share of right pictures drawn from sound, with its interval."""
     folder = out / f"{run['backbone']}-{run['adapter']}"
-    noted = folder / f"pictures-{count}.json"
-    if not noted.exists():
-        seen = _examine(folder, out / "test", count)
-        labels = seen.heard.labels
-        noted.write_text(json.dumps(_right(seen.prompts(range(count)), seen.head, labels)))
+    cached = folder / f"pictures-{count}.json"
+    if not cached.exists():
+        evaluator = _evaluator(folder, out / "test", count)
+        labels = evaluator.audio_features.labels
+        cached.write_text(
+            json.dumps(_score_images(evaluator.prompt_embeds(range(count)), evaluator.head, labels))
+        )
         text = out / f"text-{count}.json"
         if not text.exists():
-            prompts = seen.text_prompts(seen.heard.captions)
-            text.write_text(json.dumps(_right(prompts, seen.head, labels)))
-    found: list[float] = json.loads(noted.read_text())
+            prompts = evaluator.caption_prompt_embeds(evaluator.audio_features.captions)
+            text.write_text(json.dumps(_score_images(prompts, evaluator.head, labels)))
+    found: list[float] = json.loads(cached.read_text())
     return found
 
 
-def _examine(folder: Path, test: Path, count: int) -> Examination:
+def _evaluator(folder: Path, test: Path, count: int) -> AlignmentEvaluator:
     """The answers of the encoder in a folder to recordings spread over the test set."""
     from align.data.loading import load_rows
-    from align.evaluation.evaluator import Examination
-    from align.hub.run_record import told
+    from align.evaluation.evaluator import AlignmentEvaluator
+    from align.hub.run_record import load
     from align.models.encoder import load_encoder
-    from align.preprocessing.features import hear
+    from align.preprocessing.features import extract_features
     from align.prompts.space import PromptSpace
 
     encoder = load_encoder(str(folder))
     rows = load_rows(str(test), "test")
     rows = rows.select([i * len(rows) // count for i in range(count)])
-    heard = hear(encoder.ear, rows, title="test features")
+    features = extract_features(encoder.processor, rows, title="test features")
     space = PromptSpace.from_pretrained("mini")
-    return Examination.of(encoder, space, heard, told(str(folder))[1])
+    return AlignmentEvaluator.from_encoder(encoder, space, features, load(str(folder))[1])
 
 
-def _right(prompts: Prompts, head: Head, labels: Sequence[str]) -> tuple[float, float, float]:
+def _score_images(
+    prompts: PromptEmbeds, head: Head, labels: Sequence[str]
+) -> tuple[float, float, float]:
     """Draws prompts, the same noise for all adapters, and has the pictures judged."""
-    from align.evaluation.generation import Artist
-    from align.evaluation.statistics import Measured
-    from align.registry import JUDGES, lookup
+    from align.evaluation.generation import ImageGenerator
+    from align.evaluation.statistics import Estimate
+    from align.registry import IMAGE_CLASSIFIERS, lookup
 
-    artist = Artist.from_pretrained("mini", steps=20, guidance=5.0)
-    pictures = artist.draw(prompts, head.null(len(labels)), list(range(len(labels))))
-    share = Measured.share(lookup(JUDGES, "mini")().right(pictures, labels))
+    image_generator = ImageGenerator.from_pretrained(
+        "mini", num_inference_steps=20, guidance_scale=5.0
+    )
+    images = image_generator.generate(
+        prompts, head.unconditional(len(labels)), list(range(len(labels)))
+    )
+    share = Estimate.proportion(lookup(IMAGE_CLASSIFIERS, "mini")().is_correct(images, labels))
     return share.value, share.low, share.high
 
 
@@ -189,15 +211,15 @@ def as_table(runs: Sequence[dict[str, Any]], text: Sequence[float]) -> str:
         "| --- | --- | ---: | ---: | --- | ---: | --- |",
     ]
     for run in runs:
-        drawn = _share(run["right_pictures"]) if "right_pictures" in run else ""
+        accuracy = _share(run["image_accuracy"]) if "image_accuracy" in run else ""
         lines.append(
             f"| {run['backbone']} | {run['adapter']} | {run['parameters']:,} | {run['cpu_s']:.0f} "
-            f"| {_share(run['class_accuracy'])} | {run['centred_cosine']:.3f} | {drawn} |"
+            f"| {_share(run['class_accuracy'])} | {run['centered_cosine']:.3f} | {accuracy} |"
         )
-    best = runs[0]["centred_cosine_oracle"]
-    drawn = _share(text) if text else ""
+    best = runs[0]["centered_cosine_oracle"]
+    accuracy = _share(text) if text else ""
     lines.append(f"| | who hears everything | | | 100% | {best:.3f} | |")
-    lines.append(f"| | the true caption | | | | | {drawn} |")
+    lines.append(f"| | the true caption | | | | | {accuracy} |")
     return "\n".join(lines)
 
 
@@ -217,24 +239,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1500, help="recordings trained on")
     parser.add_argument("--test_rows", type=int, default=250, help="recordings measured on")
     parser.add_argument("--epochs", type=int, default=5, help="passes over the recordings")
-    parser.add_argument("--pictures", type=int, default=60, help="pictures judged of each; 0: none")
+    parser.add_argument(
+        "--num_images", type=int, default=60, help="pictures judged of each; 0: none"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="default: runs/benchmarks/adapters[-by-recipe]")
+    parser.add_argument(
+        "--output_dir", type=Path, help="default: runs/benchmarks/adapters[-by-recipe]"
+    )
     options, rest = parser.parse_known_args(arguments)
-    if options.out is None:
+    if options.output_dir is None:
         suffix = "-by-recipe" if options.by == "recipe" else ""
-        options.out = Path(f"runs/benchmarks/adapters{suffix}")
-    if not 0 <= options.pictures <= options.test_rows:
-        parser.error("--pictures are of the --test_rows: at most as many; 0 for none")
-    write_recordings(options.out / "train", "train", options.rows)
-    write_recordings(options.out / "test", "test", options.test_rows)
+        options.output_dir = Path(f"runs/benchmarks/adapters{suffix}")
+    if not 0 <= options.num_images <= options.test_rows:
+        parser.error("--num_images are of the --test_rows: at most as many; 0 for none")
+    write_clips(options.output_dir / "train", "train", options.rows)
+    write_clips(options.output_dir / "test", "test", options.test_rows)
     pairs = [(kind, backbone) for backbone in options.backbones for kind in options.adapters]
     runs = [_run(_command(options, *pair, rest)) for pair in pairs]
     text = []
-    if options.pictures:
+    if options.num_images:
         for run in runs:
-            run["right_pictures"] = _pictures(run, options.out, options.pictures)
-        text = json.loads((options.out / f"text-{options.pictures}.json").read_text())
+            run["image_accuracy"] = _image_accuracy(run, options.output_dir, options.num_images)
+        text = json.loads((options.output_dir / f"text-{options.num_images}.json").read_text())
     print(f"\n{options.rows} recordings, {options.epochs} passes, seed {options.seed}:\n")
     print(as_table(runs, text))
 

@@ -18,7 +18,7 @@ import torch
 # Where SD1.5's cross-attention stands: positions at 64x64 latents, width, blocks of that size.
 BLOCKS = ((4096, 320, 5), (1024, 640, 5), (256, 1280, 5), (64, 1280, 1))
 HEADS, TEXT_TOKENS, TEXT_WIDTH = 8, 77, 768
-FORMS = ("shared", "ip-adapter", "sonic")
+ATTENTION_TYPES = ("shared", "ip-adapter", "sonic")
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ def full_unet() -> Any:
         )
 
 
-def added_parameters(unet: Any, form: str) -> int:
+def added_parameters(unet: Any, attention_type: str) -> int:
     """The weights that a form adds in all blocks."""
-    from diffuse.models.configuration import FORMS as KINDS
+    from diffuse.models.configuration import ATTENTION_TYPES as ATTENTION_TYPES
     from diffuse.models.unet import cross_attentions
 
     widths = [a.to_k.out_features for a in cross_attentions(unet).values()]
-    if form == "ip-adapter":
+    if attention_type == "ip-adapter":
         return sum(2 * TEXT_WIDTH * width for width in widths)
     with torch.device("meta"):
-        layers = [KINDS[form](TEXT_WIDTH, width) for width in widths]
+        layers = [ATTENTION_TYPES[attention_type](TEXT_WIDTH, width) for width in widths]
     return sum(p.numel() for layer in layers for p in layer.parameters())
 
 
@@ -68,27 +68,37 @@ def new_block(width: int, dtype: torch.dtype) -> Any:
     return block.to(dtype).eval()
 
 
-def with_form(block: Any, form: str, tokens: int) -> tuple[Any, dict[str, Any], Any]:
+def with_attention_type(
+    block: Any, attention_type: str, tokens: int
+) -> tuple[Any, dict[str, Any], Any]:
     """Puts a form on a block: what its call takes beside text, and what becomes of the text."""
     from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
-    from diffuse.models.attention_processor import CHANNEL, AudioAttention, SonicAttention
-    from diffuse.models.configuration import FORMS as KINDS
+    from diffuse.models.attention_processor import (
+        CROSS_ATTENTION_KWARG,
+        AudioAttnProcessor,
+        SonicAttnProcessor,
+    )
+    from diffuse.models.configuration import ATTENTION_TYPES as ATTENTION_TYPES
 
     dtype, width = block.attn2.to_q.weight.dtype, block.attn2.to_q.in_features
-    heard = torch.randn(1, tokens, TEXT_WIDTH, dtype=dtype)
-    if form == "ip-adapter":
+    audio_tokens = torch.randn(1, tokens, TEXT_WIDTH, dtype=dtype)
+    if attention_type == "ip-adapter":
         ours = IPAdapterAttnProcessor2_0(width, TEXT_WIDTH, num_tokens=(tokens,)).to(dtype)
         block.attn2.set_processor(ours)
-        return block, {}, lambda text: (text, [heard[:, None].flatten(1, 2)])
-    layer = KINDS[form](TEXT_WIDTH, width).to(dtype)
+        return block, {}, lambda text: (text, [audio_tokens[:, None].flatten(1, 2)])
+    layer = ATTENTION_TYPES[attention_type](TEXT_WIDTH, width).to(dtype)
     torch.nn.init.ones_(layer.gate)
     old = block.attn2.processor
-    made = AudioAttention("x", old) if form == "shared" else SonicAttention("x", old, block.norm2)
+    made = (
+        AudioAttnProcessor("x", old)
+        if attention_type == "shared"
+        else SonicAttnProcessor("x", old, block.norm2)
+    )
     block.attn2.set_processor(made)
     one = torch.ones(1, 1, 1, dtype=dtype)
-    sound = layer(heard, torch.ones(tokens, dtype=dtype), one)
-    return block, {CHANNEL: {"x": [sound]}}, lambda text: text
+    key_values = layer(audio_tokens, torch.ones(tokens, dtype=dtype), one)
+    return block, {CROSS_ATTENTION_KWARG: {"x": [key_values]}}, lambda text: text
 
 
 def calls(
@@ -101,10 +111,10 @@ def calls(
     hidden = torch.randn(1, positions, width, dtype=dtype)
     text = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH, dtype=dtype)
     found: dict[str, Callable[[], Any]] = {}
-    for form in ("stock", *FORMS):
+    for form in ("stock", *ATTENTION_TYPES):
         made: Any = new_block(width, dtype), {}, lambda text: text
         if form != "stock":
-            made = with_form(made[0], form, tokens)
+            made = with_attention_type(made[0], form, tokens)
 
         def call(made: Any = made) -> Any:
             block, extra, change = made
@@ -133,9 +143,9 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 @torch.no_grad()
-def measured(tokens: int, rounds: int, dtype: torch.dtype) -> dict[str, Cost]:
+def measure_costs(tokens: int, rounds: int, dtype: torch.dtype) -> dict[str, Cost]:
     """Every form's cost, and that of the stock cross-attention (key "stock")."""
-    unet, names = full_unet(), ["stock", *FORMS]
+    unet, names = full_unet(), ["stock", *ATTENTION_TYPES]
     flops = dict.fromkeys(names, 0)
     seconds = {form: [0.0] * rounds for form in names}
     for positions, width, blocks in BLOCKS:
@@ -149,7 +159,7 @@ def measured(tokens: int, rounds: int, dtype: torch.dtype) -> dict[str, Cost]:
                 seconds[form][i] += blocks * timed(by_form[form])
     stock = seconds["stock"]
     costs = {"stock": Cost(0, flops["stock"], stock)}
-    for form in FORMS:
+    for form in ATTENTION_TYPES:
         added = [own - plain for own, plain in zip(seconds[form], stock, strict=True)]
         extra = flops[form] - flops["stock"]
         costs[form] = Cost(added_parameters(unet, form), extra, added)
@@ -168,7 +178,11 @@ def step_flops() -> int:
 @torch.no_grad()
 def real_steps(tokens: int) -> dict[str, float]:
     """Seconds of processor time of a real step at full size in bfloat16, stock and hearing."""
-    from diffuse.models.attention_processor import CHANNEL, AudioAttention, AudioLayer
+    from diffuse.models.attention_processor import (
+        CROSS_ATTENTION_KWARG,
+        AudioAttentionLayer,
+        AudioAttnProcessor,
+    )
     from diffuse.models.unet import cross_attentions
 
     unet = full_unet().to(torch.bfloat16).to_empty(device="cpu").eval()
@@ -176,26 +190,28 @@ def real_steps(tokens: int) -> dict[str, float]:
         parameter.normal_(std=0.02)
     latents = torch.randn(1, 4, 64, 64, dtype=torch.bfloat16)
     text, time_step = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH).bfloat16(), torch.tensor(500)
-    audio, heard = {}, torch.randn(1, tokens, TEXT_WIDTH)
+    audio, audio_tokens = {}, torch.randn(1, tokens, TEXT_WIDTH)
     found = {"stock": timed(lambda: unet(latents, time_step, text))}
     begun = time.process_time()
     for name, attention in cross_attentions(unet).items():
-        layer = AudioLayer(TEXT_WIDTH, attention.to_k.out_features)
-        layer.start_from(attention)
+        layer = AudioAttentionLayer(TEXT_WIDTH, attention.to_k.out_features)
+        layer.init_from_attention(attention)
         torch.nn.init.ones_(layer.gate)
-        sound = layer(heard, torch.ones(tokens), torch.ones(1, 1, 1))
-        audio[name] = [sound.to(torch.device("cpu"), torch.bfloat16)]
-        attention.set_processor(AudioAttention(name, attention.processor))
+        key_values = layer(audio_tokens, torch.ones(tokens), torch.ones(1, 1, 1))
+        audio[name] = [key_values.to(torch.device("cpu"), torch.bfloat16)]
+        attention.set_processor(AudioAttnProcessor(name, attention.processor))
     found["keys and values, once a picture"] = time.process_time() - begun
-    extra = {CHANNEL: audio}
+    extra = {CROSS_ATTENTION_KWARG: audio}
     found["hearing"] = timed(lambda: unet(latents, time_step, text, cross_attention_kwargs=extra))
     return found
 
 
-def interval(values: Sequence[float], draws: int = 2000) -> tuple[float, float, float]:
+def interval(values: Sequence[float], num_resamples: int = 2000) -> tuple[float, float, float]:
     """The median and a 95% bootstrap interval of it."""
     rows = torch.tensor(values)
-    index = torch.randint(len(rows), (draws, len(rows)), generator=torch.Generator().manual_seed(0))
+    index = torch.randint(
+        len(rows), (num_resamples, len(rows)), generator=torch.Generator().manual_seed(0)
+    )
     medians = rows[index].quantile(0.5, 1)
     low, high = medians.quantile(torch.tensor([0.025, 0.975])).tolist()
     return rows.quantile(0.5).item(), low, high
@@ -208,7 +224,7 @@ def report(costs: dict[str, Cost], whole_flops: int) -> str:
         "|---|---|---|---|---|",
     ]
     sonic = costs["sonic"].seconds
-    for form in FORMS:
+    for form in ATTENTION_TYPES:
         cost = costs[form]
         time_s = "{:.3f} s ({:.3f} to {:.3f})".format(*interval(cost.seconds))
         ratios = [own / other for own, other in zip(cost.seconds, sonic, strict=True)]
@@ -232,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--step", action="store_true", help="a real step of the whole UNet too")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
-    print(report(measured(options.tokens, options.rounds, getattr(torch, options.dtype)),
+    print(report(measure_costs(options.tokens, options.rounds, getattr(torch, options.dtype)),
                  step_flops()))  # fmt: skip
     if options.step:
         for name, seconds in real_steps(options.tokens).items():

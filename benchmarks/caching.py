@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, LENGTH = 768, 77  # Stable Diffusion 1's prompt
-SPACE: dict[str, Any] = {"base": "none", "length": LENGTH, "width": WIDTH}
-ADAPTER = {"kind": "resampler", "width": 256, "depth": 2, "heads": 4, "dropout": 0.0}
+SPACE: dict[str, Any] = {"base_model": "none", "length": LENGTH, "width": WIDTH}
+ADAPTER = {"adapter_type": "resampler", "width": 256, "depth": 2, "heads": 4, "dropout": 0.0}
 
 
 def _store(folder: Path, rows: int, tokens: int, width: int) -> Any:
@@ -35,7 +35,7 @@ def _store(folder: Path, rows: int, tokens: int, width: int) -> Any:
     for start in range(0, rows, 32):
         block = rng.standard_normal((min(32, rows - start), tokens, width)).astype(np.float32)
         store.append([[one, np.ones(tokens, np.float32)] for one in block])
-    store.seal()
+    store.finalize()
     return store
 
 
@@ -60,7 +60,7 @@ def _steps(data: Any, batch: int, seed: int) -> Iterator[float]:
         for start in range(0, len(rows) - batch + 1, batch):
             begun = time.process_time()
             given = collate([data[where] for where in rows[start : start + batch]])
-            embeds, _ = heads.of("space")(given["tokens"], given["tokens_mask"])
+            embeds, _ = heads.for_space("space")(given["tokens"], given["tokens_mask"])
             optimizer.zero_grad()
             sequence_mse(embeds, target).backward()
             optimizer.step()
@@ -72,15 +72,17 @@ def measure_steps(rows: int, batch: int, steps: int, seed: int) -> list[tuple[st
     """Median seconds a step from disk and from memory, by backbone."""
     import torch
 
-    from align.training.datasets import Tokens
+    from align.training.datasets import TokenDataset
 
     found = []
     for name, tokens, width in (("CLAP, 10 s", 64, 1024), ("Wav2Vec2-BERT, 10 s", 499, 1024)):
         with tempfile.TemporaryDirectory() as folder:
             store = _store(Path(folder) / "tokens", rows, tokens, width)
-            asks = torch.zeros(rows, dtype=torch.long), [0] * rows
+            row_captions = torch.zeros(rows, dtype=torch.long), [0] * rows
             memory = [[torch.tensor(part).float() for part in row] for row in store]
-            sides = [_steps(Tokens(data, *asks), batch, seed) for data in (store, memory)]
+            sides = [
+                _steps(TokenDataset(data, *row_captions), batch, seed) for data in (store, memory)
+            ]
             times = [[next(side) for side in sides] for _ in range(steps + 2)][2:]
         disk, ram = (statistics.median(column) for column in zip(*times, strict=True))
         found.append((name, disk, ram))
@@ -105,7 +107,7 @@ def _w2v_bert() -> tuple[Any, Any]:
     return Wav2Vec2BertConfig(), SeamlessM4TFeatureExtractor()
 
 
-def _recordings(folder: Path, count: int, duration_s: float) -> Any:
+def _write_clips(folder: Path, count: int, duration_s: float) -> Any:
     import numpy as np
     import soundfile
 
@@ -136,7 +138,7 @@ def measure_size(
     from align.models.encoder import AudioPromptEncoder
     from align.preprocessing.audio_tokens import frozen_tokens
     from align.preprocessing.cache import Cache
-    from align.preprocessing.features import hear
+    from align.preprocessing.features import extract_features
 
     config, extractor = make()
     torch.manual_seed(seed)
@@ -146,10 +148,12 @@ def measure_size(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "data").mkdir()
-        rows, cache = _recordings(folder / "data", count, duration_s), Cache(folder / "cache")
-        heard, features_s = _timed(lambda: hear(encoder.ear, rows, cache=cache))
-        _, made_s = _timed(lambda: frozen_tokens(encoder, heard, cache=cache))
-        store, open_s = _timed(lambda: frozen_tokens(encoder, heard, cache=cache))
+        rows, cache = _write_clips(folder / "data", count, duration_s), Cache(folder / "cache")
+        features, features_s = _timed(
+            lambda: extract_features(encoder.processor, rows, cache=cache)
+        )
+        _, made_s = _timed(lambda: frozen_tokens(encoder, features, cache=cache))
+        store, open_s = _timed(lambda: frozen_tokens(encoder, features, cache=cache))
         _, read_s = _timed(lambda: [part.astype("float32") for row in store for part in row])
         size = (store.store.folder / "values.bin").stat().st_size
     return {
@@ -170,20 +174,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--only", choices=("steps", "clap", "w2v-bert"), help="all by default")
     parser.add_argument("--rows", type=int, default=64, help="rows of tokens")
-    parser.add_argument("--batch", type=int, default=16, help="rows a step")
-    parser.add_argument("--steps", type=int, default=10, help="steps of each side")
-    parser.add_argument("--recordings", type=int, default=2, help="for the real sizes")
+    parser.add_argument("--batch_size", type=int, default=16, help="rows a step")
+    parser.add_argument("--num_inference_steps", type=int, default=10, help="steps of each side")
+    parser.add_argument("--num_clips", type=int, default=2, help="for the real sizes")
     parser.add_argument("--duration_s", type=float, default=10.0, help="of a recording")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     if options.only in (None, "steps"):
-        print(f"{'tokens of':<22} {'from disk, s':>12} {'in memory, s':>12} {'ratio':>7}")
-        given = options.rows, options.batch, options.steps, options.seed
+        print(f"{'tokens for_space':<22} {'from disk, s':>12} {'in memory, s':>12} {'ratio':>7}")
+        given = options.rows, options.batch_size, options.steps, options.seed
         for name, disk, ram in measure_steps(*given):
             print(f"{name:<22} {disk:12.4f} {ram:12.4f} {disk / ram:7.3f}", flush=True)
     for name, make in (("clap", _clap), ("w2v-bert", _w2v_bert)):
         if options.only in (None, name):
-            figures = measure_size(make, options.recordings, options.duration_s, options.seed)
+            figures = measure_size(make, options.num_clips, options.duration_s, options.seed)
             print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()), flush=True)
 
 

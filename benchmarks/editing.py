@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from align.evaluation.statistics import Measured, as_table
+from align.evaluation.statistics import Estimate, format_table
 from diffuse.pipelines.inversion import Inversion
-from soundprompt.mini.image_classifier import judge
+from soundprompt.mini.image_classifier import load_image_classifier
 from soundprompt.mini.outlines import outline
-from soundprompt.mini.pictures import draw
+from soundprompt.mini.pictures import render
 from soundprompt.mini.sounds import SAMPLE_RATE, recording
 from soundprompt.mini.world import CLASSES, View, random_view
 
@@ -34,9 +34,9 @@ class Case:
     """A picture, and the sound of another thing."""
 
     view: View
-    picture: Image.Image
-    thing: str
-    sound: dict[str, Any]
+    image: Image.Image
+    target: str
+    audio: dict[str, Any]
 
 
 def cases(count: int, seed: int = SEED) -> list[Case]:
@@ -45,11 +45,11 @@ def cases(count: int, seed: int = SEED) -> list[Case]:
     for i in range(count):
         rng = np.random.default_rng(seed + i)
         own = i % len(CLASSES)
-        view = random_view(rng, near=CLASSES[own], far_share=0.0)
-        picture = draw(view, rng)
-        thing = CLASSES[(own + 1 + int(rng.integers(len(CLASSES) - 1))) % len(CLASSES)]
-        sound = {"array": recording(thing, None, rng), "sampling_rate": SAMPLE_RATE}
-        found.append(Case(view, picture, thing, sound))
+        view = random_view(rng, near=CLASSES[own], far_prob=0.0)
+        image = render(view, rng)
+        target = CLASSES[(own + 1 + int(rng.integers(len(CLASSES) - 1))) % len(CLASSES)]
+        audio = {"array": recording(target, None, rng), "sampling_rate": SAMPLE_RATE}
+        found.append(Case(view, image, target, audio))
     return found
 
 
@@ -76,40 +76,42 @@ def psnr(one: Image.Image, other: Image.Image) -> float:
     return float(10 * np.log10(255**2 / max(1e-9, ((left - right) ** 2).mean())))
 
 
-def measure(edited: Sequence[Image.Image], given: Sequence[Case]) -> dict[str, Measured]:
+def measure(edited: Sequence[Image.Image], given: Sequence[Case]) -> dict[str, Estimate]:
     """What is seen in edited pictures, and what of the sources is left."""
-    seen = judge().look(edited)
+    predictions = load_image_classifier().classify(edited)
     pairs = list(zip(edited, given, strict=True))
-    f1 = torch.tensor([outline_f1(image, case.picture) for image, case in pairs])
-    views = list(zip(seen, given, strict=True))
+    f1 = torch.tensor([outline_f1(image, case.image) for image, case in pairs])
+    views = list(zip(predictions, given, strict=True))
     return {
-        "right_object": Measured.share([s.near == case.thing for s, case in views]),
-        "scene_kept": Measured.share([s.scene == case.view.scene for s, case in views]),
-        "outline_f1": Measured.mean(f1),
+        "object_accuracy": Estimate.proportion([s.near == case.target for s, case in views]),
+        "scene_consistency": Estimate.proportion([s.scene == case.view.scene for s, case in views]),
+        "outline_f1": Estimate.mean(f1),
     }
 
 
-def ways(pipe: Any, strengths: Sequence[float], injects: Sequence[float]) -> dict[str, Edit]:
+def edit_methods(
+    pipe: Any, strengths: Sequence[float], injection_ratios: Sequence[float]
+) -> dict[str, Edit]:
     """The methods by name; text says nothing in all of them."""
     found: dict[str, Edit] = {}
 
-    def image_to_image(strength: float) -> Edit:
+    def img2img(strength: float) -> Edit:
         return lambda case: pipe(
-            case.sound, prompt="", image=case.picture, strength=strength
+            case.audio, prompt="", image=case.image, strength=strength
         ).images[0]  # fmt: skip
 
-    def inversion(inject: float) -> Edit:
+    def inversion(injection_ratio: float) -> Edit:
         return lambda case: pipe(
-            case.sound, prompt="", image=Inversion(case.picture, inject=inject)
+            case.audio, prompt="", image=Inversion(case.image, injection_ratio=injection_ratio)
         ).images[0]  # fmt: skip
 
-    found |= {f"image, strength {s}": image_to_image(s) for s in strengths}
-    found |= {f"inversion, inject {i}": inversion(i) for i in injects}
+    found |= {f"image, strength {s}": img2img(s) for s in strengths}
+    found |= {f"inversion, inject {i}": inversion(i) for i in injection_ratios}
     found["inversion, to the end of the noise"] = lambda case: pipe(
-        case.sound, prompt="", image=Inversion(case.picture, strength=1.0)
+        case.audio, prompt="", image=Inversion(case.image, strength=1.0)
     ).images[0]  # fmt: skip
     found["inversion, audio scale 0"] = lambda case: pipe(
-        case.sound, prompt="", image=Inversion(case.picture, inject=0.0), audio_scale=0.0
+        case.audio, prompt="", image=Inversion(case.image, injection_ratio=0.0), audio_scale=0.0
     ).images[0]  # fmt: skip
     return found
 
@@ -119,26 +121,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.editing", description=__doc__)
     parser.add_argument("--encoder", default="runs/align/mini", help="of the miniature")
     parser.add_argument("--adapter", default="runs/diffuse/mini", help="of the miniature")
-    parser.add_argument("--pictures", type=int, default=20, help="edited each way")
+    parser.add_argument("--num_images", type=int, default=20, help="edited each way")
     parser.add_argument("--seed", type=int, default=SEED, help="of the first picture")
     parser.add_argument("--strength", type=float, nargs="*", default=[0.6, 0.8], help="of image")
     parser.add_argument(
-        "--inject", type=float, nargs="*", default=[0.0, 0.4, 0.8], help="of inversion"
+        "--injection_ratio", type=float, nargs="*", default=[0.0, 0.4, 0.8], help="of inversion"
     )
-    parser.add_argument("--sheet", type=Path, help="draw all pictures into this PNG")
+    parser.add_argument("--sample_sheet", type=Path, help="draw all pictures into this PNG")
     options = parser.parse_args(arguments)
     from diffuse.pipelines.sound_pipeline import SoundPipeline
 
     pipe = SoundPipeline.from_pretrained("mini", options.encoder, options.adapter, device="cpu")
-    given = cases(options.pictures, options.seed)
-    rows = [[case.picture for case in given]]
-    for name, edit in ways(pipe, options.strength, options.inject).items():
+    given = cases(options.num_images, options.seed)
+    rows = [[case.image for case in given]]
+    for name, edit in edit_methods(pipe, options.strength, options.injection_ratio).items():
         rows.append([edit(case) for case in given])
-        print(f"\n{name}\n{as_table(measure(rows[-1], given))}", flush=True)
-        kept = torch.tensor([psnr(i, c.picture) for i, c in zip(rows[-1], given, strict=True)])
-        print(f"PSNR to the source {Measured.mean(kept).value:.1f} dB", flush=True)
-    if options.sheet:
-        _sheet(rows).save(options.sheet)
+        print(f"\n{name}\n{format_table(measure(rows[-1], given))}", flush=True)
+        kept = torch.tensor([psnr(i, c.image) for i, c in zip(rows[-1], given, strict=True)])
+        print(f"PSNR to the source {Estimate.mean(kept).value:.1f} dB", flush=True)
+    if options.sample_sheet:
+        _sheet(rows).save(options.sample_sheet)
 
 
 def _sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Three-fold cross-validation on real recordings: `python -m benchmarks.esc10 --data FOLDER`.
+"""Three-fold cross-validation on real recordings: `python -m benchmarks.esc10 --dataset FOLDER`.
 
 Trains align/recipes/esc10.yaml on two folds and measures on the third, for every fold and seed.
 Runs that are already measured are not repeated, so an interrupted benchmark goes on.
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.evaluation.statistics import Measured
+from align.evaluation.statistics import Estimate
 
 FIGURES = (
     "class_accuracy",
-    "centred_cosine",
-    "centred_cosine_nearest_caption",
-    "right_pictures",
-    "right_pictures_text",
-    "right_pictures_nearest_caption",
+    "centered_cosine",
+    "centered_cosine_nearest_caption",
+    "image_accuracy",
+    "image_accuracy_text",
+    "image_accuracy_nearest_caption",
 )
 
 
@@ -28,10 +28,10 @@ def _run(options: argparse.Namespace, fold: int, seed: int, rest: Sequence[str])
     """Trains without one fold and measures on it; returns its metrics."""
     from align.train import main as train
 
-    folder = options.out / f"fold{fold}-seed{seed}"
+    folder = options.output_dir / f"fold{fold}-seed{seed}"
     others = [str(f) for f in options.folds if f != fold]
     command = [
-        *(options.recipe, "--data", options.data, "--output_dir", str(folder)),
+        *(options.recipe, "--dataset", options.dataset, "--output_dir", str(folder)),
         *("--folds", *others, "--eval_folds", str(fold), "--seed", str(seed), *rest),
     ]
     noted = folder / "command.json"
@@ -44,7 +44,7 @@ def _run(options: argparse.Namespace, fold: int, seed: int, rest: Sequence[str])
     return json.loads((folder / "metrics.json").read_text())
 
 
-def summarise(runs: Sequence[dict[str, Any]], seeds: int) -> dict[str, Measured]:
+def summarize(runs: Sequence[dict[str, Any]], seeds: int) -> dict[str, Estimate]:
     """Means over folds and seeds; the interval counts each recording once, not once a seed."""
     found = {}
     for name in FIGURES:
@@ -53,12 +53,14 @@ def summarise(runs: Sequence[dict[str, Any]], seeds: int) -> dict[str, Measured]
         weights = [run[f"{name}_n"] for run in runs]
         value = sum(run[name] * n for run, n in zip(runs, weights, strict=True)) / sum(weights)
         cases = round(sum(weights) / seeds)
-        if name.startswith("centred_cosine"):
+        if name.startswith("centered_cosine"):
             # No share: its range over the runs stands for an interval.
-            found[name] = Measured(value, *_range([run[name] for run in runs]), cases)
+            found[name] = Estimate(value, *_range([run[name] for run in runs]), cases)
             continue
-        share = Measured.share([True] * round(value * cases) + [False] * round((1 - value) * cases))
-        found[name] = Measured(value, share.low, share.high, cases)
+        share = Estimate.proportion(
+            [True] * round(value * cases) + [False] * round((1 - value) * cases)
+        )
+        found[name] = Estimate(value, share.low, share.high, cases)
     return found
 
 
@@ -71,20 +73,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.esc10", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--data", required=True, help="folder with metadata.csv and a column fold")
+    parser.add_argument(
+        "--dataset", required=True, help="folder with metadata.csv and a column fold"
+    )
     parser.add_argument("--recipe", default="esc10")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/esc10"))
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/benchmarks/esc10"))
     options, rest = parser.parse_known_args(arguments)
     runs = [_run(options, fold, seed, rest) for seed in options.seeds for fold in options.folds]
-    summary = summarise(runs, len(options.seeds))
+    summary = summarize(runs, len(options.seeds))
     print(f"\n{options.recipe}, folds {options.folds}, seeds {options.seeds} {' '.join(rest)}")
     for name, figure in summary.items():
         print(f"{name:<32} {figure.value:.3f}  [{figure.low:.3f}, {figure.high:.3f}]  {figure.n}")
     for seed in options.seeds:
         part = [r for r, s in zip(runs, _seeds(options), strict=True) if s == seed]
-        one = summarise(part, 1)
+        one = summarize(part, 1)
         print(f"seed {seed}: " + ", ".join(f"{k} {v.value:.3f}" for k, v in one.items()))
 
 

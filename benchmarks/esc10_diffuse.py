@@ -1,4 +1,4 @@
-"""Three-fold cross-validation of a UNet that hears: `python -m benchmarks.esc10_diffuse --data F`.
+"""Three-fold cross-validation of a UNet that hears: `python -m benchmarks.esc10_diffuse --dataset F`.
 
 For every fold an encoder is aligned on the other two (align/recipes/esc10.yaml; taken from
 --encoders where `benchmarks.esc10` trained it before), the UNet learns to hear on them
@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.evaluation.statistics import Measured
+from align.evaluation.statistics import Estimate
 
 FIGURES = (
-    "right_object",
-    "right_scene",
-    "right_object_scale0",
-    "right_object_embeds_swapped",
-    "text_right_before",
-    "text_right_after",
+    "object_accuracy",
+    "scene_accuracy",
+    "object_accuracy_scale0",
+    "object_accuracy_embeds_only",
+    "text_accuracy_before",
+    "text_accuracy_after",
 )
 COLUMNS = (
     "file_name", "image", "captions", "prompt", "scene", "label", "fold", "foreground",
@@ -32,7 +32,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def lay_out(data: Path, out: Path, pictures: int) -> Path:
+def write_pairs(dataset: Path, output_dir: Path, images_per_clip: int) -> Path:
     """Writes the folder of pairs, once: pictures, and metadata.jsonl that names the recordings.
 
     Raises:
@@ -41,34 +41,34 @@ def lay_out(data: Path, out: Path, pictures: int) -> Path:
     import numpy as np
 
     from soundprompt.mini.captions import caption, class_caption, scene_caption
-    from soundprompt.mini.pictures import draw
+    from soundprompt.mini.images_per_clip import render
     from soundprompt.mini.world import CLASSES, random_view
 
-    table = out / "metadata.jsonl"
+    table = output_dir / "metadata.jsonl"
     if table.exists():
-        return out
-    out.mkdir(parents=True, exist_ok=True)
-    with (data / "metadata.csv").open(newline="", encoding="utf-8") as file:
-        recordings = list(csv.DictReader(file))
+        return output_dir
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with (dataset / "metadata.csv").open(newline="", encoding="utf-8") as file:
+        clips = list(csv.DictReader(file))
     lines = []
-    for i, row in enumerate(recordings):
+    for i, row in enumerate(clips):
         label = row["label"].replace("_", " ")
         if label not in CLASSES:
-            raise ValueError(f"{data} has the label {label!r}, which the miniature cannot draw")
-        for k in range(pictures):
+            raise ValueError(f"{dataset} has the label {label!r}, which the miniature cannot draw")
+        for k in range(images_per_clip):
             rng = np.random.default_rng([20_000_001, i, k])
-            view = random_view(rng, near=label, far_share=0.0)
+            view = random_view(rng, near=label, far_prob=0.0)
             name = f"{i:04d}-{k}.png"
-            draw(view, rng).save(out / name)
+            render(view, rng).save(output_dir / name)
             scenes = [scene_caption(view.scene, rng) for _ in range(2)]
             texts = [caption(view, rng, scene=True), *scenes]
             values = (
-                str((data / row["file_name"]).resolve()), name, texts, scenes[-1], view.scene,
+                str((dataset / row["file_name"]).resolve()), name, texts, scenes[-1], view.scene,
                 label, row["fold"], class_caption(label), "", "",
             )  # fmt: skip
             lines.append(json.dumps(dict(zip(COLUMNS, values, strict=True))))
     table.write_text("\n".join(lines) + "\n")
-    return out
+    return output_dir
 
 
 def _encoder(options: argparse.Namespace, fold: int, others: Sequence[str]) -> Path:
@@ -78,9 +78,9 @@ def _encoder(options: argparse.Namespace, fold: int, others: Sequence[str]) -> P
     folder: Path = options.encoders / f"fold{fold}-seed{options.seed}"
     if not (folder / "metrics.json").exists():
         align([
-            options.align_recipe, "--data", str(options.data), "--output_dir", str(folder),
+            options.align_recipe, "--dataset", str(options.dataset), "--output_dir", str(folder),
             "--folds", *others, "--eval_folds", str(fold), "--seed", str(options.seed),
-            "--pictures", "0", "--samples", "0",
+            "--num_images", "0", "--num_sheet_samples", "0",
         ])  # fmt: skip
     return folder
 
@@ -89,14 +89,14 @@ def _run(options: argparse.Namespace, fold: int, rest: Sequence[str]) -> dict[st
     """Trains without one fold and measures on it; returns its metrics."""
     from diffuse.train import main as train
 
-    folder = options.out / f"fold{fold}-seed{options.seed}"
+    folder = options.output_dir / f"fold{fold}-seed{options.seed}"
     others = [str(f) for f in options.folds if f != fold]
-    pairs = lay_out(options.data, options.out / "pairs", options.pictures_each)
+    pairs = write_pairs(options.dataset, options.output_dir / "pairs", options.images_per_clip)
     encoder = _encoder(options, fold, others)
     command = [
-        options.recipe, "--data", str(pairs), "--encoder", str(encoder),
+        options.recipe, "--dataset", str(pairs), "--encoder", str(encoder),
         "--output_dir", str(folder), "--folds", *others, "--eval_folds", str(fold),
-        "--pictures", str(options.pictures), "--seed", str(options.seed), *rest,
+        "--num_images", str(options.num_images), "--seed", str(options.seed), *rest,
     ]  # fmt: skip
     noted = folder / "command.json"
     if (folder / "metrics.json").exists():
@@ -109,7 +109,7 @@ def _run(options: argparse.Namespace, fold: int, rest: Sequence[str]) -> dict[st
     return found
 
 
-def summarise(runs: Sequence[dict[str, Any]], recordings: int) -> dict[str, Measured]:
+def summarize(runs: Sequence[dict[str, Any]], num_clips: int) -> dict[str, Estimate]:
     """Shares over all folds; a recording drawn several times counts once in the interval."""
     found = {}
     for name in FIGURES:
@@ -117,10 +117,10 @@ def summarise(runs: Sequence[dict[str, Any]], recordings: int) -> dict[str, Meas
             continue
         counts = [run[f"{name}_n"] for run in runs]
         value = sum(run[name] * n for run, n in zip(runs, counts, strict=True)) / sum(counts)
-        cases = min(recordings, sum(counts))
+        cases = min(num_clips, sum(counts))
         right = round(value * cases)
-        share = Measured.share([True] * right + [False] * (cases - right))
-        found[name] = Measured(value, share.low, share.high, cases)
+        share = Estimate.proportion([True] * right + [False] * (cases - right))
+        found[name] = Estimate(value, share.low, share.high, cases)
     return found
 
 
@@ -129,18 +129,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.esc10_diffuse", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--data", type=Path, required=True, help="ESC-10: metadata.csv with folds")
+    parser.add_argument(
+        "--dataset", type=Path, required=True, help="ESC-10: metadata.csv with folds"
+    )
     parser.add_argument("--recipe", default="esc10")
     parser.add_argument("--align_recipe", default="esc10")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pictures", type=int, default=80, help="drawn and judged a fold")
-    parser.add_argument("--pictures_each", type=int, default=8, help="trained on a recording")
+    parser.add_argument("--num_images", type=int, default=80, help="drawn and judged a fold")
+    parser.add_argument("--images_per_clip", type=int, default=8, help="trained on a recording")
     parser.add_argument("--encoders", type=Path, default=Path("runs/benchmarks/esc10"))
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/esc10-diffuse"))
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/benchmarks/esc10-diffuse"))
     options, rest = parser.parse_known_args(arguments)
     runs = [_run(options, fold, rest) for fold in options.folds]
-    summary = summarise(runs, options.pictures * len(options.folds))
+    summary = summarize(runs, options.num_images * len(options.folds))
     print(f"\n{options.recipe}, folds {options.folds}, seed {options.seed} {' '.join(rest)}")
     for name, figure in summary.items():
         print(f"{name:<32} {figure.value:.3f}  [{figure.low:.3f}, {figure.high:.3f}]  {figure.n}")

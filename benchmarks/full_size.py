@@ -37,12 +37,12 @@ def build(folder: Path) -> str:
 
     build(folder)
     if not (folder / "sounds" / "metadata.csv").exists():
-        save_sounds(folder / "sounds")
+        save_clips(folder / "sounds")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return f"{size / 2**30:.1f} GiB on disk"
 
 
-def save_sounds(folder: Path) -> None:
+def save_clips(folder: Path) -> None:
     """Four procedural recordings with captions."""
     import numpy as np
     import soundfile
@@ -54,17 +54,17 @@ def save_sounds(folder: Path) -> None:
     folder.mkdir()
     lines = ["file_name,caption,label"]
     for i, label in enumerate(CLASSES[:4]):
-        sound = recording(label, None, np.random.default_rng(i))
-        soundfile.write(folder / f"{i}.wav", sound, SAMPLE_RATE)
+        audio = recording(label, None, np.random.default_rng(i))
+        soundfile.write(folder / f"{i}.wav", audio, SAMPLE_RATE)
         lines.append(f"{i}.wav,{class_caption(label)},{label}")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
 
 
-def encode_text(folder: Path, base: str) -> str:
+def encode_text(folder: Path, base_model: str) -> str:
     """A base's own encode_prompt."""
     from align.prompts.space import PromptSpace
 
-    prompts = PromptSpace.from_pretrained(str(folder / base)).encode(["abc def", "ghi"])
+    prompts = PromptSpace.from_pretrained(str(folder / base_model)).encode(["abc def", "ghi"])
     pooled = "" if prompts.pooled is None else f" and {tuple(prompts.pooled.shape)}"
     return f"embeds {tuple(prompts.embeds.shape)}{pooled}"
 
@@ -74,23 +74,23 @@ def load_whole(folder: Path) -> str:
     import torch
     from diffusers import StableDiffusionPipeline
 
-    from align.prompts.pipelines import Reader
+    from align.prompts.pipelines import PipelineSpec
 
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder / SD15, dtype=torch.float16, safety_checker=None, feature_extractor=None
     )
-    return f"{Reader.of(pipeline).wants}; weights {_weights(pipeline):.2f} GiB"
+    return f"{PipelineSpec.from_pipeline(pipeline).expected}; weights {_weights(pipeline):.2f} GiB"
 
 
-def load_without_text(folder: Path) -> str:
+def load_without_text_encoder(folder: Path) -> str:
     """SD1.5 as the encoder drives it, in half precision."""
     import torch
 
-    from align.prompts.loading import load_picture_side
-    from align.prompts.pipelines import Reader
+    from align.prompts.loading import load_image_side
+    from align.prompts.pipelines import PipelineSpec
 
-    pipeline = load_picture_side(str(folder / SD15), dtype=torch.float16)
-    return f"{Reader.of(pipeline).wants}; weights {_weights(pipeline):.2f} GiB"
+    pipeline = load_image_side(str(folder / SD15), dtype=torch.float16)
+    return f"{PipelineSpec.from_pipeline(pipeline).expected}; weights {_weights(pipeline):.2f} GiB"
 
 
 def sdxl_text_weights(folder: Path) -> str:
@@ -103,31 +103,31 @@ def sdxl_text_weights(folder: Path) -> str:
     return f"weights {_weights(pipeline):.2f} GiB"
 
 
-def train(folder: Path, base: str, backbone: str, trained: str) -> str:
+def train(folder: Path, base_model: str, backbone: str, trained: str) -> str:
     """Two steps of training through the command, and the saved encoder loaded again."""
     from align.train import main
 
-    out = folder / "runs" / f"{backbone}-{base}"
+    out = folder / "runs" / f"{backbone}-{base_model}"
     shutil.rmtree(out, ignore_errors=True)
     start = time.monotonic()
     main([
-        "--base", str(folder / base), "--backbone", str(folder / backbone),
-        "--data", str(folder / "sounds"), "--train_backbone", trained, "--cache", "false",
-        "--num_train_epochs", "1", "--per_device_train_batch_size", "2", "--pictures", "0",
-        "--samples", "0", "--judge", "none", "--eval_strategy", "no", "--save_strategy", "no",
-        "--workers", "1", "--logging_steps", "1", "--output_dir", str(out),
+        "--base_model", str(folder / base_model), "--backbone", str(folder / backbone),
+        "--dataset", str(folder / "sounds"), "--train_backbone", trained, "--cache", "false",
+        "--num_train_epochs", "1", "--per_device_train_batch_size", "2", "--num_images", "0",
+        "--num_sheet_samples", "0", "--image_classifier", "none", "--eval_strategy", "no", "--save_strategy", "no",
+        "--num_workers", "1", "--logging_steps", "1", "--output_dir", str(out),
     ])  # fmt: skip
-    return f"{time.monotonic() - start:.0f} s for the command; {_drives(out, folder)}"
+    return f"{time.monotonic() - start:.0f} s for the command; {_check_encoder(out, folder)}"
 
 
-def _drives(run: Path, folder: Path) -> str:
+def _check_encoder(run: Path, folder: Path) -> str:
     """The shape of what a saved encoder answers, once it is seen to be numbers."""
     import torch
 
     from align.models.encoder import AudioPromptEncoder
 
     encoder = AudioPromptEncoder.from_pretrained(run)
-    prompt = encoder.prompt(str(folder / "sounds" / "0.wav"))
+    prompt = encoder.encode_prompt(str(folder / "sounds" / "0.wav"))
     assert all(bool(torch.isfinite(value).all()) for value in prompt.values()), "not finite"
     return str(tuple(prompt["prompt_embeds"].shape))
 
@@ -141,16 +141,16 @@ def run_recipe(folder: Path, name: str) -> str:
     own = yaml.safe_load((SUITE / f"{name}.yaml").read_text())
     out = folder / "runs" / name
     shutil.rmtree(out, ignore_errors=True)
-    start = own.get("start")
-    heard = ("--start", _local(folder / "runs", start)) if start else (
+    init_from = own.get("start")
+    init_args = ("--init_from", _local(folder / "runs", init_from)) if init_from else (
         "--backbone", _local(folder, own["backbone"]))  # fmt: skip
     main([
-        name, "--base", _local(folder, own["base"]), *heard, "--data", str(folder / "sounds"),
-        "--max_steps", "2", "--cache", "false", "--samples", "0", "--eval_strategy", "no",
-        "--save_strategy", "no", "--workers", "1", "--logging_steps", "1",
+        name, "--base_model", _local(folder, own["base_model"]), *init_args, "--dataset", str(folder / "sounds"),
+        "--max_steps", "2", "--cache", "false", "--num_sheet_samples", "0", "--eval_strategy", "no",
+        "--save_strategy", "no", "--num_workers", "1", "--logging_steps", "1",
         "--output_dir", str(out),
     ])  # fmt: skip
-    return _drives(out, folder)
+    return _check_encoder(out, folder)
 
 
 def _local(folder: Path, name: str) -> str:
@@ -158,17 +158,17 @@ def _local(folder: Path, name: str) -> str:
     return str(folder / SAME.get(last, last))
 
 
-def draw(folder: Path) -> str:
+def generate_image(folder: Path) -> str:
     """SD1.5 at 256x256, guidance on, driven by the saved encoder in bfloat16."""
     import torch
 
     from align.models.encoder import AudioPromptEncoder
-    from align.prompts.loading import load_picture_side
+    from align.prompts.loading import load_image_side
 
-    pipeline = load_picture_side(str(folder / SD15), dtype=torch.bfloat16)
+    pipeline = load_image_side(str(folder / SD15), dtype=torch.bfloat16)
     pipeline.set_progress_bar_config(disable=True)
     encoder = AudioPromptEncoder.from_pretrained(folder / "runs" / f"{CLAP}-{SD15}")
-    prompt = encoder.prompt(str(folder / "sounds" / "0.wav"), pipeline=pipeline)
+    prompt = encoder.encode_prompt(str(folder / "sounds" / "0.wav"), pipeline=pipeline)
     start = time.monotonic()
     generator = torch.Generator().manual_seed(0)
     image = pipeline(
@@ -182,12 +182,12 @@ ROWS: dict[str, Callable[[Path], str]] = {
     "SD1.5: encode text": lambda folder: encode_text(folder, SD15),
     "SDXL: encode text": lambda folder: encode_text(folder, SDXL),
     "SD1.5 fp16, text encoder loaded": load_whole,
-    "SD1.5 fp16, without": load_without_text,
+    "SD1.5 fp16, without": load_without_text_encoder,
     "SDXL fp16, its text encoders alone": sdxl_text_weights,
     "CLAP -> SD1.5, backbone frozen": lambda folder: train(folder, SD15, CLAP, "none"),
     "CLAP -> SDXL, its last layer trained": lambda folder: train(folder, SDXL, CLAP, "1"),
     "w2v-bert-2.0 -> SD1.5, its last layer trained": lambda f: train(f, SD15, W2V_BERT, "1"),
-    "CLAP -> SD1.5: draw": draw,
+    "CLAP -> SD1.5: draw": generate_image,
 } | {f"recipe {name}": partial(run_recipe, name=name) for name in RECIPES}
 
 
@@ -201,7 +201,15 @@ def _weights(pipeline: object) -> float:
 
 def _row(folder: Path, name: str) -> dict[str, object]:
     """Runs a row in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.full_size", "--folder", str(folder), "--row", name]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.full_size",
+        "--output_dir",
+        str(folder),
+        "--row",
+        name,
+    ]
     start = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -212,18 +220,18 @@ def _row(folder: Path, name: str) -> dict[str, object]:
 def main(given: Sequence[str] | None = None) -> None:
     """Runs all rows, or the one that is named, and prints them as a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size", description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where 8 GB may lie")
+    parser.add_argument("--output_dir", type=Path, required=True, help="where 8 GB may lie")
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
     options = parser.parse_args(given)
     if options.row:
-        result = ROWS[options.row](options.folder)
+        result = ROWS[options.row](options.output_dir)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps({"result": result, "peak_gib": peak}))
         return
-    options.folder.mkdir(parents=True, exist_ok=True)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
     print("| | seconds | peak GiB | |\n| --- | --- | --- | --- |", flush=True)
     for name in ROWS:
-        row = _row(options.folder, name)
+        row = _row(options.output_dir, name)
         print(f"| {name} | {row['s']:.0f} | {row['peak_gib']:.1f} | {row['result']} |", flush=True)
 
 

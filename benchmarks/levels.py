@@ -25,12 +25,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "norm": ("--norm_weight", "0.01"),
 }
 FIGURES = {
-    "right_object": "one thing",
-    "right_scene": "time of day",
-    "mixture_front": "front",
-    "mixture_behind": "behind",
-    "mixture_both": "both",
-    "background_swapped_both": "both, background swapped",
+    "object_accuracy": "one thing",
+    "scene_accuracy": "time of day",
+    "mixture_foreground_accuracy": "front",
+    "mixture_background_accuracy": "behind",
+    "mixture_both_accuracy": "both",
+    "background_swapped_both_accuracy": "both, background swapped",
 }
 
 
@@ -39,13 +39,22 @@ def _run(name: str, options: argparse.Namespace, rest: Sequence[str]) -> dict[st
     from diffuse.evaluate import main as evaluate
     from diffuse.train import main as train
 
-    folder: Path = options.out / f"{name}-seed{options.seed}"
+    folder: Path = options.output_dir / f"{name}-seed{options.seed}"
     command = [
         *VARIANTS[name], "--output_dir", str(folder), "--seed", str(options.seed),
-        "--pictures", "0", "--samples", "0", *rest,
+        "--num_images", "0", "--num_sheet_samples", "0", *rest,
     ]  # fmt: skip
-    count = str(options.pictures)
-    shown = ["--pictures", count, "--mixtures", count, "--disagreeing", "0", "--texts", "0"]
+    count = str(options.num_images)
+    shown = [
+        "--num_images",
+        count,
+        "--num_mixtures",
+        count,
+        "--num_contradictory",
+        "0",
+        "--num_captions",
+        "0",
+    ]
     noted, figures = folder / "command.json", folder / "levels.json"
     if noted.exists() and json.loads(noted.read_text()) != [command, shown]:
         raise SystemExit(f"{folder} comes from other options: give another --out")
@@ -78,13 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.levels", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--pictures", type=int, default=100, help="drawn and judged of each kind")
+    parser.add_argument("--num_images", type=int, default=100, help="drawn and judged of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/levels"))
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/benchmarks/levels"))
     options, rest = parser.parse_known_args(arguments)
     runs = {name: _run(name, options, rest) for name in options.variants}
     print(
-        f"\nseed {options.seed}, {options.pictures} pictures {' '.join(rest)}\n\n{as_table(runs)}"
+        f"\nseed {options.seed}, {options.num_images} pictures {' '.join(rest)}\n\n{as_table(runs)}"
     )
 
 

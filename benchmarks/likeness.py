@@ -1,4 +1,4 @@
-"""How like real recordings the procedural ones are: `python -m benchmarks.likeness --data FOLDER`.
+"""How like real recordings the procedural ones are: `python -m benchmarks.likeness --dataset FOLDER`.
 
 Levels of short frames in bands, as a Markdown table: how much they vary, how lopsidedly, and how
 much the bands vary together. Steady noise varies little, and each band by itself; impacts lift all
@@ -27,11 +27,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def spread(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
+def spectral_statistics(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
     """The four figures (4,) of a waveform (T,) at RATE, heard 60 dB above a floor of noise."""
-    heard = waveform / (np.abs(waveform).max() + 1e-9)
-    heard = heard + 1e-3 * np.random.default_rng(0).standard_normal(len(heard))
-    f, _, spectra = stft(heard, RATE, nperseg=round(FRAME_S * RATE), noverlap=0, boundary=None)
+    noisy = waveform / (np.abs(waveform).max() + 1e-9)
+    noisy = noisy + 1e-3 * np.random.default_rng(0).standard_normal(len(noisy))
+    f, _, spectra = stft(noisy, RATE, nperseg=round(FRAME_S * RATE), noverlap=0, boundary=None)
     power = np.abs(spectra[:, EDGE:-EDGE]) ** 2
     levels = [power[(f >= low) & (f < high)].sum(0) for low, high in BANDS_HZ]
     low, middle, top = (10 * np.log10(level + 1e-12) for level in levels)
@@ -45,7 +45,7 @@ def real(folder: Path, label: str) -> list[NDArray[np.float64]]:
 
     with (folder / "metadata.csv").open(newline="") as file:
         names = [row["file_name"] for row in csv.DictReader(file) if row["label"] == label]
-    return [spread(read(folder / name, RATE)) for name in names]
+    return [spectral_statistics(read(folder / name, RATE)) for name in names]
 
 
 def procedural(label: str, count: int) -> list[NDArray[np.float64]]:
@@ -55,7 +55,7 @@ def procedural(label: str, count: int) -> list[NDArray[np.float64]]:
     from soundprompt.mini.sounds import SAMPLE_RATE, recording
 
     made = (recording(label, None, np.random.default_rng(seed)) for seed in range(count))
-    return [spread(soxr.resample(sound, SAMPLE_RATE, RATE)) for sound in made]
+    return [spectral_statistics(soxr.resample(audio, SAMPLE_RATE, RATE)) for audio in made]
 
 
 def row(label: str, kind: str, found: Iterable[NDArray[np.float64]]) -> str:
@@ -72,13 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.likeness", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder with metadata.csv")
+    parser.add_argument("--dataset", type=Path, required=True, help="folder with metadata.csv")
     parser.add_argument("--labels", nargs="+", choices=CLASSES, default=list(CLASSES))
     parser.add_argument("--count", type=int, default=100, help="procedural recordings of a class")
     options = parser.parse_args(arguments)
     print(f"| | | {' | '.join(COLUMNS)} |\n{'| --- ' * 6}|")
     for label in options.labels:
-        print(row(label, "real", real(options.data, label)), flush=True)
+        print(row(label, "real", real(options.dataset, label)), flush=True)
         print(row(label, "procedural", procedural(label, options.count)), flush=True)
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.memory import MIB, Kept, peak_above
+from benchmarks.memory import MIB, SavedTensorCounter, peak_above
 
 BATCH, POSITIONS, WIDTH, TEMPERATURE = 64, 76, 768, 0.15
 
@@ -98,7 +98,10 @@ def encoder_memory(rows: int, batch: int, seed: int) -> dict[str, float]:
     features = torch.randn(batch, 1, *_window(encoder), generator=generator)
     inputs = {"features": features, "features_mask": torch.ones(features.shape[:3]).bool()}
     target = torch.randn(batch, *_space(encoder), generator=generator)
-    kept, groups = Kept([*encoder.parameters(), *inputs.values()]), same_group(torch.arange(batch))
+    kept, groups = (
+        SavedTensorCounter([*encoder.parameters(), *inputs.values()]),
+        same_group(torch.arange(batch)),
+    )
     cache = GradientCache(rows)
     forward = encoder.forward
 
@@ -126,7 +129,7 @@ def _mini_encoder() -> Any:
     from align.prompts.embeds import SpaceShape
     from align.registry import BACKBONES, lookup
 
-    sizes = {"kind": "resampler", "width": 64, "depth": 2, "heads": 4, "dropout": 0.0}
+    sizes = {"adapter_type": "resampler", "width": 64, "depth": 2, "heads": 4, "dropout": 0.0}
     shapes = {"mini": SpaceShape("mini", 77, 128)}
     backbone = lookup(BACKBONES, "mini-clap")
     encoder = AudioPromptEncoder.from_backbone(backbone, sizes, shapes)
@@ -137,9 +140,9 @@ def _window(encoder: Any) -> tuple[int, int]:
     """Frames and bins of the window that the extractor makes of a second of noise."""
     import numpy as np
 
-    rate = encoder.extractor.sampling_rate
+    rate = encoder.feature_extractor.sampling_rate
     noise = np.random.default_rng(0).normal(0, 0.1, rate).astype(np.float32)
-    return tuple(encoder.ear.features(noise, rate)[0].shape)
+    return tuple(encoder.processor.extract_features(noise, rate)[0].shape)
 
 
 def _space(encoder: Any) -> tuple[int, int]:

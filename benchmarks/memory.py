@@ -47,7 +47,7 @@ def anonymous_peak(call: Callable[[], Any]) -> tuple[Any, int]:
     return found, max(peak, resident("RssAnon"))
 
 
-class Kept:
+class SavedTensorCounter:
     """Counts the bytes that forward passes keep for backward passes, as long as they are kept.
 
     Args:
@@ -63,13 +63,13 @@ class Kept:
         """Saved-tensor hook; a storage that is kept twice counts once."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() in self._weights:
-            return _Holder(tensor, None)
+            return _SavedTensor(tensor, None)
         count = self._held.setdefault(storage.data_ptr(), [0, storage.nbytes()])
         if not count[0]:
             self.now += count[1]
             self.peak = max(self.peak, self.now)
         count[0] += 1
-        return _Holder(tensor, self)
+        return _SavedTensor(tensor, self)
 
     def release(self, where: int) -> None:
         """Called when a kept tensor is let go."""
@@ -80,8 +80,8 @@ class Kept:
             del self._held[where]
 
 
-class _Holder:
-    def __init__(self, tensor: Any, kept: Kept | None) -> None:
+class _SavedTensor:
+    def __init__(self, tensor: Any, kept: SavedTensorCounter | None) -> None:
         # Detached: a node that kept its own output with its graph would never be let go.
         self.tensor, self._kept = tensor.detach(), kept
         self._where = tensor.untyped_storage().data_ptr()

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.caching import ADAPTER, LENGTH, SPACE, WIDTH
 from benchmarks.memory import anonymous_peak, resident
 
-WAYS = ("read", "held")
+MODES = ("read", "held")
 BATCHES = 10
 GIB = 2**30
 
@@ -39,19 +39,21 @@ def write_table(path: Path, captions: int, seed: int) -> None:
     table.flush()
 
 
-def measure(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
+def measure(mode: str, path: Path, batch: int, seed: int) -> dict[str, float]:
     """GiB at the peak and held, seconds of a batch's targets and of a step without them."""
     import torch
 
     import align.preprocessing.text_embeds
     from align.losses.functional import sequence_mse
     from align.models.heads import Heads
-    from align.prompts.embeds import SpaceShape, Statistics
+    from align.prompts.embeds import EmbedStatistics, SpaceShape
 
     torch.manual_seed(seed)
     shape = LENGTH, WIDTH
-    space = Statistics(torch.zeros(shape), torch.ones(shape), torch.zeros(shape, dtype=torch.bool))
-    align.preprocessing.text_embeds.HELD_BYTES = (1 << 62) if way == "held" else 0
+    space = EmbedStatistics(
+        torch.zeros(shape), torch.ones(shape), torch.zeros(shape, dtype=torch.bool)
+    )
+    align.preprocessing.text_embeds.MAX_IN_MEMORY_BYTES = (1 << 62) if mode == "held" else 0
     heads = Heads(1024, {"space": SpaceShape(**SPACE)}, ADAPTER)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=1e-3)
     tokens, mask = torch.randn(batch, 64, 1024), torch.ones(batch, 64, dtype=torch.bool)
@@ -59,7 +61,7 @@ def measure(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
 
     def opened() -> Any:
         rows = torch.from_numpy(np.load(path, mmap_mode="c"))
-        return align.preprocessing.text_embeds.targets(rows, space)
+        return align.preprocessing.text_embeds.standardized_targets(rows, space)
 
     found, peak = anonymous_peak(opened)
     held = resident("RssAnon")
@@ -70,7 +72,7 @@ def measure(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
         wanted = found[which]
         looked = time.process_time()
         optimizer.zero_grad()
-        sequence_mse(heads.of("space")(tokens, mask)[0], wanted).backward()
+        sequence_mse(heads.for_space("space")(tokens, mask)[0], wanted).backward()
         optimizer.step()
         lookups.append(looked - begun)
         steps.append(time.process_time() - looked)
@@ -79,10 +81,10 @@ def measure(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
     return dict(zip(("peak", "held", "targets", "step"), [*gib, *medians], strict=True))
 
 
-def measure_apart(way: str, path: Path, batch: int, seed: int) -> dict[str, float]:
+def measure_in_process(mode: str, path: Path, batch: int, seed: int) -> dict[str, float]:
     """As `measure`, in a process of its own: memory once let go of is used again, not counted."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(measure, way, path, batch, seed).result()
+        return pool.submit(measure, mode, path, batch, seed).result()
 
 
 def as_table(found: dict[str, dict[str, float]]) -> str:
@@ -91,11 +93,11 @@ def as_table(found: dict[str, dict[str, float]]) -> str:
         "| targets | peak | held | a batch's targets | the step beside | together |",
         "|---|---|---|---|---|---|",
     ]
-    whole = {way: one["targets"] + one["step"] for way, one in found.items()}
-    for way, one in found.items():
+    whole = {mode: one["targets"] + one["step"] for mode, one in found.items()}
+    for mode, one in found.items():
         lines.append(
-            f"| {way} | {one['peak']:.2f} GiB | {one['held']:.2f} GiB | {one['targets']:.4f} s | "
-            f"{one['step']:.4f} s | {whole[way] / whole['held']:.3f} |"
+            f"| {mode} | {one['peak']:.2f} GiB | {one['held']:.2f} GiB | {one['targets']:.4f} s | "
+            f"{one['step']:.4f} s | {whole[mode] / whole['held']:.3f} |"
         )
     return "\n".join(lines)
 
@@ -106,15 +108,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.targets", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--captions", type=int, default=6000, help="different captions")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "embeds.npy"
         write_table(path, options.captions, options.seed)
-        for way in WAYS:
-            found[way] = measure_apart(way, path, options.batch, options.seed)
+        for mode in MODES:
+            found[mode] = measure_in_process(mode, path, options.batch_size, options.seed)
     print(f"{options.captions} captions, seed {options.seed}")
     print(as_table(found))
 

@@ -15,12 +15,12 @@ from typing import Any
 
 _WHERE = {
     "AdapterConfig": "diffuse.models.configuration",
-    "Attachment": "diffuse.models.attach",
+    "AttachedAdapters": "diffuse.models.attach",
     "SoundAdapter": "diffuse.models.adapter",
     "SoundPipeline": "diffuse.pipelines.sound_pipeline",
     "attach": "diffuse.models.attach",
 }
-__all__ = ["AdapterConfig", "Attachment", "SoundAdapter", "SoundPipeline", "attach"]
+__all__ = ["AdapterConfig", "AttachedAdapters", "SoundAdapter", "SoundPipeline", "attach"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,44 +11,44 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from align.cli import Defaults, check_folder
+from align.cli import DefaultsHelpFormatter, check_output_dir
 from diffuse.cli import (
-    add_drawing_options,
+    add_generation_options,
     add_model_options,
-    check_given,
-    check_shares,
-    drawing_arguments,
+    check_audio_weights,
+    check_generation_options,
+    generation_kwargs,
     load_pipeline,
-    report,
-    save_pictures,
+    print_results,
+    save_images,
 )
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m diffuse.generate", description=__doc__, allow_abbrev=False,
-        formatter_class=Defaults,
+        formatter_class=DefaultsHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("sounds", nargs="+", help="recordings, drawn together")
+    parser.add_argument("audio", nargs="+", help="recordings, drawn together")
     add_model_options(parser)
-    add_drawing_options(parser)
-    parser.add_argument("--weights", nargs="+", type=float, help="how much each sound counts")
+    add_generation_options(parser)
+    parser.add_argument("--audio_weights", nargs="+", type=float, help="how much each sound counts")
     parser.add_argument(
-        "--levels", nargs="+", metavar="LEVEL",
+        "--audio_levels", nargs="+", metavar="LEVEL",
         help="the sounds' levels, in their order: foreground, background, ambience",
     )  # fmt: skip
     parser.add_argument(
-        "--audio_steps", nargs=2, type=float, default=(0.0, 1.0), metavar=("FROM", "TO"),
+        "--audio_interval", nargs=2, type=float, default=(0.0, 1.0), metavar=("FROM", "TO"),
         help="share of the noise schedule in which the adapter hears",
     )  # fmt: skip
     parser.add_argument("--num_images", type=int, default=1, help="pictures, a seed each")
     parser.add_argument("--height", type=int, help="in pixels")
     parser.add_argument("--width", type=int, help="in pixels")
     options = parser.parse_args(given)
-    if options.levels and len(options.levels) != len(options.sounds):
-        parser.error(f"{len(options.sounds)} sounds need as many --levels")
-    if options.levels and len(set(options.levels)) != len(options.levels):
-        parser.error("--levels names a level twice")
+    if options.audio_levels and len(options.audio_levels) != len(options.audio):
+        parser.error(f"{len(options.audio)} sounds need as many --audio_levels")
+    if options.audio_levels and len(set(options.audio_levels)) != len(options.audio_levels):
+        parser.error("--audio_levels names a level twice")
     return options
 
 
@@ -57,22 +57,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _arguments(arguments)
     from align.audio.files import AudioError
 
-    sounds: Any = options.sounds
-    if options.levels:
-        sounds = dict(zip(options.levels, options.sounds, strict=True))
-    names = ("num_images", "height", "width", "audio_steps")
+    audio: Any = options.audio
+    if options.audio_levels:
+        audio = dict(zip(options.audio_levels, options.audio, strict=True))
+    names = ("num_images", "height", "width", "audio_interval")
     more = {name: getattr(options, name) for name in names}
     try:
-        check_folder(options.out)
-        check_given(options, options.sounds, by_level=bool(options.levels), **more)
-        check_shares(sounds, options.weights)
-        drawn = load_pipeline(options)(
-            sounds, **drawing_arguments(options), **more, weights=options.weights
+        check_output_dir(options.output_dir)
+        check_generation_options(
+            options, options.audio, by_level=bool(options.audio_levels), **more
         )
-        paths = save_pictures(drawn.images, drawn.settings, options.out)
+        check_audio_weights(audio, options.audio_weights)
+        output = load_pipeline(options)(
+            audio, **generation_kwargs(options), **more, weights=options.audio_weights
+        )
+        paths = save_images(output.images, output.metadata, options.output_dir)
     except (AudioError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.generate: {error}") from error
-    report(drawn, paths)
+    print_results(output, paths)
 
 
 if __name__ == "__main__":

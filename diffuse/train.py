@@ -11,13 +11,13 @@ from diffuse.config.arguments import MINI_ENCODER
 from diffuse.config.options import parse_options
 
 if TYPE_CHECKING:
-    from align.evaluation.statistics import Measured
+    from align.evaluation.statistics import Estimate
 
 COMMAND = "python -m diffuse.train"
 EXAMPLES = (
     f"{COMMAND}                              the mini models and data, in minutes",
-    f"{COMMAND} sd15 --data FOLDER           Stable Diffusion 1.5 on audio-image pairs",
-    f"{COMMAND} sonicdiffusion --data FOLDER the layers of SonicDiffusion",
+    f"{COMMAND} sd15 --dataset FOLDER           Stable Diffusion 1.5 on audio-image pairs",
+    f"{COMMAND} sonicdiffusion --dataset FOLDER the layers of SonicDiffusion",
 )
 
 
@@ -27,39 +27,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Whatever is heavy is imported after the options are known to be right.
     from align.audio.files import AudioError
     from align.data.errors import DataError
-    from align.training.distributed import leave
-    from diffuse.training.run import Session
+    from align.training.distributed import destroy_process_group
+    from diffuse.training.run import TrainingRun
 
     try:
-        _align_miniature(options.model.encoder)
-        session = Session.open(options)
-        session.train()
-        leave()  # the others have done their part
-        if not session.is_main:
+        _train_mini_encoder(options.model.encoder)
+        run = TrainingRun.from_options(options)
+        run.train()
+        destroy_process_group()  # the others have done their part
+        if not run.is_main:
             return
-        figures = session.measure()
+        figures = run.evaluate()
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.train: {error}") from error
-    _report(session.folder, session.measured_on, figures)
+    _report(run.folder, run.eval_name, figures)
 
 
-def _align_miniature(encoder: str) -> None:
+def _train_mini_encoder(encoder: str) -> None:
     """The miniature's own encoder is trained where it is missing; any other must be there."""
     if encoder != MINI_ENCODER or (Path(encoder) / "config.json").exists():
         return
     from align.train import main as align
 
     print(f"there is no {encoder} yet: `python -m align.train` comes first", flush=True)
-    align(["--output_dir", encoder, "--pictures", "0", "--samples", "0"])
+    align(["--output_dir", encoder, "--num_images", "0", "--num_sheet_samples", "0"])
 
 
-def _report(folder: Path, measured_on: str, figures: dict[str, Measured]) -> None:
-    from align.evaluation.statistics import as_table, flat
+def _report(folder: Path, eval_name: str, figures: dict[str, Estimate]) -> None:
+    from align.evaluation.statistics import flatten_metrics, format_table
 
-    kept = flat(figures) | {"measured_on": measured_on}
+    kept = flatten_metrics(figures) | {"evaluated_on": eval_name}
     (folder / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n")
     if figures:
-        print(f"\nMeasured on {measured_on}:\n{as_table(figures)}\n")
+        print(f"\nMeasured on {eval_name}:\n{format_table(figures)}\n")
     print(f"The adapter is in {folder}; its figures are in {folder / 'metrics.json'}.")
     if (folder / "samples.png").exists():
         print(f"Sounds and what they drew are in {folder / 'samples.png'}.")

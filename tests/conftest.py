@@ -165,17 +165,17 @@ def esc10() -> Path:
 def tiny_encoder(tiny_base: str, tiny_clap: str) -> AudioPromptEncoder:
     """An untrained encoder of the tiny base's prompt space."""
     from align.models.encoder import AudioPromptEncoder
-    from align.preprocessing.text_embeds import CaptionTable
+    from align.preprocessing.text_embeds import CaptionEmbeds
     from align.prompts.embeds import SpaceShape
     from align.prompts.space import PromptSpace
 
     torch.manual_seed(0)
     space = PromptSpace.from_pretrained(tiny_base)
     shape = SpaceShape(tiny_base, *space.unconditional.embeds.shape[1:])
-    sizes = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
+    sizes = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
     encoder = AudioPromptEncoder.from_backbone(tiny_clap, sizes, {tiny_base: shape})
-    table = CaptionTable.of(space, ["a dog barking", "rain falling", "a fire crackling"])
-    encoder.head().set_space(table.statistics(), space.unconditional)
+    table = CaptionEmbeds.encode(space, ["a dog barking", "rain falling", "a fire crackling"])
+    encoder.head().set_statistics(table.statistics(), space.unconditional)
     return encoder.eval()
 
 

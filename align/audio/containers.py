@@ -9,13 +9,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from align.audio.files import AudioError, cut_short, to_float
+from align.audio.files import AudioError, to_float, warn_truncated
 
 # What a file may be taken for. FFmpeg would open playlists too, and through them any other file
 # or address that they name; a picture it would call a video.
 CONTAINERS = "mov,matroska,asf,aac,mp3,ogg,flac,wav,caf,aiff,avi,flv,mpeg,mpegts,amr,ac3,ape,wv,tta"
 ESTIMATED = {"aac", "mp3", "mpeg", "mpegts", "amr", "ac3"}  # their durations are FFmpeg's guess
-TAGGED = re.compile(r"(\d+):(\d+):(\d+(?:\.\d*)?)")  # a duration as Matroska's tags have it
+DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d*)?)")  # a duration as Matroska's tags have it
 TOLERANCE_S = 0.1  # more than a codec's delay, by which a stated duration may be off
 
 
@@ -100,10 +100,10 @@ class _Track:
             yield to_float(block)
             count += len(block)
             frame = next(self._frames, None)
-        if self._damaged or count / self.sample_rate < self._stated_s() - TOLERANCE_S:
-            cut_short(self._name)
+        if self._damaged or count / self.sample_rate < self._declared_duration_s() - TOLERANCE_S:
+            warn_truncated(self._name)
 
-    def _stated_s(self) -> float:
+    def _declared_duration_s(self) -> float:
         """The seconds that the file states for this track, or 0."""
         streams, track = self._container.streams, self._container.streams.audio[0]
         formats = self._container.format.name.split(",")
@@ -111,7 +111,7 @@ class _Track:
             return 0.0
         if "matroska" in formats:
             if "DURATION" in track.metadata:
-                return _tagged_s(track)
+                return _tag_duration_s(track)
             if track.duration:  # it has no place for one: FFmpeg's guess again
                 return 0.0
         if track.duration:
@@ -120,12 +120,12 @@ class _Track:
         return (self._container.duration or 0) / 1e6 if len(streams) == 1 else 0.0
 
 
-def _tagged_s(track: Any) -> float:
+def _tag_duration_s(track: Any) -> float:
     """The seconds from a Matroska track's first sample to the end that its tag states, or 0."""
-    stated = TAGGED.fullmatch(track.metadata["DURATION"])
-    if stated is None:
+    declared = DURATION_TAG.fullmatch(track.metadata["DURATION"])
+    if declared is None:
         return 0.0
-    hours, minutes, seconds = map(float, stated.groups())
+    hours, minutes, seconds = map(float, declared.groups())
     # FFmpeg writes the time at which the track ends, which is its length if it starts at once.
     # Other programs write the length: then too little is asked for, and there is no false alarm.
     starts_s = float((track.start_time or 0) * track.time_base)

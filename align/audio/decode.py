@@ -13,19 +13,19 @@ from align.audio.files import (
     MALFORMED,
     UNKNOWN_LENGTH,
     AudioError,
-    FromHere,
-    cut_short,
-    guesses_length,
-    is_cut_short,
+    OffsetFile,
+    is_truncated,
+    lacks_length_header,
     open_file,
     to_float,
+    warn_truncated,
 )
 
 LOWEST_RATE, HIGHEST_RATE = 100, 1_000_000  # beyond these a rate is a slip: kHz, or a length
 BLOCK = 1 << 16  # values decoded at a time, over all channels
 
 
-class Source(NamedTuple):
+class AudioSource(NamedTuple):
     """An opened recording: its name for messages, its rate, its samples."""
 
     name: str
@@ -38,7 +38,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
-def checked_rate(rate: Any, name: str) -> int:
+def validate_sample_rate(rate: Any, name: str) -> int:
     """A sample rate in Hz as a whole number; it may come as an array or tensor of no axes.
 
     Raises:
@@ -64,21 +64,21 @@ def _item(value: Any) -> Any:
     return value
 
 
-def open_source(recording: Any, sampling_rate: int | None, stack: contextlib.ExitStack) -> Source:
+def open_source(audio: Any, sampling_rate: int | None, stack: contextlib.ExitStack) -> AudioSource:
     """Opens anything that `align.audio.read` takes; the stack closes what was opened.
 
     Raises:
         AudioError: it cannot be read as sound.
     """
-    called = recording.get("path") if isinstance(recording, Mapping) else None
-    recording, own_rate = _unwrap(recording)
-    if hasattr(recording, "detach") and hasattr(recording, "cpu"):
-        recording = _tensor_array(recording)
-    if isinstance(recording, np.ndarray):
+    given_path = audio.get("path") if isinstance(audio, Mapping) else None
+    audio, own_rate = _unwrap(audio)
+    if hasattr(audio, "detach") and hasattr(audio, "cpu"):
+        audio = _tensor_array(audio)
+    if isinstance(audio, np.ndarray):
         rate = sampling_rate if own_rate is None else own_rate
-        source = _open_array(recording, rate)
+        source = _open_array(audio, rate)
     else:
-        source = _open_encoded(recording, stack, called)
+        source = _open_encoded(audio, stack, given_path)
     if sampling_rate not in (None, source.sample_rate):
         raise AudioError(
             f"sampling_rate={sampling_rate} was given, but {source.name} comes with "
@@ -101,28 +101,28 @@ def _tensor_array(tensor: Any) -> np.ndarray:
         ) from error
 
 
-def _unwrap(recording: Any) -> tuple[Any, int | None]:
+def _unwrap(audio: Any) -> tuple[Any, int | None]:
     """What is inside a mapping, a pair or a decoder, and the rate that came with it."""
-    if hasattr(recording, "get_all_samples"):
-        recording = _decoded(recording)
-    elif isinstance(recording, Mapping):
-        if recording.get("array") is None:
-            held = [recording[k] for k in ("bytes", "path") if recording.get(k) is not None]
+    if hasattr(audio, "get_all_samples"):
+        audio = _decode_samples(audio)
+    elif isinstance(audio, Mapping):
+        if audio.get("array") is None:
+            held = [audio[k] for k in ("bytes", "path") if audio.get(k) is not None]
             if not held:
                 raise AudioError(
-                    f"a mapping with the keys {sorted(map(str, recording))} holds no sound: "
+                    f"a mapping with the keys {sorted(map(str, audio))} holds no sound: "
                     "give 'array' and 'sampling_rate', or 'bytes', or 'path'."
                 )
             return held[0], None
-        recording = recording.get("sampling_rate"), recording["array"]
-    elif isinstance(recording, tuple) and not _is_pair(recording):
+        audio = audio.get("sampling_rate"), audio["array"]
+    elif isinstance(audio, tuple) and not _is_pair(audio):
         raise AudioError(
             "a tuple is read as (rate, array), the rate in Hz first: "
             "give these two, or a list of recordings if it holds several."
         )
-    if not isinstance(recording, tuple):
-        return recording, None
-    rate, array = recording
+    if not isinstance(audio, tuple):
+        return audio, None
+    rate, array = audio
     if not hasattr(array, "detach"):
         try:
             array = np.asarray(array)
@@ -130,14 +130,16 @@ def _unwrap(recording: Any) -> tuple[Any, int | None]:
             raise AudioError(
                 "the array has rows of unequal length, or not of numbers: give (channels, N)."
             ) from error
-    return array, None if rate is None else checked_rate(rate, "the rate that came with the array")
+    return array, None if rate is None else validate_sample_rate(
+        rate, "the rate that came with the array"
+    )
 
 
 def _is_pair(given: tuple[Any, ...]) -> bool:
     return len(given) == 2 and isinstance(_item(given[0]), int | float | np.number | None)
 
 
-def _decoded(decoder: Any) -> tuple[Any, Any]:
+def _decode_samples(decoder: Any) -> tuple[Any, Any]:
     """The rate and the samples of a torchcodec AudioDecoder, known by its method."""
     try:
         samples = decoder.get_all_samples()
@@ -149,7 +151,7 @@ def _decoded(decoder: Any) -> tuple[Any, Any]:
     return samples.sample_rate, samples.data
 
 
-def _open_array(array: np.ndarray, rate: int | None) -> Source:
+def _open_array(array: np.ndarray, rate: int | None) -> AudioSource:
     name = f"the array of shape {array.shape} and type {array.dtype}"
     if rate is None:
         raise AudioError(f"{name} cannot tell its own rate: give it as sampling_rate, in Hz.")
@@ -171,46 +173,46 @@ def _open_array(array: np.ndarray, rate: int | None) -> Source:
         array = array.T
     step = max(1, BLOCK // array.shape[1])
     starts = range(0, len(array), step)
-    return Source(name, rate, (to_float(array[start : start + step]) for start in starts))
+    return AudioSource(name, rate, (to_float(array[start : start + step]) for start in starts))
 
 
-def _open_encoded(recording: Any, stack: contextlib.ExitStack, called: Any) -> Source:
-    name, file = open_file(recording, stack)
-    name = repr(str(called)) if called else name
-    stream = FromHere(file)
+def _open_encoded(audio: Any, stack: contextlib.ExitStack, given_path: Any) -> AudioSource:
+    name, file = open_file(audio, stack)
+    name = repr(str(given_path)) if given_path else name
+    stream = OffsetFile(file)
     stack.callback(stream.rewind)
     if not stream.read(1):
         raise AudioError(f"{name} is empty (0 bytes): record or download it again.")
     malformed = False
-    if not guesses_length(stream):
+    if not lacks_length_header(stream):
         stream.seek(0)
         try:
-            sound = stack.enter_context(soundfile.SoundFile(stream))
-            if 0 < sound.frames < UNKNOWN_LENGTH:
-                rate = checked_rate(sound.samplerate, f"the sample rate of {name}")
-                return Source(name, rate, _decode(sound, name))
+            sound_file = stack.enter_context(soundfile.SoundFile(stream))
+            if 0 < sound_file.frames < UNKNOWN_LENGTH:
+                rate = validate_sample_rate(sound_file.samplerate, f"the sample rate of {name}")
+                return AudioSource(name, rate, _decode(sound_file, name))
         except soundfile.LibsndfileError as error:
             malformed = error.code == MALFORMED
     stream.seek(0)
     from align.audio import containers as tracks
 
     rate, blocks = tracks.open_track(stream, name, stack, damaged=malformed)  # type: ignore[arg-type]
-    return Source(name, checked_rate(rate, f"the sample rate of {name}"), blocks)
+    return AudioSource(name, validate_sample_rate(rate, f"the sample rate of {name}"), blocks)
 
 
-def _decode(sound: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
-    buffer = np.empty((max(1, BLOCK // sound.channels), sound.channels), np.float32)
-    count, damaged = 0, is_cut_short(sound.extra_info)
+def _decode(sound_file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+    buffer = np.empty((max(1, BLOCK // sound_file.channels), sound_file.channels), np.float32)
+    count, damaged = 0, is_truncated(sound_file.extra_info)
     while True:
         try:
-            block = sound.read(out=buffer)
+            block = sound_file.read(out=buffer)
         except soundfile.LibsndfileError:
             # What came before the damage is in the buffer; only the position tells how much it is.
-            block, damaged = buffer[: max(0, sound.tell() - count)], True
+            block, damaged = buffer[: max(0, sound_file.tell() - count)], True
         yield block
         count += len(block)
         if len(block) < len(buffer):
             break
     # Asked again: in a long file the holes show only when it has been read.
-    if count and (damaged or count < sound.frames or is_cut_short(sound.extra_info)):
-        cut_short(name)
+    if count and (damaged or count < sound_file.frames or is_truncated(sound_file.extra_info)):
+        warn_truncated(name)

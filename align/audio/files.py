@@ -15,8 +15,8 @@ MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE: the format is known, the co
 UNKNOWN_LENGTH = 1 << 62  # a FLAC that was streamed says so; libsndfile then stumbles at its end
 OPEN_ENDED = 0x7FFFF000  # a WAV that was streamed states a size that only means "to the end"
 # libsndfile corrects sizes that are larger than the file, and only its log tells.
-CORRECTED = re.compile(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", re.M)
-COMPLAINTS = (
+SIZE_MISMATCH = re.compile(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", re.M)
+DAMAGE_MESSAGES = (
     "Calculated frame count",  # rf64: not what its header says
     "Junk after the last page",  # ogg: a page that breaks off
     "Corrupted bitstream?!",  # ogg: bytes between two pages that are no page
@@ -32,7 +32,7 @@ class AudioWarning(UserWarning):
     """A recording was used, but something in it was lost."""
 
 
-class FromHere(io.RawIOBase):
+class OffsetFile(io.RawIOBase):
     """A binary file seen from where it stands, for decoders that seek to zero; never closes it."""
 
     def __init__(self, file: Any) -> None:
@@ -62,18 +62,18 @@ class FromHere(io.RawIOBase):
             self._file.seek(self._start)
 
 
-def open_file(recording: Any, stack: contextlib.ExitStack) -> tuple[str, Any]:
+def open_file(audio: Any, stack: contextlib.ExitStack) -> tuple[str, Any]:
     """A recording's name for messages and its bytes as a binary file; the stack closes a path's.
 
     Raises:
         AudioError: there is no such file, or it is none.
     """
-    if isinstance(recording, bytes | bytearray | memoryview):
-        return f"the sound file given as {len(recording)} bytes", io.BytesIO(recording)
-    if isinstance(recording, str | os.PathLike):
-        name = repr(os.fspath(recording))
+    if isinstance(audio, bytes | bytearray | memoryview):
+        return f"the sound file given as {len(audio)} bytes", io.BytesIO(audio)
+    if isinstance(audio, str | os.PathLike):
+        name = repr(os.fspath(audio))
         try:
-            return name, stack.enter_context(open(recording, "rb"))
+            return name, stack.enter_context(open(audio, "rb"))
         except FileNotFoundError:
             reason = "does not exist: check the path"
         except IsADirectoryError:
@@ -83,19 +83,19 @@ def open_file(recording: Any, stack: contextlib.ExitStack) -> tuple[str, Any]:
         except (OSError, ValueError) as error:
             reason = f"cannot be opened ({error}): give the path of a sound file"
         raise AudioError(f"{name} {reason}.")
-    if not hasattr(recording, "read"):
+    if not hasattr(audio, "read"):
         raise AudioError(
-            f"{type(recording).__name__} is not a recording: give a path, bytes, a binary file, "
+            f"{type(audio).__name__} is not a recording: give a path, bytes, a binary file, "
             "an array with sampling_rate, a dict with 'array' or 'path', or (rate, array)."
         )
-    if isinstance(recording.read(0), str):
+    if isinstance(audio.read(0), str):
         raise AudioError("the file was opened as text: open it with mode 'rb'.")
-    name = f"the file {getattr(recording, 'name', type(recording).__name__)!r}"
-    seekable = getattr(recording, "seekable", lambda: True)()
-    return name, recording if seekable else io.BytesIO(recording.read())
+    name = f"the file {getattr(audio, 'name', type(audio).__name__)!r}"
+    seekable = getattr(audio, "seekable", lambda: True)()
+    return name, audio if seekable else io.BytesIO(audio.read())
 
 
-def guesses_length(stream: FromHere) -> bool:
+def lacks_length_header(stream: OffsetFile) -> bool:
     """Whether this is an MP3 or MP2 that does not state its length: no MP2 does.
 
     libsndfile guesses it then from the first frame: it drops what comes after, up to half, or
@@ -114,15 +114,15 @@ def guesses_length(stream: FromHere) -> bool:
     return is_mpeg and not any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
 
 
-def is_cut_short(log: str) -> bool:
+def is_truncated(log: str) -> bool:
     """Whether libsndfile's log tells of damage, or of less than the header promised."""
-    sizes = [(int(stated), int(actual)) for stated, actual in CORRECTED.findall(log)]
-    return any(complaint in log for complaint in COMPLAINTS) or any(
-        actual < stated < OPEN_ENDED for stated, actual in sizes
+    sizes = [(int(declared), int(actual)) for declared, actual in SIZE_MISMATCH.findall(log)]
+    return any(message in log for message in DAMAGE_MESSAGES) or any(
+        actual < declared < OPEN_ENDED for declared, actual in sizes
     )
 
 
-def cut_short(name: str) -> None:
+def warn_truncated(name: str) -> None:
     """Warns that a recording ends before it should."""
     warnings.warn(
         f"{name} is cut short or damaged: what could be decoded was read, the rest is missing.",
@@ -136,6 +136,6 @@ def to_float(samples: np.ndarray) -> np.ndarray:
     if samples.dtype.kind == "f":
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
             return samples.astype(np.float32)
-    half = 2.0 ** (8 * samples.dtype.itemsize - 1)
-    zero = half if samples.dtype.kind == "u" else 0.0
-    return ((samples.astype(np.float64) - zero) / half).astype(np.float32)
+    full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
+    zero = full_scale if samples.dtype.kind == "u" else 0.0
+    return ((samples.astype(np.float64) - zero) / full_scale).astype(np.float32)

@@ -16,28 +16,28 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import soxr
 
-from align.audio.decode import BLOCK, Source, checked_rate, is_number, open_source
+from align.audio.decode import BLOCK, AudioSource, is_number, open_source, validate_sample_rate
 from align.audio.files import AudioError
 
 
-class Tensor(Protocol):
+class TensorLike(Protocol):
     """A torch tensor, known by its methods so that reading a file does not import torch."""
 
     def detach(self) -> Any: ...
 
 
-class Decoder(Protocol):
+class AudioDecoderLike(Protocol):
     """A torchcodec AudioDecoder, which the audio columns of `datasets` 4 and later hold."""
 
     def get_all_samples(self) -> Any: ...
 
 
-Recording = (
-    str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | Tensor | Decoder
+AudioInput = (
+    str | os.PathLike[str] | bytes | BinaryIO | np.ndarray | TensorLike | AudioDecoderLike
     | Mapping[str, Any] | tuple[int, Any]
 )  # fmt: skip
 
-SILENCE = 10 ** (-100 / 20)  # -100 dBFS, below the last bit of a 16-bit recording
+SILENCE_THRESHOLD = 10 ** (-100 / 20)  # -100 dBFS, below the last bit of a 16-bit recording
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Window:
     start_s: float
 
 
-def read(recording: Recording, sample_rate: int, *, sampling_rate: int | None = None) -> np.ndarray:
+def read(audio: AudioInput, sample_rate: int, *, sampling_rate: int | None = None) -> np.ndarray:
     """Read a whole recording as a mono waveform.
 
     Args:
@@ -71,11 +71,11 @@ def read(recording: Recording, sample_rate: int, *, sampling_rate: int | None = 
     Warns:
         AudioWarning: the recording is cut short or damaged; what could be decoded is returned.
     """
-    return np.concatenate(list(_stream(recording, *_rates(sample_rate, sampling_rate))))
+    return np.concatenate(list(_read_blocks(audio, *_check_rates(sample_rate, sampling_rate))))
 
 
 def windows(
-    recording: Recording,
+    audio: AudioInput,
     sample_rate: int,
     window_s: float,
     *,
@@ -93,9 +93,9 @@ def windows(
 
     Raises, warns: as `read`.
     """
-    rates = _rates(sample_rate, sampling_rate)
-    window_n = _length(window_s, "window_s", rates[0])
-    return _windows(_stream(recording, *rates), rates[0], window_n)
+    rates = _check_rates(sample_rate, sampling_rate)
+    window_n = _num_samples(window_s, "window_s", rates[0])
+    return _windows(_read_blocks(audio, *rates), rates[0], window_n)
 
 
 def _windows(blocks: Iterator[np.ndarray], sample_rate: int, window_n: int) -> Iterator[Window]:
@@ -115,27 +115,27 @@ def _windows(blocks: Iterator[np.ndarray], sample_rate: int, window_n: int) -> I
         yield Window(rest, start / sample_rate)
 
 
-def _rates(sample_rate: Any, sampling_rate: Any) -> tuple[int, int | None]:
-    given = None if sampling_rate is None else checked_rate(sampling_rate, "sampling_rate")
-    return checked_rate(sample_rate, "sample_rate"), given
+def _check_rates(sample_rate: Any, sampling_rate: Any) -> tuple[int, int | None]:
+    given = None if sampling_rate is None else validate_sample_rate(sampling_rate, "sampling_rate")
+    return validate_sample_rate(sample_rate, "sample_rate"), given
 
 
-def _length(duration_s: Any, name: str, sample_rate: int) -> int:
+def _num_samples(duration_s: Any, name: str, sample_rate: int) -> int:
     """Samples in a duration."""
     if not is_number(duration_s) or not 0 < duration_s < float("inf"):
         raise AudioError(f"{name}={duration_s!r} is not a duration: give seconds above 0.")
     return max(1, round(float(duration_s) * sample_rate))
 
 
-def _stream(
-    recording: Recording, sample_rate: int, sampling_rate: int | None
+def _read_blocks(
+    audio: AudioInput, sample_rate: int, sampling_rate: int | None
 ) -> Iterator[np.ndarray]:
     with contextlib.ExitStack() as stack:
-        source = open_source(recording, sampling_rate, stack)
-        yield from _resample(_mix(source), source, sample_rate)
+        source = open_source(audio, sampling_rate, stack)
+        yield from _resample(_mix_to_mono(source), source, sample_rate)
 
 
-def _mix(source: Source) -> Iterator[np.ndarray]:
+def _mix_to_mono(source: AudioSource) -> Iterator[np.ndarray]:
     """The blocks as mono (n,), with a recording that cannot be heard refused."""
     peak, count = 0.0, 0
     for block in source.blocks:
@@ -151,7 +151,7 @@ def _mix(source: Source) -> Iterator[np.ndarray]:
         yield waveform
     if count == 0:
         raise AudioError(f"{source.name} has no samples: give a recording with sound in it.")
-    if peak < SILENCE:
+    if peak < SILENCE_THRESHOLD:
         raise AudioError(
             f"{source.name} is silent (mixed to mono, its peak is below -100 dBFS): "
             "give a recording with sound in it."
@@ -159,7 +159,7 @@ def _mix(source: Source) -> Iterator[np.ndarray]:
 
 
 def _resample(
-    blocks: Iterator[np.ndarray], source: Source, sample_rate: int
+    blocks: Iterator[np.ndarray], source: AudioSource, sample_rate: int
 ) -> Iterator[np.ndarray]:
     if source.sample_rate == sample_rate:
         yield from blocks

@@ -6,21 +6,21 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from align.config.parser import Gathered
-from align.registry import JUDGES, UNTRAINED
+from align.config.parser import AccumulateAction
+from align.registry import IMAGE_CLASSIFIERS, UNTRAINED_BACKBONES
 
 
 @dataclass
 class ModelArguments:
     """What is aligned with what."""
 
-    base: list[str] = field(
+    base_model: list[str] = field(
         default_factory=list,
         metadata={
             "help": "pipelines whose text spaces are learned, one or several, the first of them "
-            "the encoder's default: names, folders or hub ids; mini by default, with --start "
+            "the encoder's default: names, folders or hub ids; mini by default, with --init_from "
             "those that it was trained for",
-            "action": Gathered,
+            "action": AccumulateAction,
         },
     )
     backbone: str = field(
@@ -35,11 +35,11 @@ class ModelArguments:
         default="none", metadata={"help": "none, all, lora, or a number: its last layers"}
     )
     lora_rank: int = field(default=8, metadata={"help": "of --train_backbone lora"})
-    start: str | None = field(
+    init_from: str | None = field(
         default=None,
         metadata={"help": "go on from this trained encoder, with its own backbone and adapter"},
     )
-    dropout: float = field(
+    backbone_dropout: float = field(
         default=0.0, metadata={"help": "dropout in the backbone's hidden layers while it trains"}
     )
     adapter: str = field(default="resampler", metadata={"help": "kind of adapter"})
@@ -80,32 +80,36 @@ class ModelArguments:
             raise ValueError(f"--audio_tokens is all or pooled, not {self.audio_tokens!r}")
         if self.train_adapter not in ("all", "level_weights"):
             raise ValueError(f"--train_adapter is all or level_weights, not {self.train_adapter!r}")
-        if self.train_adapter != "all" and self.start is None:
-            raise ValueError("--train_adapter level_weights goes on from a trained one: --start")
+        if self.train_adapter != "all" and self.init_from is None:
+            raise ValueError(
+                "--train_adapter level_weights goes on from a trained one: --init_from"
+            )
         if self.train_backbone != "lora" and self.lora_rank != type(self).lora_rank:
             raise ValueError("--lora_rank is for --train_backbone lora")
-        if self.backbone in UNTRAINED and self.train_backbone != "all":
+        if self.backbone in UNTRAINED_BACKBONES and self.train_backbone != "all":
             raise ValueError(f"{self.backbone} has no pretraining: give --train_backbone all")
-        if self.start is not None:
-            self._check_start()
-        self._set_base()
+        if self.init_from is not None:
+            self._check_init_from()
+        self._resolve_base_model()
 
-    def _set_base(self) -> None:
-        if isinstance(self.base, str):
-            self.base = [self.base]
-        if not self.base and self.start is None:
-            self.base = ["mini"]
-        if len(set(self.base)) < len(self.base):
-            raise ValueError(f"--base names each pipeline once, not {' '.join(self.base)!r}")
+    def _resolve_base_model(self) -> None:
+        if isinstance(self.base_model, str):
+            self.base_model = [self.base_model]
+        if not self.base_model and self.init_from is None:
+            self.base_model = ["mini"]
+        if len(set(self.base_model)) < len(self.base_model):
+            raise ValueError(
+                f"--base_model names each pipeline once, not {' '.join(self.base_model)!r}"
+            )
 
-    def _check_start(self) -> None:
-        own = ("backbone", "audio_tokens", "adapter", "dropout", "max_windows")
+    def _check_init_from(self) -> None:
+        own = ("backbone", "audio_tokens", "adapter", "backbone_dropout", "max_windows")
         given = [name for name in own if getattr(self, name) != getattr(type(self), name)]
-        given += [f"adapter_{name}" for name in self.adapter_sizes()]
+        given += [f"adapter_{name}" for name in self.adapter_kwargs()]
         if given:
-            raise ValueError(f"--start brings its own {given[0]}: leave --{given[0]} out")
+            raise ValueError(f"--init_from brings its own {given[0]}: leave --{given[0]} out")
 
-    def adapter_sizes(self) -> dict[str, int | float]:
+    def adapter_kwargs(self) -> dict[str, int | float]:
         """The adapter's sizes that were given."""
         named = {name: value for name, value in vars(self).items() if name.startswith("adapter_")}
         return {k.removeprefix("adapter_"): v for k, v in named.items() if v is not None}
@@ -115,7 +119,7 @@ class ModelArguments:
 class CommonDataArguments:
     """Data options that both packages share."""
 
-    data: str = field(
+    dataset: str = field(
         default="mini",
         metadata={"help": "a name (or NAME@FOLDER for a copy), a hub id, a table, or its folder"},
     )
@@ -125,8 +129,8 @@ class CommonDataArguments:
     eval_folds: list[int] | None = field(
         default=None, metadata={"help": "measure on these folds, which are not trained on"}
     )
-    eval_data: str | None = field(default=None, metadata={"help": "measure on another data set"})
-    recording_column: str | None = field(
+    eval_dataset: str | None = field(default=None, metadata={"help": "measure on another data set"})
+    audio_column: str | None = field(
         default=None, metadata={"help": "column of recordings: file_name or audio by default"}
     )
     caption_column: str = field(default="caption", metadata={"help": "column of captions"})
@@ -143,12 +147,14 @@ class CommonDataArguments:
     cache_dir: str | None = field(
         default=None, metadata={"help": "where it is kept: ~/.cache/soundprompt by default"}
     )
-    workers: int = field(default=2, metadata={"help": "processes that read and prepare the data"})
+    num_workers: int = field(
+        default=2, metadata={"help": "processes that read and prepare the data"}
+    )
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"--workers is at least 1, not {self.workers}")
-        if self.eval_folds is None or self.eval_data is not None:
+        if self.num_workers < 1:
+            raise ValueError(f"--num_workers is at least 1, not {self.num_workers}")
+        if self.eval_folds is None or self.eval_dataset is not None:
             return
         if self.folds is None or set(self.folds) & set(self.eval_folds):
             raise ValueError("give --folds beside --eval_folds, and no fold in both")
@@ -158,18 +164,20 @@ class CommonDataArguments:
 class DataArguments(CommonDataArguments):
     """What is heard and said."""
 
-    extra_data: str | None = field(
+    extra_dataset: str | None = field(
         default=None, metadata={"help": "a second data set, trained on beside the first; none"}
     )
-    extra_share: float = field(
+    extra_dataset_fraction: float = field(
         default=0.0,
-        metadata={"help": "of every epoch's rows that are drawn from --extra_data; 0: all of it"},
+        metadata={
+            "help": "of every epoch's rows that are drawn from --extra_dataset; 0: all of it"
+        },
     )
-    licences: list[str] | None = field(
+    licenses: list[str] | None = field(
         default=None,
         metadata={"help": "keep recordings of these licences only: cc0, cc-by, cc-by-nc, …"},
     )
-    licence_column: str | None = field(
+    license_column: str | None = field(
         default=None, metadata={"help": "column of licences: licence or license by default"}
     )
     caption_template: str | None = field(
@@ -182,7 +190,7 @@ class DataArguments(CommonDataArguments):
     streaming: bool = field(
         default=False, metadata={"help": "hear recordings as they come, keeping none"}
     )
-    stream_buffer: int = field(
+    shuffle_buffer_size: int = field(
         default=256, metadata={"help": "recordings of a streamed hub data set to draw from"}
     )
 
@@ -192,36 +200,40 @@ class DataArguments(CommonDataArguments):
             raise ValueError(f"--order is shuffled or caption_length, not {self.order!r}")
         if self.caption_template is not None and "{}" not in self.caption_template:
             raise ValueError("--caption_template has {} where the labels go")
-        if self.stream_buffer < 1:
-            raise ValueError(f"--stream_buffer is at least 1, not {self.stream_buffer}")
-        if not self.streaming and self.stream_buffer != type(self).stream_buffer:
-            raise ValueError("--stream_buffer is for --streaming true")
+        if self.shuffle_buffer_size < 1:
+            raise ValueError(f"--shuffle_buffer_size is at least 1, not {self.shuffle_buffer_size}")
+        if not self.streaming and self.shuffle_buffer_size != type(self).shuffle_buffer_size:
+            raise ValueError("--shuffle_buffer_size is for --streaming true")
         if self.streaming and self.order != "shuffled":
             raise ValueError("a stream cannot be sorted: --order caption_length needs all rows")
-        if self.extra_data == "none":
-            self.extra_data = None
-        if not 0 <= self.extra_share < 1:
-            raise ValueError(f"--extra_share is from 0 to below 1, not {self.extra_share}")
-        if self.extra_share and self.extra_data is None:
-            raise ValueError("--extra_share is of --extra_data, which is none: set it to 0")
-        if self.streaming and self.extra_data:
+        if self.extra_dataset == "none":
+            self.extra_dataset = None
+        if not 0 <= self.extra_dataset_fraction < 1:
             raise ValueError(
-                "--streaming passes through one data set: --extra_data none --extra_share 0"
+                f"--extra_dataset_fraction is from 0 to below 1, not {self.extra_dataset_fraction}"
+            )
+        if self.extra_dataset_fraction and self.extra_dataset is None:
+            raise ValueError(
+                "--extra_dataset_fraction is of --extra_dataset, which is none: set it to 0"
+            )
+        if self.streaming and self.extra_dataset:
+            raise ValueError(
+                "--streaming passes through one data set: --extra_dataset none --extra_dataset_fraction 0"
             )
 
 
 DIRECTIONS = ("both", "audio_to_text", "text_to_audio")
 # What an option acts on: one of these weights must not be 0, or the option does nothing.
-CONTRASTS = ("info_nce_weight", "sigmoid_weight", "margin_weight")
-ACTS_ON = {
+CONTRASTIVE_WEIGHTS = ("info_nce_weight", "sigmoid_weight", "margin_weight")
+REQUIRED_WEIGHTS = {
     "temperature": ("info_nce_weight",),
     "info_nce_direction": ("info_nce_weight",),
     "sigmoid_temperature": ("sigmoid_weight",),
     "sigmoid_bias": ("sigmoid_weight",),
     "learn_temperature": ("info_nce_weight", "sigmoid_weight"),
     "margin": ("margin_weight",),
-    "paraphrase_threshold": CONTRASTS,
-    "padding_weight": (*CONTRASTS, "mse_weight"),
+    "paraphrase_threshold": CONTRASTIVE_WEIGHTS,
+    "padding_weight": (*CONTRASTIVE_WEIGHTS, "mse_weight"),
 }
 
 
@@ -269,9 +281,9 @@ class LossArguments:
         self._check_ranges()
 
     @property
-    def contrasts(self) -> bool:
+    def is_contrastive(self) -> bool:
         """Whether any term compares pairs of rows."""
-        return any(getattr(self, name) for name in CONTRASTS)
+        return any(getattr(self, name) for name in CONTRASTIVE_WEIGHTS)
 
     def _check_weights(self) -> None:
         weights = {name: value for name, value in vars(self).items() if name in _WEIGHTS}
@@ -280,7 +292,7 @@ class LossArguments:
                 raise ValueError(f"--{name} is 0 or more, not {value}")
         if not any(weights.values()):
             raise ValueError("every loss has weight 0: nothing would be learned")
-        for option, names in ACTS_ON.items():
+        for option, names in REQUIRED_WEIGHTS.items():
             changed = getattr(self, option) != _defaults()[option]
             if changed and not any(weights[name] for name in names):
                 needed = " or ".join(f"--{name}" for name in names)
@@ -298,7 +310,7 @@ class LossArguments:
             raise ValueError(f"--margin is a cosine, -1 to below 1, not {self.margin}")
 
 
-_WEIGHTS = (*CONTRASTS, "mse_weight", "distillation_weight")
+_WEIGHTS = (*CONTRASTIVE_WEIGHTS, "mse_weight", "distillation_weight")
 
 
 def _defaults() -> dict[str, Any]:
@@ -306,36 +318,42 @@ def _defaults() -> dict[str, Any]:
 
 
 @dataclass
-class RecallArguments:
+class MemoryArguments:
     """What an encoder, or a sound adapter, remembers."""
 
-    recall: int = field(
+    retrieval_memory: int = field(
         default=256,
         metadata={
             "help": "labels, captions or phrases whose embeds are remembered, if there are no more "
             "of them, to draw answers towards in use; 0 for none"
         },
     )
-    recall_share: float = field(
+    retrieval_memory_weight: float = field(
         default=0.5, metadata={"help": "of what is remembered in an answer, above 0 to 1"}
     )
-    recall_temperature: float = field(
+    retrieval_memory_temperature: float = field(
         default=0.15, metadata={"help": "the colder, the more the nearest alone is followed"}
     )
 
     def __post_init__(self) -> None:
-        for name in ("recall_share", "recall_temperature"):
-            if not self.recall and getattr(self, name) != getattr(type(self), name):
-                raise ValueError(f"--{name} does nothing here: --recall 0 remembers nothing")
-        if self.recall < 0:
-            raise ValueError(f"--recall is a number of labels, 0 for none, not {self.recall}")
-        if not 0 < self.recall_share <= 1:
+        for name in ("retrieval_memory_weight", "retrieval_memory_temperature"):
+            if not self.retrieval_memory and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(
+                    f"--{name} does nothing here: --retrieval_memory 0 remembers nothing"
+                )
+        if self.retrieval_memory < 0:
             raise ValueError(
-                f"--recall_share is above 0 and at most 1, not {self.recall_share}: "
-                "--recall 0 remembers nothing"
+                f"--retrieval_memory is a number of labels, 0 for none, not {self.retrieval_memory}"
             )
-        if self.recall_temperature <= 0:
-            raise ValueError(f"--recall_temperature is above 0, not {self.recall_temperature}")
+        if not 0 < self.retrieval_memory_weight <= 1:
+            raise ValueError(
+                f"--retrieval_memory_weight is above 0 and at most 1, not {self.retrieval_memory_weight}: "
+                "--retrieval_memory 0 remembers nothing"
+            )
+        if self.retrieval_memory_temperature <= 0:
+            raise ValueError(
+                f"--retrieval_memory_temperature is above 0, not {self.retrieval_memory_temperature}"
+            )
 
 
 @dataclass
@@ -349,46 +367,46 @@ class AugmentArguments:
         default=0, metadata={"help": "largest shift along the mel bins, up or down"}
     )
     gain_db: float = field(default=0.0, metadata={"help": "largest change of level, in decibels"})
-    equalise_db: float = field(
+    equalize_db: float = field(
         default=0.0, metadata={"help": "largest change of a smooth random equaliser, in decibels"}
     )
     time_masks: int = field(default=0, metadata={"help": "SpecAugment: masks in time"})
-    time_mask_share: float = field(
+    time_mask_ratio: float = field(
         default=0.15, metadata={"help": "SpecAugment: longest time mask, as a share"}
     )
     frequency_masks: int = field(default=0, metadata={"help": "SpecAugment: masks in frequency"})
-    frequency_mask_share: float = field(
+    frequency_mask_ratio: float = field(
         default=0.15, metadata={"help": "SpecAugment: widest frequency mask, as a share"}
     )
-    mix_same: float = field(
+    mix_same_label_prob: float = field(
         default=0.0, metadata={"help": "probability of mixing in a recording of the same label"}
     )
-    mix_other: float = field(
+    mix_other_label_prob: float = field(
         default=0.0,
         metadata={"help": "probability of another label's recording, softly, in the background"},
     )
 
     def __post_init__(self) -> None:
-        for name in ("pitch_shift", "gain_db", "equalise_db", "time_masks", "frequency_masks"):
+        for name in ("pitch_shift", "gain_db", "equalize_db", "time_masks", "frequency_masks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} is 0 or more, not {getattr(self, name)}")
-        for name in ("time_shift", "time_mask_share", "frequency_mask_share"):
+        for name in ("time_shift", "time_mask_ratio", "frequency_mask_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} is a share from 0 to 1, not {getattr(self, name)}")
-        for name in ("mix_same", "mix_other"):
+        for name in ("mix_same_label_prob", "mix_other_label_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} is a probability, 0 to 1, not {getattr(self, name)}")
         for name in ("time_mask", "frequency_mask"):
-            changed = getattr(self, f"{name}_share") != getattr(type(self), f"{name}_share")
+            changed = getattr(self, f"{name}_ratio") != getattr(type(self), f"{name}_ratio")
             if changed and not getattr(self, f"{name}s"):
-                raise ValueError(f"--{name}_share does nothing here: it needs --{name}s above 0")
+                raise ValueError(f"--{name}_ratio does nothing here: it needs --{name}s above 0")
 
     @property
     def active(self) -> bool:
         """Whether any option changes anything."""
         switches = (
-            self.time_shift, self.pitch_shift, self.gain_db, self.equalise_db, self.time_masks,
-            self.frequency_masks, self.mix_same, self.mix_other,
+            self.time_shift, self.pitch_shift, self.gain_db, self.equalize_db, self.time_masks,
+            self.frequency_masks, self.mix_same_label_prob, self.mix_other_label_prob,
         )  # fmt: skip
         return any(switches)
 
@@ -397,28 +415,32 @@ class AugmentArguments:
 class EvaluationArguments:
     """What is drawn and judged."""
 
-    pictures: int = field(
+    num_images: int = field(
         default=60, metadata={"help": "pictures drawn and judged at the end; 0 for none"}
     )
-    judge: str = field(
+    image_classifier: str = field(
         default="mini",
         metadata={"help": "who judges pictures: a name, or none"},
     )
-    draw_steps: int = field(default=20, metadata={"help": "denoising steps a picture"})
-    guidance: float = field(default=5.0, metadata={"help": "classifier-free guidance"})
-    samples: int = field(
+    num_inference_steps: int = field(default=20, metadata={"help": "denoising steps a picture"})
+    guidance_scale: float = field(default=5.0, metadata={"help": "classifier-free guidance"})
+    num_sheet_samples: int = field(
         default=10, metadata={"help": "unseen sounds drawn into samples.png; 0 for none"}
     )
 
     def __post_init__(self) -> None:
-        for name, least in (("pictures", 0), ("samples", 0), ("draw_steps", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} is at least {least}, not {getattr(self, name)}")
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise ValueError(f"--guidance is a number from 0 on, not {self.guidance}")
-        if self.judge != "none" and self.judge not in JUDGES:
+        for name, minimum in (
+            ("num_images", 0),
+            ("num_sheet_samples", 0),
+            ("num_inference_steps", 1),
+        ):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"--{name} is at least {minimum}, not {getattr(self, name)}")
+        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
+            raise ValueError(f"--guidance_scale is a number from 0 on, not {self.guidance_scale}")
+        if self.image_classifier != "none" and self.image_classifier not in IMAGE_CLASSIFIERS:
             raise ValueError(
-                f"there is no judge {self.judge!r}; there are: {', '.join(JUDGES)}, none"
+                f"there is no judge {self.image_classifier!r}; there are: {', '.join(IMAGE_CLASSIFIERS)}, none"
             )
 
 

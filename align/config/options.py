@@ -14,19 +14,19 @@ from align.config.arguments import (
     DataArguments,
     EvaluationArguments,
     LossArguments,
+    MemoryArguments,
     ModelArguments,
-    RecallArguments,
 )
 from align.config.parser import parse
 
 if TYPE_CHECKING:
     from align.config.training_args import AlignTrainingArguments
 
-KINDS = (
+ARGUMENTS = (
     ModelArguments,
     DataArguments,
     LossArguments,
-    RecallArguments,
+    MemoryArguments,
     AugmentArguments,
     EvaluationArguments,
     AlignTrainingOptions,
@@ -40,7 +40,7 @@ class Options:
     model: ModelArguments
     data: DataArguments
     loss: LossArguments
-    recall: RecallArguments
+    memory: MemoryArguments
     augment: AugmentArguments
     evaluation: EvaluationArguments
     training: AlignTrainingArguments
@@ -69,23 +69,23 @@ def parse_options(
         SystemExit: an option does not exist, has a wrong value, or `--help` was asked for.
     """
     parts = parse(
-        (*KINDS, *more), "align", command, arguments, check=check, examples=examples,
+        (*ARGUMENTS, *more), "align", command, arguments, check=check, examples=examples,
         replace={AlignTrainingOptions: "align.config.training_args:AlignTrainingArguments"},
     )  # fmt: skip
-    options = Options(*parts[: len(KINDS)])
+    options = Options(*parts[: len(ARGUMENTS)])
     options.training.output_dir = options.training.output_dir or run_folder("align", options.data)
-    return (options, *parts[len(KINDS) :]) if more else options
+    return (options, *parts[len(ARGUMENTS) :]) if more else options
 
 
 def run_folder(package: str, data: CommonDataArguments) -> str:
     """The default folder of a run: runs/PACKAGE/NAME, named after the data set."""
-    name, _, _ = data.data.partition("@")
+    name, _, _ = data.dataset.partition("@")
     path = Path(name.rstrip("/"))
     stem = path.stem if path.suffix in (".csv", ".jsonl", ".parquet") else path.name
     return f"runs/{package}/{stem or 'own'}"
 
 
-STATED = ("base", "backbone", "data", "seed")  # by every recipe that a run records
+STATED = ("base_model", "backbone", "dataset", "seed")  # by every recipe that a run records
 
 
 def differing(options: Any, stated: Sequence[str] = ()) -> dict[str, Any]:

@@ -31,8 +31,8 @@ OUTPUT = (
 )  # fmt: skip
 
 
-class Gathered(argparse.Action):
-    """An option that may be given several times: `--base A --base B` is `--base A B`."""
+class AccumulateAction(argparse.Action):
+    """An option that may be given several times: `--base_model A --base_model B` is `--base_model A B`."""
 
     _given = False
 
@@ -104,7 +104,7 @@ def parse(
     full = [_imported((replace or {}).get(kind)) or kind for kind in kinds]
     parser = HfArgumentParser(full, prog=command, usage=usage, allow_abbrev=False)
     if given and not given[0].startswith("-"):
-        parser.set_defaults(**_checked(parser, _read(parser, given.pop(0), package)))
+        parser.set_defaults(**_convert_recipe(parser, _read(parser, given.pop(0), package)))
     try:
         *options, rest = parser.parse_args_into_dataclasses(
             given, return_remaining_strings=True, look_for_args_file=False
@@ -217,14 +217,14 @@ def _read(parser: Any, name: str, package: str) -> dict[str, Any]:
         parser.error(f"{path} must hold keys and values, not a {type(recipe).__name__}")
     known = {action.dest for action in parser._actions} - {"help"}
     if package == "align" and "space" not in known:
-        recipe.pop("space", None)  # what align.tune searches, of a run of its own
+        recipe.pop("search_space", None)  # what align.tune searches, of a run of its own
     for key in recipe:
         if key not in known:
             parser.error(f"{path}: there is no option {key!r}{did_you_mean(str(key), known)}")
     return recipe
 
 
-def _checked(parser: HfArgumentParser, recipe: dict[str, Any]) -> dict[str, Any]:
+def _convert_recipe(parser: HfArgumentParser, recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe's values, each passed through its option's own type."""
     actions = {a.dest: a for a in parser._actions if a.const is not False}  # not the --no_ twins
     hints = (item for kind in parser.dataclass_types for item in get_type_hints(kind).items())
@@ -249,8 +249,8 @@ def _typed(action: argparse.Action, value: Any) -> Any:
     if action.dest in TRUTH_OR_TEXT and isinstance(value, bool):
         return str(value).lower()
     values = value if several else [value]
-    truths = action.nargs == "?"  # HfArgumentParser's mark of a boolean option
-    if any(isinstance(v, bool) for v in values) and not truths:
+    boolean = action.nargs == "?"  # HfArgumentParser's mark of a boolean option
+    if any(isinstance(v, bool) for v in values) and not boolean:
         raise ValueError("YAML reads yes, no, on and off as truth values: put it in quotes")
     if any(v is None for v in values):
         raise ValueError("it has no value")

@@ -13,18 +13,21 @@ from transformers import TrainingArguments
 from align.config.arguments import AlignTrainingOptions, TrainingOptions
 
 # Of the Trainer's options, those that decide the weights: a run resumes only with the same.
-DECISIVE = (
+WEIGHT_DETERMINING_OPTIONS = (
     "seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps",
     "dataloader_drop_last", "learning_rate", "weight_decay", "lr_scheduler_type",
     "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm", "world_size", "bf16", "fp16", "optim",
     "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon",
 )  # fmt: skip
 # Those that decide for how long: a run may be made longer. The best of it may be what is kept.
-LENGTH = (
+LENGTH_OPTIONS = (
     "num_train_epochs", "max_steps", "load_best_model_at_end", "metric_for_best_model",
     "greater_is_better",
 )  # fmt: skip
-IGNORED = ("label_smoothing_factor", "neftune_noise_alpha")  # made for classes and for words
+UNSUPPORTED_OPTIONS = (
+    "label_smoothing_factor",
+    "neftune_noise_alpha",
+)  # made for classes and for words
 
 
 @dataclass
@@ -44,7 +47,7 @@ class SoundTrainingArguments(TrainingOptions, TrainingArguments):
                 f"--resume_from_checkpoint {self.resume_from_checkpoint} continues a run and "
                 "--overwrite_output_dir deletes it: leave one of them out"
             )
-        for name in IGNORED:
+        for name in UNSUPPORTED_OPTIONS:
             if getattr(self, name):
                 raise ValueError(f"--{name} does nothing here: leave it out")
         unnamed = self.output_dir is None
@@ -74,17 +77,23 @@ class SoundTrainingArguments(TrainingOptions, TrainingArguments):
 class AlignTrainingArguments(AlignTrainingOptions, SoundTrainingArguments):
     """All training options of an alignment."""
 
-    DECISIVE: ClassVar[tuple[str, ...]] = (*DECISIVE, "gradient_cache")
-    COMPARED: ClassVar[tuple[str, ...]] = ("loss", "centred_cosine")  # measured by an evaluation
+    WEIGHT_DETERMINING_OPTIONS: ClassVar[tuple[str, ...]] = (
+        *WEIGHT_DETERMINING_OPTIONS,
+        "gradient_cache",
+    )
+    EVAL_METRICS: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "centred_cosine",
+    )  # measured by an evaluation
 
     def __post_init__(self) -> None:
         if self.gradient_cache < 0:
             raise ValueError(f"--gradient_cache is a number of rows, not {self.gradient_cache}")
         super().__post_init__()
         best = (self.metric_for_best_model or "loss").removeprefix("eval_")
-        if best not in self.COMPARED:
+        if best not in self.EVAL_METRICS:
             raise ValueError(
-                f"--metric_for_best_model is {' or '.join(self.COMPARED)}, not "
+                f"--metric_for_best_model is {' or '.join(self.EVAL_METRICS)}, not "
                 f"{self.metric_for_best_model!r}"
             )
 
@@ -94,7 +103,7 @@ PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",),
             "trackio": ("trackio",)}  # fmt: skip
 
 
-def known() -> list[str]:
+def available_reporters() -> list[str]:
     """What the Trainer can report to."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
@@ -108,9 +117,9 @@ def check_reporters(names: Sequence[str]) -> None:
         ValueError: there is no such reporter, or its package is missing.
     """
     for name in names:
-        if name not in (*known(), "none"):
+        if name not in (*available_reporters(), "none"):
             raise ValueError(
-                f"--report_to {name}: there is no such reporter; there are: {', '.join(known())}"
+                f"--report_to {name}: there is no such reporter; there are: {', '.join(available_reporters())}"
             )
         packages = PACKAGES.get(name, ())
         if packages and not any(find_spec(package) for package in packages):

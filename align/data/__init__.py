@@ -5,13 +5,13 @@ from __future__ import annotations
 from align.data.errors import DataError
 from align.data.loading import load_rows
 from align.data.splits import (
-    READ_BY,
-    extra_rows,
+    READ_OPTIONS,
     has_test_split,
-    held_out_rows,
-    overlap,
-    training_rows,
-    training_stream,
+    load_eval_dataset,
+    load_extra_dataset,
+    load_train_dataset,
+    load_train_stream,
+    overlap_note,
 )
 from align.data.streaming import Stream, load_stream
 from align.data.tables import CAPTIONS, METADATA
@@ -19,15 +19,15 @@ from align.data.tables import CAPTIONS, METADATA
 __all__ = [
     "CAPTIONS",
     "METADATA",
-    "READ_BY",
+    "READ_OPTIONS",
     "DataError",
     "Stream",
-    "extra_rows",
     "has_test_split",
-    "held_out_rows",
+    "load_eval_dataset",
+    "load_extra_dataset",
     "load_rows",
     "load_stream",
-    "overlap",
-    "training_rows",
-    "training_stream",
+    "load_train_dataset",
+    "load_train_stream",
+    "overlap_note",
 ]

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from align.data.errors import Unusable
+    from align.data.errors import ErrorBudget
 
 
-CAPTIONER = "Salesforce/blip-image-captioning-base"
+DEFAULT_CAPTIONER = "Salesforce/blip-image-captioning-base"
 COLUMNS = ("file_name", "image", "caption", "captioner")
-AT_ONCE = 8
-MOST_WORDS = 40  # tokens a caption may have
+BATCH_SIZE = 8
+MAX_NEW_TOKENS = 40  # tokens a caption may have
 
 
 @dataclass(frozen=True)
 class Pair:
     """A recording and its picture, both relative to their folder."""
 
-    recording: str
-    picture: str
+    audio: str
+    image: str
 
 
 def find_pairs(folder: Path) -> list[Pair]:
@@ -55,7 +55,7 @@ def find_pairs(folder: Path) -> list[Pair]:
             texts = rows["caption"] if "caption" in rows.column_names else [None] * len(rows)
             trio = zip(rows["file_name"], rows["image"], texts, strict=True)
             return [Pair(str(a), str(b)) for a, b, text in trio if not str(text or "").strip()]
-    pairs = list(_by_name(folder))
+    pairs = list(_pair_by_stem(folder))
     if not pairs:
         raise DataError(
             f"{folder} has no recording and picture of the same name, such as rain.wav and "
@@ -64,19 +64,19 @@ def find_pairs(folder: Path) -> list[Pair]:
     return pairs
 
 
-def _by_name(folder: Path) -> Iterator[Pair]:
-    from align.data.pairing import AUDIO_ENDINGS, IMAGE_ENDINGS, Namesakes
+def _pair_by_stem(folder: Path) -> Iterator[Pair]:
+    from align.data.pairing import AUDIO_ENDINGS, IMAGE_ENDINGS, FilePairs
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    pictures = Namesakes(files, IMAGE_ENDINGS, AUDIO_ENDINGS)
+    images = FilePairs(files, IMAGE_ENDINGS, AUDIO_ENDINGS)
     ambiguous: list[str] = []
     for path in files:
         if path.suffix.lower() not in AUDIO_ENDINGS:
             continue
-        name, picture = path.relative_to(folder).as_posix(), pictures.of(path)
-        if picture is not None:
-            yield Pair(name, picture.relative_to(folder).as_posix())
-        elif pictures.is_ambiguous(path):
+        name, image = path.relative_to(folder).as_posix(), images.find(path)
+        if image is not None:
+            yield Pair(name, image.relative_to(folder).as_posix())
+        elif images.is_ambiguous(path):
             ambiguous.append(name)
     if ambiguous:
         print(
@@ -96,7 +96,7 @@ class Captioner:
         OSError: there is none.
     """
 
-    def __init__(self, name: str = CAPTIONER) -> None:
+    def __init__(self, name: str = DEFAULT_CAPTIONER) -> None:
         import torch
         from transformers import BlipForConditionalGeneration, BlipProcessor
 
@@ -105,20 +105,20 @@ class Captioner:
         model: Any = BlipForConditionalGeneration.from_pretrained(name)
         self._model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def captions(self, pictures: Sequence[Any]) -> list[str]:
+    def captions(self, images: Sequence[Any]) -> list[str]:
         """A sentence for each of some PIL images; the same one every time."""
         import torch
 
-        given = self._processor(images=list(pictures), return_tensors="pt").to(self._model.device)
+        given = self._processor(images=list(images), return_tensors="pt").to(self._model.device)
         with torch.no_grad():
             tokens = self._model.generate(
-                **given, do_sample=False, num_beams=3, max_new_tokens=MOST_WORDS
+                **given, do_sample=False, num_beams=3, max_new_tokens=MAX_NEW_TOKENS
             )
         texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
 
 
-def caption_folder(folder: Path, name: str = CAPTIONER) -> int:
+def caption_folder(folder: Path, name: str = DEFAULT_CAPTIONER) -> int:
     """Writes a caption for every pair that has none into captions.csv.
 
     Each batch is written when it is done, so what was interrupted goes on; where nothing is
@@ -134,58 +134,58 @@ def caption_folder(folder: Path, name: str = CAPTIONER) -> int:
     """
     from tqdm import tqdm
 
-    from align.data.errors import Unusable
+    from align.data.errors import ErrorBudget
     from align.data.tables import CAPTIONS
 
     path = folder / CAPTIONS
     pairs = find_pairs(folder)
-    done, unread = _known(path)
-    missing = [pair for pair in pairs if pair.recording not in done]
+    done, unreadable = _read_captioned(path)
+    missing = [pair for pair in pairs if pair.audio not in done]
     if not missing:
         return 0
     captioner: Captioner | None = None
-    made, begun = 0, path.exists()
-    bad = Unusable(len(pairs), "pictures")
+    count, exists = 0, path.exists()
+    budget = ErrorBudget(len(pairs), "pictures")
     with path.open("a", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        if not begun:
+        if not exists:
             table.writerow(COLUMNS)
-        for batch in tqdm(_batches(folder, missing, bad), "captions", mininterval=1):
-            readable = [(pair, picture) for pair, picture in batch if picture is not None]
+        for batch in tqdm(_load_batches(folder, missing, budget), "captions", mininterval=1):
+            readable = [(pair, image) for pair, image in batch if image is not None]
             if readable:
                 captioner = captioner or Captioner(name)
-                texts = captioner.captions([picture for _, picture in readable])
+                texts = captioner.captions([image for _, image in readable])
                 for (pair, _), text in zip(readable, texts, strict=True):
-                    table.writerow((pair.recording, pair.picture, text, name))
-            for pair, picture in batch:
-                if picture is None and pair.recording not in unread:
-                    table.writerow((pair.recording, pair.picture, "", ""))
+                    table.writerow((pair.audio, pair.image, text, name))
+            for pair, image in batch:
+                if image is None and pair.audio not in unreadable:
+                    table.writerow((pair.audio, pair.image, "", ""))
             file.flush()
-            made += len(readable)
-    if len(bad.said) == len(pairs):
-        bad.check(0)
-    return made
+            count += len(readable)
+    if len(budget.errors) == len(pairs):
+        budget.check(0)
+    return count
 
 
-def _known(path: Path) -> tuple[set[str], set[str]]:
+def _read_captioned(path: Path) -> tuple[set[str], set[str]]:
     """The recordings that captions.csv has a caption for, and those whose picture was not read.
 
     A line that names its captioner was captioned, whatever somebody made of the caption since.
     """
     from align.data.errors import DataError
-    from align.data.tables import read_made
+    from align.data.tables import read_captions_file
 
     if not path.exists():
         return set(), set()
-    names, lines = read_made(path)
+    names, lines = read_captions_file(path)
     if names != COLUMNS:
         raise DataError(f"{path} has other columns than {', '.join(COLUMNS)}: rename the file")
     done = {line["file_name"] for line in lines if line["caption"] or line["captioner"]}
     return done, {line["file_name"] for line in lines} - done
 
 
-def _batches(
-    folder: Path, pairs: Sequence[Pair], bad: Unusable
+def _load_batches(
+    folder: Path, pairs: Sequence[Pair], budget: ErrorBudget
 ) -> Iterator[list[tuple[Pair, Any]]]:
     """Pairs and their pictures, some at once; unreadable ones are named, and are None.
 
@@ -197,11 +197,11 @@ def _batches(
     batch: list[tuple[Pair, Any]] = []
     for i, pair in enumerate(pairs):
         try:
-            with Image.open(folder / pair.picture) as picture:
-                batch.append((pair, picture.convert("RGB")))
+            with Image.open(folder / pair.image) as image:
+                batch.append((pair, image.convert("RGB")))
         except (OSError, UnidentifiedImageError) as error:
-            bad.add(i, f"{pair.picture}: {error}")
+            budget.add(i, f"{pair.image}: {error}")
             batch.append((pair, None))
-        if len(batch) == AT_ONCE or i == len(pairs) - 1:
+        if len(batch) == BATCH_SIZE or i == len(pairs) - 1:
             yield batch
             batch = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 # AudioSet's families that FSD50K adds to every clip beside what can be heard. They name no one
 # thing that could be drawn, so they are left out wherever something more particular stands.
-FAMILIES = frozenset(
+GENERIC_LABELS = frozenset(
     """animal|domestic animals and pets|livestock and farm animals and working animals
     |wild animals|human voice|human group actions|hands|digestive|respiratory sounds
     |domestic sounds and home sounds|mechanisms|tools|liquid|music|musical instrument
@@ -26,7 +26,7 @@ def clean_label(label: str) -> str:
     return " ".join(words.split()).lower()
 
 
-def caption_of(labels: Sequence[str], template: str = "{}") -> str:
+def labels_to_caption(labels: Sequence[str], template: str = "{}") -> str:
     """A caption of what a clip's labels name, the particular ones first and families left out.
 
     Args:
@@ -42,14 +42,14 @@ def caption_of(labels: Sequence[str], template: str = "{}") -> str:
     """
     if "{}" not in template:
         raise ValueError(f"a template has {{}} where the labels go, not {template!r}")
-    said = ", ".join(particular(labels))
-    return template.replace("{}", said) if said else ""
+    caption = ", ".join(specific_labels(labels))
+    return template.replace("{}", caption) if caption else ""
 
 
-def particular(labels: Sequence[str]) -> list[str]:
+def specific_labels(labels: Sequence[str]) -> list[str]:
     """What a clip's labels name, as words, in their order; families only where nothing else is."""
     words = list(dict.fromkeys(filter(None, map(clean_label, labels))))
-    return [word for word in words if word not in FAMILIES] or words[:1]
+    return [word for word in words if word not in GENERIC_LABELS] or words[:1]
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,18 @@ class Phrases:
 
 
 # By whole words only: "as" is in "bass", "in" in "raining", "and" in "hand".
-_BESIDE = re.compile(r"\b(?:while|whilst|as|and)\b|\bfollowed by\b|\bthen\b|[,;]", re.IGNORECASE)
-_AROUND = re.compile(
+_CONJUNCTION = re.compile(
+    r"\b(?:while|whilst|as|and)\b|\bfollowed by\b|\bthen\b|[,;]", re.IGNORECASE
+)
+_PREPOSITION = re.compile(
     r"\b(?:with|in|inside|outside|on|at|near|during|over|under|amid)\b", re.IGNORECASE
 )
 # "such as", "as well as" and "as if" compare, they do not say what is heard at the same time.
-_COMPARED = re.compile(r"\b(?:such as|as if|as though|as well as|just as)\b", re.IGNORECASE)
-_DISTANT = re.compile(r"\bin (?:the )?(?:background|distance)\b", re.IGNORECASE)
+_COMPARISON = re.compile(r"\b(?:such as|as if|as though|as well as|just as)\b", re.IGNORECASE)
+_IN_BACKGROUND = re.compile(r"\bin (?:the )?(?:background|distance)\b", re.IGNORECASE)
 
 
-def parse(caption: str) -> Phrases:
+def parse_caption(caption: str) -> Phrases:
     """Divides a caption by its words, as CLAP2Diffusion's plan has it.
 
     "while", "as" and "and" (and commas, "then", "followed by") begin what is heard beside; "with",
@@ -85,27 +87,29 @@ def parse(caption: str) -> Phrases:
     background, and what stands "with" it there is, too: "a dog with rain in the background".
     """
     text = " ".join(caption.split())
-    said: list[str] = []
-    behind: list[str] = []
-    around: list[str] = []
+    foregrounds: list[str] = []
+    backgrounds: list[str] = []
+    ambiences: list[str] = []
     for clause in _clauses(text):
-        distant = _DISTANT.search(clause)
+        distant = _IN_BACKGROUND.search(clause)
         thing, rest = _split(clause[: distant.start()] if distant else clause)
         if distant and not rest:
-            behind.append(thing)
+            backgrounds.append(thing)
             continue
-        said.append(thing)
+        foregrounds.append(thing)
         if distant:
-            behind.append(_trim(_AROUND.sub("", rest, count=1)))
+            backgrounds.append(_trim(_PREPOSITION.sub("", rest, count=1)))
         else:
-            around.append(rest)
-    said = [thing for thing in said if thing] or [behind.pop(0) if behind else _trim(text)]
-    return Phrases(said[0], _joined([*said[1:], *behind]), _joined(around))
+            ambiences.append(rest)
+    foregrounds = [thing for thing in foregrounds if thing] or [
+        backgrounds.pop(0) if backgrounds else _trim(text)
+    ]
+    return Phrases(foregrounds[0], _joined([*foregrounds[1:], *backgrounds]), _joined(ambiences))
 
 
 def _clauses(text: str) -> list[str]:
-    masked = _COMPARED.sub(lambda match: "_" * len(match[0]), text)
-    words = list(_BESIDE.finditer(masked))
+    masked = _COMPARISON.sub(lambda match: "_" * len(match[0]), text)
+    words = list(_CONJUNCTION.finditer(masked))
     starts = [0, *(word.end() for word in words)]
     stops = [*(word.start() for word in words), len(text)]
     clauses = [_trim(text[a:b]) for a, b in zip(starts, stops, strict=True)]
@@ -114,7 +118,7 @@ def _clauses(text: str) -> list[str]:
 
 def _split(clause: str) -> tuple[str, str]:
     """What comes before the first word of place, and the rest with that word."""
-    found = _AROUND.search(clause)
+    found = _PREPOSITION.search(clause)
     at = len(clause) if found is None else found.start()
     return _trim(clause[:at]), _trim(clause[at:])
 

@@ -16,10 +16,10 @@ def root_cause(error: BaseException) -> str:
     return first_line(error)
 
 
-MOST_UNUSABLE = 0.05  # share that may fail before a run is stopped
+MAX_ERROR_RATE = 0.05  # share that may fail before a run is stopped
 
 
-class Unusable:
+class ErrorBudget:
     """Counts recordings that cannot be used, names each, and stops where they are too many.
 
     Args:
@@ -28,10 +28,10 @@ class Unusable:
         called: what the number of one is.
     """
 
-    def __init__(self, rows: int, what: str = "recordings", called: str = "row") -> None:
-        self._rows, self._what, self._called = rows, what, called
-        self._allowed = max(1, int(MOST_UNUSABLE * rows))
-        self.said: list[str] = []
+    def __init__(self, rows: int, unit: str = "recordings", row_name: str = "row") -> None:
+        self._rows, self._unit, self._row_name = rows, unit, row_name
+        self._allowed = max(1, int(MAX_ERROR_RATE * rows))
+        self.errors: list[str] = []
 
     def add(self, row: int, error: str) -> None:
         """Counts one.
@@ -39,14 +39,14 @@ class Unusable:
         Raises:
             DataError: it is one too many.
         """
-        self.said.append(f"{self._called} {row + 1}: {error}")
-        print(f"left out: {self.said[-1]}", flush=True)
+        self.errors.append(f"{self._row_name} {row + 1}: {error}")
+        print(f"left out: {self.errors[-1]}", flush=True)
         self.check(self._allowed)
 
     def check(self, allowed: int) -> None:
         """Refuses more than are allowed."""
-        if len(self.said) > allowed:
+        if len(self.errors) > allowed:
             raise DataError(
-                f"{len(self.said)} of {self._rows} {self._what} cannot be used, more than "
-                f"{MOST_UNUSABLE:.0%}; the first: {self.said[0]}"
+                f"{len(self.errors)} of {self._rows} {self._unit} cannot be used, more than "
+                f"{MAX_ERROR_RATE:.0%}; the first: {self.errors[0]}"
             )

@@ -43,13 +43,13 @@ _CONDITIONS = (
 )
 
 
-def family(licence: object) -> str:
+def license_family(license: object) -> str:
     """A licence's short name: cc0, cc-by, cc-by-nc, sampling+ …, however it was written.
 
     What is none of Creative Commons', denies to be, names two of them or puts a condition to one
     that has none, is given back in lower case; nothing at all is "not stated".
     """
-    text = str(licence if licence is not None else "").strip().lower()
+    text = str(license if license is not None else "").strip().lower()
     if text in ("", "none", "nan", "na", "n/a", "null"):
         return UNSTATED
     plain = re.sub(r"(?<!sampling)\+|[\s_\u2010-\u2014-]+", " ", text)
@@ -58,26 +58,28 @@ def family(licence: object) -> str:
     conditions = "".join(end for pattern, end in _CONDITIONS if pattern.search(plain))
     if _SAMPLING.search(plain):
         return text if conditions else "sampling+"
-    zero, by = bool(_ZERO.search(plain)), _asks_attribution(plain)
+    zero, by = bool(_ZERO.search(plain)), _requires_attribution(plain)
     if zero == by or (zero and conditions):
         return text
     return "cc0" if zero else "cc-by" + conditions
 
 
-def _asks_attribution(plain: str) -> bool:
+def _requires_attribution(plain: str) -> bool:
     """Whether a text is one of Creative Commons' licences whose name has "by"."""
     if _BY.search(plain) or _ATTRIBUTION_ALONE.search(plain):
         return True
     return bool(_CC.search(plain) and _ATTRIBUTION.search(plain))
 
 
-def told(licences: Sequence[object]) -> str:
+def license_summary(licenses: Sequence[object]) -> str:
     """How many rows each family has, the most frequent first."""
-    counts = Counter(map(family, licences)).most_common()
+    counts = Counter(map(license_family, licenses)).most_common()
     return ", ".join(f"{name} {count}" for name, count in counts)
 
 
-def kept_rows(licences: Sequence[object] | None, wanted: Sequence[str], data: str) -> list[int]:
+def filter_by_license(
+    licenses: Sequence[object] | None, allowed: Sequence[str], dataset: str
+) -> list[int]:
     """The numbers of rows whose licence is wanted; what is left out is counted and said.
 
     Args:
@@ -88,36 +90,38 @@ def kept_rows(licences: Sequence[object] | None, wanted: Sequence[str], data: st
     Raises:
         DataError: no licences are stated, or no row has a wanted one.
     """
-    if licences is None:
+    if licenses is None:
         raise DataError(
-            f"{data} has no column of licences to keep {', '.join(wanted)} by: "
-            "name it with --licence_column, or leave --licences out"
+            f"{dataset} has no column of licences to keep {', '.join(allowed)} by: "
+            "name it with --license_column, or leave --licenses out"
         )
-    names = wanted_names(wanted)
-    kept = [i for i, text in enumerate(licences) if is_wanted(text, names)]
+    names = allowed_names(allowed)
+    kept = [i for i, text in enumerate(licenses) if is_allowed(text, names)]
     if not kept:
         raise DataError(
-            f"no row of {data} has the licence {' or '.join(wanted)}; it has: {told(licences)}"
+            f"no row of {dataset} has the licence {' or '.join(allowed)}; it has: {license_summary(licenses)}"
         )
     chosen = set(kept)
-    out = [text for i, text in enumerate(licences) if i not in chosen]
+    out = [text for i, text in enumerate(licenses) if i not in chosen]
     if out:
-        print(f"{data}: left out by licence: {len(out)} of {len(licences)} ({told(out)})")
+        print(
+            f"{dataset}: left out by licence: {len(out)} of {len(licenses)} ({license_summary(out)})"
+        )
     return kept
 
 
-def wanted_names(wanted: Sequence[str]) -> set[str]:
-    """What `is_wanted` compares with: licences as they were asked for, and their families."""
-    names = {name.strip().lower() for name in wanted}
-    return names | {family(name) for name in wanted} - {UNSTATED}
+def allowed_names(allowed: Sequence[str]) -> set[str]:
+    """What `is_allowed` compares with: licences as they were asked for, and their families."""
+    names = {name.strip().lower() for name in allowed}
+    return names | {license_family(name) for name in allowed} - {UNSTATED}
 
 
-def is_wanted(licence: object, names: set[str]) -> bool:
+def is_allowed(license: object, names: set[str]) -> bool:
     """Whether a licence is among names in lower case, by family or as it is written."""
-    return family(licence) in names or str(licence).strip().lower() in names
+    return license_family(license) in names or str(license).strip().lower() in names
 
 
-def licence_counts(*data: Any) -> dict[str, int]:
+def license_counts(*data: Any) -> dict[str, int]:
     """How many recordings state which licence, the most frequent first; those that do alone.
 
     Args:
@@ -128,8 +132,8 @@ def licence_counts(*data: Any) -> dict[str, int]:
     for rows in data:
         if rows is None:
             continue
-        licences = getattr(rows, "licences", None)  # a stream's
-        if licences is None and "licence" in getattr(rows, "column_names", ()):
-            licences = rows.with_format(None)["licence"]
-        stated.update(map(family, licences or ()))
+        licenses = getattr(rows, "licenses", None)  # a stream's
+        if licenses is None and "licence" in getattr(rows, "column_names", ()):
+            licenses = rows.with_format(None)["licence"]
+        stated.update(map(license_family, licenses or ()))
     return dict(stated.most_common())

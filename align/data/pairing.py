@@ -13,7 +13,7 @@ AUDIO_ENDINGS = (
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-class Namesakes:
+class FilePairs:
     """Files of some endings, found by the name of another file.
 
     What lies beside it goes first: folders may number their files alike. A file of that name in
@@ -31,33 +31,33 @@ class Namesakes:
     """
 
     def __init__(
-        self, files: Sequence[Path], endings: Sequence[str], asking: Sequence[str]
+        self, files: Sequence[Path], extensions: Sequence[str], partner_extensions: Sequence[str]
     ) -> None:
-        taken = {(p.parent, p.stem) for p in files if p.suffix.lower() in asking}
+        taken = {(p.parent, p.stem) for p in files if p.suffix.lower() in partner_extensions}
         own: dict[tuple[Path, str], Path] = {}
-        self.beside: list[tuple[Path, Path]] = []
+        self.duplicates: list[tuple[Path, Path]] = []
         self._free: dict[str, list[Path]] = defaultdict(list)
         for path in files:
-            if path.suffix.lower() not in endings:
+            if path.suffix.lower() not in extensions:
                 continue
             place = path.parent, path.stem
             first = own.setdefault(place, path)
             if first is not path:
-                self.beside.append((path, first))
+                self.duplicates.append((path, first))
             elif place not in taken:
                 self._free[path.stem].append(path)
         self._own = own
         self.files = list(own.values())
 
-    def near(self, path: Path) -> Path | None:
+    def same_folder(self, path: Path) -> Path | None:
         """The file of that name in the same folder."""
         return self._own.get((path.parent, path.stem))
 
-    def of(self, path: Path) -> Path | None:
+    def find(self, path: Path) -> Path | None:
         """The file of that name in the same folder, else the only free one in all others."""
         found = self._free.get(path.stem, [])
-        return self.near(path) or (found[0] if len(found) == 1 else None)
+        return self.same_folder(path) or (found[0] if len(found) == 1 else None)
 
     def is_ambiguous(self, path: Path) -> bool:
         """Whether several other folders have a file of that name, and its own has none."""
-        return self.near(path) is None and len(self._free.get(path.stem, [])) > 1
+        return self.same_folder(path) is None and len(self._free.get(path.stem, [])) > 1

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from align.data.columns import Layout
+from align.data.columns import ColumnMapping
 from align.data.errors import DataError
-from align.data.licenses import is_wanted, kept_rows, told, wanted_names
+from align.data.licenses import allowed_names, filter_by_license, is_allowed, license_summary
 from align.data.loading import (
-    check_column,
+    check_fold_column,
     check_folds,
-    find,
     fold_name,
     fold_names,
-    folder_of,
     given_columns,
     load_rows,
+    resolve_dataset,
+    root_folder,
 )
 from align.data.tables import has_parquet, open_hub
 
@@ -46,20 +46,20 @@ class Stream:
 
     captions: list[str]
     labels: list[str]
-    passing: Callable[[int, int], Iterator[Row]]
-    licences: list[str] | None = None
+    iterate: Callable[[int, int], Iterator[Row]]
+    licenses: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
 
 
 def load_stream(
-    data: str,
+    dataset: str,
     split: str,
     *,
     folds: Sequence[int] | None = None,
-    licences: Sequence[str] | None = None,
-    buffer: int = 256,
+    licenses: Sequence[str] | None = None,
+    buffer_size: int = 256,
     **columns: Any,
 ) -> Stream:
     """A data set's rows as a stream.
@@ -75,92 +75,97 @@ def load_stream(
     Raises:
         DataError: as `load_rows` does.
     """
-    source, layout = find(data, **columns)
-    if layout is None or (isinstance(source, Path) and not has_parquet(source)):
-        rows = load_rows(data, split, folds=folds, licences=licences, **columns)
-        return _of_rows(rows)
-    raw = open_hub(str(source), layout.splits.get(split, split), streaming=True)
-    base = folder_of(source if isinstance(source, Path) else None)
-    passage = _Passage(raw, layout, given_columns(**columns), data, base, folds, licences)
-    return _of_hub(passage, buffer)
+    source, mapping = resolve_dataset(dataset, **columns)
+    if mapping is None or (isinstance(source, Path) and not has_parquet(source)):
+        rows = load_rows(dataset, split, folds=folds, licenses=licenses, **columns)
+        return _stream_from_rows(rows)
+    raw = open_hub(str(source), mapping.splits.get(split, split), streaming=True)
+    root = root_folder(source if isinstance(source, Path) else None)
+    stream = _HubStream(raw, mapping, given_columns(**columns), dataset, root, folds, licenses)
+    return _stream_from_hub(stream, buffer_size)
 
 
-def _of_rows(rows: Dataset) -> Stream:
-    said = rows.with_format(None)  # makes no sound
-    captions, labels = list(said["caption"]), list(said["label"])
-    licences = list(said["licence"]) if "licence" in said.column_names else None
+def _stream_from_rows(rows: Dataset) -> Stream:
+    undecoded = rows.with_format(None)  # makes no sound
+    captions, labels = list(undecoded["caption"]), list(undecoded["label"])
+    licenses = list(undecoded["license"]) if "license" in undecoded.column_names else None
 
-    def passing(seed: int, epoch: int) -> Iterator[Row]:
+    def iterate(seed: int, epoch: int) -> Iterator[Row]:
         for i in np.random.default_rng([seed, epoch]).permutation(len(captions)).tolist():
-            yield rows[i]["recording"], captions[i], labels[i]
+            yield rows[i]["audio"], captions[i], labels[i]
 
-    return Stream(captions, labels, passing, licences)
+    return Stream(captions, labels, iterate, licenses)
 
 
-class _Passage:
+class _HubStream:
     """A streamed data set, and which of its rows are wanted."""
 
     def __init__(
-        self, raw: IterableDataset, layout: Layout, given: Mapping[str, str], data: str,
-        base: Path, folds: Sequence[int] | None, licences: Sequence[str] | None,
+        self, raw: IterableDataset, mapping: ColumnMapping, given: Mapping[str, str], dataset: str,
+        root: Path, folds: Sequence[int] | None, licenses: Sequence[str] | None,
     ) -> None:  # fmt: skip
         columns = list(raw.column_names or next(iter(raw), {}))
-        layout = layout.fitted(data, columns, given)
+        mapping = mapping.resolve(dataset, columns, given)
         if folds is not None:
-            check_column(columns, data)
-        self.raw, self.data = raw, data
-        self._recording, self._base = layout.recording, base
-        self.say = layout.sayer(raw.features, columns)
-        self._light = layout.light(columns)
+            check_fold_column(columns, dataset)
+        self.raw, self.dataset = raw, dataset
+        self._audio_column, self._root = mapping.audio, root
+        self.read_row = mapping.row_reader(raw.features, columns)
+        self._text_columns = mapping.text_columns(columns)
         self._folds = None if folds is None else fold_names(folds)
-        self._licences = licences
+        self._licenses = licenses
 
-    def said(self) -> list[dict[str, str]]:
+    def read_text(self) -> list[dict[str, str]]:
         """What is said of every wanted row; of parquet files only these columns are read."""
-        said, folds = [], set()
-        for row in self.raw.select_columns(self._light):
+        text_rows, folds = [], set()
+        for row in self.raw.select_columns(self._text_columns):
             folds.add(fold_name(row.get("fold")))
             if self._of_folds(row):
-                said.append(self.say(row))
+                text_rows.append(self.read_row(row))
         if folds and self._folds is not None:
-            check_folds(self._folds, folds, self.data)
-        if not said:
-            raise DataError(f"{self.data} has no rows")
-        stated = [row["licence"] for row in said] if "licence" in said[0] else None
-        if self._licences is not None:
-            said = [said[i] for i in kept_rows(stated, self._licences, self.data)]
+            check_folds(self._folds, folds, self.dataset)
+        if not text_rows:
+            raise DataError(f"{self.dataset} has no rows")
+        stated = [row["license"] for row in text_rows] if "license" in text_rows[0] else None
+        if self._licenses is not None:
+            text_rows = [
+                text_rows[i] for i in filter_by_license(stated, self._licenses, self.dataset)
+            ]
         if stated is not None:
-            print(f"{self.data}: licences: {told([row['licence'] for row in said])}", flush=True)
-        empty = sum(not row["caption"].strip() for row in said)
+            print(
+                f"{self.dataset}: licences: {license_summary([row['license'] for row in text_rows])}",
+                flush=True,
+            )
+        empty = sum(not row["caption"].strip() for row in text_rows)
         if empty:
-            raise DataError(f"{empty} of {len(said)} rows of {self.data} have no caption")
-        return said
+            raise DataError(f"{empty} of {len(text_rows)} rows of {self.dataset} have no caption")
+        return text_rows
 
-    def is_wanted(self, row: Mapping[str, Any]) -> bool:
+    def matches(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is of the folds and licences asked for."""
-        if self._licences is None or not self._of_folds(row):
+        if self._licenses is None or not self._of_folds(row):
             return self._of_folds(row)
-        return is_wanted(self.say(row).get("licence"), wanted_names(self._licences))
+        return is_allowed(self.read_row(row).get("license"), allowed_names(self._licenses))
 
     def _of_folds(self, row: Mapping[str, Any]) -> bool:
         return self._folds is None or fold_name(row["fold"]) in self._folds
 
-    def recording(self, row: Mapping[str, Any]) -> Any:
+    def audio(self, row: Mapping[str, Any]) -> Any:
         """A row's recording; a path is relative to where the data set lies."""
-        found = row[self._recording]
-        return str(self._base / found) if isinstance(found, str) else found
+        found = row[self._audio_column]
+        return str(self._root / found) if isinstance(found, str) else found
 
 
-def _of_hub(passage: _Passage, buffer: int) -> Stream:
-    said = passage.said()
+def _stream_from_hub(stream: _HubStream, buffer_size: int) -> Stream:
+    text_rows = stream.read_text()
 
-    def passing(seed: int, epoch: int) -> Iterator[Row]:
-        mixed = passage.raw.filter(passage.is_wanted).shuffle(seed=seed, buffer_size=buffer)
-        mixed.set_epoch(epoch)
-        for row in mixed:
-            text = passage.say(row)
-            yield passage.recording(row), text["caption"], text["label"]
+    def iterate(seed: int, epoch: int) -> Iterator[Row]:
+        shuffled = stream.raw.filter(stream.matches).shuffle(seed=seed, buffer_size=buffer_size)
+        shuffled.set_epoch(epoch)
+        for row in shuffled:
+            text = stream.read_row(row)
+            yield stream.audio(row), text["caption"], text["label"]
 
-    captions, labels = [row["caption"] for row in said], [row["label"] for row in said]
-    licences = [row["licence"] for row in said] if "licence" in said[0] else None
-    return Stream(captions, labels, passing, licences)
+    captions, labels = [row["caption"] for row in text_rows], [row["label"] for row in text_rows]
+    licenses = [row["license"] for row in text_rows] if "license" in text_rows[0] else None
+    return Stream(captions, labels, iterate, licenses)

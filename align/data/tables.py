@@ -26,7 +26,7 @@ from align.registry import DATASETS
 METADATA = ("metadata.csv", "metadata.jsonl")
 CAPTIONS = "captions.csv"  # what align.caption wrote, beside the pictures
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-ROW = "__row__"  # a row's number in its table, where rows before it were left out
+ROW_NUMBER = "__row__"  # a row's number in its table, where rows before it were left out
 # A comma at the end of every line does not make names of the first column, and only an empty cell
 # is missing: "None", "NA" and "null" are captions and classes as any other word.
 CSV = {"index_col": False, "keep_default_na": False, "na_values": [""]}
@@ -47,7 +47,7 @@ def has_parquet(folder: Path) -> bool:
     return folder.is_dir() and table_file(folder) is None and any(folder.rglob("*.parquet"))
 
 
-def has_one_set(where: Path) -> bool:
+def has_no_splits(where: Path) -> bool:
     """Whether a path is one's own table or folder, which has no splits."""
     return (where.is_dir() or table_file(where) is not None) and not has_parquet(where)
 
@@ -62,16 +62,16 @@ def read_table(path: Path) -> Dataset:
     if not path.stat().st_size:
         raise DataError(empty)
     try:
-        rows = _loaded(path)
+        rows = _load_table(path)
     except Exception as error:
         reason = root_cause(error)
         if "corresponds to no data" in reason:  # column names and no row
             raise DataError(empty) from error
-        raise DataError(f"{path} cannot be read as a table: {_explained(reason)}") from error
-    return undecoded(rows)
+        raise DataError(f"{path} cannot be read as a table: {_explain(reason)}") from error
+    return disable_decoding(rows)
 
 
-def read_made(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+def read_captions_file(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
     """The column names and lines of what a captioner made, every cell as it is written.
 
     Raises:
@@ -85,7 +85,7 @@ def read_made(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
         raise DataError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
 
 
-def _loaded(path: Path) -> Any:
+def _load_table(path: Path) -> Any:
     from pandas.errors import ParserWarning
 
     reader = READERS[path.suffix.lower()]
@@ -111,7 +111,7 @@ def _all_text(path: Path, options: dict[str, Any]) -> Features:
     return Features({name: Value("string") for name in names})
 
 
-def _explained(reason: str) -> str:
+def _explain(reason: str) -> str:
     """What a reader says of a table, and what to do about it."""
     if "codec can't decode" in reason:
         return f"{reason}: save it as UTF-8"
@@ -147,14 +147,14 @@ def _with_captions(rows: Dataset, path: Path) -> Dataset:
 
     Rows that have an empty one there, such as where a picture could not be read, are left out.
     """
-    made = path.parent / CAPTIONS
+    captions_file = path.parent / CAPTIONS
     if path.name == CAPTIONS and {"caption", "captioner"} <= set(rows.column_names):
-        return _captioned(rows, [text or "" for text in rows["caption"]], made)
-    if path.name not in METADATA or not made.is_file():
+        return _drop_uncaptioned(rows, [text or "" for text in rows["caption"]], captions_file)
+    if path.name not in METADATA or not captions_file.is_file():
         return rows
     if "file_name" not in rows.column_names:
         return rows
-    table = read_table(made)
+    table = read_table(captions_file)
     by_name = {
         name: text or "" for name, text in zip(table["file_name"], table["caption"], strict=True)
     }
@@ -164,16 +164,19 @@ def _with_captions(rows: Dataset, path: Path) -> Dataset:
         for name, text in zip(rows["file_name"], own, strict=True)
     ]
     rest = rows.remove_columns("caption") if "caption" in rows.column_names else rows
-    return _captioned(rest.add_column("caption", filled), filled, made)
+    return _drop_uncaptioned(rest.add_column("caption", filled), filled, captions_file)
 
 
-def _captioned(rows: Dataset, captions: list[str | None], made: Path) -> Dataset:
+def _drop_uncaptioned(rows: Dataset, captions: list[str | None], captions_file: Path) -> Dataset:
     kept = [i for i, text in enumerate(captions) if text != ""]
     if len(kept) == len(rows):
         return rows
-    rows = rows.add_column(ROW, list(range(1, len(rows) + 1)))
+    rows = rows.add_column(ROW_NUMBER, list(range(1, len(rows) + 1)))
     few = len(rows) - len(kept)
-    print(f"{few} of {len(rows)} rows have an empty caption in {made} and are left out", flush=True)
+    print(
+        f"{few} of {len(rows)} rows have an empty caption in {captions_file} and are left out",
+        flush=True,
+    )
     return rows.select(kept)
 
 
@@ -192,11 +195,11 @@ def open_hub(
     try:
         rows = load_dataset(name, split=split, streaming=streaming, **options)
     except Exception as error:
-        raise DataError(_refusal(name, split, error, known)) from error
-    return undecoded(rows)
+        raise DataError(_not_found_message(name, split, error, known)) from error
+    return disable_decoding(rows)
 
 
-def unpack_hub(name: str) -> None:
+def prepare_hub(name: str) -> None:
     """Brings all splits of a data set of the hub to where `open_hub` finds them.
 
     Raises:
@@ -205,16 +208,16 @@ def unpack_hub(name: str) -> None:
     try:
         load_dataset_builder(name).download_and_prepare()
     except Exception as error:
-        raise DataError(_refusal(name, "train", error, tuple(DATASETS))) from error
+        raise DataError(_not_found_message(name, "train", error, tuple(DATASETS))) from error
 
 
-def _refusal(name: str, split: str, error: Exception, known: Collection[str]) -> str:
+def _not_found_message(name: str, split: str, error: Exception, known: Collection[str]) -> str:
     reason = root_cause(error)
     if "split" in reason.lower() and "should be one of" in reason.lower():
         there = reason.lower().partition("should be one of")[2].strip(" .[]")
         return (
             f"{name} has no split {split!r}, only {there}: measure on folds of it (--folds and "
-            "--eval_folds) or on another data set (--eval_data)"
+            "--eval_folds) or on another data set (--eval_dataset)"
         )
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -225,7 +228,7 @@ def _refusal(name: str, split: str, error: Exception, known: Collection[str]) ->
     )
 
 
-def undecoded(rows: Any) -> Any:
+def disable_decoding(rows: Any) -> Any:
     """Rows whose recordings and pictures stay bytes: `align.audio.read` decodes them one by one."""
     assert isinstance(rows, Dataset | IterableDataset)
     for column, feature in (rows.features or {}).items():

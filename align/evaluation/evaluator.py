@@ -13,67 +13,73 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from align.evaluation.generation import Artist, first_of_each, sample_sheet
+from align.evaluation.generation import ImageGenerator, save_sample_sheet, select_per_label
 from align.evaluation.metrics import load_metric
-from align.evaluation.statistics import Measured, Rows, mean_cosine, nearest, scores
-from align.hub.run_record import Known
+from align.evaluation.statistics import Estimate, RowLookup, mean_centered_cosine, nearest, scores
+from align.hub.run_record import TrainingRecord
 from align.models.encoder import AudioPromptEncoder
 from align.models.heads import Head
-from align.models.processing import Ear, pad
+from align.models.processing import AudioProcessor, pad
 from align.preprocessing.cache import Cache
-from align.preprocessing.features import Heard
-from align.preprocessing.text_embeds import HELD_BYTES, CaptionTable, Shares, Targets, targets
-from align.prompts.embeds import Prompts
+from align.preprocessing.features import AudioFeatures
+from align.preprocessing.text_embeds import (
+    MAX_IN_MEMORY_BYTES,
+    CaptionEmbeds,
+    LabelMixture,
+    LazyTargets,
+    standardized_targets,
+)
+from align.prompts.embeds import PromptEmbeds
 from align.prompts.space import PromptSpace
-from align.registry import JUDGES, lookup
+from align.registry import IMAGE_CLASSIFIERS, lookup
 
 
-class PictureJudge(Protocol):
+class ImageClassifier(Protocol):
     """Whoever can say whether pictures show what their labels say.
 
-    One who knows only some labels says so in a method `knows(label)`; others are not drawn.
+    One who knows only some labels says so in a method `supports(label)`; others are not drawn.
     """
 
-    def right(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
+    def is_correct(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
         """True for each picture that shows its label; what is unclear is not right."""
         ...
 
 
 @dataclass
-class Examination:
+class AlignmentEvaluator:
     """An encoder's answers to recordings, beside what was asked.
 
     Attributes:
         heard: the recordings.
         standardised: (N, L, D) the encoder's embeds, and pooled.
         table: the captions' own embeds.
-        names: K labels, with `classes` (K, L, D) their standardised mean embeds.
+        names: K labels, with `class_embeds` (K, L, D) their standardised mean embeds.
         classes: see names; read when they are asked for where they are many.
         known: captions by label.
         head: the space's head.
         ear: how the encoder hears.
     """
 
-    heard: Heard
-    standardised: Prompts
-    table: CaptionTable
-    names: list[str]
-    classes: torch.Tensor | Targets
-    known: Known
+    audio_features: AudioFeatures
+    predictions: PromptEmbeds
+    caption_embeds: CaptionEmbeds
+    class_names: list[str]
+    class_embeds: torch.Tensor | LazyTargets
+    record: TrainingRecord
     head: Head
-    ear: Ear
+    processor: AudioProcessor
 
     @classmethod
-    def of(
+    def from_encoder(
         cls,
         encoder: AudioPromptEncoder,
         space: PromptSpace,
-        heard: Heard,
-        known: Known,
+        audio_features: AudioFeatures,
+        record: TrainingRecord,
         *,
         name: str | None = None,
         cache: Cache | None = None,
-    ) -> Examination:
+    ) -> AlignmentEvaluator:
         """Listens to all recordings and encodes all captions.
 
         Args:
@@ -84,62 +90,77 @@ class Examination:
             name: of the space among the encoder's; its default one if not given.
             cache: where captions' embeds are kept if they are many; few are encoded anew, exact.
         """
-        known = known.with_rows(heard.labels, heard.captions)
-        texts = [t for group in known.captions.values() for t in group]
-        everything = {*texts, *heard.captions}
-        many = 4 * len(everything) * space.unconditional.embeds[0].numel() > HELD_BYTES
-        table = CaptionTable.of(space, texts + heard.captions, cache if many else None)
-        labels = [label for label, group in known.captions.items() for _ in group]
-        shares = Shares(table.index(texts), labels)
+        record = record.with_rows(audio_features.labels, audio_features.captions)
+        texts = [t for group in record.captions.values() for t in group]
+        all_captions = {*texts, *audio_features.captions}
+        many = 4 * len(all_captions) * space.unconditional.embeds[0].numel() > MAX_IN_MEMORY_BYTES
+        caption_embeds = CaptionEmbeds.encode(
+            space, texts + audio_features.captions, cache if many else None
+        )
+        labels = [label for label, group in record.captions.items() for _ in group]
+        mixture = LabelMixture(caption_embeds.index(texts), labels)
         head = copy.deepcopy(encoder.head(name)).cpu()  # the encoder stays where it is
-        classes = targets(table.prompts.embeds, head.statistics(), shares)
-        answered = answers(encoder, heard, space=name)
-        return cls(heard, answered, table, shares.names, classes, known, head, encoder.ear)
-
-    def embeds(self) -> dict[str, Measured]:
-        """Class accuracy, centred cosine, and the cosine that a perfect listener reaches."""
-        own = self.table.rows(self.heard.captions).embeds
-        target = self.head.statistics().standardise(own)
-        place = {name: i for i, name in enumerate(self.names)}
-        wanted = torch.tensor([place[label] for label in self.heard.labels])
-        best = nearest(self.standardised.embeds, self.classes)
-        right = best == wanted
-        # Several captions of one recording are not several cases.
-        first = {name: i for i, name in reversed(list(enumerate(self.heard.recordings)))}
-        guessed = self.table.rows(self.nearest_captions()).embeds
-        guessed = self.head.statistics().standardise(guessed)
-        return {
-            "class_accuracy": Measured.share([bool(right[i]) for i in first.values()]),
-            "centred_cosine": mean_cosine(self.standardised.embeds, target),
-            "centred_cosine_nearest_caption": mean_cosine(guessed, target),
-            # Who hears everything still cannot know the wording: the mean over a label's captions.
-            "centred_cosine_oracle": mean_cosine(self.classes[wanted], target),
-        }
-
-    def only(self, rows: Sequence[int]) -> Examination:
-        """The same examination of some of its recordings."""
-        chosen = self.standardised.rows(torch.tensor(rows))
-        return replace(self, heard=self.heard.only(rows), standardised=chosen)
-
-    def prompts(self, rows: Sequence[int]) -> Prompts:
-        """Prompt embeds of rows, from their sound."""
-        chosen = torch.tensor(rows)
-        pooled = self.standardised.pooled
-        return self.head.prompts(
-            self.standardised.embeds[chosen], None if pooled is None else pooled[chosen]
+        class_embeds = standardized_targets(
+            caption_embeds.prompts.embeds, head.statistics(), mixture
+        )
+        predictions = predict(encoder, audio_features, space=name)
+        return cls(
+            audio_features,
+            predictions,
+            caption_embeds,
+            mixture.names,
+            class_embeds,
+            record,
+            head,
+            encoder.processor,
         )
 
-    def text_prompts(self, captions: Sequence[str]) -> Prompts:
+    def embed_metrics(self) -> dict[str, Estimate]:
+        """Class accuracy, centred cosine, and the cosine that a perfect listener reaches."""
+        own = self.caption_embeds.rows(self.audio_features.captions).embeds
+        target = self.head.statistics().standardize(own)
+        place = {name: i for i, name in enumerate(self.class_names)}
+        class_ids = torch.tensor([place[label] for label in self.audio_features.labels])
+        best = nearest(self.predictions.embeds, self.class_embeds)
+        correct = best == class_ids
+        # Several captions of one recording are not several cases.
+        first = {name: i for i, name in reversed(list(enumerate(self.audio_features.clip_ids)))}
+        nearest_caption_embeds = self.caption_embeds.rows(self.nearest_captions()).embeds
+        nearest_caption_embeds = self.head.statistics().standardize(nearest_caption_embeds)
+        return {
+            "class_accuracy": Estimate.proportion([bool(correct[i]) for i in first.values()]),
+            "centered_cosine": mean_centered_cosine(self.predictions.embeds, target),
+            "centered_cosine_nearest_caption": mean_centered_cosine(nearest_caption_embeds, target),
+            # Who hears everything still cannot know the wording: the mean over a label's captions.
+            "centered_cosine_oracle": mean_centered_cosine(self.class_embeds[class_ids], target),
+        }
+
+    def select(self, rows: Sequence[int]) -> AlignmentEvaluator:
+        """The same examination of some of its recordings."""
+        chosen = self.predictions.select(torch.tensor(rows))
+        return replace(self, audio_features=self.audio_features.select(rows), predictions=chosen)
+
+    def prompt_embeds(self, rows: Sequence[int]) -> PromptEmbeds:
+        """Prompt embeds of rows, from their sound."""
+        chosen = torch.tensor(rows)
+        pooled = self.predictions.pooled
+        return self.head.to_prompt_embeds(
+            self.predictions.embeds[chosen], None if pooled is None else pooled[chosen]
+        )
+
+    def caption_prompt_embeds(self, captions: Sequence[str]) -> PromptEmbeds:
         """Prompt embeds of captions, as the pipeline's own text encoder gives them."""
-        found = self.table.rows(captions)
-        return Prompts(found.embeds, found.pooled, self.head.space.padding)
+        found = self.caption_embeds.rows(captions)
+        return PromptEmbeds(found.embeds, found.pooled, self.head.space.padding)
 
     def nearest_captions(self) -> list[str]:
         """The plain caption of the class nearest to each recording."""
-        best = nearest(self.standardised.embeds, self.classes).tolist()
-        return [self.known.plain(self.names[i]) for i in best]
+        best = nearest(self.predictions.embeds, self.class_embeds).tolist()
+        return [self.record.most_frequent_caption(self.class_names[i]) for i in best]
 
-    def pictures(self, artist: Artist, judge: PictureJudge, count: int) -> dict[str, Measured]:
+    def image_metrics(
+        self, image_generator: ImageGenerator, image_classifier: ImageClassifier, count: int
+    ) -> dict[str, Estimate]:
         """Draws and judges `count` pictures three ways, seed by seed the same.
 
         From the sound; from its true caption, the ceiling; and from the caption nearest to the
@@ -147,75 +168,90 @@ class Examination:
         are of recordings spread evenly over the set; more draw every recording anew. Of what the
         judge does not know, nothing is drawn.
         """
-        knows = getattr(judge, "knows", lambda label: True)
-        known = [i for i, label in enumerate(self.heard.labels) if knows(label)]
-        n = len(known)
+        supports = getattr(image_classifier, "supports", lambda label: True)
+        supported = [i for i, label in enumerate(self.audio_features.labels) if supports(label)]
+        n = len(supported)
         if not n:
             return {}
         places = (i * n // count if count < n else i % n for i in range(count))
-        rows = [known[place] for place in places]
+        rows = [supported[place] for place in places]
         seeds = list(range(count))
-        labels = [self.heard.labels[i] for i in rows]
-        guessed = self.nearest_captions()
+        labels = [self.audio_features.labels[i] for i in rows]
+        nearest_captions = self.nearest_captions()
         ways = {
-            "right_pictures": self.prompts(rows),
-            "right_pictures_text": self.text_prompts([self.heard.captions[i] for i in rows]),
-            "right_pictures_nearest_caption": self.text_prompts([guessed[i] for i in rows]),
+            "image_accuracy": self.prompt_embeds(rows),
+            "image_accuracy_text": self.caption_prompt_embeds(
+                [self.audio_features.captions[i] for i in rows]
+            ),
+            "image_accuracy_nearest_caption": self.caption_prompt_embeds(
+                [nearest_captions[i] for i in rows]
+            ),
         }
-        null = self.head.null(count)
+        unconditional = self.head.unconditional(count)
         return {
-            way: Measured.share(judge.right(artist.draw(prompts, null, seeds, title=way), labels))
+            way: Estimate.proportion(
+                image_classifier.is_correct(
+                    image_generator.generate(prompts, unconditional, seeds, title=way), labels
+                )
+            )
             for way, prompts in ways.items()
         }
 
 
 @torch.no_grad()
-def answers(
-    encoder: AudioPromptEncoder, heard: Heard, batch_size: int = 32, space: str | None = None
-) -> Prompts:
+def predict(
+    encoder: AudioPromptEncoder,
+    audio_features: AudioFeatures,
+    batch_size: int = 32,
+    space: str | None = None,
+) -> PromptEmbeds:
     """The encoder's standardised embeds of every row's recording, on the CPU."""
     encoder.eval()
     embeds, pooled = [], []
-    sounds, which = heard.sounds()
-    for start in range(0, len(sounds), batch_size):
-        batch = pad(sounds[start : start + batch_size])
+    clips, which = audio_features.unique_clips()
+    for start in range(0, len(clips), batch_size):
+        batch = pad(clips[start : start + batch_size])
         out = encoder(**{k: v.to(encoder.device) for k, v in batch.items()}, space=space)
         embeds.append(out.embeds.float().cpu())
         if out.pooled is not None:
             pooled.append(out.pooled.float().cpu())
-    found = Prompts(torch.cat(embeds), torch.cat(pooled) if pooled else None)
-    return found if len(sounds) == len(heard) else found.rows(torch.tensor(which))
+    found = PromptEmbeds(torch.cat(embeds), torch.cat(pooled) if pooled else None)
+    return found if len(clips) == len(audio_features) else found.select(torch.tensor(which))
 
 
 # What each can be, at least and at most.
 DISTANCES = {"euclidean": (0.0, math.inf), "cosine": (-1.0, 1.0), "mse": (0.0, math.inf)}
-AT_ONCE = 4_000_000  # numbers handed to a metric at a time, which holds them as Python's own
+METRIC_CHUNK_SIZE = (
+    4_000_000  # numbers handed to a metric at a time, which holds them as Python's own
+)
 
 
-def distances(seen: Examination) -> dict[str, Measured]:
+def embed_distances(evaluator: AlignmentEvaluator) -> dict[str, Estimate]:
     """Euclidean distance, plain cosine and MSE of whole prompt embeds to the captions' own.
 
     Of the prompt embeds as the pipeline reads them, not standardised.
     """
     metric = load_metric("alignment")
-    statistics = seen.head.statistics()
-    about = {"centre": statistics.mean.flatten(), "spread": statistics.spread.flatten()}
-    rows = seen.standardised.embeds
+    statistics = evaluator.head.statistics()
+    statistics_kwargs = {"center": statistics.mean.flatten(), "std": statistics.std.flatten()}
+    rows = evaluator.predictions.embeds
     found: dict[str, list[float]] = defaultdict(list)
-    step = max(1, AT_ONCE // rows[0].numel())
+    step = max(1, METRIC_CHUNK_SIZE // rows[0].numel())
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         ours = statistics.restore(rows[part]).flatten(1)
-        theirs = seen.table.rows(seen.heard.captions[part]).embeds.flatten(1)
-        answer = metric.compute(
-            predictions=ours.numpy(), references=theirs.numpy(), per_row=True, **about
+        theirs = evaluator.caption_embeds.rows(
+            evaluator.audio_features.captions[part]
+        ).embeds.flatten(1)
+        results = metric.compute(
+            predictions=ours.numpy(), references=theirs.numpy(), per_row=True, **statistics_kwargs
         )
         for name in DISTANCES:
-            found[name] += answer[name]
-    return {name: Measured.mean(torch.tensor(found[name]), *DISTANCES[name]) for name in DISTANCES}
+            found[name] += results[name]
+    return {name: Estimate.mean(torch.tensor(found[name]), *DISTANCES[name]) for name in DISTANCES}
 
 
-def retrieval(seen: Examination) -> dict[str, Measured]:
+def retrieval_metrics(evaluator: AlignmentEvaluator) -> dict[str, Estimate]:
     """R@1, R@5, R@10 and mAP@10 by centred cosine, both ways, by caption and by class.
 
     By caption, the candidates are the different captions of what was heard; right ones are those
@@ -223,86 +259,108 @@ def retrieval(seen: Examination) -> dict[str, Measured]:
     this is left out where it would ask the same again, each label having one caption.
     A figure that cannot fail, such as R@10 among ten, is left out.
     """
-    heard = seen.heard
+    audio_features = evaluator.audio_features
     # A recording that stands in several rows, a caption each, is one query.
-    sounds = list({place: i for i, place in reversed(list(enumerate(heard.recordings)))}.values())
-    sounds.sort()
-    answers = seen.standardised.embeds[sounds]
-    captions = list(dict.fromkeys(heard.captions))
+    queries = list(
+        {place: i for i, place in reversed(list(enumerate(audio_features.clip_ids)))}.values()
+    )
+    queries.sort()
+    predicted = evaluator.predictions.embeds[queries]
+    captions = list(dict.fromkeys(audio_features.captions))
     where = {caption: i for i, caption in enumerate(captions)}
-    said: dict[str, set[int]] = defaultdict(set)
-    for label, caption in zip(heard.labels, heard.captions, strict=True):
-        said[label].add(where[caption])
-    own = seen.head.statistics().standardise(seen.table.rows(captions).embeds)
-    right = [sorted(said[heard.labels[i]]) for i in sounds]
-    found = _both_ways("caption", answers, own, right)
-    if len(captions) != len(seen.names) or any(len(group) > 1 for group in said.values()):
-        place = {name: i for i, name in enumerate(seen.names)}
-        right = [[place[heard.labels[i]]] for i in sounds]
-        found |= _both_ways("class", answers, seen.classes, right)
+    captions_by_label: dict[str, set[int]] = defaultdict(set)
+    for label, caption in zip(audio_features.labels, audio_features.captions, strict=True):
+        captions_by_label[label].add(where[caption])
+    caption_targets = evaluator.head.statistics().standardize(
+        evaluator.caption_embeds.rows(captions).embeds
+    )
+    relevant = [sorted(captions_by_label[audio_features.labels[i]]) for i in queries]
+    found = _retrieval_both_directions("caption", predicted, caption_targets, relevant)
+    if len(captions) != len(evaluator.class_names) or any(
+        len(group) > 1 for group in captions_by_label.values()
+    ):
+        place = {name: i for i, name in enumerate(evaluator.class_names)}
+        relevant = [[place[audio_features.labels[i]]] for i in queries]
+        found |= _retrieval_both_directions("class", predicted, evaluator.class_embeds, relevant)
     return found
 
 
-def _both_ways(
-    kind: str, answers: torch.Tensor, candidates: Rows, right: list[list[int]]
-) -> dict[str, Measured]:
-    answer: dict[str, Any] = load_metric("retrieval").compute(
-        predictions=scores(answers, candidates).numpy(), references=right, per_query=True
+def _retrieval_both_directions(
+    kind: str, predicted: torch.Tensor, candidates: RowLookup, relevant: list[list[int]]
+) -> dict[str, Estimate]:
+    results: dict[str, Any] = load_metric("retrieval").compute(
+        predictions=scores(predicted, candidates).numpy(), references=relevant, per_query=True
     )
     ways = {
-        "forward": (f"sound_to_{kind}", len(candidates)),
-        "backward": (f"{kind}_to_sound", len(answers)),
+        "forward": (f"audio_to_{kind}", len(candidates)),
+        "backward": (f"{kind}_to_audio", len(predicted)),
     }
     found = {}
-    for name, values in answer.items():
+    for name, values in results.items():
         way, measure = name.split("_")
         title, count = ways[way]
         if measure.startswith("R@"):
             if int(measure[2:]) < count:
-                found[f"{title}_{measure}"] = Measured.share([bool(v) for v in values])
+                found[f"{title}_{measure}"] = Estimate.proportion([bool(v) for v in values])
         elif count > 1:
-            found[f"{title}_{measure}"] = Measured.mean(torch.tensor(values), 0, 1)
+            found[f"{title}_{measure}"] = Estimate.mean(torch.tensor(values), 0, 1)
     return found
 
 
-class Evaluation(Protocol):
+class GenerationOptions(Protocol):
     """The options that decide what is drawn and judged."""
 
-    pictures: int
-    judge: str
-    samples: int
+    num_images: int
+    image_classifier: str
+    num_sheet_samples: int
 
 
-def draw_samples(examination: Examination, artist: Artist, path: Path) -> None:
+def generate_sample_sheet(
+    evaluator: AlignmentEvaluator, image_generator: ImageGenerator, path: Path
+) -> None:
     """Draws every recording of an examination, and its caption, into a sheet."""
-    rows = list(range(len(examination.heard)))
-    null = examination.head.null(len(rows))
-    text = examination.text_prompts(examination.heard.captions)
-    pictures = {
-        "from the sound": artist.draw(examination.prompts(rows), null, rows),
-        "from its caption": artist.draw(text, null, rows),
+    rows = list(range(len(evaluator.audio_features)))
+    unconditional = evaluator.head.unconditional(len(rows))
+    text = evaluator.caption_prompt_embeds(evaluator.audio_features.captions)
+    images = {
+        "from the sound": image_generator.generate(
+            evaluator.prompt_embeds(rows), unconditional, rows
+        ),
+        "from its caption": image_generator.generate(text, unconditional, rows),
     }
-    features = [examination.ear.spectrogram(row[0]) for row in examination.heard.features]
-    sample_sheet(path, features, examination.heard.captions, pictures)
+    features = [
+        evaluator.processor.spectrogram(row[0]) for row in evaluator.audio_features.features
+    ]
+    save_sample_sheet(path, features, evaluator.audio_features.captions, images)
 
 
-def examined(
-    examination: Examination, artist: Artist | None, evaluation: Evaluation, sheet: Path | None
-) -> dict[str, Measured]:
+def evaluate_all(
+    evaluator: AlignmentEvaluator,
+    image_generator: ImageGenerator | None,
+    evaluation: GenerationOptions,
+    sample_sheet: Path | None,
+) -> dict[str, Estimate]:
     """All figures of an examination, and its sample sheet where a path is given.
 
     Raises:
         ValueError: there is no such judge.
     """
-    figures = examination.embeds() | distances(examination) | retrieval(examination)
-    if evaluation.judge != "none" and evaluation.judge not in JUDGES:
+    metrics = evaluator.embed_metrics() | embed_distances(evaluator) | retrieval_metrics(evaluator)
+    if (
+        evaluation.image_classifier != "none"
+        and evaluation.image_classifier not in IMAGE_CLASSIFIERS
+    ):
         raise ValueError(
-            f"there is no judge {evaluation.judge!r}; there are: {', '.join(JUDGES)}, none"
+            f"there is no judge {evaluation.image_classifier!r}; there are: {', '.join(IMAGE_CLASSIFIERS)}, none"
         )
-    if artist is not None and evaluation.pictures and evaluation.judge != "none":
-        judge = lookup(JUDGES, evaluation.judge)()
-        figures |= examination.pictures(artist, judge, evaluation.pictures)
-    if artist is not None and evaluation.samples and sheet is not None:
-        rows = first_of_each(examination.heard.labels, evaluation.samples)
-        draw_samples(examination.only(rows), artist, sheet)
-    return figures
+    if (
+        image_generator is not None
+        and evaluation.num_images
+        and evaluation.image_classifier != "none"
+    ):
+        image_classifier = lookup(IMAGE_CLASSIFIERS, evaluation.image_classifier)()
+        metrics |= evaluator.image_metrics(image_generator, image_classifier, evaluation.num_images)
+    if image_generator is not None and evaluation.num_sheet_samples and sample_sheet is not None:
+        rows = select_per_label(evaluator.audio_features.labels, evaluation.num_sheet_samples)
+        generate_sample_sheet(evaluator.select(rows), image_generator, sample_sheet)
+    return metrics

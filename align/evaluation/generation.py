@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from align.prompts.embeds import Prompts
-from align.prompts.loading import load_picture_side
+from align.prompts.embeds import PromptEmbeds
+from align.prompts.loading import load_image_side
 
 
 @dataclass(frozen=True)
-class Artist:
+class ImageGenerator:
     """A pipeline loaded without text encoders, with the settings pictures are drawn by.
 
     Attributes:
@@ -27,13 +27,17 @@ class Artist:
     """
 
     pipeline: Any
-    steps: int
-    guidance: float
+    num_inference_steps: int
+    guidance_scale: float
 
     @classmethod
     def from_pretrained(
-        cls, base: str, steps: int, guidance: float, device: torch.device | None = None
-    ) -> Artist:
+        cls,
+        base_model: str,
+        num_inference_steps: int,
+        guidance_scale: float,
+        device: torch.device | None = None,
+    ) -> ImageGenerator:
         """Loads the picture side of a base alone.
 
         Args:
@@ -45,9 +49,9 @@ class Artist:
         if device is None:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         half = device.type == "cuda"
-        pipeline = load_picture_side(base, dtype=torch.float16 if half else torch.float32)
+        pipeline = load_image_side(base_model, dtype=torch.float16 if half else torch.float32)
         pipeline.set_progress_bar_config(disable=True)
-        return cls(pipeline.to(device), steps, guidance)
+        return cls(pipeline.to(device), num_inference_steps, guidance_scale)
 
     @property
     def unet(self) -> torch.nn.Module:
@@ -55,10 +59,10 @@ class Artist:
         found = getattr(self.pipeline, "unet", None)
         return self.pipeline.transformer if found is None else found
 
-    def draw(
+    def generate(
         self,
-        prompts: Prompts,
-        null: Prompts,
+        prompts: PromptEmbeds,
+        unconditional: PromptEmbeds,
         seeds: Sequence[int],
         title: str = "pictures",
         batch_size: int = 32,
@@ -72,7 +76,7 @@ class Artist:
             title: what the progress bar says.
             batch_size: pictures drawn at once.
         """
-        arguments = prompts.arguments(null)
+        arguments = prompts.pipeline_kwargs(unconditional)
         images: list[Image.Image] = []
         starts = range(0, len(seeds), batch_size)
         for start in tqdm(starts, title, disable=len(starts) < 2):
@@ -80,19 +84,19 @@ class Artist:
             target = {"device": self.pipeline.device, "dtype": self.unet.dtype}
             images += self.pipeline(
                 **{name: value[part].to(**target) for name, value in arguments.items()},
-                num_inference_steps=self.steps,
-                guidance_scale=self.guidance,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
                 # Noise drawn on the CPU is the same on every machine.
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
             ).images
         return images
 
 
-def sample_sheet(
+def save_sample_sheet(
     path: Path,
     features: Sequence[np.ndarray],
     captions: Sequence[str],
-    pictures: Mapping[str, Sequence[Image.Image]],
+    images: Mapping[str, Sequence[Image.Image]],
 ) -> None:
     """Draws N columns: a caption, the log-mel features heard, and pictures in rows.
 
@@ -105,7 +109,7 @@ def sample_sheet(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    n, rows = len(features), 1 + len(pictures)
+    n, rows = len(features), 1 + len(images)
     figure = Figure(figsize=(1.5 * n + 0.8, 1.5 * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = np.asarray(figure.subplots(rows, n, squeeze=False))
@@ -116,9 +120,9 @@ def sample_sheet(
         ax.imshow(feature.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest")
         ax.set_title(_wrapped(caption), fontsize=7)
     axes[0, 0].set_ylabel("heard", fontsize=9)
-    for row, (title, images) in zip(axes[1:], pictures.items(), strict=True):
+    for row, (title, row_images) in zip(axes[1:], images.items(), strict=True):
         row[0].set_ylabel(title, fontsize=9)
-        for ax, image in zip(row, images, strict=True):
+        for ax, image in zip(row, row_images, strict=True):
             ax.imshow(image)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -130,11 +134,11 @@ def _wrapped(text: str, width: int = 22) -> str:
     return "\n".join(textwrap.wrap(text, width)[:3])
 
 
-def first_of_each(labels: list[str], count: int) -> list[int]:
+def select_per_label(labels: list[str], count: int) -> list[int]:
     """`count` row numbers, of as many labels as there are, in the labels' order."""
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     ranked = []
     for i, label in enumerate(labels):
-        seen[label] = seen.get(label, -1) + 1
-        ranked.append((seen[label], label, i))
+        counts[label] = counts.get(label, -1) + 1
+        ranked.append((counts[label], label, i))
     return [i for _, _, i in sorted(ranked)[:count]]

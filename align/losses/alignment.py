@@ -17,36 +17,41 @@ from align.losses.functional import (
     sequence_margin,
     sequence_mse,
     sequence_sigmoid,
-    softened,
+    soft_positives,
 )
 from align.models.weights import save_file
-from align.preprocessing.text_embeds import CaptionTable, Shares, Targets, targets
+from align.preprocessing.text_embeds import (
+    CaptionEmbeds,
+    LabelMixture,
+    LazyTargets,
+    standardized_targets,
+)
 
 if TYPE_CHECKING:
     from align.config.arguments import LossArguments
     from align.models.heads import Head
 
 
-SAVED = "criterion.safetensors"
+LOSS_STATE_NAME = "criterion.safetensors"
 
 
-class Wanted(Protocol):
+class TargetEmbeds(Protocol):
     """Standardised targets by number: of embeds (C, L, D), and of pooled embeds (C, P)."""
 
     @property
-    def embeds(self) -> torch.Tensor | Targets:
+    def embeds(self) -> torch.Tensor | LazyTargets:
         """Of whole prompts."""
 
     @property
-    def pooled(self) -> torch.Tensor | Targets | None:
+    def pooled(self) -> torch.Tensor | LazyTargets | None:
         """Of pooled embeds, where there are any."""
 
 
-class Table(NamedTuple):
+class TargetTable(NamedTuple):
     """Targets, held or read when they are asked for."""
 
-    embeds: torch.Tensor | Targets
-    pooled: torch.Tensor | Targets | None = None
+    embeds: torch.Tensor | LazyTargets
+    pooled: torch.Tensor | LazyTargets | None = None
 
 
 class AlignmentLoss(nn.Module):
@@ -64,28 +69,28 @@ class AlignmentLoss(nn.Module):
         counts: (C, L) what each position counts; all alike if not given.
     """
 
-    embeds: torch.Tensor | Targets
-    pooled: torch.Tensor | Targets | None
-    spread: torch.Tensor
-    counts: torch.Tensor | None
+    embeds: torch.Tensor | LazyTargets
+    pooled: torch.Tensor | LazyTargets | None
+    std: torch.Tensor
+    position_weights: torch.Tensor | None
 
     def __init__(
         self,
-        targets: Wanted,
+        targets: TargetEmbeds,
         arguments: LossArguments,
         distillation: KeyValueDistillation | None = None,
-        spread: torch.Tensor | None = None,
-        counts: torch.Tensor | None = None,
+        std: torch.Tensor | None = None,
+        position_weights: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.arguments = arguments
         self.distillation = distillation
         for name in ("embeds", "pooled"):
             rows = getattr(targets, name)
-            take = self.add_module if isinstance(rows, Targets) else self.register_buffer
-            take(name, rows)
-        self.register_buffer("spread", spread)
-        self.register_buffer("counts", counts)
+            register = self.add_module if isinstance(rows, LazyTargets) else self.register_buffer
+            register(name, rows)
+        self.register_buffer("std", std)
+        self.register_buffer("position_weights", position_weights)
         given = arguments
         if given.learn_temperature and given.info_nce_weight:
             self.log_temperature = _scalar(math.log(given.temperature))
@@ -93,7 +98,7 @@ class AlignmentLoss(nn.Module):
             self.log_sigmoid_temperature = _scalar(math.log(given.sigmoid_temperature))
             self.sigmoid_bias = _scalar(given.sigmoid_bias)
 
-    def learned(self) -> dict[str, torch.Tensor]:
+    def learned_values(self) -> dict[str, torch.Tensor]:
         """What it learns, by name, as the losses take it: temperatures and bias, detached."""
         names = [name.removeprefix("log_") for name, _ in self.named_parameters()]
         return {name: self._value(name).detach() for name in names}
@@ -113,44 +118,46 @@ class AlignmentLoss(nn.Module):
             target: (B,) rows of the table.
             group: (B,) numbers; rows of one group, or of one target, are each other's positives.
         """
-        wanted, given = self.embeds[target], self.arguments
-        same = same_group(group) | same_group(target)
-        counts = None if self.counts is None else self.counts[target]
-        terms = self._contrasts(embeds, wanted, same, counts)
+        target_embeds, given = self.embeds[target], self.arguments
+        positives = same_group(group) | same_group(target)
+        position_weights = None if self.position_weights is None else self.position_weights[target]
+        terms = self._contrastive_terms(embeds, target_embeds, positives, position_weights)
         if given.mse_weight:
-            terms["mse"] = given.mse_weight * sequence_mse(embeds, wanted, counts)
+            terms["mse"] = given.mse_weight * sequence_mse(embeds, target_embeds, position_weights)
             if pooled is not None:
                 assert self.pooled is not None
                 found = sequence_mse(pooled, self.pooled[target])
                 terms["pooled_mse"] = given.mse_weight * found
         if self.distillation is not None:
             # Means cancel in a difference: only the spread separates it from real embeds.
-            found = self.distillation(embeds * self.spread, wanted * self.spread)
+            found = self.distillation(embeds * self.std, target_embeds * self.std)
             terms["distillation"] = given.distillation_weight * found
         return terms
 
-    def _contrasts(
+    def _contrastive_terms(
         self,
         embeds: torch.Tensor,
-        wanted: torch.Tensor,
-        same: torch.Tensor,
-        counts: torch.Tensor | None,
+        target_embeds: torch.Tensor,
+        positives: torch.Tensor,
+        position_weights: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         given, terms = self.arguments, {}
-        if not given.contrasts:
+        if not given.is_contrastive:
             return {}
-        agreement = softened(same, wanted, given.paraphrase_threshold)
-        pair = embeds, wanted, agreement
+        agreement = soft_positives(positives, target_embeds, given.paraphrase_threshold)
+        pair = embeds, target_embeds, agreement
         if given.info_nce_weight:
             temperature = self._value("temperature")
-            found = sequence_info_nce(*pair, temperature, given.info_nce_direction, counts)
+            found = sequence_info_nce(
+                *pair, temperature, given.info_nce_direction, position_weights
+            )
             terms["info_nce"] = given.info_nce_weight * found
         if given.sigmoid_weight:
             temperature, bias = self._value("sigmoid_temperature"), self._value("sigmoid_bias")
-            found = sequence_sigmoid(*pair, temperature, bias, counts)
+            found = sequence_sigmoid(*pair, temperature, bias, position_weights)
             terms["sigmoid"] = given.sigmoid_weight * found
         if given.margin_weight:
-            found = sequence_margin(*pair, given.margin, counts)
+            found = sequence_margin(*pair, given.margin, position_weights)
             terms["margin"] = given.margin_weight * found
         return terms
 
@@ -165,17 +172,17 @@ class AlignmentLoss(nn.Module):
         """Writes what it learns, where it learns anything."""
         values = {name: parameter.detach().cpu() for name, parameter in self.named_parameters()}
         if values:
-            save_file(values, folder / SAVED)
+            save_file(values, folder / LOSS_STATE_NAME)
 
     def load(self, folder: Path) -> None:
         """Takes up what `save` wrote."""
         if dict(self.named_parameters()):
-            self.load_state_dict(load_file(folder / SAVED), strict=False)
+            self.load_state_dict(load_file(folder / LOSS_STATE_NAME), strict=False)
 
 
-def new_criterion(
+def build_criterion(
     loss: LossArguments,
-    table: CaptionTable,
+    caption_embeds: CaptionEmbeds,
     head: Head,
     captions: dict[str, list[str]],
     *,
@@ -195,26 +202,28 @@ def new_criterion(
     Raises:
         ValueError: nothing would teach the pooled embeds.
     """
-    embeds, pooled = table.prompts.embeds, table.prompts.pooled
-    counts = position_counts(lengths, embeds.shape[1], loss.padding_weight)
-    shares = None
+    embeds, pooled = caption_embeds.prompts.embeds, caption_embeds.prompts.pooled
+    position_weights = padded_position_weights(lengths, embeds.shape[1], loss.padding_weight)
+    mixture = None
     if loss.target == "label_mean":
         labels = [label for label, group in captions.items() for _ in group]
-        shares = Shares(
-            table.index([text for group in captions.values() for text in group]), labels
+        mixture = LabelMixture(
+            caption_embeds.index([text for group in captions.values() for text in group]), labels
         )
-        counts = shares.all_means(counts)
+        position_weights = mixture.all_means(position_weights)
     if pooled is not None and not loss.mse_weight:
         raise ValueError("pooled embeds learn by --mse_weight alone: it cannot be 0 here")
     space = head.statistics()
-    standard = Table(targets(embeds, space, shares))
+    standard = TargetTable(standardized_targets(embeds, space, mixture))
     if pooled is not None:
-        standard = Table(standard.embeds, targets(pooled, head.statistics("pooled"), shares))
-    even = counts if loss.padding_weight != 1 else None
-    return AlignmentLoss(standard, loss, distillation, space.spread.clone(), even)
+        standard = TargetTable(
+            standard.embeds, standardized_targets(pooled, head.statistics("pooled"), mixture)
+        )
+    loss_weights = position_weights if loss.padding_weight != 1 else None
+    return AlignmentLoss(standard, loss, distillation, space.std.clone(), loss_weights)
 
 
-def position_counts(lengths: torch.Tensor, length: int, padding: float) -> torch.Tensor:
+def padded_position_weights(lengths: torch.Tensor, length: int, padding: float) -> torch.Tensor:
     """What each position counts: 1 up to a caption's end, `padding` behind it: (C, L).
 
     Args:

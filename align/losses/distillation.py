@@ -40,12 +40,12 @@ class KeyValueDistillation(nn.Module):
             raise ValueError(f"the base's UNet has no cross-attention {width} wide")
         # Every layer counts alike: divided by what captions make it vary, and by its width.
         scaled = [
-            layer / _spread(layer, scatter, count).clamp(min=1e-6) / len(layer) ** 0.5
+            layer / _output_std(layer, scatter, count).clamp(min=1e-6) / len(layer) ** 0.5
             for layer in layers
         ]
         weight = torch.cat(scaled) / len(layers) ** 0.5
         # |Wx|^2 needs W only through W'W, and D x D is far smaller than all layers together.
-        root = torch.linalg.cholesky(_regular(weight.double()))
+        root = torch.linalg.cholesky(_regularized_gram(weight.double()))
         self.register_buffer("weight", root.T.float().contiguous())
 
     def forward(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -70,13 +70,13 @@ def _scatter(blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, int]:
     return square - total.T @ total / captions, captions * len(total)
 
 
-def _spread(layer: torch.Tensor, scatter: torch.Tensor, count: int) -> torch.Tensor:
+def _output_std(layer: torch.Tensor, scatter: torch.Tensor, count: int) -> torch.Tensor:
     """The standard deviation of all that a layer makes of centred embeds."""
     weight = layer.double()
     square = ((weight @ scatter) * weight).sum()
     return (square / (count * len(weight) - 1)).clamp(min=0).sqrt().float()
 
 
-def _regular(weight: torch.Tensor) -> torch.Tensor:
+def _regularized_gram(weight: torch.Tensor) -> torch.Tensor:
     gram = weight.T @ weight
     return gram + 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)

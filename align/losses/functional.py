@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 # Norms below this count as this: what has hardly any length has no direction to learn.
-FLOOR = 1e-3
+NORM_FLOOR = 1e-3
 # Cosines held at once, 64 MiB of float32: more positions are computed again in the backward pass.
-COSINES = 1 << 24
+MAX_COSINES = 1 << 24
 
 
 def sequence_mse(
@@ -31,8 +31,8 @@ def sequence_mse(
     It fixes the embeds' scale, which a contrastive loss leaves open.
     """
     if weights is None:
-        return F.mse_loss(_wide(predicted), _wide(target))
-    error = (_wide(predicted) - _wide(target)).square().mean(-1)
+        return F.mse_loss(_at_least_float32(predicted), _at_least_float32(target))
+    error = (_at_least_float32(predicted) - _at_least_float32(target)).square().mean(-1)
     return (error * weights).sum() / weights.sum()
 
 
@@ -41,7 +41,7 @@ def positional_similarity(predicted: torch.Tensor, target: torch.Tensor) -> torc
 
     Computed as a matrix product of unit vectors, never through a (B, B, L, D) tensor.
     """
-    left, right = _directions(predicted), _directions(target)
+    left, right = _unit_vectors(predicted), _unit_vectors(target)
     # Autocast would round the product to half precision, whatever goes in.
     with torch.autocast(left.device.type, enabled=False):
         return torch.einsum("itd,jtd->tij", left, right)
@@ -52,7 +52,9 @@ def same_group(groups: torch.Tensor) -> torch.Tensor:
     return groups[:, None] == groups[None, :]
 
 
-def softened(positives: torch.Tensor, target: torch.Tensor, threshold: float = 1.0) -> torch.Tensor:
+def soft_positives(
+    positives: torch.Tensor, target: torch.Tensor, threshold: float = 1.0
+) -> torch.Tensor:
     """Agreement where paraphrases are not negatives: (B, B) between 0 and 1.
 
     Two captions agree by as much as the cosine of their whole standardised sequences exceeds the
@@ -67,11 +69,11 @@ def softened(positives: torch.Tensor, target: torch.Tensor, threshold: float = 1
     """
     if threshold >= 1:
         return positives.float()
-    whole = _directions(target.flatten(1))
+    whole = _unit_vectors(target.flatten(1))
     with torch.autocast(whole.device.type, enabled=False):
-        likeness = whole @ whole.T
-    share = ((likeness - threshold) / (1 - threshold)).clamp(0, 1)
-    return torch.maximum(positives.to(share.dtype), share)
+        similarity = whole @ whole.T
+    soft = ((similarity - threshold) / (1 - threshold)).clamp(0, 1)
+    return torch.maximum(positives.to(soft.dtype), soft)
 
 
 def sequence_info_nce(
@@ -98,18 +100,18 @@ def sequence_info_nce(
             caption's sound, both is the mean of the two.
         weights: (B, L).
     """
-    wanted = _shares(_like(agreement, predicted))
+    target_probs = _row_normalize(_like(agreement, predicted))
 
-    def at(cosines: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    def loss_at(cosines: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         logits = cosines / temperature
         terms = []
         if direction != "text_to_audio":
-            terms.append(logits.logsumexp(2) - torch.einsum("ij,tij->ti", wanted, logits))
+            terms.append(logits.logsumexp(2) - torch.einsum("ij,tij->ti", target_probs, logits))
         if direction != "audio_to_text":
-            terms.append(logits.logsumexp(1) - torch.einsum("ji,tij->tj", wanted, logits))
+            terms.append(logits.logsumexp(1) - torch.einsum("ji,tij->tj", target_probs, logits))
         return (torch.stack(terms).mean(0) * counts).sum()
 
-    return _over_positions(at, predicted, target, weights)
+    return _over_positions(loss_at, predicted, target, weights)
 
 
 def sequence_sigmoid(
@@ -135,13 +137,13 @@ def sequence_sigmoid(
         bias: added to the logits.
         weights: (B, L).
     """
-    wanted = _like(agreement, predicted)
+    labels = _like(agreement, predicted)
 
-    def at(cosines: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    def loss_at(cosines: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         logits = cosines / temperature + bias
-        return ((F.softplus(logits) - wanted * logits).sum(2) * counts).sum()
+        return ((F.softplus(logits) - labels * logits).sum(2) * counts).sum()
 
-    return _over_positions(at, predicted, target, weights)
+    return _over_positions(loss_at, predicted, target, weights)
 
 
 def sequence_margin(
@@ -165,17 +167,17 @@ def sequence_margin(
         weights: (B, L).
     """
     agreement = _like(agreement, predicted)
-    same, other = _shares(agreement), _shares(1 - agreement)
+    positive, negative = _row_normalize(agreement), _row_normalize(1 - agreement)
 
-    def at(cosines: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        terms = same * (1 - cosines) + other * F.relu(cosines - margin)
+    def loss_at(cosines: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        terms = positive * (1 - cosines) + negative * F.relu(cosines - margin)
         return (terms.sum(2) * counts).sum()
 
-    return _over_positions(at, predicted, target, weights)
+    return _over_positions(loss_at, predicted, target, weights)
 
 
 def _over_positions(
-    at: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    loss_at: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     predicted: torch.Tensor,
     target: torch.Tensor,
     weights: torch.Tensor | None,
@@ -189,35 +191,37 @@ def _over_positions(
     if weights is None:
         weights = _like(predicted.new_ones(rows, length), predicted)
 
-    def part(some: torch.Tensor, wanted: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        return at(positional_similarity(some, wanted), counts.T)
+    def part(
+        predictions: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor
+    ) -> torch.Tensor:
+        return loss_at(positional_similarity(predictions, targets), counts.T)
 
-    step = max(1, COSINES // rows**2)
+    step = max(1, MAX_COSINES // rows**2)
     if step >= length:
         return part(predicted, target, weights) / weights.sum()
     columns = zip(*(x.split(step, 1) for x in (predicted, target, weights)), strict=True)
-    again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-    parts = [checkpoint(part, *column, **again) for column in columns]
+    checkpoint_kwargs: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    parts = [checkpoint(part, *column, **checkpoint_kwargs) for column in columns]
     return torch.stack(parts).sum() / weights.sum()
 
 
-def _shares(agreement: torch.Tensor) -> torch.Tensor:
+def _row_normalize(agreement: torch.Tensor) -> torch.Tensor:
     """Rows that sum to 1; one that has nothing stays 0."""
     return agreement / agreement.sum(1, keepdim=True).clamp(min=1e-6)
 
 
-def _wide(values: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
     """Float64 as it is, anything else as float32."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def _like(agreement: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
     """Agreement in the type that a loss of these embeds is computed in."""
-    return agreement.to(_wide(embeds[:0]).dtype)
+    return agreement.to(_at_least_float32(embeds[:0]).dtype)
 
 
-def _directions(vectors: torch.Tensor) -> torch.Tensor:
+def _unit_vectors(vectors: torch.Tensor) -> torch.Tensor:
     """Unit vectors along the last axis; bfloat16's largest numbers do not overflow."""
-    vectors = _wide(vectors)
+    vectors = _at_least_float32(vectors)
     largest = vectors.detach().abs().amax(-1, keepdim=True).clamp(min=1)
-    return F.normalize(vectors / largest, dim=-1, eps=FLOOR)
+    return F.normalize(vectors / largest, dim=-1, eps=NORM_FLOOR)

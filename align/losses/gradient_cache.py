@@ -33,16 +33,16 @@ class GradientCache:
         rows: rows encoded at once.
     """
 
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self._parts: list[tuple[dict[str, Any], _Randomness]] = []
+    def __init__(self, chunk_size: int) -> None:
+        self._chunk_size = chunk_size
+        self._parts: list[tuple[dict[str, Any], _RNGState]] = []
         self._found: dict[str, torch.Tensor] = {}
 
     def encode(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
-        alone: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> AudioPromptOutput:
         """The model's answer to all rows, for a loss to be computed from.
 
@@ -51,21 +51,21 @@ class GradientCache:
             inputs: its arguments; tensors are divided by their rows.
             alone: a context in which processes do not average their gradients.
         """
-        self._parts, answers = [], []
-        with alone(), _statistics_kept(model):
-            for part in _divided(inputs, self._rows):
-                self._parts.append((part, _Randomness(part)))
+        self._parts, outputs = [], []
+        with no_sync(), _frozen_batch_norm(model):
+            for part in _split_rows(inputs, self._chunk_size):
+                self._parts.append((part, _RNGState(part)))
                 # With a graph, though it is dropped at once: without one, other kernels round
                 # half precision otherwise, and the replay would not meet these embeds.
-                answers.append(_detached(model(**part)))
-        found = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+                outputs.append(_detach(model(**part)))
+        found = {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
         self._found = {name: value.requires_grad_() for name, value in found.items()}
         return AudioPromptOutput(**self._found)
 
     def replay(
         self,
         model: nn.Module,
-        alone: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> None:
         """Adds to the gradients of the model's weights, after the loss's backward pass.
 
@@ -76,19 +76,19 @@ class GradientCache:
         parts, found = self._parts, self._found
         self._parts, self._found = [], {}
         gradients = {
-            name: value.grad.split(self._rows)
+            name: value.grad.split(self._chunk_size)
             for name, value in found.items()
             if value.grad is not None
         }
-        for i, (part, randomness) in enumerate(parts):
-            with alone() if i < len(parts) - 1 else contextlib.nullcontext():
-                randomness.restore()
-                answer = model(**part)
-                outputs = [getattr(answer, name) for name in gradients]
+        for i, (part, rng_state) in enumerate(parts):
+            with no_sync() if i < len(parts) - 1 else contextlib.nullcontext():
+                rng_state.restore()
+                output = model(**part)
+                outputs = [getattr(output, name) for name in gradients]
                 torch.autograd.backward(outputs, [column[i] for column in gradients.values()])
 
 
-class _Randomness:
+class _RNGState:
     """The state of all random number generators that a forward pass draws from."""
 
     def __init__(self, inputs: dict[str, Any]) -> None:
@@ -104,20 +104,20 @@ class _Randomness:
         set_device_states(*self._devices)
 
 
-def _detached(answer: AudioPromptOutput) -> dict[str, torch.Tensor]:
-    both = {"embeds": answer.embeds, "pooled": answer.pooled}
+def _detach(output: AudioPromptOutput) -> dict[str, torch.Tensor]:
+    both = {"embeds": output.embeds, "pooled": output.pooled}
     return {name: value.detach() for name, value in both.items() if value is not None}
 
 
-def _divided(inputs: dict[str, Any], rows: int) -> Iterator[dict[str, Any]]:
+def _split_rows(inputs: dict[str, Any], chunk_size: int) -> Iterator[dict[str, Any]]:
     count = max(len(value) for value in inputs.values() if isinstance(value, torch.Tensor))
-    for start in range(0, count, rows):
-        part = slice(start, start + rows)
+    for start in range(0, count, chunk_size):
+        part = slice(start, start + chunk_size)
         yield {k: v[part] if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
 
 
 @contextlib.contextmanager
-def _statistics_kept(model: nn.Module) -> Iterator[None]:
+def _frozen_batch_norm(model: nn.Module) -> Iterator[None]:
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
     kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     yield

@@ -19,7 +19,7 @@ class AudioPromptConfig(PretrainedConfig):
         max_windows: windows heard of one recording.
         max_tokens: audio tokens that reach the adapter; more are averaged in equal runs.
         recall: by name, the spaces whose heads remember embeds of captions: how many rows, and
-            the share and temperature of `align.models.memory.Recall`.
+            the share and temperature of `align.models.memory.RetrievalMemory`.
     """
 
     model_type = "audio_prompt"
@@ -32,7 +32,7 @@ class AudioPromptConfig(PretrainedConfig):
         default_space: str | None = None,
         max_windows: int = 120,
         max_tokens: int = 512,
-        recall: dict[str, dict[str, Any]] | None = None,
+        retrieval_memory: dict[str, dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.backbone = backbone or {}
@@ -41,7 +41,7 @@ class AudioPromptConfig(PretrainedConfig):
         self.default_space = default_space or next(iter(self.spaces), None)
         self.max_windows = max_windows
         self.max_tokens = max_tokens
-        self.recall = recall or {}
+        self.retrieval_memory = retrieval_memory or {}
         super().__init__(**kwargs)
 
     def backbone_config(self) -> PretrainedConfig:

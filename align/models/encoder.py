@@ -17,23 +17,23 @@ from align.hub.model_card import write_card
 from align.hub.upload import upload
 from align.models.backbones import lora
 from align.models.backbones.base import Backbone
-from align.models.backbones.loading import load_backbone, new_backbone
+from align.models.backbones.loading import build_backbone, load_backbone
 from align.models.configuration import AudioPromptConfig
 from align.models.heads import AudioPromptOutput, Head, Heads
-from align.models.memory import Recall
-from align.models.processing import Ear, pad
+from align.models.memory import RetrievalMemory
+from align.models.processing import AudioProcessor, pad
 from align.models.weights import apply_umask
-from align.prompts.blending import blend as blended
-from align.prompts.blending import concatenate, matched, weigh
-from align.prompts.embeds import Prompts, SpaceShape, stacked
-from align.prompts.pipelines import Reader, check_prompt
+from align.prompts.blending import blend as blend_prompts
+from align.prompts.blending import concatenate, match_prompts, weighted_mean
+from align.prompts.embeds import PromptEmbeds, SpaceShape, stack_prompts
+from align.prompts.pipelines import PipelineSpec, check_prompt
 from align.registry import first_line
 
 
 def pool_tokens(
-    tokens: torch.Tensor, mask: torch.Tensor, most: int
+    tokens: torch.Tensor, mask: torch.Tensor, max_tokens: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Averages runs of equal length of audio tokens until at most `most` are left.
+    """Averages runs of equal length of audio tokens until at most `max_tokens` are left.
 
     Every row is pooled by its own length, so that what a recording sounds like does not depend
     on how long the others of its batch are.
@@ -46,23 +46,25 @@ def pool_tokens(
     Returns:
         (B, S', H) and (B, S') with S' <= most; unchanged where S <= most already.
     """
-    if tokens.shape[1] <= most:
+    if tokens.shape[1] <= max_tokens:
         return tokens, mask
     places = torch.arange(1, tokens.shape[1] + 1, device=mask.device)
     lengths = (mask * places).amax(1).clamp(min=1).tolist()
     rows = [
-        _pool_row(row[:length], heard[:length], most)
-        for row, heard, length in zip(tokens, mask, lengths, strict=True)
+        _pool_row(row[:length], row_mask[:length], max_tokens)
+        for row, row_mask, length in zip(tokens, mask, lengths, strict=True)
     ]
-    pooled, heard = zip(*rows, strict=True)
-    together = nn.utils.rnn.pad_sequence
-    return together(list(pooled), batch_first=True), together(list(heard), batch_first=True)
+    pooled, row_mask = zip(*rows, strict=True)
+    pad_sequence = nn.utils.rnn.pad_sequence
+    return pad_sequence(list(pooled), batch_first=True), pad_sequence(
+        list(row_mask), batch_first=True
+    )
 
 
 def _pool_row(
-    tokens: torch.Tensor, mask: torch.Tensor, most: int
+    tokens: torch.Tensor, mask: torch.Tensor, max_tokens: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    run = -(-len(tokens) // most)
+    run = -(-len(tokens) // max_tokens)
     if run == 1:
         return tokens, mask
     short = -len(tokens) % run
@@ -88,10 +90,12 @@ class AudioPromptEncoder(PreTrainedModel):
 
     def __init__(self, config: AudioPromptConfig) -> None:
         super().__init__(config)
-        self.backbone: Backbone = new_backbone(config.backbone_config())
+        self.backbone: Backbone = build_backbone(config.backbone_config())
         shapes = {name: SpaceShape(**shape) for name, shape in config.spaces.items()}
-        self.heads = Heads(self.backbone.token_width, shapes, config.adapter, config.recall)
-        self.extractor: Any = None
+        self.heads = Heads(
+            self.backbone.token_width, shapes, config.adapter, config.retrieval_memory
+        )
+        self.feature_extractor: Any = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -115,7 +119,7 @@ class AudioPromptEncoder(PreTrainedModel):
             max_windows: windows heard of one recording.
             options: changes to the backbone's configuration.
         """
-        model, extractor = load_backbone(backbone, **options)
+        model, feature_extractor = load_backbone(backbone, **options)
         config = AudioPromptConfig(
             backbone=model.config.to_dict(),
             adapter=adapter,
@@ -124,15 +128,15 @@ class AudioPromptEncoder(PreTrainedModel):
         )
         encoder = cls(config)
         encoder.backbone.load_state_dict(model.state_dict())
-        encoder.extractor = extractor
+        encoder.feature_extractor = feature_extractor
         return encoder
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, where: str | os.PathLike[str], *model_args: Any, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> Any:
         """Loads an encoder from a folder or the hub, feature extractor included."""
-        loaded = super().from_pretrained(where, *model_args, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         encoder = loaded[0] if isinstance(loaded, tuple) else loaded
         # As it lies in a file, a tensor is not aligned in memory, and some products of matrices
         # are then rounded otherwise than those of the encoder that was saved.
@@ -140,14 +144,16 @@ class AudioPromptEncoder(PreTrainedModel):
             weight.data = weight.data.clone()
         names = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
         shared = {name: kwargs[name] for name in names if name in kwargs}
-        encoder.extractor = AutoFeatureExtractor.from_pretrained(where, **shared)
+        encoder.feature_extractor = AutoFeatureExtractor.from_pretrained(
+            pretrained_model_name_or_path, **shared
+        )
         return loaded
 
     @property
-    def ear(self) -> Ear:
+    def processor(self) -> AudioProcessor:
         """How this encoder hears recordings."""
         kind = self.config.backbone["model_type"]
-        return Ear(kind, self.extractor, self.config.max_windows)
+        return AudioProcessor(kind, self.feature_extractor, self.config.max_windows)
 
     def head(self, space: str | None = None) -> Head:
         """The head of a space; without a name, of the default one.
@@ -155,7 +161,7 @@ class AudioPromptEncoder(PreTrainedModel):
         Raises:
             ValueError: the encoder has no such space.
         """
-        return self.heads.of(space or self.config.default_space)
+        return self.heads.for_space(space or self.config.default_space)
 
     def add_space(self, name: str, shape: SpaceShape) -> Head:
         """Adds a head for a further prompt space, untrained; all else stays as it is.
@@ -174,17 +180,21 @@ class AudioPromptEncoder(PreTrainedModel):
         self.config.spaces[name] = asdict(shape)
         return head
 
-    def remember(self, recall: Recall | None, space: str | None = None) -> None:
+    def set_retrieval_memory(
+        self, retrieval_memory: RetrievalMemory | None, space: str | None = None
+    ) -> None:
         """Has a space's answers, in use, follow what is remembered; None for nothing any more.
 
         Raises:
             ValueError: the encoder has no such space.
         """
         name = space or self.config.default_space
-        self.head(name).recall = None if recall is None else recall.to(self.device)
-        self.config.recall.pop(name, None)
-        if recall is not None:
-            self.config.recall[name] = recall.sizes
+        self.head(name).retrieval_memory = (
+            None if retrieval_memory is None else retrieval_memory.to(self.device)
+        )
+        self.config.retrieval_memory.pop(name, None)
+        if retrieval_memory is not None:
+            self.config.retrieval_memory[name] = retrieval_memory.config
 
     def add_lora(self, rank: int) -> None:
         """Adds LoRA to the backbone and records its rank in the configuration.
@@ -211,7 +221,7 @@ class AudioPromptEncoder(PreTrainedModel):
                 module.eval()
         return self
 
-    def tokens(
+    def get_audio_tokens(
         self, features: torch.Tensor, features_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Audio tokens of whole recordings.
@@ -230,12 +240,12 @@ class AudioPromptEncoder(PreTrainedModel):
     def _window_tokens(
         self, features: torch.Tensor, features_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        there = features_mask.any(2)
-        found, heard = self._backbone_tokens(features[there], features_mask[there])
-        batch, windows = there.shape
+        present = features_mask.any(2)
+        found, window_mask = self._backbone_tokens(features[present], features_mask[present])
+        batch, windows = present.shape
         tokens = found.new_zeros(batch, windows, *found.shape[1:])
-        mask = heard.new_zeros(batch, windows, heard.shape[1])
-        tokens[there], mask[there] = found, heard
+        mask = window_mask.new_zeros(batch, windows, window_mask.shape[1])
+        tokens[present], mask[present] = found, window_mask
         return tokens.flatten(1, 2), mask.flatten(1, 2)
 
     def _backbone_tokens(
@@ -245,8 +255,8 @@ class AudioPromptEncoder(PreTrainedModel):
         if torch.is_grad_enabled() or len(windows) <= WINDOWS_AT_ONCE:
             return self.backbone(windows, mask)
         blocks = zip(windows.split(WINDOWS_AT_ONCE), mask.split(WINDOWS_AT_ONCE), strict=True)
-        tokens, heard = zip(*(self.backbone(*block) for block in blocks), strict=True)
-        return torch.cat(tokens), torch.cat(heard)
+        tokens, window_mask = zip(*(self.backbone(*block) for block in blocks), strict=True)
+        return torch.cat(tokens), torch.cat(window_mask)
 
     def forward(
         self,
@@ -274,7 +284,7 @@ class AudioPromptEncoder(PreTrainedModel):
         if tokens is None or tokens_mask is None:
             if features is None or features_mask is None:
                 raise ValueError("give features and features_mask, or tokens and tokens_mask")
-            tokens, tokens_mask = self.tokens(features, features_mask)
+            tokens, tokens_mask = self.get_audio_tokens(features, features_mask)
         names = [space] if space is None or isinstance(space, str) else space
         found = [AudioPromptOutput(*self.head(name)(tokens, tokens_mask)) for name in names]
         return found[0] if names is not space else found
@@ -282,12 +292,12 @@ class AudioPromptEncoder(PreTrainedModel):
     @torch.no_grad()
     def encode(
         self,
-        recordings: Any,
+        audio: Any,
         *,
         space: str | None = None,
         sampling_rate: int | None = None,
         batch_size: int = 8,
-    ) -> Prompts:
+    ) -> PromptEmbeds:
         """Prompt embeds (N, L, D), and pooled ones, of one recording or a list of N.
 
         The same recording gives the same embeds, bit for bit, whatever else is in the list.
@@ -297,18 +307,18 @@ class AudioPromptEncoder(PreTrainedModel):
             ValueError: there is no such space, or no recording.
         """
         return self.encode_with_tokens(
-            recordings, space=space, sampling_rate=sampling_rate, batch_size=batch_size
+            audio, space=space, sampling_rate=sampling_rate, batch_size=batch_size
         )[0]
 
     @torch.no_grad()
     def encode_with_tokens(
         self,
-        recordings: Any,
+        audio: Any,
         *,
         space: str | None = None,
         sampling_rate: int | None = None,
         batch_size: int = 8,
-    ) -> tuple[Prompts, torch.Tensor, torch.Tensor]:
+    ) -> tuple[PromptEmbeds, torch.Tensor, torch.Tensor]:
         """As `encode`, with the audio tokens that the embeds were made from.
 
         Returns:
@@ -319,26 +329,26 @@ class AudioPromptEncoder(PreTrainedModel):
             ValueError: there is no such space, or no recording.
         """
         head = self.head(space)
-        rows = [self.ear.features(r, sampling_rate) for r in _as_list(recordings)]
+        rows = [self.processor.extract_features(r, sampling_rate) for r in _as_list(audio)]
         if not rows:
             raise ValueError("no recordings to encode")
         mode = self.training
         self.eval()
         try:
-            parts = [self._encode_one(row, head, batch_size) for row in rows]
+            parts = [self._encode_clip(row, head, batch_size) for row in rows]
         finally:
             self.train(mode)
         embeds, tokens, masks = zip(*parts, strict=True)
-        together = nn.utils.rnn.pad_sequence
+        pad_sequence = nn.utils.rnn.pad_sequence
         return (
-            stacked(list(embeds)),
-            together([row[0] for row in tokens], batch_first=True),
-            together([row[0] for row in masks], batch_first=True),
+            stack_prompts(list(embeds)),
+            pad_sequence([row[0] for row in tokens], batch_first=True),
+            pad_sequence([row[0] for row in masks], batch_first=True),
         )
 
-    def _encode_one(
+    def _encode_clip(
         self, row: list[Any], head: Head, batch_size: int
-    ) -> tuple[Prompts, torch.Tensor, torch.Tensor]:
+    ) -> tuple[PromptEmbeds, torch.Tensor, torch.Tensor]:
         # One recording at a time: in a batch, another's length would change the rounding.
         found = []
         for start in range(0, len(row), batch_size):
@@ -347,21 +357,21 @@ class AudioPromptEncoder(PreTrainedModel):
             found.append(self._window_tokens(features, batch["features_mask"].to(self.device)))
         tokens, mask = (torch.cat(column, 1) for column in zip(*found, strict=True))
         tokens, mask = pool_tokens(tokens, mask, self.config.max_tokens)
-        return head.prompts(*head(tokens, mask)), tokens, mask
+        return head.to_prompt_embeds(*head(tokens, mask)), tokens, mask
 
-    def prompt(
+    def encode_prompt(
         self,
-        recordings: Any,
+        audio: Any,
         *,
-        weights: Sequence[float] | None = None,
-        text: Prompts | None = None,
+        audio_weights: Sequence[float] | None = None,
+        text: PromptEmbeds | None = None,
         blend: str = "interpolate",
-        weight: float | None = None,
+        text_weight: float | None = None,
         negative: Any = None,
         pipeline: Any = None,
         space: str | None = None,
         sampling_rate: int | None = None,
-        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> dict[str, torch.Tensor]:
         """The keyword arguments that make a diffusers pipeline draw these recordings.
@@ -389,50 +399,59 @@ class AudioPromptEncoder(PreTrainedModel):
             AudioError: a recording cannot be read or has nothing to hear.
             ValueError: there is no such space, or no recording, or what is given does not fit.
         """
-        if text is None and (weight is not None or blend != "interpolate"):
+        if text is None and (text_weight is not None or blend != "interpolate"):
             raise ValueError("blend and weight are the text's: give text=PromptSpace.encode(...)")
-        reader = None if pipeline is None else Reader.of(pipeline)
-        if reader is not None and negative is not None:
-            reader.check_negative()
-        if reader is not None and space is None:
+        spec = None if pipeline is None else PipelineSpec.from_pipeline(pipeline)
+        if spec is not None and negative is not None:
+            spec.check_negative()
+        if spec is not None and space is None:
             shapes = {name: self.head(name).space for name in self.heads.names}
-            space = reader.choose(shapes, self.config.default_space)
+            space = spec.select_space(shapes, self.config.default_space)
         head = self.head(space)
-        sound = self.encode(recordings, space=space, sampling_rate=sampling_rate)
-        if weights is not None:
-            sound = weigh(sound, weights)
-        null = head.null(len(sound))
+        audio_prompts = self.encode(audio, space=space, sampling_rate=sampling_rate)
+        if audio_weights is not None:
+            audio_prompts = weighted_mean(audio_prompts, audio_weights)
+        unconditional = head.unconditional(len(audio_prompts))
         if negative is not None:
-            given = _negative(self, negative, head.space.base, space, sampling_rate)
-            null = matched(given, sound, "negative")
+            given = _encode_negative(self, negative, head.space.base_model, space, sampling_rate)
+            unconditional = match_prompts(given, audio_prompts, "negative")
         if text is not None:
-            sound = blended(sound, text, blend, weight, head.centre(len(sound)))
-        if sound.embeds.shape[1] != null.embeds.shape[1]:
-            null = _lengthened(null, sound.embeds.shape[1])
-        dtype = dtype or (reader.dtype if reader else self.dtype)
-        where = device or (reader.device if reader else self.device)
-        found = {k: v.to(where, dtype) for k, v in sound.arguments(null).items()}
+            audio_prompts = blend_prompts(
+                audio_prompts, text, blend, text_weight, head.center(len(audio_prompts))
+            )
+        if audio_prompts.embeds.shape[1] != unconditional.embeds.shape[1]:
+            unconditional = _repeat_to_length(unconditional, audio_prompts.embeds.shape[1])
+        torch_dtype = torch_dtype or (spec.dtype if spec else self.dtype)
+        where = device or (spec.device if spec else self.device)
+        found = {
+            k: v.to(where, torch_dtype)
+            for k, v in audio_prompts.pipeline_kwargs(unconditional).items()
+        }
         return found if pipeline is None else check_prompt(pipeline, found)
 
     def save_pretrained(
-        self, where: str | os.PathLike[str], *args: Any, push_to_hub: bool = False, **kwargs: Any
+        self,
+        save_directory: str | os.PathLike[str],
+        *args: Any,
+        push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Saves the whole encoder to a folder: weights, feature extractor, model card."""
         named = {k: kwargs.pop(k) for k in ("repo_id", "private", "revision") if k in kwargs}
-        super().save_pretrained(where, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
-            apply_umask(Path(where))
-            self.extractor.save_pretrained(where)
-            write_card(Path(where))
+            apply_umask(Path(save_directory))
+            self.feature_extractor.save_pretrained(save_directory)
+            write_card(Path(save_directory))
         if push_to_hub:
-            repo_id = named.pop("repo_id", None) or Path(where).resolve().name
-            self.push_to_hub(repo_id, run=where, token=kwargs.get("token"), **named)
+            repo_id = named.pop("repo_id", None) or Path(save_directory).resolve().name
+            self.push_to_hub(repo_id, run_dir=save_directory, token=kwargs.get("token"), **named)
 
     def push_to_hub(
         self,
         repo_id: str,
         *,
-        run: str | os.PathLike[str] | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
         private: bool | None = None,
         token: bool | str | None = None,
         revision: str | None = None,
@@ -459,7 +478,7 @@ class AudioPromptEncoder(PreTrainedModel):
         return upload(
             self,
             repo_id,
-            run=run,
+            run_dir=run_dir,
             private=private,
             token=token,
             revision=revision,
@@ -467,18 +486,18 @@ class AudioPromptEncoder(PreTrainedModel):
         )
 
 
-def _as_list(recordings: Any) -> list[Any]:
-    return recordings if isinstance(recordings, list) else [recordings]
+def _as_list(audio: Any) -> list[Any]:
+    return audio if isinstance(audio, list) else [audio]
 
 
-def _negative(
+def _encode_negative(
     encoder: AudioPromptEncoder,
     negative: Any,
-    base: str,
+    base_model: str,
     space: str | None,
     sampling_rate: int | None,
-) -> Prompts:
-    if isinstance(negative, Prompts):
+) -> PromptEmbeds:
+    if isinstance(negative, PromptEmbeds):
         return negative
     try:
         return encoder.encode(negative, space=space, sampling_rate=sampling_rate)
@@ -487,37 +506,39 @@ def _negative(
         if any(isinstance(one, str) and not os.path.exists(one) for one in given):
             raise AudioError(
                 f"{error}; a negative in words is given as "
-                f"PromptSpace.from_pretrained({base!r}).encode(words)"
+                f"PromptSpace.from_pretrained({base_model!r}).encode(words)"
             ) from error
         raise
 
 
-def _lengthened(null: Prompts, length: int) -> Prompts:
+def _repeat_to_length(unconditional: PromptEmbeds, length: int) -> PromptEmbeds:
     """The null said again until it is as long as a concatenated prompt."""
-    longer = null
-    while longer.embeds.shape[1] < length:
-        longer = concatenate(longer, null)
-    return Prompts(longer.embeds[:, :length], null.pooled, null.padding)
+    repeated = unconditional
+    while repeated.embeds.shape[1] < length:
+        repeated = concatenate(repeated, unconditional)
+    return PromptEmbeds(repeated.embeds[:, :length], unconditional.pooled, unconditional.padding)
 
 
-def load_encoder(run: str) -> AudioPromptEncoder:
+def load_encoder(pretrained_model_name_or_path: str) -> AudioPromptEncoder:
     """The trained encoder of a folder or a hub id.
 
     Raises:
         ValueError: there is none.
     """
     try:
-        encoder: AudioPromptEncoder = AudioPromptEncoder.from_pretrained(run)
+        encoder: AudioPromptEncoder = AudioPromptEncoder.from_pretrained(
+            pretrained_model_name_or_path
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise no_encoder(run, error) from error
+        raise encoder_not_found(pretrained_model_name_or_path, error) from error
     return encoder
 
 
-def no_encoder(run: str, error: Exception) -> ValueError:
+def encoder_not_found(pretrained_model_name_or_path: str, error: Exception) -> ValueError:
     """What is said where a folder or a hub id holds no encoder."""
     reason = first_line(error)
     return ValueError(
-        f"there is no trained encoder {run!r}: give a folder that align.train wrote, "
+        f"there is no trained encoder {pretrained_model_name_or_path!r}: give a folder that align.train wrote, "
         f"or a hub id that can be reached ({reason})"
     )
 

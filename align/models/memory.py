@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 
-class Recall(nn.Module):
+class RetrievalMemory(nn.Module):
     """Embeds that an encoder remembers, and how far its answers follow them.
 
     Args:
@@ -26,53 +26,55 @@ class Recall(nn.Module):
 
     def __init__(
         self,
-        rows: int,
+        size: int,
         shape: tuple[int, int],
         pooled_width: int = 0,
         *,
-        share: float,
+        weight: float,
         temperature: float,
     ) -> None:
         super().__init__()
-        self.share, self.temperature = share, temperature
-        self.register_buffer("embeds", torch.zeros(rows, *shape))
-        pooled = torch.zeros(rows, pooled_width) if pooled_width else None
+        self.weight, self.temperature = weight, temperature
+        self.register_buffer("embeds", torch.zeros(size, *shape))
+        pooled = torch.zeros(size, pooled_width) if pooled_width else None
         self.register_buffer("pooled", pooled)
 
     @classmethod
-    def of(
-        cls, embeds: torch.Tensor, pooled: torch.Tensor | None, share: float, temperature: float
-    ) -> Recall:
+    def from_embeds(
+        cls, embeds: torch.Tensor, pooled: torch.Tensor | None, weight: float, temperature: float
+    ) -> RetrievalMemory:
         """A memory of standardised embeds (M, L, D), and pooled ones (M, P) or None."""
         rows, length, width = embeds.shape
         pooled_width = 0 if pooled is None else pooled.shape[-1]
-        found = cls(rows, (length, width), pooled_width, share=share, temperature=temperature)
+        found = cls(rows, (length, width), pooled_width, weight=weight, temperature=temperature)
         found.get_buffer("embeds").copy_(embeds)
         if pooled is not None:
             found.get_buffer("pooled").copy_(pooled)
         return found
 
     @property
-    def sizes(self) -> dict[str, int | float]:
+    def config(self) -> dict[str, int | float]:
         """What a configuration keeps of it."""
-        rows = len(self.get_buffer("embeds"))
-        return {"rows": rows, "share": self.share, "temperature": self.temperature}
+        size = len(self.get_buffer("embeds"))
+        return {"size": size, "weight": self.weight, "temperature": self.temperature}
 
     def forward(
         self, embeds: torch.Tensor, pooled: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Answers (B, L, D), and pooled (B, P) or None, each drawn towards what it is like."""
-        known = self.get_buffer("embeds").float()
+        memory = self.get_buffer("embeds").float()
         # Autocast would round the products to half precision, whatever goes in.
         with torch.autocast(embeds.device.type, enabled=False):
             own = F.normalize(embeds.float().flatten(1), dim=-1)
-            cosines = own @ F.normalize(known.flatten(1), dim=-1).T
+            cosines = own @ F.normalize(memory.flatten(1), dim=-1).T
             weights = (cosines / self.temperature).softmax(-1)
-            embeds = self._drawn(embeds, weights, known)
+            embeds = self._interpolate(embeds, weights, memory)
             if pooled is not None:
-                pooled = self._drawn(pooled, weights, self.get_buffer("pooled").float())
+                pooled = self._interpolate(pooled, weights, self.get_buffer("pooled").float())
         return embeds, pooled
 
-    def _drawn(self, own: torch.Tensor, weights: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        remembered = torch.tensordot(weights, known, 1).to(own.dtype)
-        return torch.lerp(own, remembered, self.share)
+    def _interpolate(
+        self, own: torch.Tensor, weights: torch.Tensor, memory: torch.Tensor
+    ) -> torch.Tensor:
+        retrieved = torch.tensordot(weights, memory, 1).to(own.dtype)
+        return torch.lerp(own, retrieved, self.weight)

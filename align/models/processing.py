@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from align.audio.files import AudioError, AudioWarning
-from align.audio.waveform import SILENCE
+from align.audio.waveform import SILENCE_THRESHOLD
 from align.audio.waveform import windows as window_stream
-from align.models.backbones.loading import kind_of
+from align.models.backbones.loading import backbone_class
 
 
 @dataclass(frozen=True)
-class Ear:
+class AudioProcessor:
     """How a backbone hears: its feature extractor, window by window.
 
     Attributes:
@@ -28,25 +28,25 @@ class Ear:
     """
 
     model_type: str
-    extractor: Any
+    feature_extractor: Any
     max_windows: int
 
     @property
     def window_s(self) -> float:
         """Seconds a window."""
-        return kind_of(self.model_type).window_s(self.extractor)
+        return backbone_class(self.model_type).window_s(self.feature_extractor)
 
     @property
-    def bins(self) -> int:
+    def num_mel_bins(self) -> int:
         """Mel bins of a frame; a row of features may be several frames side by side."""
-        own = self.extractor
+        own = self.feature_extractor
         return int(getattr(own, "num_mel_bins", None) or own.feature_size)
 
     def spectrogram(self, feature: np.ndarray) -> np.ndarray:
         """A window's features (T, F) as a frame a row, (T * F / bins, bins)."""
-        return feature.reshape(-1, self.bins)
+        return feature.reshape(-1, self.num_mel_bins)
 
-    def features(self, recording: Any, sampling_rate: int | None = None) -> list[np.ndarray]:
+    def extract_features(self, audio: Any, sampling_rate: int | None = None) -> list[np.ndarray]:
         """The features of a recording's windows, each (T, F).
 
         Args:
@@ -56,9 +56,9 @@ class Ear:
         Raises:
             AudioError: it cannot be read or has nothing to hear.
         """
-        rate = self.extractor.sampling_rate
-        stream = window_stream(recording, rate, self.window_s, sampling_rate=sampling_rate)
-        heard = [window.samples for window in islice(stream, self.max_windows)]
+        rate = self.feature_extractor.sampling_rate
+        stream = window_stream(audio, rate, self.window_s, sampling_rate=sampling_rate)
+        windows = [window.samples for window in islice(stream, self.max_windows)]
         if next(stream, None) is not None:
             limit = self.max_windows * self.window_s
             warnings.warn(
@@ -66,15 +66,15 @@ class Ear:
                 AudioWarning,
                 stacklevel=2,
             )
-        elif len(heard) > 1 and len(heard[-1]) < 0.1 * self.window_s * rate:
-            heard.pop()  # a rest too short to say anything would weigh as much as a window
-        _check_sound(heard)
-        return kind_of(self.model_type).features(self.extractor, heard)
+        elif len(windows) > 1 and len(windows[-1]) < 0.1 * self.window_s * rate:
+            windows.pop()  # a rest too short to say anything would weigh as much as a window
+        _check_not_silent(windows)
+        return backbone_class(self.model_type).extract_features(self.feature_extractor, windows)
 
 
-def _check_sound(windows: Sequence[np.ndarray]) -> None:
+def _check_not_silent(windows: Sequence[np.ndarray]) -> None:
     # A recording cut at max_windows never reaches the end of its stream, where silence is found.
-    if max(float(np.abs(w).max(initial=0.0)) for w in windows) < SILENCE:
+    if max(float(np.abs(w).max(initial=0.0)) for w in windows) < SILENCE_THRESHOLD:
         raise AudioError("the recording is silent: there is nothing to hear in it")
 
 

@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 from align.models.encoder import AudioPromptEncoder
 from align.models.processing import pad
-from align.preprocessing.cache import Cache, digest_of_weights
-from align.preprocessing.features import Heard
-from align.preprocessing.store import Chosen, Store
+from align.preprocessing.cache import Cache, state_dict_digest
+from align.preprocessing.features import AudioFeatures
+from align.preprocessing.store import Store, StoreView
 
 BLOCK_ROWS = 32  # always the same rows together: another batch could round differently
 
@@ -18,12 +18,12 @@ BLOCK_ROWS = 32  # always the same rows together: another batch could round diff
 @torch.no_grad()
 def frozen_tokens(
     encoder: AudioPromptEncoder,
-    heard: Heard,
+    audio_features: AudioFeatures,
     *,
     device: torch.device | str = "cpu",
     title: str = "tokens",
     cache: Cache | None = None,
-) -> Chosen:
+) -> StoreView:
     """The audio tokens of every row; a recording that stands in several is asked for once.
 
     Args:
@@ -39,36 +39,38 @@ def frozen_tokens(
         heard; both in half precision.
     """
     encoder.eval().to(device)
-    backbone, (sounds, which) = encoder.backbone, heard.sounds()
-    about = {
-        "heard": heard.key,
-        "rows": len(sounds),
+    backbone, (clips, indices) = encoder.backbone, audio_features.unique_clips()
+    key = {
+        "features": audio_features.fingerprint,
+        "rows": len(clips),
         "backbone": encoder.config.backbone,
-        "weights": digest_of_weights(backbone.state_dict()),
+        "weights": state_dict_digest(backbone.state_dict()),
         "max_tokens": encoder.config.max_tokens,
     }
 
     def rows_from(start: int) -> list[list[np.ndarray]]:
-        batch = pad(sounds[start : start + BLOCK_ROWS])
-        tokens, mask = encoder.tokens(**{name: v.to(device) for name, v in batch.items()})
+        batch = pad(clips[start : start + BLOCK_ROWS])
+        tokens, mask = encoder.get_audio_tokens(**{name: v.to(device) for name, v in batch.items()})
         return [_row(*row) for row in zip(tokens.cpu(), mask.cpu(), strict=True)]
 
-    def make(store: Store) -> None:
-        starts = range(len(store), len(sounds), BLOCK_ROWS)
+    def create(store: Store) -> None:
+        starts = range(len(store), len(clips), BLOCK_ROWS)
         for start in tqdm(starts, f"{title} ({BLOCK_ROWS} a step)", mininterval=1):
             store.append(rows_from(start))
 
-    def size_bytes() -> float:
-        frames = sum(len(window) for sound in sounds for window in sound)
-        windows = sounds[0]
-        tokens, _ = encoder.tokens(**{k: v.to(device) for k, v in pad([windows]).items()})
+    def estimate_bytes() -> float:
+        frames = sum(len(window) for sound in clips for window in sound)
+        windows = clips[0]
+        tokens, _ = encoder.get_audio_tokens(**{k: v.to(device) for k, v in pad([windows]).items()})
         return 2.0 * tokens.numel() * frames / sum(map(len, windows))
 
-    kept = cache if cache is not None and heard.key else Cache()
-    return Chosen(kept.made("tokens", about, title, size_bytes, make), which)
+    token_cache = cache if cache is not None and audio_features.fingerprint else Cache()
+    return StoreView(
+        token_cache.get_or_create("tokens", key, title, estimate_bytes, create), indices
+    )
 
 
 def _row(tokens: torch.Tensor, mask: torch.Tensor) -> list[np.ndarray]:
-    heard = mask.nonzero()
-    end = int(heard[-1]) + 1 if len(heard) else 1
+    nonzero = mask.nonzero()
+    end = int(nonzero[-1]) + 1 if len(nonzero) else 1
     return [tokens[:end].float().numpy(), mask[:end].float().numpy()]

@@ -15,11 +15,11 @@ from typing import Any
 from align.data.errors import DataError
 from align.preprocessing.store import Store
 
-FORMAT = 2  # raise it when what is computed for the same inputs changes
-SPARE_BYTES = 1 << 30  # what must stay free on the disk
+CACHE_VERSION = 2  # raise it when what is computed for the same inputs changes
+MIN_FREE_BYTES = 1 << 30  # what must stay free on the disk
 
 
-def default_folder() -> Path:
+def default_cache_dir() -> Path:
     """Where stores lie if nothing else is asked for."""
     given = os.environ.get("SOUNDPROMPT_CACHE")
     return Path(given) if given else Path("~/.cache/soundprompt").expanduser()
@@ -31,18 +31,18 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def digest_of_weights(state: Mapping[str, Any]) -> str:
+def state_dict_digest(state: Mapping[str, Any]) -> str:
     """A short name that follows from all tensors of a state dict, names and types included."""
     found = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         # As bytes: numpy knows no bfloat16.
-        found.update(tensor.flatten().view(dtype=_byte()).numpy().data)
+        found.update(tensor.flatten().view(dtype=_uint8()).numpy().data)
     return found.hexdigest()[:32]
 
 
-def _byte() -> Any:
+def _uint8() -> Any:
     import torch
 
     return torch.uint8
@@ -59,21 +59,21 @@ class Cache:
     folder: Path | None = None
 
     @classmethod
-    def of(cls, enabled: bool, folder: str | None) -> Cache:
+    def from_options(cls, enabled: bool, folder: str | None) -> Cache:
         """The cache that the options --cache and --cache_dir ask for."""
         if not enabled:
             return cls()
-        return cls(Path(folder).expanduser() if folder else default_folder())
+        return cls(Path(folder).expanduser() if folder else default_cache_dir())
 
-    def made(
+    def get_or_create(
         self,
-        kind: str,
-        about: dict[str, Any],
+        name: str,
+        key: dict[str, Any],
         title: str,
-        size_bytes: Callable[[], float],
-        make: Callable[[Store], None],
+        estimate_bytes: Callable[[], float],
+        create: Callable[[Store], None],
     ) -> Store:
-        """What `make` makes; at once where it was made before from the same things.
+        """What `create` makes; at once where it was made before from the same things.
 
         Several processes that ask for the same wait for the first. What was interrupted goes on.
 
@@ -87,25 +87,25 @@ class Cache:
         Raises:
             DataError: the disk has no room for it.
         """
-        about = {"format": FORMAT, "kind": kind, **about}
+        key = {"format": CACHE_VERSION, "name": name, **key}
         if self.folder is None:
-            store = Store(None, about)
-            print(f"{title}: about {human(size_bytes())} in memory", flush=True)
-            make(store)
-            store.seal()
+            store = Store(None, key)
+            print(f"{title}: about {format_bytes(estimate_bytes())} in memory", flush=True)
+            create(store)
+            store.finalize()
             return store
         from filelock import FileLock
 
-        where = self.folder / f"{kind}-{digest(about)}"
+        where = self.folder / f"{name}-{digest(key)}"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{where}.lock"):
-            store = Store(where, about)
+            store = Store(where, key)
             if store.complete:
                 print(f"{title}: {len(store)} from {where}", flush=True)
             else:
-                self._announce(title, size_bytes(), store, where)
-                make(store)
-                store.seal()
+                self._announce(title, estimate_bytes(), store, where)
+                create(store)
+                store.finalize()
         # Who waited for it finds all there; only where making failed the lock must stay.
         with contextlib.suppress(OSError):
             Path(f"{where}.lock").unlink()
@@ -113,16 +113,16 @@ class Cache:
 
     def _announce(self, title: str, size: float, store: Store, where: Path) -> None:
         free = shutil.disk_usage(where).free
-        begun = f", going on after {len(store)}" if len(store) else ""
-        print(f"{title}: about {human(size)}, kept in {where}{begun}", flush=True)
-        if size > free - SPARE_BYTES:
+        resumed = f", going on after {len(store)}" if len(store) else ""
+        print(f"{title}: about {format_bytes(size)}, kept in {where}{resumed}", flush=True)
+        if size > free - MIN_FREE_BYTES:
             raise DataError(
-                f"{title} need about {human(size)} and {self.folder} has {human(free)} free: give "
+                f"{title} need about {format_bytes(size)} and {self.folder} has {format_bytes(free)} free: give "
                 "another --cache_dir, or --streaming, which keeps none, or --cache false"
             )
 
 
-def human(size_bytes: float) -> str:
+def format_bytes(size_bytes: float) -> str:
     """A size as people read it."""
     for unit in ("B", "kB", "MB", "GB"):
         if size_bytes < 1000:

@@ -10,18 +10,18 @@ import numpy as np
 from datasets import Dataset
 from tqdm import tqdm
 
-from align.data.errors import DataError, Unusable
-from align.models.processing import Ear
+from align.data.errors import DataError, ErrorBudget
+from align.models.processing import AudioProcessor
 from align.preprocessing.cache import Cache, digest
-from align.preprocessing.fingerprint import recording_names, spread_rows, told_recordings
-from align.preprocessing.parallel import Answer, Listener, listen, read_rows
+from align.preprocessing.fingerprint import audio_fingerprint, clip_names, probe_rows
+from align.preprocessing.parallel import ExtractionResult, Listener, extract_one, read_rows
 from align.preprocessing.store import Store
 
 BLOCK_ROWS = 32
 
 
 @dataclass
-class Heard:
+class AudioFeatures:
     """Rows of recordings as features, with what is said of them.
 
     Attributes:
@@ -35,36 +35,36 @@ class Heard:
     features: Sequence[list[np.ndarray]]
     captions: list[str]
     labels: list[str]
-    recordings: list[str]
-    key: str = ""
+    clip_ids: list[str]
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def sounds(self) -> tuple[Sequence[list[np.ndarray]], list[int]]:
+    def unique_clips(self) -> tuple[Sequence[list[np.ndarray]], list[int]]:
         """The features of every recording once, and which of them each row has."""
-        if isinstance(self.features, Kept):
-            return self.features.distinct()
+        if isinstance(self.features, StoredFeatures):
+            return self.features.unique()
         return self.features, list(range(len(self)))
 
-    def only(self, rows: Sequence[int]) -> Heard:
+    def select(self, rows: Sequence[int]) -> AudioFeatures:
         """Some of these, in the order of `rows`."""
-        return Heard(
+        return AudioFeatures(
             [self.features[i] for i in rows],
             [self.captions[i] for i in rows],
             [self.labels[i] for i in rows],
-            [self.recordings[i] for i in rows],
+            [self.clip_ids[i] for i in rows],
         )
 
 
-class Kept(Sequence[list[np.ndarray]]):
+class StoredFeatures(Sequence[list[np.ndarray]]):
     """Some rows of some stores, read when they are asked for, as float32."""
 
-    def __init__(self, places: list[tuple[Store, int]]) -> None:
-        self.places = places
+    def __init__(self, locations: list[tuple[Store, int]]) -> None:
+        self.locations = locations
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.locations)
 
     @overload
     def __getitem__(self, row: int) -> list[np.ndarray]: ...
@@ -74,25 +74,25 @@ class Kept(Sequence[list[np.ndarray]]):
         """A row's windows."""
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
-        store, at = self.places[row]
+        store, at = self.locations[row]
         return [np.asarray(window, np.float32) for window in store[at]]
 
-    def distinct(self) -> tuple[Kept, list[int]]:
+    def unique(self) -> tuple[StoredFeatures, list[int]]:
         """Every place once, in the order of the first rows, and which of them each row has."""
         number: dict[tuple[int, int], int] = {}
-        which = [number.setdefault((id(store), at), len(number)) for store, at in self.places]
-        first = dict(zip(reversed(which), reversed(self.places), strict=True))
-        return Kept([first[i] for i in range(len(number))]), which
+        which = [number.setdefault((id(store), at), len(number)) for store, at in self.locations]
+        first = dict(zip(reversed(which), reversed(self.locations), strict=True))
+        return StoredFeatures([first[i] for i in range(len(number))]), which
 
 
-def hear(
-    ear: Ear,
+def extract_features(
+    processor: AudioProcessor,
     rows: Dataset,
     *,
-    workers: int = 1,
+    num_workers: int = 1,
     title: str = "features",
     cache: Cache | None = None,
-) -> Heard:
+) -> AudioFeatures:
     """The features of every row, computed with progress or read from the cache.
 
     A recording that stands in several rows, with a caption each, is heard once. One that cannot
@@ -108,41 +108,41 @@ def hear(
     Raises:
         DataError: more than 5% of the recordings, or all, cannot be used.
     """
-    names = recording_names(rows.with_format(None))  # which makes no sound
+    names = clip_names(rows.with_format(None))  # which makes no sound
     first = {name: i for i, name in reversed(list(enumerate(names)))}
     firsts = sorted(first.values())
-    called = _numbers(rows, firsts)
-    sounds = rows if len(firsts) == len(rows) else rows.select(firsts)
-    about = {
-        "recordings": told_recordings(sounds),
-        "model_type": ear.model_type,
-        "extractor": ear.extractor.to_dict(),
-        "max_windows": ear.max_windows,
-        "window_s": ear.window_s,
+    row_numbers = _row_numbers(rows, firsts)
+    clips = rows if len(firsts) == len(rows) else rows.select(firsts)
+    key = {
+        "audio": audio_fingerprint(clips),
+        "model_type": processor.model_type,
+        "feature_extractor": processor.feature_extractor.to_dict(),
+        "max_windows": processor.max_windows,
+        "window_s": processor.window_s,
     }
 
-    fresh: list[bool] = []
+    created: list[bool] = []
 
-    def make(store: Store) -> None:
-        fresh.append(True)
+    def create(store: Store) -> None:
+        created.append(True)
         try:
-            _fill(store, ear, sounds, called, workers, title)
+            _extract_missing(store, processor, clips, row_numbers, num_workers, title)
         except DataError:
             store.discard()
             raise
 
-    def size_bytes() -> float:
-        sample = [listen(ear, sounds[i]["recording"]).windows for i in spread_rows(len(sounds))]
+    def estimate_bytes() -> float:
+        sample = [extract_one(processor, clips[i]["audio"]).windows for i in probe_rows(len(clips))]
         sizes = [sum(window.nbytes for window in windows) for windows in sample]
-        return len(sounds) * sum(sizes) / len(sizes)
+        return len(clips) * sum(sizes) / len(sizes)
 
-    store = (cache or Cache()).made("features", about, title, size_bytes, make)
-    _tell(store, called, fresh)
+    store = (cache or Cache()).get_or_create("features", key, title, estimate_bytes, create)
+    _report_problems(store, row_numbers, created)
     place = {names[row]: at for at, row in enumerate(firsts)}
-    return _heard(store, rows, names, [place[name] for name in names], digest(about))
+    return _collect_rows(store, rows, names, [place[name] for name in names], digest(key))
 
 
-def _numbers(rows: Dataset, firsts: Sequence[int]) -> list[int]:
+def _row_numbers(rows: Dataset, firsts: Sequence[int]) -> list[int]:
     """What rows are called, from one on: as in the table that they were chosen from."""
     if "row" not in rows.column_names:
         return [i + 1 for i in firsts]
@@ -150,77 +150,86 @@ def _numbers(rows: Dataset, firsts: Sequence[int]) -> list[int]:
     return [numbers[i] for i in firsts]
 
 
-def _fill(
-    store: Store, ear: Ear, sounds: Dataset, called: Sequence[int], workers: int, title: str
+def _extract_missing(
+    store: Store,
+    processor: AudioProcessor,
+    clips: Dataset,
+    row_numbers: Sequence[int],
+    num_workers: int,
+    title: str,
 ) -> None:
     """Appends what the store lacks; recordings are called by the first rows that have them."""
-    start, count = len(store), len(sounds)
-    bad = Unusable(count)
-    for i, error in _noted(store, "errors"):
-        bad.add(called[i] - 1, error)
-    found = read_rows(Listener(ear, sounds), count, start, workers)
+    start, count = len(store), len(clips)
+    budget = ErrorBudget(count)
+    for i, error in _read_notes(store, "errors"):
+        budget.add(row_numbers[i] - 1, error)
+    found = read_rows(Listener(processor, clips), count, start, num_workers)
     progress = tqdm(found, title, count, initial=start, mininterval=1)
-    block: list[Answer] = []
-    for i, answer in enumerate(progress, start):
-        if answer.error:
-            bad.add(called[i] - 1, answer.error)
-        block.append(answer)
+    block: list[ExtractionResult] = []
+    for i, result in enumerate(progress, start):
+        if result.error:
+            budget.add(row_numbers[i] - 1, result.error)
+        block.append(result)
         if len(block) == BLOCK_ROWS or i == count - 1:
-            begun = i + 1 - len(block)
-            errors = {begun + k: a.error for k, a in enumerate(block) if a.error}
-            warned = {begun + k: a.warning for k, a in enumerate(block) if a.warning}
-            store.append([a.windows for a in block], errors=errors, warnings=warned)
+            first_row = i + 1 - len(block)
+            errors = {first_row + k: a.error for k, a in enumerate(block) if a.error}
+            warnings = {first_row + k: a.warning for k, a in enumerate(block) if a.warning}
+            store.append([a.windows for a in block], errors=errors, warnings=warnings)
             block = []
-    if len(bad.said) == count:
-        bad.check(0)
+    if len(budget.errors) == count:
+        budget.check(0)
 
 
-def _noted(store: Store, kind: str) -> list[tuple[int, str]]:
+def _read_notes(store: Store, kind: str) -> list[tuple[int, str]]:
     """Errors or warnings by recording, as the store's blocks note them."""
     found = (block["notes"].get(kind, {}) for block in store.blocks)
     return [(int(i), text) for notes in found for i, text in notes.items()]
 
 
-def _tell(store: Store, called: Sequence[int], fresh: Sequence[bool]) -> None:
+def _report_problems(store: Store, row_numbers: Sequence[int], created: Sequence[bool]) -> None:
     """Says once what was wrong with recordings: those left out unless it was said just now."""
-    for i, error in [] if fresh else _noted(store, "errors"):
-        print(f"left out: row {called[i]}: {error}")
-    warned = _noted(store, "warnings")
-    if warned:
-        i, text = warned[0]
+    for i, error in [] if created else _read_notes(store, "errors"):
+        print(f"left out: row {row_numbers[i]}: {error}")
+    warnings = _read_notes(store, "warnings")
+    if warnings:
+        i, text = warnings[0]
         print(
-            f"{len(warned)} of {len(store)} recordings are damaged or not heard whole; the first: "
-            f"row {called[i]}: {text}",
+            f"{len(warnings)} of {len(store)} recordings are damaged or not heard whole; the first: "
+            f"row {row_numbers[i]}: {text}",
             flush=True,
         )
 
 
-def _heard(store: Store, rows: Dataset, names: list[str], places: Sequence[int], key: str) -> Heard:
-    left_out = {i for i, _ in _noted(store, "errors")}
-    said = rows.with_format(None)  # makes no sound
-    captions, labels = list(said["caption"]), list(said["label"])
-    used = [row for row, place in enumerate(places) if place not in left_out]
-    return Heard(
-        Kept([(store, places[i]) for i in used]),
+def _collect_rows(
+    store: Store, rows: Dataset, names: list[str], locations: Sequence[int], fingerprint: str
+) -> AudioFeatures:
+    excluded = {i for i, _ in _read_notes(store, "errors")}
+    undecoded = rows.with_format(None)  # makes no sound
+    captions, labels = list(undecoded["caption"]), list(undecoded["label"])
+    used = [row for row, place in enumerate(locations) if place not in excluded]
+    return AudioFeatures(
+        StoredFeatures([(store, locations[i]) for i in used]),
         [captions[i] for i in used],
         [labels[i] for i in used],
         [names[i] for i in used],
-        key,
+        fingerprint,
     )
 
 
-def joined(first: Heard, second: Heard) -> Heard:
+def concatenate_features(first: AudioFeatures, second: AudioFeatures) -> AudioFeatures:
     """The rows of both."""
     parts = (first.features, second.features)
     features: Sequence[list[np.ndarray]]
-    if all(isinstance(part, Kept) for part in parts):
-        features = Kept([place for part in parts for place in part.places])  # type: ignore[attr-defined]
+    if all(isinstance(part, StoredFeatures) for part in parts):
+        features = StoredFeatures([place for part in parts for place in part.locations])  # type: ignore[attr-defined]
     else:
         features = [*first.features, *second.features]
-    return Heard(
+    return AudioFeatures(
         features,
         first.captions + second.captions,
         first.labels + second.labels,
-        first.recordings + second.recordings,
-        digest([first.key, second.key]) if first.key and second.key else "",
+        first.clip_ids + second.clip_ids,
+        digest([first.fingerprint, second.fingerprint])
+        if first.fingerprint and second.fingerprint
+        else "",
     )

@@ -16,16 +16,16 @@ from datasets import Dataset
 from align.preprocessing.cache import digest
 
 PROBES = 8  # recordings whose content is read
-BEGINNING_BYTES = 1024
+PREFIX_BYTES = 1024
 
 
-def spread_rows(count: int) -> list[int]:
+def probe_rows(count: int) -> list[int]:
     """The numbers of a few rows, spread evenly: one of fifty, at least one and at most eight."""
     probes = max(1, min(PROBES, count // 50))
     return [i * count // probes for i in range(probes)]
 
 
-def told_recordings(rows: Dataset, column: str = "recording") -> str:
+def audio_fingerprint(rows: Dataset, column: str = "audio") -> str:
     """A short name that follows from the recordings of a data set, or from what a column holds.
 
     Files are known by path, size and time of change. Recordings within a table are known by their
@@ -35,14 +35,14 @@ def told_recordings(rows: Dataset, column: str = "recording") -> str:
     plain = rows.with_format(None)
     if column not in plain.column_names:
         columns = {name: list(plain[name]) for name in plain.column_names}
-        return digest(["made", columns, _probed(rows, column)])
-    light = _light(plain, column)
-    if "file" in light:
-        return digest(["files", [told_file(path) for path in light["file"]]])
-    return digest(["table", light, _probed(rows, column)])
+        return digest(["made", columns, _probe_contents(rows, column)])
+    metadata = _column_metadata(plain, column)
+    if "file" in metadata:
+        return digest(["files", [file_fingerprint(path) for path in metadata["file"]]])
+    return digest(["table", metadata, _probe_contents(rows, column)])
 
 
-def recording_names(plain: Dataset) -> list[str]:
+def clip_names(plain: Dataset) -> list[str]:
     """Where each recording came from; rows of one name have one recording.
 
     The name is the row's clip, where the data name it; else its path, else its row's number.
@@ -51,29 +51,29 @@ def recording_names(plain: Dataset) -> list[str]:
     """
     if "clip" in plain.column_names:
         return list(plain["clip"])
-    light = _light(plain, "recording") if "recording" in plain.column_names else {}
+    metadata = _column_metadata(plain, "audio") if "audio" in plain.column_names else {}
     numbers = [f"row {i + 1}" for i in range(len(plain))]
-    paths = light.get("file") or light.get("path") or numbers
+    paths = metadata.get("file") or metadata.get("path") or numbers
     names = [str(path or number) for path, number in zip(paths, numbers, strict=True)]
-    if not light or "file" in light:
+    if not metadata or "file" in metadata:
         return names
     known: dict[Any, str] = {}
     taken: set[str] = set()
-    for i, key in _alike(plain, light):
-        called = names[i] if names[i] not in taken else f"{names[i]}, row {i + 1}"
-        names[i] = known.setdefault((key, _content(plain[i]["recording"])), called)
+    for i, key in _possible_duplicates(plain, metadata):
+        name = names[i] if names[i] not in taken else f"{names[i]}, row {i + 1}"
+        names[i] = known.setdefault((key, _content(plain[i]["audio"])), name)
         taken.add(names[i])
     return names
 
 
-def _alike(plain: Dataset, light: dict[str, list[Any]]) -> list[tuple[int, Any]]:
+def _possible_duplicates(plain: Dataset, metadata: dict[str, list[Any]]) -> list[tuple[int, Any]]:
     """Rows that may have another row's recording or only its name, each with what it shares.
 
     Where nothing is called by a path, only what begins alike and is as long is looked at.
     """
-    paths = light.get("path") or [None] * len(plain)
+    paths = metadata.get("path") or [None] * len(plain)
     if any(path is None for path in paths):
-        columns = [*light.values(), *_light(plain, "recording", _beginnings).values()]
+        columns = [*metadata.values(), *_column_metadata(plain, "audio", _prefixes).values()]
         keys: list[Any] = [digest(key) for key in zip(*columns, strict=True)]
     else:
         keys = paths
@@ -81,7 +81,9 @@ def _alike(plain: Dataset, light: dict[str, list[Any]]) -> list[tuple[int, Any]]
     return [(i, key) for i, key in enumerate(keys) if times[key] > 1]
 
 
-def _light(plain: Dataset, name: str, told: Callable[[Any], Any] | None = None) -> dict[str, list]:
+def _column_metadata(
+    plain: Dataset, name: str, describe: Callable[[Any], Any] | None = None
+) -> dict[str, list]:
     """Paths and sizes of what a column holds; bytes stay in the file that Arrow has mapped.
 
     Args:
@@ -89,15 +91,15 @@ def _light(plain: Dataset, name: str, told: Callable[[Any], Any] | None = None) 
         name: the column's.
         told: what is told of a column's parts in place of sizes.
     """
-    told = told or _sizes
+    describe = describe or _sizes
     column = plain.data.column(name)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         found = {"file": column}
     elif pa.types.is_struct(column.type):
         parts = [column.type.field(i).name for i in range(column.type.num_fields)]
-        found = {part: told(pc.struct_field(column, part)) for part in parts}
+        found = {part: describe(pc.struct_field(column, part)) for part in parts}
     else:
-        found = {"size": told(column)}
+        found = {"size": describe(column)}
     if plain._indices is not None:  # rows were selected: only now, so that no sound is copied
         chosen = plain._indices.column(0)
         found = {name: part.take(chosen) for name, part in found.items()}
@@ -114,21 +116,21 @@ def _sizes(column: Any) -> Any:
     return column
 
 
-def _beginnings(column: Any) -> Any:
+def _prefixes(column: Any) -> Any:
     """The first bytes of bytes; anything else as its size."""
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return pc.binary_slice(column, 0, BEGINNING_BYTES)
+        return pc.binary_slice(column, 0, PREFIX_BYTES)
     return _sizes(column)
 
 
-def _probed(rows: Dataset, column: str) -> list[str]:
+def _probe_contents(rows: Dataset, column: str) -> list[str]:
     """The content of a few rows of a column."""
-    return [_content(rows[i][column]) for i in spread_rows(len(rows))]
+    return [_content(rows[i][column]) for i in probe_rows(len(rows))]
 
 
-def _content(recording: Any) -> str:
+def _content(audio: Any) -> str:
     """A name that follows from a recording as it stands in a row."""
-    parts = recording.values() if isinstance(recording, dict) else [recording]
+    parts = audio.values() if isinstance(audio, dict) else [audio]
     content = hashlib.sha256()
     for part in parts:
         numbers = isinstance(part, np.ndarray | list)
@@ -137,7 +139,7 @@ def _content(recording: Any) -> str:
     return content.hexdigest()
 
 
-def told_file(path: str) -> list[Any]:
+def file_fingerprint(path: str) -> list[Any]:
     """A text, and size and time of change where it is the path of a file."""
     try:
         stat = os.stat(path)

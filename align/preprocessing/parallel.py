@@ -17,15 +17,15 @@ from datasets import Dataset
 from threadpoolctl import threadpool_limits
 
 from align.audio.files import AudioError
-from align.models.processing import Ear
-from align.preprocessing.store import half
+from align.models.processing import AudioProcessor
+from align.preprocessing.store import to_half
 
-WORTH_WORKERS = 400  # rows below which starting workers takes longer than it saves
-AHEAD = 4  # recordings in work for each worker
-Beside = TypeVar("Beside")
+MIN_ROWS_FOR_WORKERS = 400  # rows below which starting workers takes longer than it saves
+PREFETCH_FACTOR = 4  # recordings in work for each worker
+Payload = TypeVar("Payload")
 
 
-class Answer(NamedTuple):
+class ExtractionResult(NamedTuple):
     """What came of a recording: its windows in half precision, or why there are none."""
 
     windows: list[np.ndarray]
@@ -33,19 +33,19 @@ class Answer(NamedTuple):
     warning: str = ""
 
 
-def listen(ear: Ear, recording: Any) -> Answer:
+def extract_one(processor: AudioProcessor, audio: Any) -> ExtractionResult:
     """The features of a recording, or why it cannot be used; warnings are kept, not shown."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            windows = [half(window) for window in ear.features(recording)]
+            windows = [to_half(window) for window in processor.extract_features(audio)]
     except AudioError as error:
-        return Answer([], " ".join(str(error).split()))
+        return ExtractionResult([], " ".join(str(error).split()))
     texts = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-    return Answer(windows, "", " ".join(" ".join(texts).split()))
+    return ExtractionResult(windows, "", " ".join(" ".join(texts).split()))
 
 
-def one_thread() -> None:
+def limit_threads() -> None:
     """Has this process compute by one thread: workers are as many as there are cores for them."""
     threadpool_limits(1)
 
@@ -62,13 +62,13 @@ class RowReader(Protocol):
 class Listener:
     """Extracts the features of recordings, those of a data set's rows among them."""
 
-    ear: Ear
+    processor: AudioProcessor
     rows: Dataset | None = None
 
-    def read(self, i: int) -> Answer:
+    def read(self, i: int) -> ExtractionResult:
         """What comes of row i's recording."""
         assert self.rows is not None
-        return listen(self.ear, self.rows[i]["recording"])
+        return extract_one(self.processor, self.rows[i]["audio"])
 
 
 _READER: list[Any] = []  # of a worker process
@@ -77,7 +77,7 @@ _READER: list[Any] = []  # of a worker process
 def _begin(reader: Any) -> None:
     # Ctrl-C reaches every process: who started them ends them, and says so once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    one_thread()
+    limit_threads()
     _READER[:] = [reader]
 
 
@@ -85,19 +85,24 @@ def _read(i: int) -> Any:
     return _READER[0].read(i)
 
 
-def _listen_to(recording: Any) -> Answer:
-    return listen(_READER[0].ear, recording)
+def _extract(audio: Any) -> ExtractionResult:
+    return extract_one(_READER[0].processor, audio)
 
 
-def _pool(workers: int, reader: Any) -> ProcessPoolExecutor:
+def _pool(num_workers: int, reader: Any) -> ProcessPoolExecutor:
     # Spawned, not forked: torch's threads do not survive a fork.
     return ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_begin, initargs=(reader,)
+        num_workers, get_context("spawn"), initializer=_begin, initargs=(reader,)
     )
 
 
 def read_rows(
-    reader: RowReader, count: int, start: int, workers: int, *, worth: int = WORTH_WORKERS
+    reader: RowReader,
+    count: int,
+    start: int,
+    num_workers: int,
+    *,
+    worth: int = MIN_ROWS_FOR_WORKERS,
 ) -> Iterator[Any]:
     """What comes of the rows of a data set from a row on, in order.
 
@@ -109,19 +114,19 @@ def read_rows(
         worth: the number of rows below which starting workers takes longer than it saves.
     """
     left = range(start, count)
-    if workers < 2 or len(left) < worth:
+    if num_workers < 2 or len(left) < worth:
         yield from map(reader.read, left)
         return
     # Who takes the answers may compute meanwhile, on the cores that are left.
-    cores = max(1, torch.get_num_threads() - workers)
-    with threadpool_limits(cores), _pool(workers, reader) as pool:
+    cores = max(1, torch.get_num_threads() - num_workers)
+    with threadpool_limits(cores), _pool(num_workers, reader) as pool:
         try:
             yield from pool.map(_read, left, chunksize=16)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-class Listeners:
+class ExtractionPool:
     """Processes that hear recordings as they come; started when they are first asked, and kept.
 
     Args:
@@ -129,29 +134,31 @@ class Listeners:
         workers: processes; below 2 this one hears.
     """
 
-    def __init__(self, ear: Ear, workers: int) -> None:
-        self._ear, self._workers = ear, workers
+    def __init__(self, processor: AudioProcessor, num_workers: int) -> None:
+        self._processor, self._workers = processor, num_workers
         self._pool: ProcessPoolExecutor | None = None
 
-    def answers(self, recordings: Iterable[tuple[Any, Beside]]) -> Iterator[tuple[Answer, Beside]]:
+    def map(
+        self, clips: Iterable[tuple[Any, Payload]]
+    ) -> Iterator[tuple[ExtractionResult, Payload]]:
         """Each recording's answer and what came beside it, in their order.
 
         Only a few recordings are asked for ahead of what was answered.
         """
         if self._workers < 2:
-            yield from ((listen(self._ear, recording), beside) for recording, beside in recordings)
+            yield from ((extract_one(self._processor, audio), payload) for audio, payload in clips)
             return
-        self._pool = self._pool or _pool(self._workers, Listener(self._ear))
-        waiting: deque[tuple[Future[Answer], Beside]] = deque()
+        self._pool = self._pool or _pool(self._workers, Listener(self._processor))
+        waiting: deque[tuple[Future[ExtractionResult], Payload]] = deque()
         try:
-            for recording, beside in recordings:
-                waiting.append((self._pool.submit(_listen_to, recording), beside))
-                if len(waiting) > AHEAD * self._workers:
-                    answer, first = waiting.popleft()
-                    yield answer.result(), first
+            for audio, payload in clips:
+                waiting.append((self._pool.submit(_extract, audio), payload))
+                if len(waiting) > PREFETCH_FACTOR * self._workers:
+                    result, first = waiting.popleft()
+                    yield result.result(), first
             while waiting:
-                answer, first = waiting.popleft()
-                yield answer.result(), first
+                result, first = waiting.popleft()
+                yield result.result(), first
         finally:
-            for answer, _ in waiting:
-                answer.cancel()
+            for result, _ in waiting:
+                result.cancel()

@@ -1,6 +1,6 @@
 """Rows of arrays computed once and kept on disk in half precision, read by memory map.
 
-A store is a folder: `about.json` says what its rows depend on, `values.bin` holds them end to end,
+A store is a folder: `key.json` says what its rows depend on, `values.bin` holds them end to end,
 and `blocks.jsonl` notes block by block where each row lies, with a checksum. A block is noted only
 when it is whole, so making that was interrupted goes on after the last one; what is damaged is
 found by its checksum and made again.
@@ -21,7 +21,7 @@ CHECKED_BYTES = 4 << 30  # of larger stores, only a change since they were finis
 Row = list[np.ndarray]
 
 
-def half(array: np.ndarray) -> np.ndarray:
+def to_half(array: np.ndarray) -> np.ndarray:
     """An array in half precision.
 
     Raises:
@@ -30,8 +30,8 @@ def half(array: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         small = np.ascontiguousarray(array, np.float16)
     if not np.isfinite(small).all():
-        most = float(np.abs(np.asarray(array, np.float64)).max())
-        raise ValueError(f"half precision holds numbers up to 65504, and here is {most:g}")
+        maximum = float(np.abs(np.asarray(array, np.float64)).max())
+        raise ValueError(f"half precision holds numbers up to 65504, and here is {maximum:g}")
     return small
 
 
@@ -48,8 +48,8 @@ class Store(Sequence[Row]):
         complete: whether all rows are there.
     """
 
-    def __init__(self, folder: Path | None, about: dict[str, Any]) -> None:
-        self.folder, self.about = folder, about
+    def __init__(self, folder: Path | None, key: dict[str, Any]) -> None:
+        self.folder, self.key = folder, key
         self.blocks: list[dict[str, Any]] = []
         self.complete = False
         self._memory: list[Row] = []
@@ -61,13 +61,13 @@ class Store(Sequence[Row]):
     def _open(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            told = json.loads((folder / "about.json").read_text())
+            stored = json.loads((folder / "about.json").read_text())
             lines = (folder / "blocks.jsonl").read_text().splitlines()
         except (OSError, ValueError):
-            told, lines = None, []
-        if told != json.loads(json.dumps(self.about, default=str)):
+            stored, lines = None, []
+        if stored != json.loads(json.dumps(self.key, default=str)):
             lines = []
-        self.blocks = self._whole(lines)
+        self.blocks = self._valid_blocks(lines)
         finished = bool(lines) and len(self.blocks) == len(lines) - 1
         self.complete = finished and _parsed(lines[-1]).get("rows") == self._count()
         if not self.complete:
@@ -75,13 +75,13 @@ class Store(Sequence[Row]):
         for block in self.blocks:
             self._place(block)
 
-    def _whole(self, lines: list[str]) -> list[dict[str, Any]]:
+    def _valid_blocks(self, lines: list[str]) -> list[dict[str, Any]]:
         """The blocks up to the first that is not noted or not there as it was written."""
         values = self._path("values.bin")
         size = values.stat().st_size if values.exists() else 0
-        seal = _parsed(lines[-1]) if lines else {}
+        footer = _parsed(lines[-1]) if lines else {}
         stamp = [size, values.stat().st_mtime_ns if size else 0]
-        trusted = seal.get("stamp") == stamp and size > CHECKED_BYTES
+        trusted = footer.get("stamp") == stamp and size > CHECKED_BYTES
         blocks, start = [], 0
         data = np.memmap(values, np.uint8, "r") if size else np.zeros(0, np.uint8)
         for line in lines:
@@ -101,16 +101,16 @@ class Store(Sequence[Row]):
             file.truncate(end)
         lines = "".join(json.dumps(block) + "\n" for block in self.blocks)
         _replace(self._path("blocks.jsonl"), lines)
-        _replace(self._path("about.json"), json.dumps(self.about, indent=1, default=str))
+        _replace(self._path("about.json"), json.dumps(self.key, indent=1, default=str))
 
     def append(self, rows: Sequence[Row], **notes: Any) -> None:
         """Adds a block of rows, whole or not at all, with notes as JSON."""
         shapes = [[list(array.shape) for array in row] for row in rows]
         if self.folder is None:
-            self._memory += [[half(array) for array in row] for row in rows]
+            self._memory += [[to_half(array) for array in row] for row in rows]
             self.blocks.append({"shapes": shapes, "notes": notes})
             return
-        data = b"".join(half(array).tobytes() for row in rows for array in row)
+        data = b"".join(to_half(array).tobytes() for row in rows for array in row)
         start = self.blocks[-1]["end"] if self.blocks else 0
         with self._path("values.bin").open("r+b") as file:
             file.seek(start)
@@ -141,7 +141,7 @@ class Store(Sequence[Row]):
             start += size
         return found
 
-    def seal(self) -> None:
+    def finalize(self) -> None:
         """Notes that all rows are there."""
         self.complete = True
         if self.folder is None:
@@ -198,7 +198,7 @@ class Store(Sequence[Row]):
         return self._values
 
 
-class Chosen(Sequence[Row]):
+class StoreView(Sequence[Row]):
     """Rows of a store in an order of their own, some of them perhaps several times.
 
     Args:
@@ -206,11 +206,11 @@ class Chosen(Sequence[Row]):
         which: of each row its place in the store.
     """
 
-    def __init__(self, store: Store, which: Sequence[int]) -> None:
-        self.store, self.which = store, which
+    def __init__(self, store: Store, indices: Sequence[int]) -> None:
+        self.store, self.indices = store, indices
 
     def __len__(self) -> int:
-        return len(self.which)
+        return len(self.indices)
 
     @overload
     def __getitem__(self, row: int) -> Row: ...
@@ -219,8 +219,8 @@ class Chosen(Sequence[Row]):
     def __getitem__(self, row: int | slice) -> Row | list[Row]:
         """A row's arrays, as the store has them."""
         if isinstance(row, slice):
-            return [self.store[i] for i in self.which[row]]
-        return self.store[self.which[row]]
+            return [self.store[i] for i in self.indices[row]]
+        return self.store[self.indices[row]]
 
 
 def _bytes(shapes: Sequence[Sequence[int]]) -> int:

@@ -12,17 +12,17 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from align.preprocessing.cache import Cache, digest, digest_of_weights
+from align.preprocessing.cache import Cache, digest, state_dict_digest
 from align.preprocessing.store import Store
-from align.prompts.embeds import Prompts, Statistics
+from align.prompts.embeds import EmbedStatistics, PromptEmbeds
 from align.prompts.space import PromptSpace
 
-HELD_BYTES = 1 << 30  # of float32: embeds that take more are read when they are asked for
+MAX_IN_MEMORY_BYTES = 1 << 30  # of float32: embeds that take more are read when they are asked for
 BLOCK_ROWS = 64  # always the same captions together: another batch could round differently
 
 
 @dataclass(frozen=True)
-class CaptionTable:
+class CaptionEmbeds:
     """The prompt embeds of different captions of a data set.
 
     Attributes:
@@ -34,14 +34,14 @@ class CaptionTable:
     """
 
     captions: list[str]
-    prompts: Prompts
+    prompts: PromptEmbeds
     weights: torch.Tensor
-    places: torch.Tensor | None = None
+    indices: torch.Tensor | None = None
 
     @classmethod
-    def of(
+    def encode(
         cls, space: PromptSpace, captions: Sequence[str], cache: Cache | None = None
-    ) -> CaptionTable:
+    ) -> CaptionEmbeds:
         """Encodes the different captions among those given.
 
         Args:
@@ -52,59 +52,59 @@ class CaptionTable:
         """
         counts = Counter(captions)
         unique = list(counts) if cache is None else sorted(counts)
-        prompts = space.encode(unique) if cache is None else _kept(space, unique, cache)
+        prompts = space.encode(unique) if cache is None else _cached_embeds(space, unique, cache)
         return cls(unique, prompts, torch.tensor([counts[text] for text in unique]).float())
 
-    def only(self, captions: Sequence[str]) -> CaptionTable:
+    def select(self, captions: Sequence[str]) -> CaptionEmbeds:
         """The part of this table that some captions, all of them in it, need; nothing is copied."""
         counts = Counter(captions)
         weights = torch.tensor(list(counts.values())).float()
-        return CaptionTable(list(counts), self.prompts, weights, self.index(list(counts)))
+        return CaptionEmbeds(list(counts), self.prompts, weights, self.index(list(counts)))
 
     def index(self, captions: Sequence[str]) -> torch.Tensor:
         """Row numbers (N,) of captions in this table's prompts."""
         where = {caption: i for i, caption in enumerate(self.captions)}
         found = torch.tensor([where[caption] for caption in captions], dtype=torch.long)
-        return found if self.places is None else self.places[found]
+        return found if self.indices is None else self.indices[found]
 
-    def rows(self, captions: Sequence[str]) -> Prompts:
+    def rows(self, captions: Sequence[str]) -> PromptEmbeds:
         """The prompts of captions, in float32."""
-        return self.prompts.rows(self.index(captions)).to(torch.float32)
+        return self.prompts.select(self.index(captions)).to(torch.float32)
 
-    def blocks(self) -> Iterator[Prompts]:
+    def blocks(self) -> Iterator[PromptEmbeds]:
         """The prompts of this table's captions in float32, some at a time."""
         for start in range(0, len(self.captions), BLOCK_ROWS):
             yield self.rows(self.captions[start : start + BLOCK_ROWS])
 
-    def statistics(self) -> dict[str, Statistics]:
+    def statistics(self) -> dict[str, EmbedStatistics]:
         """Statistics of "embeds", and of "pooled" where there are any."""
-        found = {"embeds": Statistics.of_blocks(lambda: (b.embeds for b in self.blocks()))}
+        found = {"embeds": EmbedStatistics.of_blocks(lambda: (b.embeds for b in self.blocks()))}
         if self.prompts.pooled is not None:
-            found["pooled"] = Statistics.of_blocks(self._pooled_blocks)
+            found["pooled"] = EmbedStatistics.of_blocks(self._pooled_blocks)
         return found
 
     def _pooled_blocks(self) -> Iterator[torch.Tensor]:
         return (block.pooled for block in self.blocks() if block.pooled is not None)
 
 
-def _kept(space: PromptSpace, ordered: list[str], cache: Cache) -> Prompts:
+def _cached_embeds(space: PromptSpace, ordered: list[str], cache: Cache) -> PromptEmbeds:
     """The embeds of different captions, computed once and rounded to half precision."""
-    null = space.unconditional
+    unconditional = space.unconditional
 
-    def make(store: Store) -> None:
+    def create(store: Store) -> None:
         for start in tqdm(range(len(store), len(ordered), BLOCK_ROWS), "captions", mininterval=1):
             found = space.encode(ordered[start : start + BLOCK_ROWS])
             columns = [found.embeds] + ([] if found.pooled is None else [found.pooled])
             store.append([[part.numpy() for part in row] for row in zip(*columns, strict=True)])
 
-    def size_bytes() -> float:
-        pooled = 0 if null.pooled is None else null.pooled[0].numel()
-        return 2.0 * len(ordered) * (null.embeds[0].numel() + pooled)
+    def estimate_bytes() -> float:
+        pooled = 0 if unconditional.pooled is None else unconditional.pooled[0].numel()
+        return 2.0 * len(ordered) * (unconditional.embeds[0].numel() + pooled)
 
-    about = {"captions": digest(ordered), "space": space_digest(space)}
-    store = cache.made("captions", about, "caption embeds", size_bytes, make)
+    key = {"captions": digest(ordered), "space": space_digest(space)}
+    store = cache.get_or_create("captions", key, "caption embeds", estimate_bytes, create)
     columns = [torch.from_numpy(column) for column in store.columns()]
-    return Prompts(columns[0], columns[1] if len(columns) > 1 else None, null.padding)
+    return PromptEmbeds(columns[0], columns[1] if len(columns) > 1 else None, unconditional.padding)
 
 
 def space_digest(space: PromptSpace) -> str:
@@ -112,13 +112,13 @@ def space_digest(space: PromptSpace) -> str:
     parts: dict[str, Any] = {"pipeline": type(space._pipeline).__name__}
     for name, part in space._pipeline.components.items():
         if isinstance(part, torch.nn.Module):
-            parts[name] = [digest_of_weights(part.state_dict()), str(getattr(part, "config", ""))]
+            parts[name] = [state_dict_digest(part.state_dict()), str(getattr(part, "config", ""))]
         elif hasattr(part, "get_vocab"):
             parts[name] = [type(part).__name__, part.get_vocab(), part.model_max_length]
     return digest(parts)
 
 
-class Shares:
+class LabelMixture:
     """Which captions the rows of each label have, and in what shares.
 
     Args:
@@ -131,20 +131,20 @@ class Shares:
 
     def __init__(self, captions: torch.Tensor, labels: Sequence[str]) -> None:
         self.names = sorted(set(labels))
-        said: dict[str, Counter[int]] = {name: Counter() for name in self.names}
+        counts_by_label: dict[str, Counter[int]] = {name: Counter() for name in self.names}
         for label, caption in zip(labels, captions.tolist(), strict=True):
-            said[label][caption] += 1
-        self._said = [
+            counts_by_label[label][caption] += 1
+        self._label_weights = [
             (torch.tensor(list(counts)), torch.tensor(list(counts.values())) / counts.total())
-            for counts in said.values()
+            for counts in counts_by_label.values()
         ]
 
     def means(self, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The mean rows (K, ...) in float32 of labels, by their numbers (K,); `rows` (C, ...)."""
         found = torch.zeros(len(labels), *rows.shape[1:])
         for k, label in enumerate(labels.tolist()):
-            captions, shares = self._said[label]
-            found[k] = torch.tensordot(shares, rows[captions].float(), 1)
+            captions, weights = self._label_weights[label]
+            found[k] = torch.tensordot(weights, rows[captions].float(), 1)
         return found
 
     def all_means(self, rows: torch.Tensor) -> torch.Tensor:
@@ -152,7 +152,7 @@ class Shares:
         return self.means(rows, torch.arange(len(self.names)))
 
 
-class Targets(nn.Module):
+class LazyTargets(nn.Module):
     """Standardised rows, each computed when it is asked for, on the device of who asks.
 
     Args:
@@ -163,19 +163,19 @@ class Targets(nn.Module):
     """
 
     mean: torch.Tensor
-    spread: torch.Tensor
+    std: torch.Tensor
     constant: torch.Tensor
 
     def __init__(
-        self, rows: torch.Tensor, statistics: Statistics, shares: Shares | None = None
+        self, rows: torch.Tensor, statistics: EmbedStatistics, mixture: LabelMixture | None = None
     ) -> None:
         super().__init__()
-        self._rows, self._shares = [rows], shares  # in a list: no buffer, which would be moved
+        self._rows, self._mixture = [rows], mixture  # in a list: no buffer, which would be moved
         for name, value in vars(statistics).items():
             self.register_buffer(name, value.clone(), persistent=False)
 
     def __len__(self) -> int:
-        return len(self._rows[0] if self._shares is None else self._shares.names)
+        return len(self._rows[0] if self._mixture is None else self._mixture.names)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -185,19 +185,19 @@ class Targets(nn.Module):
     def __getitem__(self, which: torch.Tensor) -> torch.Tensor:
         """The targets (N, ...) of numbers (N,), in float32."""
         here, rows = which.cpu(), self._rows[0]
-        found = rows[here].float() if self._shares is None else self._shares.means(rows, here)
-        return self.standardise(found.to(self.mean.device)).to(which.device)
+        found = rows[here].float() if self._mixture is None else self._mixture.means(rows, here)
+        return self.standardize(found.to(self.mean.device)).to(which.device)
 
-    def standardise(self, rows: torch.Tensor) -> torch.Tensor:
-        """As `Statistics.standardise`."""
-        return Statistics(self.mean, self.spread, self.constant).standardise(rows)
+    def standardize(self, rows: torch.Tensor) -> torch.Tensor:
+        """As `EmbedStatistics.standardize`."""
+        return EmbedStatistics(self.mean, self.std, self.constant).standardize(rows)
 
 
-def targets(
-    rows: torch.Tensor, statistics: Statistics, shares: Shares | None = None
-) -> torch.Tensor | Targets:
-    """Standardised rows, all at once where they are few; the arguments are those of `Targets`."""
-    found = Targets(rows, statistics, shares)
-    if 4 * math.prod(found.shape) > HELD_BYTES:
+def standardized_targets(
+    rows: torch.Tensor, statistics: EmbedStatistics, mixture: LabelMixture | None = None
+) -> torch.Tensor | LazyTargets:
+    """Standardised rows, all at once where they are few; the arguments are those of `LazyTargets`."""
+    found = LazyTargets(rows, statistics, mixture)
+    if 4 * math.prod(found.shape) > MAX_IN_MEMORY_BYTES:
         return found
     return found[torch.arange(len(found))]

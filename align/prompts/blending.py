@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from align.prompts.embeds import Prompts
+from align.prompts.embeds import PromptEmbeds
 
-BLENDS = ("interpolate", "concatenate", "add")
-WEIGHT = 0.5  # of the text
+BLEND_MODES = ("interpolate", "concatenate", "add")
+DEFAULT_TEXT_WEIGHT = 0.5  # of the text
 
 
 def normalized_weights(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -21,7 +21,7 @@ def normalized_weights(weights: Sequence[float] | None, count: int) -> list[floa
         ValueError: there are not `count` weights, one is negative or no finite number, or all are
             zero.
     """
-    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    given = [1.0] * count if weights is None else [float(text_weight) for text_weight in weights]
     if len(given) != count:
         raise ValueError(
             f"there are {count} recordings and {len(given)} weights: give one for each"
@@ -31,10 +31,10 @@ def normalized_weights(weights: Sequence[float] | None, count: int) -> list[floa
         raise ValueError(
             f"the weights of the recordings are numbers from 0 on, not all 0, and not {given}"
         )
-    return [weight / sum(given) for weight in given]
+    return [text_weight / sum(given) for text_weight in given]
 
 
-def weigh(prompts: Prompts, weights: Sequence[float]) -> Prompts:
+def weighted_mean(prompts: PromptEmbeds, weights: Sequence[float]) -> PromptEmbeds:
     """One prompt from N: their mean by weight.
 
     Args:
@@ -44,15 +44,19 @@ def weigh(prompts: Prompts, weights: Sequence[float]) -> Prompts:
     Raises:
         ValueError: the weights are none of these.
     """
-    share = torch.tensor(normalized_weights(weights, len(prompts))).to(prompts.embeds)
-    embeds = torch.einsum("n,nld->ld", share, prompts.embeds)[None]
-    pooled = None if prompts.pooled is None else (share @ prompts.pooled)[None]
-    return Prompts(embeds, pooled, prompts.padding)
+    normalized = torch.tensor(normalized_weights(weights, len(prompts))).to(prompts.embeds)
+    embeds = torch.einsum("n,nld->ld", normalized, prompts.embeds)[None]
+    pooled = None if prompts.pooled is None else (normalized @ prompts.pooled)[None]
+    return PromptEmbeds(embeds, pooled, prompts.padding)
 
 
 def blend(
-    sound: Prompts, text: Prompts, how: str, weight: float | None, centre: Prompts
-) -> Prompts:
+    audio: PromptEmbeds,
+    text: PromptEmbeds,
+    mode: str,
+    text_weight: float | None,
+    center: PromptEmbeds,
+) -> PromptEmbeds:
     """Sound and text as one prompt.
 
     - "interpolate": (1 - weight) sound + weight text.
@@ -72,35 +76,37 @@ def blend(
         ValueError: there is no such blend, the weight is no number, or the two do not belong
             together.
     """
-    if how not in BLENDS:
-        raise ValueError(f"there is no blend {how!r}; there are: {', '.join(BLENDS)}")
-    text = matched(text, sound, "text", same_length=how != "concatenate")
-    if how == "concatenate":
-        if weight is not None:
+    if mode not in BLEND_MODES:
+        raise ValueError(f"there is no blend {mode!r}; there are: {', '.join(BLEND_MODES)}")
+    text = match_prompts(text, audio, "text", same_length=mode != "concatenate")
+    if mode == "concatenate":
+        if text_weight is not None:
             raise ValueError("concatenation takes no weight: leave it out, or interpolate or add")
-        return concatenate(sound, text)
-    share = WEIGHT if weight is None else float(weight)
-    if not math.isfinite(share):
-        raise ValueError(f"the weight of the text is a number, not {share}")
-    if how == "interpolate":
-        return _each(lambda s, t, c: torch.lerp(s, t, share), sound, text, centre)
-    return _each(lambda s, t, c: s + share * (t - c), sound, text, centre)
+        return concatenate(audio, text)
+    alpha = DEFAULT_TEXT_WEIGHT if text_weight is None else float(text_weight)
+    if not math.isfinite(alpha):
+        raise ValueError(f"the weight of the text is a number, not {alpha}")
+    if mode == "interpolate":
+        return _apply(lambda s, t, c: torch.lerp(s, t, alpha), audio, text, center)
+    return _apply(lambda s, t, c: s + alpha * (t - c), audio, text, center)
 
 
-def concatenate(first: Prompts, second: Prompts) -> Prompts:
+def concatenate(first: PromptEmbeds, second: PromptEmbeds) -> PromptEmbeds:
     """Prompts one behind the other along the sequence, their pooled embeds averaged."""
     embeds = torch.cat([first.embeds, second.embeds], 1)
     pooled = None
     if first.pooled is not None and second.pooled is not None:
         pooled = torch.lerp(first.pooled, second.pooled, 0.5)
-    return Prompts(embeds, pooled, first.padding)
+    return PromptEmbeds(embeds, pooled, first.padding)
 
 
-def matched(given: Any, sound: Prompts, what: str, *, same_length: bool = True) -> Prompts:
+def match_prompts(
+    given: Any, audio: PromptEmbeds, name: str, *, same_length: bool = True
+) -> PromptEmbeds:
     """Given prompts as N beside N of the encoder's, in their dtype and on their device.
 
     Args:
-        given: N `Prompts`, or one for all.
+        given: N `PromptEmbeds`, or one for all.
         sound: N prompts.
         what: how a message calls the given ones.
         same_length: whether they must have as many positions.
@@ -108,37 +114,41 @@ def matched(given: Any, sound: Prompts, what: str, *, same_length: bool = True) 
     Raises:
         ValueError: they are no prompts, or of another space, length or number.
     """
-    if not isinstance(given, Prompts):
+    if not isinstance(given, PromptEmbeds):
         kind = type(given).__name__
-        raise ValueError(f"the {what} is given as prompts, not as {kind}: {_ENCODE}")
-    if (given.pooled is None) != (sound.pooled is None):
+        raise ValueError(f"the {name} is given as prompts, not as {kind}: {_ENCODE_HINT}")
+    if (given.pooled is None) != (audio.pooled is None):
         there = "has no" if given.pooled is None else "has"
-        raise ValueError(f"the {what} {there} pooled embeds, unlike this prompt space: {_ENCODE}")
-    ours, theirs = (_widths(prompts) for prompts in (sound, given))
+        raise ValueError(
+            f"the {name} {there} pooled embeds, unlike this prompt space: {_ENCODE_HINT}"
+        )
+    ours, theirs = (_widths(prompts) for prompts in (audio, given))
     if ours != theirs:
-        raise ValueError(f"the {what} is {theirs} wide and this prompt space {ours}: {_ENCODE}")
-    positions = (sound.embeds.shape[1], given.embeds.shape[1])
+        raise ValueError(
+            f"the {name} is {theirs} wide and this prompt space {ours}: {_ENCODE_HINT}"
+        )
+    positions = (audio.embeds.shape[1], given.embeds.shape[1])
     if same_length and positions[0] != positions[1]:
         raise ValueError(
-            f"the {what} has {positions[1]} positions and the sound {positions[0]}: "
+            f"the {name} has {positions[1]} positions and the sound {positions[0]}: "
             "only a concatenation takes any number"
         )
-    if len(given) not in (1, len(sound)):
-        raise ValueError(f"give one {what} for all, or {len(sound)}, not {len(given)}")
-    repeated = given.rows(torch.arange(len(sound)) % len(given))
-    return repeated.to(sound.embeds.device, sound.embeds.dtype)
+    if len(given) not in (1, len(audio)):
+        raise ValueError(f"give one {name} for all, or {len(audio)}, not {len(given)}")
+    repeated = given.select(torch.arange(len(audio)) % len(given))
+    return repeated.to(audio.embeds.device, audio.embeds.dtype)
 
 
-_ENCODE = "encode it by PromptSpace with the text encoders of the same base"
+_ENCODE_HINT = "encode it by PromptSpace with the text encoders of the same base"
 
 
-def _widths(prompts: Prompts) -> str:
+def _widths(prompts: PromptEmbeds) -> str:
     pooled = "" if prompts.pooled is None else f" + {prompts.pooled.shape[-1]} pooled"
     return f"{prompts.embeds.shape[-1]}{pooled}"
 
 
-def _each(rule, *prompts: Prompts) -> Prompts:  # type: ignore[no-untyped-def]
+def _apply(rule, *prompts: PromptEmbeds) -> PromptEmbeds:  # type: ignore[no-untyped-def]
     """A rule applied to the embeds of prompts, and to their pooled embeds."""
     pooled = [p.pooled for p in prompts]
     whole = None if pooled[0] is None else rule(*pooled)
-    return Prompts(rule(*(p.embeds for p in prompts)), whole, prompts[0].padding)
+    return PromptEmbeds(rule(*(p.embeds for p in prompts)), whole, prompts[0].padding)

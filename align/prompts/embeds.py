@@ -23,7 +23,7 @@ class SpaceShape:
         extra_dimensions: zero dimensions that it appends to the D.
     """
 
-    base: str
+    base_model: str
     length: int
     width: int
     pooled_width: int = 0
@@ -32,7 +32,7 @@ class SpaceShape:
 
     @property
     def padding(self) -> tuple[int, int]:
-        """As `Prompts` has it."""
+        """As `PromptEmbeds` has it."""
         return self.extra_positions, self.extra_dimensions
 
     @property
@@ -43,15 +43,15 @@ class SpaceShape:
 
 # Spreads below this share of the space's own are taken as no spread at all: the position or
 # dimension is constant, is stored, and is not learned.
-CONSTANT = 1e-3
+CONSTANT_THRESHOLD = 1e-3
 # Spreads are clipped to this range around the space's own before anything is divided by them:
 # a nearly constant dimension must not weigh without bound, an outlier one must not vanish.
-FLOOR, CEILING = 0.05, 20.0
+STD_FLOOR, STD_CEILING = 0.05, 20.0
 BLOCK_ROWS = 64  # embeds taken at a time where all of them may be too many
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptEmbeds:
     """What a pipeline takes for N prompts.
 
     Attributes:
@@ -68,37 +68,37 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.embeds)
 
-    def rows(self, chosen: torch.Tensor | slice) -> Prompts:
+    def select(self, chosen: torch.Tensor | slice) -> PromptEmbeds:
         """Some of these prompts, or the same one several times."""
         pooled = None if self.pooled is None else self.pooled[chosen]
-        return Prompts(self.embeds[chosen], pooled, self.padding)
+        return PromptEmbeds(self.embeds[chosen], pooled, self.padding)
 
-    def to(self, *where: Any) -> Prompts:
+    def to(self, *where: Any) -> PromptEmbeds:
         """These prompts in another dtype or on another device, as `torch.Tensor.to` takes them."""
         pooled = None if self.pooled is None else self.pooled.to(*where)
-        return Prompts(self.embeds.to(*where), pooled, self.padding)
+        return PromptEmbeds(self.embeds.to(*where), pooled, self.padding)
 
-    def arguments(self, null: Prompts) -> dict[str, torch.Tensor]:
+    def pipeline_kwargs(self, unconditional: PromptEmbeds) -> dict[str, torch.Tensor]:
         """These prompts and the unconditional ones by the pipeline's own argument names.
 
         Raises:
             ValueError: the two are not of one shape, as pipelines want them.
         """
-        if self.embeds.shape != null.embeds.shape:
-            shapes = f"{tuple(self.embeds.shape)} and {tuple(null.embeds.shape)}"
+        if self.embeds.shape != unconditional.embeds.shape:
+            shapes = f"{tuple(self.embeds.shape)} and {tuple(unconditional.embeds.shape)}"
             raise ValueError(f"prompt and negative embeds must be of one shape, not {shapes}")
-        found = {"prompt_embeds": self.embeds, "negative_prompt_embeds": null.embeds}
+        found = {"prompt_embeds": self.embeds, "negative_prompt_embeds": unconditional.embeds}
         if any(self.padding):
             positions, dimensions = self.padding
             found = {k: F.pad(v, (0, dimensions, 0, positions)) for k, v in found.items()}
-        if self.pooled is not None and null.pooled is not None:
+        if self.pooled is not None and unconditional.pooled is not None:
             found["pooled_prompt_embeds"] = self.pooled
-            found["negative_pooled_prompt_embeds"] = null.pooled
+            found["negative_pooled_prompt_embeds"] = unconditional.pooled
         return found
 
 
 @dataclass(frozen=True)
-class Statistics:
+class EmbedStatistics:
     """Centre and spread of a set of embeds, each of one embed's own shape.
 
     Attributes:
@@ -108,16 +108,16 @@ class Statistics:
     """
 
     mean: torch.Tensor
-    spread: torch.Tensor
+    std: torch.Tensor
     constant: torch.Tensor
 
     @classmethod
-    def of(cls, embeds: torch.Tensor) -> Statistics:
+    def of(cls, embeds: torch.Tensor) -> EmbedStatistics:
         """The statistics of embeds (N, ...) over their first axis; N = 1 is all constant."""
         return cls.of_blocks(lambda: embeds.split(BLOCK_ROWS))
 
     @classmethod
-    def of_blocks(cls, blocks: Callable[[], Iterable[torch.Tensor]]) -> Statistics:
+    def of_blocks(cls, blocks: Callable[[], Iterable[torch.Tensor]]) -> EmbedStatistics:
         """The statistics of embeds that come in blocks (n, ...), which are asked for twice.
 
         Blocks are taken in float32, their sums in float64: how embeds are divided into blocks
@@ -126,25 +126,25 @@ class Statistics:
         count, total = 0, torch.zeros(())
         for block in blocks():
             count, total = count + len(block), total + block.float().sum(0, dtype=torch.float64)
-        centre = total / count
-        square = sum((b.double() - centre).square().sum(0) for b in blocks()) / count
-        mean, spread = centre.float(), torch.as_tensor(square).sqrt().float()
-        own = spread.square().mean().sqrt()
-        constant = spread <= CONSTANT * own
-        spread = spread.clamp(FLOOR * own, CEILING * own)
-        return cls(mean, torch.where(constant, torch.ones_like(spread), spread), constant)
+        center = total / count
+        square = sum((b.double() - center).square().sum(0) for b in blocks()) / count
+        mean, std = center.float(), torch.as_tensor(square).sqrt().float()
+        own = std.square().mean().sqrt()
+        constant = std <= CONSTANT_THRESHOLD * own
+        std = std.clamp(STD_FLOOR * own, STD_CEILING * own)
+        return cls(mean, torch.where(constant, torch.ones_like(std), std), constant)
 
-    def standardise(self, embeds: torch.Tensor) -> torch.Tensor:
+    def standardize(self, embeds: torch.Tensor) -> torch.Tensor:
         """(embeds - mean) / spread; zero where constant."""
-        return ((embeds - self.mean) / self.spread).masked_fill(self.constant, 0.0)
+        return ((embeds - self.mean) / self.std).masked_fill(self.constant, 0.0)
 
-    def restore(self, standardised: torch.Tensor) -> torch.Tensor:
-        """What `standardise` was given, with the stored value where constant."""
-        return self.mean + (standardised * self.spread).masked_fill(self.constant, 0.0)
+    def restore(self, standardized: torch.Tensor) -> torch.Tensor:
+        """What `standardize` was given, with the stored value where constant."""
+        return self.mean + (standardized * self.std).masked_fill(self.constant, 0.0)
 
 
-def stacked(parts: Sequence[Prompts]) -> Prompts:
+def stack_prompts(parts: Sequence[PromptEmbeds]) -> PromptEmbeds:
     """Several sets of prompts of one space as one."""
     pooled = [part.pooled for part in parts if part.pooled is not None]
     embeds = torch.cat([part.embeds for part in parts])
-    return Prompts(embeds, torch.cat(pooled) if pooled else None, parts[0].padding)
+    return PromptEmbeds(embeds, torch.cat(pooled) if pooled else None, parts[0].padding)

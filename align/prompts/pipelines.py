@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from align.prompts.embeds import SpaceShape
-from align.registry import BASES, lookup
+from align.registry import BASE_MODELS, lookup
 
 # What reads the embeds: in Stable Diffusion, in SD3, and in Stable Cascade's three pipelines.
-DRAWING = ("unet", "transformer", "prior", "prior_prior", "decoder")
-WIDTHS = ("joint_attention_dim", "cross_attention_dim", "clip_text_in_channels", "c_cond")
+DENOISER_NAMES = ("unet", "transformer", "prior", "prior_prior", "decoder")
+WIDTH_KEYS = ("joint_attention_dim", "cross_attention_dim", "clip_text_in_channels", "c_cond")
 
 
 @dataclass(frozen=True)
-class Reader:
+class PipelineSpec:
     """The side of a pipeline that reads prompt embeds.
 
     Attributes:
@@ -32,15 +32,15 @@ class Reader:
     """
 
     name: str
-    base: str
+    base_model: str
     width: int
     pooled_width: int
     dtype: torch.dtype
     device: torch.device
-    keywords: dict[str, str]
+    arguments: dict[str, str]
 
     @classmethod
-    def of(cls, pipeline: Any) -> Reader:
+    def from_pipeline(cls, pipeline: Any) -> PipelineSpec:
         """Asks a pipeline's call, and its UNet or transformer.
 
         Raises:
@@ -48,17 +48,17 @@ class Reader:
                 want different ones.
         """
         name = type(pipeline).__name__
-        keywords = keywords_of(pipeline)
-        parts = (getattr(pipeline, part, None) for part in DRAWING)
-        drawing = next((part for part in parts if part is not None), None)
-        if drawing is None:
+        arguments = prompt_arguments(pipeline)
+        parts = (getattr(pipeline, part, None) for part in DENOISER_NAMES)
+        denoiser = next((part for part in parts if part is not None), None)
+        if denoiser is None:
             raise ValueError(f"this {name} has no UNet or transformer loaded: it cannot draw")
-        width, pooled = _width(drawing.config), _pooled_width(pipeline, drawing.config, keywords)
+        width, pooled = _width(denoiser.config), _pooled_width(pipeline, denoiser.config, arguments)
         if not width and not pooled:
-            raise ValueError(f"the {type(drawing).__name__} of this {name} reads no prompt embeds")
-        if pooled and "pooled_prompt_embeds" not in keywords:
+            raise ValueError(f"the {type(denoiser).__name__} of this {name} reads no prompt embeds")
+        if pooled and "pooled_prompt_embeds" not in arguments:
             raise ValueError(
-                f"the {type(drawing).__name__} of this {name} reads pooled embeds, and the "
+                f"the {type(denoiser).__name__} of this {name} reads pooled embeds, and the "
                 "pipeline takes none"
             )
         for controlnet in _controlnets(pipeline):
@@ -66,28 +66,32 @@ class Reader:
             # SD3.5's ControlNets read no embeds of their own.
             if own not in (0, width):
                 raise ValueError(
-                    f"the ControlNet reads embeds {own} wide and the {type(drawing).__name__} "
+                    f"the ControlNet reads embeds {own} wide and the {type(denoiser).__name__} "
                     f"{width}: they belong to different bases"
                 )
-        base = str(pipeline.config.get("_name_or_path", ""))
+        base_model = str(pipeline.config.get("_name_or_path", ""))
         device = pipeline._execution_device
-        return cls(name, base, width, pooled, drawing.dtype, device, keywords)
+        return cls(name, base_model, width, pooled, denoiser.dtype, device, arguments)
 
     @property
-    def wants(self) -> str:
+    def expected(self) -> str:
         """What it reads, in words."""
         return f"{self.name} reads embeds {_words(self.width, self.pooled_width)}"
 
-    def choose(self, spaces: Mapping[str, SpaceShape], default: str | None) -> str:
+    def select_space(self, spaces: Mapping[str, SpaceShape], default: str | None) -> str:
         """The prompt space that fits: the base's own, else the default, else the only one.
 
         Raises:
             ValueError: none fits, or several do.
         """
-        fits = [name for name, shape in spaces.items() if self.fits(shape)]
+        fits = [name for name, shape in spaces.items() if self.accepts(shape)]
         if not fits:
-            raise ValueError(f"{self.wants}; this encoder has {_list(spaces)}")
-        own = [n for n in fits if self.base in (spaces[n].base, lookup(BASES, spaces[n].base))]
+            raise ValueError(f"{self.expected}; this encoder has {_list(spaces)}")
+        own = [
+            n
+            for n in fits
+            if self.base_model in (spaces[n].base_model, lookup(BASE_MODELS, spaces[n].base_model))
+        ]
         if own or default in fits or len(fits) == 1:
             return own[0] if own else str(default) if default in fits else fits[0]
         raise ValueError(f"{', '.join(fits)} all fit this {self.name}: say which by space=")
@@ -98,10 +102,10 @@ class Reader:
         Raises:
             ValueError: it does not.
         """
-        if "negative_prompt_embeds" not in self.keywords:
+        if "negative_prompt_embeds" not in self.arguments:
             raise ValueError(f"{self.name} takes no negative: leave negative= out")
 
-    def fits(self, shape: SpaceShape) -> bool:
+    def accepts(self, shape: SpaceShape) -> bool:
         """Whether embeds of a space are as wide as what is read."""
         wide = shape.pipeline_width if self.width else 0
         return (wide, shape.pooled_width) == (self.width, self.pooled_width)
@@ -110,16 +114,16 @@ class Reader:
 def _width(config: Any) -> int:
     if config.get("encoder_hid_dim_type") == "text_proj":
         return int(config.encoder_hid_dim)
-    width = next((config[name] for name in WIDTHS if config.get(name)), 0)
+    width = next((config[name] for name in WIDTH_KEYS if config.get(name)), 0)
     return int(width[0] if isinstance(width, (list, tuple)) else width)
 
 
-def _pooled_width(pipeline: Any, config: Any, keywords: Mapping[str, str]) -> int:
+def _pooled_width(pipeline: Any, config: Any, arguments: Mapping[str, str]) -> int:
     if "joint_attention_dim" in config:
         return int(config.get("pooled_projection_dim") or 0)
     if "clip_text_pooled_in_channels" in config:
         return int(config.clip_text_pooled_in_channels)
-    if "pooled_prompt_embeds" in keywords and config.get("time_cond_proj_dim"):
+    if "pooled_prompt_embeds" in arguments and config.get("time_cond_proj_dim"):
         # The latent upscaler writes its noise level in 128 numbers and the pooled embeds behind.
         return int(config.time_cond_proj_dim) - 128
     if config.get("addition_embed_type") != "text_time":
@@ -156,36 +160,36 @@ def check_prompt(pipeline: Any, prompt: Mapping[str, torch.Tensor]) -> dict[str,
     Raises:
         ValueError: by name, what is missing or has the wrong width, length, dtype or device.
     """
-    reader = Reader.of(pipeline)
-    ours = {theirs: name for name, theirs in reader.keywords.items()}
+    spec = PipelineSpec.from_pipeline(pipeline)
+    ours = {theirs: name for name, theirs in spec.arguments.items()}
     prompt = {
         ours.get(name, name): value[:, 0] if value.ndim == 3 and "pooled" in name else value
         for name, value in prompt.items()
         if value is not None
     }
-    _check_whole(reader, prompt)
+    _check_complete(spec, prompt)
     found: dict[str, Any] = {
-        reader.keywords[name]: value[:, None] if reader.keywords[name][-6:] == "pooled" else value
+        spec.arguments[name]: value[:, None] if spec.arguments[name][-6:] == "pooled" else value
         for name, value in prompt.items()
-        if name in reader.keywords
+        if name in spec.arguments
     }
-    _check_blind(pipeline, found)
-    beside = "prompt_embeds" in found and needs_prompt(pipeline)
+    _check_without_text_encoder(pipeline, found)
+    beside = "prompt_embeds" in found and requires_prompt(pipeline)
     return found | {"prompt": None} if beside else found
 
 
-def _check_whole(reader: Reader, prompt: Mapping[str, torch.Tensor]) -> None:
-    widths = {"prompt_embeds": reader.width, "negative_prompt_embeds": reader.width}
-    if reader.pooled_width:
-        widths["pooled_prompt_embeds"] = reader.pooled_width
-        widths["negative_pooled_prompt_embeds"] = reader.pooled_width
+def _check_complete(spec: PipelineSpec, prompt: Mapping[str, torch.Tensor]) -> None:
+    widths = {"prompt_embeds": spec.width, "negative_prompt_embeds": spec.width}
+    if spec.pooled_width:
+        widths["pooled_prompt_embeds"] = spec.pooled_width
+        widths["negative_pooled_prompt_embeds"] = spec.pooled_width
     optional = {name for name in widths if name.startswith("negative")}
     for name in sorted(set(widths) - optional - set(prompt)):
-        raise ValueError(f"{name} is missing: {reader.wants}")
+        raise ValueError(f"{name} is missing: {spec.expected}")
     for name, value in prompt.items():
         if name not in widths:
-            raise ValueError(f"{name} is not read here: {reader.wants}")
-        _check(name, value, widths[name] or value.shape[-1], reader)
+            raise ValueError(f"{name} is not read here: {spec.expected}")
+        _check(name, value, widths[name] or value.shape[-1], spec)
     for name in optional & set(prompt):
         _check_pair(name.removeprefix("negative_"), name, prompt)
     batches = {len(value) for value in prompt.values()}
@@ -193,7 +197,7 @@ def _check_whole(reader: Reader, prompt: Mapping[str, torch.Tensor]) -> None:
         raise ValueError(f"the embeds are of different numbers of prompts: {sorted(batches)}")
 
 
-def _check_blind(pipeline: Any, found: Mapping[str, Any]) -> None:
+def _check_without_text_encoder(pipeline: Any, found: Mapping[str, Any]) -> None:
     """Whether a pipeline without text encoder lets embeds pass, as Stable Cascade's do not."""
     name = type(pipeline).__name__
     settings = {
@@ -205,11 +209,11 @@ def _check_blind(pipeline: Any, found: Mapping[str, Any]) -> None:
     }
     # Combined pipelines hold those that they are combined of.
     for part in (pipeline, *vars(pipeline).values()):
-        absent = _absent(part)
+        absent = _missing_text_encoders(part)
         if not absent or not hasattr(part, "encode_prompt"):
             continue
         try:
-            part.encode_prompt(**of_those(part.encode_prompt, settings | dict(found)))
+            part.encode_prompt(**filter_kwargs(part.encode_prompt, settings | dict(found)))
         except (AttributeError, TypeError) as error:
             if "NoneType" in str(error):
                 raise ValueError(
@@ -218,21 +222,21 @@ def _check_blind(pipeline: Any, found: Mapping[str, Any]) -> None:
                 ) from error
 
 
-def _absent(pipeline: Any) -> list[str]:
+def _missing_text_encoders(pipeline: Any) -> list[str]:
     parts = getattr(pipeline, "__dict__", {})
     return [k for k, v in parts.items() if k.startswith("text_encoder") and v is None]
 
 
-def _check(name: str, value: torch.Tensor, width: int, reader: Reader) -> None:
+def _check(name: str, value: torch.Tensor, width: int, spec: PipelineSpec) -> None:
     axes = ("prompts", "width") if "pooled" in name else ("prompts", "positions", "width")
     if value.ndim != len(axes):
         raise ValueError(f"{name} must be ({', '.join(axes)}), not {tuple(value.shape)}")
     if value.shape[-1] != width:
-        raise ValueError(f"{name} is {value.shape[-1]} wide, but {reader.wants}")
-    if value.dtype != reader.dtype:
-        raise ValueError(f"{name} is {value.dtype}, but this {reader.name} runs in {reader.dtype}")
-    if value.device.type != reader.device.type:
-        raise ValueError(f"{name} is on {value.device}, but this {reader.name} on {reader.device}")
+        raise ValueError(f"{name} is {value.shape[-1]} wide, but {spec.expected}")
+    if value.dtype != spec.dtype:
+        raise ValueError(f"{name} is {value.dtype}, but this {spec.name} runs in {spec.dtype}")
+    if value.device.type != spec.device.type:
+        raise ValueError(f"{name} is on {value.device}, but this {spec.name} on {spec.device}")
 
 
 def _check_pair(name: str, negative: str, prompt: Mapping[str, torch.Tensor]) -> None:
@@ -245,7 +249,7 @@ def _check_pair(name: str, negative: str, prompt: Mapping[str, torch.Tensor]) ->
 
 # The parts of a prompt as most pipelines name them, and what else they are called. LEDITS++ and
 # semantic guidance are told an edit, Stable Cascade puts its adjective last.
-NAMES = {
+PROMPT_ARGUMENT_NAMES = {
     "prompt_embeds": ("prompt_embeds", "editing_prompt_embeds", "editing_prompt_embeddings"),
     "negative_prompt_embeds": ("negative_prompt_embeds",),
     "pooled_prompt_embeds": ("pooled_prompt_embeds", "prompt_embeds_pooled"),
@@ -255,7 +259,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def keywords_of(pipeline: Any) -> dict[str, str]:
+def prompt_arguments(pipeline: Any) -> dict[str, str]:
     """Which parts of a prompt a pipeline's call takes, by our names, and its own names for them.
 
     Raises:
@@ -264,14 +268,18 @@ def keywords_of(pipeline: Any) -> dict[str, str]:
     kind = type(pipeline)
     name = kind.__name__
     taken = signature(kind.__call__).parameters
-    said = [k for k in taken if "embed" in k or ("prompt" in k and "per_prompt" not in k)]
-    if not said and any(p.kind is Parameter.VAR_KEYWORD for p in taken.values()):
-        return {ours: ours for ours in NAMES}  # a call that hands on whatever it is given
-    found = {ours: k for ours, names in NAMES.items() for k in names if k in taken}
+    listed_arguments = [
+        k for k in taken if "embed" in k or ("prompt" in k and "per_prompt" not in k)
+    ]
+    if not listed_arguments and any(p.kind is Parameter.VAR_KEYWORD for p in taken.values()):
+        return {
+            ours: ours for ours in PROMPT_ARGUMENT_NAMES
+        }  # a call that hands on whatever it is given
+    found = {ours: k for ours, names in PROMPT_ARGUMENT_NAMES.items() for k in names if k in taken}
     if "prompt_embeds" not in found:
-        listed = ", ".join(said) or "none at all"
+        listed = ", ".join(listed_arguments) or "none at all"
         raise ValueError(f"{name} takes no prompt embeds that sound could give, but: {listed}")
-    others = not_clip(_text_encoders(kind))
+    others = non_clip_encoders(_text_encoders(kind))
     if others:
         raise ValueError(
             f"{name} reads the embeds of {', '.join(others)}: what is aligned with CLIP gives none"
@@ -284,7 +292,7 @@ def keywords_of(pipeline: Any) -> dict[str, str]:
     return found
 
 
-def not_clip(kinds: Sequence[str]) -> list[str]:
+def non_clip_encoders(kinds: Sequence[str]) -> list[str]:
     """The text encoders, of a pipeline's by class name, that alone write its prompt embeds.
 
     Where two CLIPs stand beside another language model, the embeds are theirs as well and the
@@ -306,13 +314,13 @@ def _text_encoders(kind: Any) -> list[str]:
     return [name.split(" | ")[0].split(".")[-1] for name in named]
 
 
-def of_those(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def filter_kwargs(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments, of those given, that a function takes by name."""
     taken = signature(function).parameters
     return {name: value for name, value in given.items() if name in taken}
 
 
-def needs_prompt(pipeline: Any) -> bool:
+def requires_prompt(pipeline: Any) -> bool:
     """Whether a pipeline's call wants `prompt=None` said beside embeds."""
     prompt = signature(type(pipeline).__call__).parameters.get("prompt")
     return prompt is not None and prompt.default is Parameter.empty

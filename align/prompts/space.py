@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from align.prompts.embeds import Prompts, SpaceShape, stacked
-from align.prompts.pipelines import of_those
+from align.prompts.embeds import PromptEmbeds, SpaceShape, stack_prompts
+from align.prompts.pipelines import filter_kwargs
 
 
 class PromptSpace:
@@ -22,25 +22,25 @@ class PromptSpace:
 
     Any pipeline that answers with embeds and unconditional embeds, as Stable Diffusion 1 and 2
     do, or with pooled ones besides, as SDXL, SD3 and Stable Cascade do. Where the pipeline fills
-    up what its CLIP encoders give with zeros, `Prompts.padding` says by how much.
+    up what its CLIP encoders give with zeros, `PromptEmbeds.padding` says by how much.
 
     Args:
         pipeline: a diffusers pipeline; its UNet and VAE are not used and may be None.
         base: the hub id or folder that it came from; the pipeline's own by default.
     """
 
-    def __init__(self, pipeline: Any, base: str | None = None) -> None:
+    def __init__(self, pipeline: Any, base_model: str | None = None) -> None:
         self._pipeline = pipeline
-        self.base = base or str(pipeline.config.get("_name_or_path", ""))
-        self._filled: tuple[int, int] | None = None
-        empty, null = self._encode([""])
+        self.base_model = base_model or str(pipeline.config.get("_name_or_path", ""))
+        self._filled_shape: tuple[int, int] | None = None
+        empty, unconditional = self._encode([""])
         # Zeros at the end of every position or dimension were appended by the pipeline. The
         # unconditional embeds cannot tell: SDXL's are zeros throughout.
-        self._filled = _filled(empty.embeds)
-        self.unconditional = self._cut(null)
+        self._filled_shape = _filled_shape(empty.embeds)
+        self.unconditional = self._crop(unconditional)
 
     @classmethod
-    def from_pretrained(cls, base: str, **options: Any) -> PromptSpace:
+    def from_pretrained(cls, base_model: str, **options: Any) -> PromptSpace:
         """Loads only a base's text side; T5 is never loaded.
 
         Args:
@@ -53,29 +53,31 @@ class PromptSpace:
         """
         from align.prompts.loading import load_text_side
 
-        return cls(load_text_side(base, **options), base)
+        return cls(load_text_side(base_model, **options), base_model)
 
     @property
     def shape(self) -> SpaceShape:
         """The sizes of the pipeline's prompt embeds."""
-        null = self.unconditional
-        pooled = 0 if null.pooled is None else null.pooled.shape[-1]
-        length, width = null.embeds.shape[1:]
-        return SpaceShape(self.base, length, width, pooled, *null.padding)
+        unconditional = self.unconditional
+        pooled = 0 if unconditional.pooled is None else unconditional.pooled.shape[-1]
+        length, width = unconditional.embeds.shape[1:]
+        return SpaceShape(self.base_model, length, width, pooled, *unconditional.padding)
 
-    def _encode(self, captions: Sequence[str]) -> tuple[Prompts, Prompts]:
-        embeds, null, pooled, null_pooled = ask(self._pipeline, captions)
-        return Prompts(embeds, pooled), Prompts(null, null_pooled)
+    def _encode(self, captions: Sequence[str]) -> tuple[PromptEmbeds, PromptEmbeds]:
+        embeds, unconditional, pooled, unconditional_pooled = encode_captions(
+            self._pipeline, captions
+        )
+        return PromptEmbeds(embeds, pooled), PromptEmbeds(unconditional, unconditional_pooled)
 
-    def _cut(self, prompts: Prompts) -> Prompts:
-        assert self._filled is not None
-        length, width = self._filled
+    def _crop(self, prompts: PromptEmbeds) -> PromptEmbeds:
+        assert self._filled_shape is not None
+        length, width = self._filled_shape
         whole = prompts.embeds.shape[1:]
         embeds = prompts.embeds[:, :length, :width].float().cpu()
         pooled = None if prompts.pooled is None else prompts.pooled.float().cpu()
-        return Prompts(embeds, pooled, (whole[0] - length, whole[1] - width))
+        return PromptEmbeds(embeds, pooled, (whole[0] - length, whole[1] - width))
 
-    def encode(self, captions: Sequence[str], batch_size: int = 64) -> Prompts:
+    def encode(self, captions: Sequence[str], batch_size: int = 64) -> PromptEmbeds:
         """Prompt embeds of captions, on the CPU in float32.
 
         Of a caption of more tokens than CLIP reads, it leaves the rest out; that is warned of.
@@ -93,47 +95,47 @@ class PromptSpace:
             raise ValueError("no captions to encode")
         if batch_size < 1:
             raise ValueError(f"batch_size is at least 1, not {batch_size}")
-        self._tell_of_long(captions)
+        self._warn_truncated(captions)
         parts = [
-            self._cut(self._encode(captions[i : i + batch_size])[0])
+            self._crop(self._encode(captions[i : i + batch_size])[0])
             for i in range(0, len(captions), batch_size)
         ]
-        return stacked(parts)
+        return stack_prompts(parts)
 
     @property
     def _tokenizer(self) -> Any:
         return getattr(self._pipeline, "tokenizer", None) or self._pipeline.tokenizer_2
 
-    def _tell_of_long(self, captions: Sequence[str]) -> None:
-        most = self._tokenizer.model_max_length
+    def _warn_truncated(self, captions: Sequence[str]) -> None:
+        maximum = self._tokenizer.model_max_length
         tokens = self._tokenizer(list(captions), verbose=False)["input_ids"]
-        long = [text for text, ids in zip(captions, tokens, strict=True) if len(ids) > most]
+        long = [text for text, ids in zip(captions, tokens, strict=True) if len(ids) > maximum]
         if long:
             warnings.warn(
-                f"{len(long)} of {len(captions)} captions have more than {most} tokens, and CLIP "
+                f"{len(long)} of {len(captions)} captions have more than {maximum} tokens, and CLIP "
                 f"reads no more of them; the first: {shorten(long[0], 80)!r}",
                 stacklevel=3,
             )
 
-    def lengths(self, captions: Sequence[str]) -> torch.Tensor:
+    def token_lengths(self, captions: Sequence[str]) -> torch.Tensor:
         """Positions (N,) that captions fill, start and end included; what follows is padding."""
-        most = self.unconditional.embeds.shape[1]
-        found = self._tokenizer(list(captions), truncation=True, max_length=most)["input_ids"]
+        maximum = self.unconditional.embeds.shape[1]
+        found = self._tokenizer(list(captions), truncation=True, max_length=maximum)["input_ids"]
         return torch.tensor([len(ids) for ids in found])
 
 
-def _filled(embeds: torch.Tensor) -> tuple[int, int]:
+def _filled_shape(embeds: torch.Tensor) -> tuple[int, int]:
     """Positions and dimensions of embeds (N, L, D) up to the last that is not all zeros."""
     used = embeds.abs().amax(0)
     length, width = (int(used.amax(axis).nonzero().max()) + 1 for axis in (1, 0))
     return length, width
 
 
-Answer = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+CaptionEncoding = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 
 
 @torch.no_grad()
-def ask(pipeline: Any, captions: Sequence[str]) -> Answer:
+def encode_captions(pipeline: Any, captions: Sequence[str]) -> CaptionEncoding:
     """The embeds of N captions as a pipeline's `encode_prompt` gives them.
 
     Everything that it can be told and that the pipeline's call has a default for is told that
@@ -148,20 +150,27 @@ def ask(pipeline: Any, captions: Sequence[str]) -> Answer:
     name = type(pipeline).__name__
     try:
         if hasattr(pipeline, "encode_prompt"):
-            answer = _told(pipeline, pipeline.encode_prompt, captions, True)
+            outputs = _call_encode_prompt(pipeline, pipeline.encode_prompt, captions, True)
         elif hasattr(pipeline, "_encode_prompt"):
             # InstructPix2Pix: what it answers with guidance is in an order of its own.
             empty = [""] * len(captions)
-            each = (_told(pipeline, pipeline._encode_prompt, c, False) for c in (captions, empty))
-            answer = tuple(each)
+            each = (
+                _call_encode_prompt(pipeline, pipeline._encode_prompt, c, False)
+                for c in (captions, empty)
+            )
+            outputs = tuple(each)
         else:
             raise ValueError(f"{name} has no encode_prompt that could be asked for embeds")
     except (AttributeError, TypeError) as error:
-        raise ValueError(f"{name}{_absent(pipeline)} cannot encode a caption: {error}") from error
-    return _sorted(answer, name)
+        raise ValueError(
+            f"{name}{_missing_encoders_note(pipeline)} cannot encode a caption: {error}"
+        ) from error
+    return _order_outputs(outputs, name)
 
 
-def _told(pipeline: Any, encode: Any, captions: Sequence[str], guided: bool) -> Any:
+def _call_encode_prompt(
+    pipeline: Any, encode: Any, captions: Sequence[str], do_classifier_free_guidance: bool
+) -> Any:
     defaults = {
         name: parameter.default
         for name, parameter in signature(type(pipeline).__call__).parameters.items()
@@ -172,14 +181,14 @@ def _told(pipeline: Any, encode: Any, captions: Sequence[str], guided: bool) -> 
         "batch_size": len(captions),
         "device": pipeline.device,
         "num_images_per_prompt": 1,
-        "do_classifier_free_guidance": guided,
+        "do_classifier_free_guidance": do_classifier_free_guidance,
     }
-    with _quiet(encode.__module__, PreTrainedTokenizerBase.__module__):
-        return encode(**of_those(encode, defaults | given))
+    with _silence_loggers(encode.__module__, PreTrainedTokenizerBase.__module__):
+        return encode(**filter_kwargs(encode, defaults | given))
 
 
 @contextlib.contextmanager
-def _quiet(*modules: str) -> Iterator[None]:
+def _silence_loggers(*modules: str) -> Iterator[None]:
     """Without warnings of long captions: for one in a batch, all of the padding is printed."""
     loggers = [logging.getLogger(name) for name in modules]
     before = [logger.level for logger in loggers]
@@ -192,9 +201,9 @@ def _quiet(*modules: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _sorted(answer: Any, name: str) -> Answer:
+def _order_outputs(outputs: Any, name: str) -> CaptionEncoding:
     """Orders differ: embeds have positions, pooled ones have none, or one as Stable Cascade's."""
-    found = [each for each in answer if isinstance(each, torch.Tensor)]
+    found = [each for each in outputs if isinstance(each, torch.Tensor)]
     embeds = [each for each in found if each.ndim == 3 and each.shape[1] > 1]
     pooled = [each.flatten(1) for each in found if each.ndim == 2 or each.shape[1] == 1]
     if len(embeds) != 2 or len(pooled) not in (0, 2):
@@ -205,6 +214,6 @@ def _sorted(answer: Any, name: str) -> Answer:
     return embeds[0], embeds[1], *(pooled or (None, None))
 
 
-def _absent(pipeline: Any) -> str:
+def _missing_encoders_note(pipeline: Any) -> str:
     parts = [k for k, v in vars(pipeline).items() if k.startswith("text_encoder") and v is None]
     return f" without {' and '.join(parts)}" if parts else ""

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from align.hub.run_record import Known, tell
+from align.hub.run_record import TrainingRecord, tell
 from align.losses.alignment import AlignmentLoss
-from align.training.distributed import wait
+from align.training.distributed import barrier
 
-COLDEST = 0.01  # no temperature falls below it, as in CLIP
+MIN_TEMPERATURE = 0.01  # no temperature falls below it, as in CLIP
 
 
-class Learning(TrainerCallback):
+class LearnedLossCallback(TrainerCallback):
     """Does for what the loss learns what the Trainer does for its model alone."""
 
     def __init__(self, criterion: AlignmentLoss) -> None:
@@ -32,7 +32,7 @@ class Learning(TrainerCallback):
         """No temperature runs away."""
         for name, parameter in self._criterion.named_parameters():
             if name.startswith("log_"):
-                parameter.clamp_(min=math.log(COLDEST))
+                parameter.clamp_(min=math.log(MIN_TEMPERATURE))
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """It is saved in the checkpoint."""
@@ -40,7 +40,7 @@ class Learning(TrainerCallback):
             self._criterion.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-class Samples(TrainerCallback):
+class SampleSheetCallback(TrainerCallback):
     """Draws the fixed sample sounds at every evaluation.
 
     Args:
@@ -56,15 +56,17 @@ class Samples(TrainerCallback):
         self._generate(self._folder / f"step-{state.global_step}.png")
 
 
-class Telling(TrainerCallback):
+class RunRecordCallback(TrainerCallback):
     """Writes into every checkpoint, once it is whole, what it was trained on and how."""
 
-    def __init__(self, options: dict[str, Any], recipe: dict[str, Any], known: Known) -> None:
+    def __init__(
+        self, options: dict[str, Any], recipe: dict[str, Any], known: TrainingRecord
+    ) -> None:
         self._told = options, recipe, known
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called when all else is written, by every process."""
-        wait()
+        barrier()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             tell(folder, *self._told)

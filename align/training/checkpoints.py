@@ -14,30 +14,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.config.options import STATED, Options, differing
-from align.config.training_args import LENGTH
-from align.hub.model_card import TOLD
+from align.config.training_args import LENGTH_OPTIONS
+from align.hub.model_card import RUN_RECORD_NAME
 from align.preprocessing.cache import digest
 
 if TYPE_CHECKING:
-    from align.preprocessing.features import Heard
+    from align.preprocessing.features import AudioFeatures
 
 
 # Options of the data that do not decide the weights.
-FREE = ("workers", "eval_folds", "eval_data", "cache", "cache_dir")
+FREE = ("workers", "eval_folds", "eval_dataset", "cache", "cache_dir")
 ELSEWHERE = "give another --output_dir, or start over in this one with --overwrite_output_dir true"
 
 
-def told_options(options: Options) -> dict[str, Any]:
+def recorded_options(options: Options) -> dict[str, Any]:
     """The options of a run as JSON holds them, by theme."""
     parts = {k: asdict(v) for k, v in vars(options).items() if k != "training"}
-    for part, names in (("training", options.training.DECISIVE), ("length", LENGTH)):
+    for part, names in (("training", options.training.DECISIVE), ("length", LENGTH_OPTIONS)):
         parts[part] = {name: getattr(options.training, name) for name in names}
     return dict(json.loads(json.dumps(parts)))
 
 
 def recipe(options: Options) -> dict[str, Any]:
     """The recorded options of a run that a recipe of it states."""
-    recorded = {name for part in told_options(options).values() for name in part}
+    recorded = {name for part in recorded_options(options).values() for name in part}
     found = differing(options, STATED)
     return {name: value for name, value in found.items() if name in recorded}
 
@@ -98,19 +98,19 @@ def resumable(options: Options) -> Path | None:
     folder = Path(training.output_dir or ".")
     checkpoint = training.given_checkpoint
     if checkpoint is not None:
-        if not (checkpoint / TOLD).is_file():
+        if not (checkpoint / RUN_RECORD_NAME).is_file():
             raise ValueError(
                 f"--resume_from_checkpoint {checkpoint} is no checkpoint of align.train: it has no "
-                f"{TOLD}"
+                f"{RUN_RECORD_NAME}"
             )
     elif training.resumes:
-        checkpoint = last_checkpoint(folder, TOLD)
+        checkpoint = last_checkpoint(folder, RUN_RECORD_NAME)
     elif not training.overwrite_output_dir:
-        check_no_run(complete_checkpoints(folder, TOLD), folder)
+        check_no_run(complete_checkpoints(folder, RUN_RECORD_NAME), folder)
     if checkpoint is not None:
-        before = json.loads((checkpoint / TOLD).read_text())["options"]
+        before = json.loads((checkpoint / RUN_RECORD_NAME).read_text())["options"]
         parts = ("model", "data", "loss", "augment", "training")
-        check_same_options(checkpoint, before, told_options(options), parts)
+        check_same_options(checkpoint, before, recorded_options(options), parts)
     return checkpoint
 
 
@@ -128,23 +128,23 @@ def check_no_run(found: list[Path], folder: Path) -> None:
         )
 
 
-def told_rows(heard: Heard) -> str:
+def rows_digest(audio_features: AudioFeatures) -> str:
     """A short name that follows from which recordings are trained on and what is said of them."""
-    return digest([heard.recordings, heard.captions, heard.labels])
+    return digest([audio_features.clip_ids, audio_features.captions, audio_features.labels])
 
 
-def check_rows(checkpoint: Path, rows: str) -> None:
+def check_same_rows(checkpoint: Path, rows: str) -> None:
     """Refuses to go on with other rows than a checkpoint was trained on.
 
     Args:
         checkpoint: as `resumable` gives it.
-        rows: as `told_rows` names them now.
+        rows: as `rows_digest` names them now.
 
     Raises:
         ValueError: rows came, went, or are said to be something else.
     """
     # A checkpoint of before rows were told says nothing of them.
-    before = json.loads((checkpoint / TOLD).read_text()).get("rows") or rows
+    before = json.loads((checkpoint / RUN_RECORD_NAME).read_text()).get("rows_digest") or rows
     if before != rows:
         raise ValueError(
             f"{checkpoint} was trained on other rows: the data have changed since; {ELSEWHERE}"

@@ -11,16 +11,16 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from align.config.arguments import AugmentArguments
-from align.data.errors import Unusable
+from align.data.errors import ErrorBudget
 from align.data.streaming import Stream
-from align.models.processing import Ear, pad
-from align.preprocessing.features import Heard
-from align.preprocessing.parallel import WORTH_WORKERS, Answer, Listeners
-from align.training.augmentation import Scale, augment
+from align.models.processing import AudioProcessor, pad
+from align.preprocessing.features import AudioFeatures
+from align.preprocessing.parallel import MIN_ROWS_FOR_WORKERS, ExtractionPool, ExtractionResult
+from align.training.augmentation import FeatureLayout, augment
 
 
 @dataclass(frozen=True)
-class Extra:
+class ExtraRows:
     """Rows of a second data set, which stand behind those of the first.
 
     Attributes:
@@ -28,20 +28,22 @@ class Extra:
         share: of an epoch's rows that are drawn from them, at random.
     """
 
-    first: int
-    share: float
+    start: int
+    fraction: float
 
     @property
-    def drawn(self) -> int:
+    def num_sampled(self) -> int:
         """How many an epoch has beside every row of the first data set."""
-        return round(self.first * self.share / (1 - self.share))
+        return round(self.start * self.fraction / (1 - self.fraction))
 
     def __post_init__(self) -> None:
-        if not self.drawn:
-            raise ValueError(f"a share of {self.share} beside {self.first} rows is less than a row")
+        if not self.num_sampled:
+            raise ValueError(
+                f"a share of {self.fraction} beside {self.start} rows is less than a row"
+            )
 
 
-class Recordings(Dataset):
+class FeatureDataset(Dataset):
     """Map-style rows addressed by (epoch, row): what is drawn at random follows from the two.
 
     That is what makes a resumed run see what an uninterrupted one would have.
@@ -58,51 +60,53 @@ class Recordings(Dataset):
 
     def __init__(
         self,
-        heard: Heard,
+        audio_features: AudioFeatures,
         targets: torch.Tensor,
         augmentation: AugmentArguments | None = None,
-        scale: Scale | None = None,
+        layout: FeatureLayout | None = None,
         seed: int = 0,
         caption_lengths: Sequence[int] | None = None,
-        extra: Extra | None = None,
+        extra: ExtraRows | None = None,
     ) -> None:
-        self.heard, self.targets = heard, targets
+        self.audio_features, self.targets = audio_features, targets
         self._augmentation = augmentation if augmentation and augmentation.active else None
-        self._scale, self._seed = scale, seed
+        self._layout, self._seed = layout, seed
         self.caption_lengths, self.extra = caption_lengths, extra
-        self.groups = group_numbers(heard.labels)
+        self.groups = group_ids(audio_features.labels)
         # Rows sorted by group: each group's lie together, between two of these edges.
         self._sorted = np.argsort(self.groups, kind="stable")
         self._edges = np.concatenate([[0], np.cumsum(np.bincount(self.groups))])
 
     def __len__(self) -> int:
-        return len(self.heard)
+        return len(self.audio_features)
 
-    def __getitem__(self, where: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, row = where if isinstance(where, tuple) else (0, where)
-        windows = self.heard.features[row]
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, row = index if isinstance(index, tuple) else (0, index)
+        windows = self.audio_features.features[row]
         if self._augmentation is not None:
             rng = np.random.default_rng([self._seed, epoch, row])
-            windows = [self._changed(window, row, rng) for window in windows]
+            windows = [self._augment(window, row, rng) for window in windows]
         return {"windows": windows, "target": self.targets[row], "group": self.groups[row]}
 
-    def _changed(self, window: np.ndarray, row: int, rng: np.random.Generator) -> np.ndarray:
-        assert self._augmentation is not None and self._scale is not None
+    def _augment(self, window: np.ndarray, row: int, rng: np.random.Generator) -> np.ndarray:
+        assert self._augmentation is not None and self._layout is not None
         start, end = self._edges[self.groups[row] : self.groups[row] + 2]
-        same = self._one_window(int(rng.integers(start, end)), rng)
+        same = self._random_window(int(rng.integers(start, end)), rng)
         others = len(self._sorted) - (end - start)
         other = None
         if others:
-            place = int(rng.integers(others))  # among those before and behind this group
-            other = self._one_window(place if place < start else place + (end - start), rng)
-        return augment(window, self._augmentation, self._scale, rng, same, other)
+            position = int(rng.integers(others))  # among those before and behind this group
+            other = self._random_window(
+                position if position < start else position + (end - start), rng
+            )
+        return augment(window, self._augmentation, self._layout, rng, same, other)
 
-    def _one_window(self, place: int, rng: np.random.Generator) -> np.ndarray:
-        windows = self.heard.features[int(self._sorted[place])]
+    def _random_window(self, position: int, rng: np.random.Generator) -> np.ndarray:
+        windows = self.audio_features.features[int(self._sorted[position])]
         return windows[rng.integers(len(windows))]
 
 
-class Tokens(Dataset):
+class TokenDataset(Dataset):
     """Rows whose audio tokens were computed once: for a backbone that does not train.
 
     Args:
@@ -120,7 +124,7 @@ class Tokens(Dataset):
         targets: torch.Tensor,
         groups: list[int],
         caption_lengths: Sequence[int] | None = None,
-        extra: Extra | None = None,
+        extra: ExtraRows | None = None,
     ) -> None:
         self._rows, self.targets, self.groups = rows, targets, groups
         self.caption_lengths, self.extra = caption_lengths, extra
@@ -128,8 +132,8 @@ class Tokens(Dataset):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, where: int | tuple[int, int]) -> dict[str, Any]:
-        row = where[1] if isinstance(where, tuple) else where
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        row = index[1] if isinstance(index, tuple) else index
         tokens, mask = self._rows[row]
         return {
             "tokens": torch.as_tensor(tokens),
@@ -139,14 +143,14 @@ class Tokens(Dataset):
         }
 
 
-def group_numbers(labels: Sequence[str]) -> list[int]:
+def group_ids(labels: Sequence[str]) -> list[int]:
     """Labels as numbers, in the labels' order."""
     number = {label: i for i, label in enumerate(sorted(set(labels)))}
     return [number[label] for label in labels]
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """A batch of `Recordings` or `Tokens` as tensors, recordings padded and masked."""
+    """A batch of `FeatureDataset` or `TokenDataset` as tensors, recordings padded and masked."""
     batch = {
         "target": torch.stack([row["target"] for row in rows]),
         "group": torch.tensor([row["group"] for row in rows]),
@@ -154,11 +158,11 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     if "windows" in rows[0]:
         return batch | pad([row["windows"] for row in rows])
     tokens, masks = [row["tokens"] for row in rows], [row["tokens_mask"] for row in rows]
-    most = max(len(one) for one in tokens)
-    batch["tokens"] = torch.zeros(len(rows), most, tokens[0].shape[1])
-    batch["tokens_mask"] = torch.zeros(len(rows), most, dtype=torch.bool)
-    for b, (one, mask) in enumerate(zip(tokens, masks, strict=True)):
-        batch["tokens"][b, : len(one)] = one  # becomes float32 as it is copied
+    max_tokens = max(len(row_tokens) for row_tokens in tokens)
+    batch["tokens"] = torch.zeros(len(rows), max_tokens, tokens[0].shape[1])
+    batch["tokens_mask"] = torch.zeros(len(rows), max_tokens, dtype=torch.bool)
+    for b, (row_tokens, mask) in enumerate(zip(tokens, masks, strict=True)):
+        batch["tokens"][b, : len(row_tokens)] = row_tokens  # becomes float32 as it is copied
         batch["tokens_mask"][b, : len(mask)] = mask
     return batch
 
@@ -173,36 +177,36 @@ class EpochSampler(Sampler):
 
     def __init__(self, rows: Sized, seed: int) -> None:
         self._rows, self._seed, self._epoch = rows, seed, 0
-        self._extra: Extra | None = getattr(rows, "extra", None)
+        self._extra_rows: ExtraRows | None = getattr(rows, "extra", None)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        extra = self._extra
-        return len(self._rows) if extra is None else extra.first + extra.drawn
+        extra = self._extra_rows
+        return len(self._rows) if extra is None else extra.start + extra.num_sampled
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng([self._seed, self._epoch])
-        order = rng.permutation(self._chosen(rng))
+        order = rng.permutation(self._epoch_rows(rng))
         lengths = getattr(self._rows, "caption_lengths", None)
         if lengths is not None:
             order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
         for row in order:
             yield self._epoch, int(row)
 
-    def _chosen(self, rng: np.random.Generator) -> np.ndarray:
-        every, extra = np.arange(len(self._rows)), self._extra
+    def _epoch_rows(self, rng: np.random.Generator) -> np.ndarray:
+        every, extra = np.arange(len(self._rows)), self._extra_rows
         if extra is None:
             return every
-        others = every[extra.first :]
-        whole, rest = divmod(extra.drawn, len(others))
-        drawn = [*[others] * whole, rng.choice(others, rest, replace=False)]
-        return np.concatenate([every[: extra.first], *drawn])
+        others = every[extra.start :]
+        whole, rest = divmod(extra.num_sampled, len(others))
+        sampled = [*[others] * whole, rng.choice(others, rest, replace=False)]
+        return np.concatenate([every[: extra.start], *sampled])
 
 
-class StreamedRecordings(IterableDataset):
+class StreamingFeatureDataset(IterableDataset):
     """Rows of a stream, their features computed when it is their turn and kept by nobody.
 
     An epoch has as many rows as the data set: where a recording cannot be used, the one before it
@@ -222,23 +226,25 @@ class StreamedRecordings(IterableDataset):
 
     def __init__(
         self,
-        ear: Ear,
+        processor: AudioProcessor,
         stream: Stream,
         targets: torch.Tensor,
         groups: Sequence[int],
         augmentation: AugmentArguments,
-        scale: Scale,
+        layout: FeatureLayout,
         seed: int,
-        workers: int = 1,
+        num_workers: int = 1,
     ) -> None:
         self._stream, self._seed = stream, seed
-        self._augmentation, self._scale = augmentation, scale
-        said = zip(stream.captions, stream.labels, strict=True)
-        asked = zip(targets, groups, strict=True)
-        self._asked = dict(zip(said, asked, strict=True))
-        self._listeners = Listeners(ear, workers if len(stream) >= WORTH_WORKERS else 1)
+        self._augmentation, self._layout = augmentation, layout
+        texts = zip(stream.captions, stream.labels, strict=True)
+        row_targets = zip(targets, groups, strict=True)
+        self._row_targets = dict(zip(texts, row_targets, strict=True))
+        self._pool = ExtractionPool(
+            processor, num_workers if len(stream) >= MIN_ROWS_FOR_WORKERS else 1
+        )
         self._epoch = 0
-        self._told = False
+        self._warned = False
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
@@ -253,38 +259,36 @@ class StreamedRecordings(IterableDataset):
         Raises:
             DataError: more than 5% of the recordings cannot be used.
         """
-        bad = Unusable(len(self), called="the stream's number")
-        owed, last, warned = 0, None, []
-        for place, (answer, said) in enumerate(self._answers()):
-            if answer.error:
-                bad.add(place, answer.error)
-                owed += 1
+        budget = ErrorBudget(len(self), row_name="the stream's number")
+        pending, last, warned = 0, None, []
+        for place, (result, text) in enumerate(self._results()):
+            if result.error:
+                budget.add(place, result.error)
+                pending += 1
             else:
-                warned += [answer.warning] if answer.warning else []
-                target, group = self._asked[said]
-                windows = self._changed(answer.windows, place)
+                warned += [result.warning] if result.warning else []
+                target, group = self._row_targets[text]
+                windows = self._augment(result.windows, place)
                 last = {"windows": windows, "target": target, "group": group}
             if last is None:
                 continue
             # Those before the first good one wait for it.
-            for _ in range(owed + (not answer.error)):
+            for _ in range(pending + (not result.error)):
                 yield last
-            owed = 0
+            pending = 0
         if last is None:
-            bad.check(0)
-        if warned and not self._told:
-            self._told = True
+            budget.check(0)
+        if warned and not self._warned:
+            self._warned = True
             print(f"{len(warned)} recordings are damaged or not heard whole: {warned[0]}")
 
-    def _changed(self, windows: list[np.ndarray], place: int) -> list[np.ndarray]:
+    def _augment(self, windows: list[np.ndarray], place: int) -> list[np.ndarray]:
         windows = [np.asarray(window, np.float32) for window in windows]
         if not self._augmentation.active:
             return windows
         rng = np.random.default_rng([self._seed, self._epoch, place])
-        return [augment(window, self._augmentation, self._scale, rng) for window in windows]
+        return [augment(window, self._augmentation, self._layout, rng) for window in windows]
 
-    def _answers(self) -> Iterator[tuple[Answer, tuple[str, str]]]:
-        passing = self._stream.passing(self._seed, self._epoch)
-        return self._listeners.answers(
-            (sound, (caption, label)) for sound, caption, label in passing
-        )
+    def _results(self) -> Iterator[tuple[ExtractionResult, tuple[str, str]]]:
+        rows = self._stream.iterate(self._seed, self._epoch)
+        return self._pool.map((sound, (caption, label)) for sound, caption, label in rows)

@@ -12,12 +12,12 @@ from torch import distributed
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 
-def join(training: Any) -> None:
+def init_process_group(training: Any) -> None:
     """Lets the processes that torchrun started find each other; TrainingArguments know how."""
     training.device  # noqa: B018
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """Parts the processes, once they have nothing more to tell each other.
 
     What they talk by has threads of its own, and one that is still there when the interpreter ends
@@ -28,48 +28,48 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def rank() -> int:
+def process_rank() -> int:
     """Which process this is, from 0; 0 where there is only one."""
-    return distributed.get_rank() if _several() else 0
+    return distributed.get_rank() if _is_distributed() else 0
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes, prints and draws."""
-    return rank() == 0
+    return process_rank() == 0
 
 
-def wait() -> None:
+def barrier() -> None:
     """Waits until all processes are here."""
-    if _several():
+    if _is_distributed():
         distributed.barrier()
 
 
 @contextlib.contextmanager
-def main_first() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """The main process passes through while the others wait; then they do.
 
     What it writes into a cache, they find there.
     """
-    if not is_main():
-        wait()
+    if not is_main_process():
+        barrier()
     try:
         yield
     finally:
-        if is_main():
-            wait()
+        if is_main_process():
+            barrier()
 
 
 @contextlib.contextmanager
-def quiet_but_for_main() -> Iterator[None]:
+def main_process_stdout() -> Iterator[None]:
     """Nothing that other processes print is shown; errors are."""
-    if is_main():
+    if is_main_process():
         yield
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
 
-def _several() -> bool:
+def _is_distributed() -> bool:
     return bool(
         distributed.is_available()
         and distributed.is_initialized()
@@ -77,7 +77,7 @@ def _several() -> bool:
     )
 
 
-class Shares(Sampler):
+class RankBatchSampler(Sampler):
     """This process's share of every batch that one process would have.
 
     A last batch that is not full is divided too, and shares may differ by a row. Where it has
@@ -92,31 +92,34 @@ class Shares(Sampler):
     def __init__(self, rows: Sampler, batch_size: int, drop_last: bool = False) -> None:
         self.sampler, self.batch_size, self.drop_last = rows, batch_size, drop_last
         self._batches = BatchSampler(rows, batch_size, drop_last)
-        self._rank, self._ranks = rank(), distributed.get_world_size() if _several() else 1
+        self._rank, self._world_size = (
+            process_rank(),
+            distributed.get_world_size() if _is_distributed() else 1,
+        )
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[Any]]:
         for batch in self._batches:
-            share = share_of(batch, self._rank, self._ranks)
-            yield share or batch[:1]
+            rank_rows = rank_slice(batch, self._rank, self._world_size)
+            yield rank_rows or batch[:1]
 
 
-def share_of(rows: list[Any], rank: int, ranks: int) -> list[Any]:
+def rank_slice(rows: list[Any], rank: int, world_size: int) -> list[Any]:
     """The rows of one of several processes: consecutive ones, as even as can be."""
-    whole, rest = divmod(len(rows), ranks)
+    whole, rest = divmod(len(rows), world_size)
     start = rank * whole + min(rank, rest)
     return rows[start : start + whole + (rank < rest)]
 
 
-def shared_loader(
-    dataset: Any, shares: Shares, collate: Callable[[list[Any]], Any], options: Any
+def rank_dataloader(
+    dataset: Any, batch_sampler: RankBatchSampler, collate: Callable[[list[Any]], Any], options: Any
 ) -> DataLoader:
     """A loader of this process's shares that the Trainer drives as its own.
 
     Args:
-        dataset: rows addressed as `shares` addresses them.
+        dataset: rows addressed as `batch_sampler` addresses them.
         shares: batches of this process.
         collate: rows to a batch.
         options: TrainingArguments.
@@ -125,7 +128,7 @@ def shared_loader(
 
     loader = DataLoader(
         dataset,
-        batch_sampler=shares,
+        batch_sampler=batch_sampler,
         collate_fn=collate,
         num_workers=options.dataloader_num_workers,
         pin_memory=options.dataloader_pin_memory,
@@ -152,7 +155,7 @@ def gather_rows(*columns: torch.Tensor | None) -> tuple[Any, ...]:
         return columns
     own = next(column for column in columns if column is not None)
     sizes = _sizes(len(own), own.device)
-    return tuple(None if column is None else _Gathered.apply(column, sizes) for column in columns)
+    return tuple(None if column is None else _AllGather.apply(column, sizes) for column in columns)
 
 
 def _sizes(own: int, device: torch.device) -> list[int]:
@@ -162,7 +165,7 @@ def _sizes(own: int, device: torch.device) -> list[int]:
     return [int(size) for size in found]
 
 
-class _Gathered(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     """All processes' rows forward; the gradient of one's own, times their number, backward."""
 
     @staticmethod

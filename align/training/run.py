@@ -10,71 +10,77 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, set_seed
 
-from align.data.licenses import licence_counts
+from align.data.licenses import license_counts
 from align.data.splits import (
-    check_contrast,
-    extra_rows,
-    held_out_rows,
-    training_rows,
-    training_stream,
+    check_distinct_rows,
+    load_eval_dataset,
+    load_extra_dataset,
+    load_train_dataset,
+    load_train_stream,
 )
 from align.data.streaming import Stream
-from align.evaluation.evaluator import Examination, draw_samples, examined
-from align.evaluation.generation import Artist, first_of_each
-from align.evaluation.statistics import Measured
-from align.hub.model_card import SHEET, TOLD
-from align.hub.run_record import Known, tell
-from align.losses.alignment import AlignmentLoss, new_criterion
+from align.evaluation.evaluator import AlignmentEvaluator, evaluate_all, generate_sample_sheet
+from align.evaluation.generation import ImageGenerator, select_per_label
+from align.evaluation.statistics import Estimate
+from align.hub.model_card import RUN_RECORD_NAME, SAMPLE_SHEET_NAME
+from align.hub.run_record import TrainingRecord, tell
+from align.losses.alignment import AlignmentLoss, build_criterion
 from align.losses.distillation import KeyValueDistillation
-from align.models.backbones.loading import kind_of
+from align.models.backbones.loading import backbone_class
 from align.models.encoder import AudioPromptEncoder
 from align.preprocessing.audio_tokens import frozen_tokens
 from align.preprocessing.cache import Cache
-from align.preprocessing.features import Heard, hear, joined
-from align.preprocessing.text_embeds import CaptionTable
+from align.preprocessing.features import AudioFeatures, concatenate_features, extract_features
+from align.preprocessing.text_embeds import CaptionEmbeds
 from align.prompts.space import PromptSpace
-from align.training.augmentation import Scale
-from align.training.callbacks import Samples, Telling
+from align.training.augmentation import FeatureLayout
+from align.training.callbacks import RunRecordCallback, SampleSheetCallback
 from align.training.checkpoints import (
-    check_rows,
+    check_same_rows,
     complete_checkpoints,
     recipe,
+    recorded_options,
     remove,
     resumable,
-    told_options,
-    told_rows,
+    rows_digest,
 )
-from align.training.datasets import Extra, Recordings, StreamedRecordings, Tokens, group_numbers
-from align.training.distributed import is_main, main_first
-from align.training.setup import begin, recalled, tell_space
-from align.training.trainer import AlignTrainer, mean_cosine
-from align.training.validation import check_together
+from align.training.datasets import (
+    ExtraRows,
+    FeatureDataset,
+    StreamingFeatureDataset,
+    TokenDataset,
+    group_ids,
+)
+from align.training.distributed import is_main_process, main_process_first
+from align.training.setup import build_encoder, build_retrieval_memory, set_space_statistics
+from align.training.trainer import AlignTrainer, compute_metrics
+from align.training.validation import check_options
 
 if TYPE_CHECKING:
     from align.config.options import Options
 
 
 @dataclass
-class Session:
-    """Everything a run holds; `open` makes it, `train` and `measure` use it."""
+class TrainingRun:
+    """Everything a run holds; `from_options` makes it, `train` and `evaluate` use it."""
 
     options: Options
     space: PromptSpace
     encoder: AudioPromptEncoder
-    heard: Heard
-    held_out: Heard
-    measured_on: str
-    known: Known
-    artist: Artist | None
+    train_features: AudioFeatures
+    eval_features: AudioFeatures
+    evaluated_on: str
+    record: TrainingRecord
+    image_generator: ImageGenerator | None
     checkpoint: Path | None  # to go on from
     cache: Cache
     stream: Stream | None = None  # of what is trained on, where it is not heard beforehand
-    others: Sequence[PromptSpace] = ()  # further spaces that are learned
-    watchers: Sequence[TrainerCallback] = ()  # of the training, beside its own
-    own_rows: int = 0  # of `heard`; those of --extra_data stand behind them
+    extra_spaces: Sequence[PromptSpace] = ()  # further spaces that are learned
+    extra_callbacks: Sequence[TrainerCallback] = ()  # of the training, beside its own
+    num_main_rows: int = 0  # of `heard`; those of --extra_dataset stand behind them
 
     @classmethod
-    def open(cls, options: Options) -> Session:
+    def from_options(cls, options: Options) -> TrainingRun:
         """Loads models and data, and computes features.
 
         Raises:
@@ -82,42 +88,58 @@ class Session:
             OSError: a model does not exist.
             ValueError: options contradict each other.
         """
-        check_together(options)
+        check_options(options)
         checkpoint = resumable(options)
-        stream = training_stream(options.data) if options.data.streaming else None
-        rows = training_rows(options.data) if stream is None else None
-        extra = extra_rows(options.data)
-        held_out, measured_on = held_out_rows(options.data)
+        stream = load_train_stream(options.data) if options.data.streaming else None
+        rows = load_train_dataset(options.data) if stream is None else None
+        extra = load_extra_dataset(options.data)
+        eval_rows, evaluated_on = load_eval_dataset(options.data)
         set_seed(options.training.seed)
-        space, *others = map(PromptSpace.from_pretrained, options.model.base)
-        encoder = begin(options.model, space, *others)
-        cache = Cache.of(options.data.cache, options.data.cache_dir)
-        hearing: dict[str, Any] = {"workers": options.data.workers, "cache": cache}
+        space, *extra_spaces = map(PromptSpace.from_pretrained, options.model.base_model)
+        encoder = build_encoder(options.model, space, *extra_spaces)
+        cache = Cache.from_options(options.data.cache, options.data.cache_dir)
+        extraction_kwargs: dict[str, Any] = {
+            "num_workers": options.data.num_workers,
+            "cache": cache,
+        }
         if stream is not None:
-            heard = Heard([], stream.captions, stream.labels, [])  # what is said of them is known
+            audio_features = AudioFeatures(
+                [], stream.captions, stream.labels, []
+            )  # what is said of them is known
         else:
-            heard = hear(encoder.ear, rows, title="train features", **hearing)
-        own = Known({}, licence_counts(stream or rows, extra))
-        own = own.with_rows(heard.labels, heard.captions)
-        own_rows = len(heard)
+            audio_features = extract_features(
+                encoder.processor, rows, title="train features", **extraction_kwargs
+            )
+        record = TrainingRecord({}, license_counts(stream or rows, extra))
+        record = record.with_rows(audio_features.labels, audio_features.captions)
+        num_main_rows = len(audio_features)
         if extra is not None:
-            heard = joined(heard, hear(encoder.ear, extra, title="extra features", **hearing))
+            audio_features = concatenate_features(
+                audio_features,
+                extract_features(
+                    encoder.processor, extra, title="extra features", **extraction_kwargs
+                ),
+            )
         # Of what could be told apart, too little may be left once recordings are left out.
-        check_contrast(options.data.data, heard.captions, heard.labels)
-        own = replace(own, rows=told_rows(heard))
+        check_distinct_rows(options.data.dataset, audio_features.captions, audio_features.labels)
+        record = replace(record, rows_digest=rows_digest(audio_features))
         if checkpoint is not None:
-            check_rows(checkpoint, own.rows)
-        fresh = heard
-        if held_out is not None:
-            fresh = hear(encoder.ear, held_out, title="test features", **hearing)
-        draws = options.evaluation.pictures or options.evaluation.samples
-        artist = None
-        if draws or options.loss.distillation_weight:
+            check_same_rows(checkpoint, record.rows_digest)
+        eval_features = audio_features
+        if eval_rows is not None:
+            eval_features = extract_features(
+                encoder.processor, eval_rows, title="test features", **extraction_kwargs
+            )
+        generates_images = options.evaluation.num_images or options.evaluation.num_sheet_samples
+        image_generator = None
+        if generates_images or options.loss.distillation_weight:
             given = options.evaluation
-            artist = Artist.from_pretrained(space.base, given.draw_steps, given.guidance)
+            image_generator = ImageGenerator.from_pretrained(
+                space.base_model, given.num_inference_steps, given.guidance_scale
+            )
         return cls(
-            options, space, encoder, heard, fresh, measured_on, own, artist, checkpoint, cache,
-            stream, others, own_rows=own_rows,
+            options, space, encoder, audio_features, eval_features, evaluated_on, record, image_generator, checkpoint, cache,
+            stream, extra_spaces, num_main_rows=num_main_rows,
         )  # fmt: skip
 
     @property
@@ -127,153 +149,196 @@ class Session:
 
     def train(self) -> None:
         """Trains, or goes on where a killed run stopped, and saves the encoder."""
-        with main_first():
+        with main_process_first():
             trainer = self._trainer()
         last = None if self.checkpoint is None else str(self.checkpoint)
         if last is not None:
             print(f"going on from {last}", flush=True)
-        elif is_main():
-            remove(complete_checkpoints(self.folder, TOLD), self.folder)
+        elif is_main_process():
+            remove(complete_checkpoints(self.folder, RUN_RECORD_NAME), self.folder)
         trainer.train(resume_from_checkpoint=last)
         self.encoder.merge_lora()
-        if is_main():
+        if is_main_process():
             self.encoder.save_pretrained(self.folder)
-            tell(self.folder, told_options(self.options), recipe(self.options), self.known)
+            tell(self.folder, recorded_options(self.options), recipe(self.options), self.record)
 
-    def measure(self) -> dict[str, Measured]:
+    def evaluate(self) -> dict[str, Estimate]:
         """The figures of the trained encoder; its sample sheet goes to the folder."""
-        seen = Examination.of(self.encoder, self.space, self.held_out, self.known, cache=self.cache)
-        sheet = self.folder / SHEET
-        figures = examined(seen, self.artist, self.options.evaluation, sheet)
-        for space in self.others:
-            seen = Examination.of(
-                self.encoder, space, self.held_out, self.known, name=space.base, cache=self.cache
+        evaluator = AlignmentEvaluator.from_encoder(
+            self.encoder, self.space, self.eval_features, self.record, cache=self.cache
+        )
+        sample_sheet = self.folder / SAMPLE_SHEET_NAME
+        metrics = evaluate_all(
+            evaluator, self.image_generator, self.options.evaluation, sample_sheet
+        )
+        for space in self.extra_spaces:
+            evaluator = AlignmentEvaluator.from_encoder(
+                self.encoder,
+                space,
+                self.eval_features,
+                self.record,
+                name=space.base_model,
+                cache=self.cache,
             )
-            figures |= {f"{figure} ({space.base})": v for figure, v in seen.embeds().items()}
-        return figures
+            metrics |= {
+                f"{figure} ({space.base_model})": v
+                for figure, v in evaluator.embed_metrics().items()
+            }
+        return metrics
 
-    def draw_samples(self, sheet: Path) -> None:
+    def generate_samples(self, sample_sheet: Path) -> None:
         """Writes the sheet of the fixed sample sounds, as the encoder answers now."""
-        if self.artist is None or not is_main():
+        if self.image_generator is None or not is_main_process():
             return
         encoder, mode = self.encoder, self.encoder.training
-        rows = first_of_each(self.held_out.labels, self.options.evaluation.samples)
-        seen = Examination.of(encoder, self.space, self.held_out.only(rows), Known({}))
-        draw_samples(seen, self.artist, sheet)
+        rows = select_per_label(
+            self.eval_features.labels, self.options.evaluation.num_sheet_samples
+        )
+        evaluator = AlignmentEvaluator.from_encoder(
+            encoder, self.space, self.eval_features.select(rows), TrainingRecord({})
+        )
+        generate_sample_sheet(evaluator, self.image_generator, sample_sheet)
         encoder.train(mode)
 
     def _trainer(self) -> AlignTrainer:
         options, encoder = self.options, self.encoder
-        everything = self.known.with_rows(self.heard.labels, self.heard.captions)
-        everything = everything.with_rows(self.held_out.labels, self.held_out.captions)
-        criterion, table = self._criterion(self.space, self.artist, everything)
-        others = {space.base: self._criterion(space, None, everything)[0] for space in self.others}
-        wanted = self._targets(self.heard, table, everything)
-        for name, learned in {self.space.base: criterion, **others}.items():
-            encoder.remember(recalled(learned, wanted, options.recall), name)
+        record = self.record.with_rows(self.train_features.labels, self.train_features.captions)
+        record = record.with_rows(self.eval_features.labels, self.eval_features.captions)
+        criterion, caption_embeds = self._criterion(self.space, self.image_generator, record)
+        extra_criteria = {
+            space.base_model: self._criterion(space, None, record)[0] for space in self.extra_spaces
+        }
+        targets = self._targets(self.train_features, caption_embeds, record)
+        for name, loss in {self.space.base_model: criterion, **extra_criteria}.items():
+            encoder.set_retrieval_memory(
+                build_retrieval_memory(loss, targets, options.memory), name
+            )
         frozen = options.model.train_backbone == "none"
-        make = self._tokens if frozen else self._recordings
-        telling = Telling(told_options(options), recipe(options), self.known)
+        make = self._token_dataset if frozen else self._feature_dataset
+        telling = RunRecordCallback(recorded_options(options), recipe(options), self.record)
         callbacks: list[TrainerCallback] = [telling]
-        if options.training.draw_every_evaluation and options.evaluation.samples:
-            callbacks.append(Samples(self.folder / "samples", self.draw_samples))
-        callbacks += self.watchers
+        if options.training.sample_every_eval and options.evaluation.num_sheet_samples:
+            callbacks.append(SampleSheetCallback(self.folder / "samples", self.generate_samples))
+        callbacks += self.extra_callbacks
         return AlignTrainer(
             model=encoder,
             args=options.training,
             criterion=criterion,
-            others=others,
+            extra_criteria=extra_criteria,
             gradient_cache=options.training.gradient_cache,
             train_dataset=(
-                self._streamed(table, everything)
+                self._streaming_dataset(caption_embeds, record)
                 if self.stream is not None
-                else make(self.heard, table, everything, True)
+                else make(self.train_features, caption_embeds, record, True)
             ),
-            eval_dataset=make(self.held_out, table, everything, False),
-            compute_metrics=mean_cosine,
+            eval_dataset=make(self.eval_features, caption_embeds, record, False),
+            compute_metrics=compute_metrics,
             callbacks=callbacks,
         )
 
     def _criterion(
-        self, space: PromptSpace, artist: Artist | None, everything: Known
-    ) -> tuple[AlignmentLoss, CaptionTable]:
+        self, space: PromptSpace, image_generator: ImageGenerator | None, record: TrainingRecord
+    ) -> tuple[AlignmentLoss, CaptionEmbeds]:
         """The loss of a prompt space, and its captions' embeds; its head gets their statistics.
 
         Args:
             space: the prompt space.
-            artist: a pipeline of it whose UNet is distilled through; loaded if it is needed.
-            everything: captions by label, of all rows.
+            image_generator: a pipeline of it whose UNet is distilled through; loaded if it is needed.
+            record: captions by label, of all rows.
         """
-        loss, head = self.options.loss, self.encoder.head(space.base)
-        captions = self.heard.captions + self.held_out.captions
-        table = CaptionTable.of(space, captions, self.cache)
-        own = table.only(self.heard.captions)
-        tell_space(head, own, space)
+        loss, head = self.options.loss, self.encoder.head(space.base_model)
+        captions = self.train_features.captions + self.eval_features.captions
+        caption_embeds = CaptionEmbeds.encode(space, captions, self.cache)
+        train_embeds = caption_embeds.select(self.train_features.captions)
+        set_space_statistics(head, train_embeds, space)
         distillation = None
         if loss.distillation_weight:
-            artist = artist or Artist.from_pretrained(space.base, 1, 1.0)
-            distillation = KeyValueDistillation(artist.unet, (b.embeds for b in own.blocks()))
-        criterion = new_criterion(
-            loss, table, head, dict(everything.captions),
-            lengths=space.lengths(table.captions), distillation=distillation,
+            image_generator = image_generator or ImageGenerator.from_pretrained(
+                space.base_model, 1, 1.0
+            )
+            distillation = KeyValueDistillation(
+                image_generator.unet, (b.embeds for b in train_embeds.blocks())
+            )
+        criterion = build_criterion(
+            loss, caption_embeds, head, dict(record.captions),
+            lengths=space.token_lengths(caption_embeds.captions), distillation=distillation,
         )  # fmt: skip
-        return criterion, table
+        return criterion, caption_embeds
 
-    def _targets(self, heard: Heard, table: CaptionTable, everything: Known) -> torch.Tensor:
+    def _targets(
+        self, audio_features: AudioFeatures, caption_embeds: CaptionEmbeds, record: TrainingRecord
+    ) -> torch.Tensor:
         if self.options.loss.target == "caption":
-            return table.index(heard.captions)
-        number = {label: i for i, label in enumerate(sorted(everything.captions))}
-        return torch.tensor([number[label] for label in heard.labels])
+            return caption_embeds.index(audio_features.captions)
+        number = {label: i for i, label in enumerate(sorted(record.captions))}
+        return torch.tensor([number[label] for label in audio_features.labels])
 
-    def _recordings(
-        self, heard: Heard, table: CaptionTable, everything: Known, train: bool
-    ) -> Recordings:
-        return Recordings(
-            heard,
-            self._targets(heard, table, everything),
+    def _feature_dataset(
+        self,
+        audio_features: AudioFeatures,
+        caption_embeds: CaptionEmbeds,
+        record: TrainingRecord,
+        train: bool,
+    ) -> FeatureDataset:
+        return FeatureDataset(
+            audio_features,
+            self._targets(audio_features, caption_embeds, record),
             self.options.augment if train else None,
-            self._scale(),
+            self._feature_layout(),
             self.options.training.seed,
-            self._caption_lengths(heard, train),
-            self._extra() if train else None,
+            self._caption_lengths(audio_features, train),
+            self._extra_rows() if train else None,
         )
 
-    def _scale(self) -> Scale:
-        ear = self.encoder.ear
-        kind = kind_of(ear.model_type)
-        return Scale(ear.bins, kind.log_scale, kind.normalised)
+    def _feature_layout(self) -> FeatureLayout:
+        processor = self.encoder.processor
+        kind = backbone_class(processor.model_type)
+        return FeatureLayout(processor.num_mel_bins, kind.log_scale, kind.normalized)
 
-    def _streamed(self, table: CaptionTable, everything: Known) -> StreamedRecordings:
+    def _streaming_dataset(
+        self, caption_embeds: CaptionEmbeds, record: TrainingRecord
+    ) -> StreamingFeatureDataset:
         assert self.stream is not None
-        return StreamedRecordings(
-            self.encoder.ear,
+        return StreamingFeatureDataset(
+            self.encoder.processor,
             self.stream,
-            self._targets(self.heard, table, everything),
-            group_numbers(self.heard.labels),
+            self._targets(self.train_features, caption_embeds, record),
+            group_ids(self.train_features.labels),
             self.options.augment,
-            self._scale(),
+            self._feature_layout(),
             self.options.training.seed,
-            self.options.data.workers,
+            self.options.data.num_workers,
         )
 
-    def _tokens(self, heard: Heard, table: CaptionTable, everything: Known, train: bool) -> Tokens:
+    def _token_dataset(
+        self,
+        audio_features: AudioFeatures,
+        caption_embeds: CaptionEmbeds,
+        record: TrainingRecord,
+        train: bool,
+    ) -> TokenDataset:
         store = frozen_tokens(
             self.encoder,
-            heard,
+            audio_features,
             device=self.options.training.device,
             title="train tokens" if train else "test tokens",
             cache=self.cache,
         )
-        targets, groups = self._targets(heard, table, everything), group_numbers(heard.labels)
-        extra = self._extra() if train else None
-        return Tokens(store, targets, groups, self._caption_lengths(heard, train), extra)
+        targets, groups = (
+            self._targets(audio_features, caption_embeds, record),
+            group_ids(audio_features.labels),
+        )
+        extra = self._extra_rows() if train else None
+        return TokenDataset(
+            store, targets, groups, self._caption_lengths(audio_features, train), extra
+        )
 
-    def _extra(self) -> Extra | None:
-        share = self.options.data.extra_share
-        return Extra(self.own_rows, share) if share else None
+    def _extra_rows(self) -> ExtraRows | None:
+        fraction = self.options.data.extra_dataset_fraction
+        return ExtraRows(self.num_main_rows, fraction) if fraction else None
 
-    def _caption_lengths(self, heard: Heard, train: bool) -> list[int] | None:
+    def _caption_lengths(self, audio_features: AudioFeatures, train: bool) -> list[int] | None:
         """By what rows come in order, where an order is asked for."""
         if not train or self.options.data.order != "caption_length":
             return None
-        return [len(caption.split()) for caption in heard.captions]
+        return [len(caption.split()) for caption in audio_features.captions]

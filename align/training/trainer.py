@@ -13,12 +13,12 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import Trainer
 
-from align.evaluation.statistics import centred_cosine
+from align.evaluation.statistics import centered_cosine
 from align.losses.alignment import AlignmentLoss
 from align.losses.gradient_cache import GradientCache
-from align.training.callbacks import Learning
+from align.training.callbacks import LearnedLossCallback
 from align.training.datasets import EpochSampler, collate
-from align.training.distributed import Shares, gather_rows, shared_loader
+from align.training.distributed import RankBatchSampler, gather_rows, rank_dataloader
 
 
 class LossTermsMixin:
@@ -52,7 +52,7 @@ class AlignTrainer(LossTermsMixin, Trainer):
         criterion: the alignment's loss.
         gradient_cache: rows encoded at once; 0 for a step's whole batch.
         others: the losses of further spaces, by their names.
-        kwargs: Trainer's own. Datasets are `align.training.datasets.Recordings` or `Tokens`.
+        kwargs: Trainer's own. Datasets are `align.training.datasets.FeatureDataset` or `TokenDataset`.
     """
 
     def __init__(
@@ -60,13 +60,16 @@ class AlignTrainer(LossTermsMixin, Trainer):
         *,
         criterion: AlignmentLoss,
         gradient_cache: int = 0,
-        others: Mapping[str, AlignmentLoss] | None = None,
+        extra_criteria: Mapping[str, AlignmentLoss] | None = None,
         **kwargs: Any,
     ) -> None:
-        callbacks = [Learning(criterion), *(kwargs.pop("callbacks", None) or ())]
+        callbacks = [LearnedLossCallback(criterion), *(kwargs.pop("callbacks", None) or ())]
         super().__init__(**{"data_collator": collate} | kwargs, callbacks=callbacks)
         self.criterion = criterion.to(self.args.device)
-        self._others = {k: other.to(self.args.device) for k, other in (others or {}).items()}
+        self._extra_criteria = {
+            k: extra_criterion.to(self.args.device)
+            for k, extra_criterion in (extra_criteria or {}).items()
+        }
         self.can_return_loss = True
         self._cache = GradientCache(gradient_cache) if gradient_cache else None
         self._terms: dict[str, list[torch.Tensor]] = defaultdict(list)
@@ -80,8 +83,10 @@ class AlignTrainer(LossTermsMixin, Trainer):
         if self.args.world_size == 1 or isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
         batch_size = self.args.train_batch_size * self.args.world_size
-        shares = Shares(self._get_train_sampler(), batch_size, self.args.dataloader_drop_last)
-        return shared_loader(self.train_dataset, shares, self.data_collator, self.args)
+        batch_sampler = RankBatchSampler(
+            self._get_train_sampler(), batch_size, self.args.dataloader_drop_last
+        )
+        return rank_dataloader(self.train_dataset, batch_sampler, self.data_collator, self.args)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The encoder's weights, and what the criterion learns, which does not decay."""
@@ -98,10 +103,10 @@ class AlignTrainer(LossTermsMixin, Trainer):
         """With a gradient cache, what the loss's gradient asks of the encoder comes after it."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self._cache is not None:
-            self._cache.replay(model, self._alone(model))
+            self._cache.replay(model, self._no_sync(model))
         return loss
 
-    def _alone(self, model: nn.Module) -> Any:
+    def _no_sync(self, model: nn.Module) -> Any:
         return partial(self.accelerator.no_sync, model)
 
     def compute_loss(
@@ -114,15 +119,17 @@ class AlignTrainer(LossTermsMixin, Trainer):
         """The sum of the criterion's terms over all processes' rows; each is kept for the log."""
         inputs = dict(inputs)
         target, group = inputs.pop("target"), inputs.pop("group")
-        further: list[Any] = []
+        extra_outputs: list[Any] = []
         if model.training and self._cache is not None:
-            out = self._cache.encode(model, inputs, self._alone(model))
+            out = self._cache.encode(model, inputs, self._no_sync(model))
         else:
             # All spaces in one go: the recording is heard once.
-            out, *further = model(**inputs, space=[None, *self._others])
+            out, *extra_outputs = model(**inputs, space=[None, *self._extra_criteria])
         terms = self.criterion(*gather_rows(out.embeds, out.pooled, target, group))
-        for (name, other), answer in zip(self._others.items(), further, strict=True):
-            found = other(*gather_rows(answer.embeds, answer.pooled, target, group))
+        for (name, extra_criterion), output in zip(
+            self._extra_criteria.items(), extra_outputs, strict=True
+        ):
+            found = extra_criterion(*gather_rows(output.embeds, output.pooled, target, group))
             terms |= {f"{term} ({name})": value for term, value in found.items()}
         if model.training:
             self.keep_terms(terms)
@@ -140,18 +147,18 @@ class AlignTrainer(LossTermsMixin, Trainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, out = self.compute_loss(model, inputs, return_outputs=True)
-        fit = centred_cosine(out.embeds.float(), self.criterion.embeds[inputs["target"]])
+        fit = centered_cosine(out.embeds.float(), self.criterion.embeds[inputs["target"]])
         return loss.detach(), fit, inputs["group"]
 
     def learned(self) -> dict[str, float]:
         """What the loss learned itself."""
-        return {name: value.item() for name, value in self.criterion.learned().items()}
+        return {name: value.item() for name, value in self.criterion.learned_values().items()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.criterion.load(Path(resume_from_checkpoint))
 
 
-def mean_cosine(prediction: Any) -> dict[str, float]:
+def compute_metrics(prediction: Any) -> dict[str, float]:
     """Trainer's compute_metrics: the mean centred cosine of an evaluation."""
-    return {"centred_cosine": float(prediction.predictions.mean())}
+    return {"centered_cosine": float(prediction.predictions.mean())}

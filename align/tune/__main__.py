@@ -1,4 +1,4 @@
-"""Searches a training's options: `python -m align.tune [RECIPE] [--option value ...] --trials N`.
+"""Searches a training's options: `python -m align.tune [RECIPE] [--option value ...] --n_trials N`.
 
 Every trial is a whole `align.train`, measured on the rows that the options hold out. Those rows
 choose, so they cannot judge: with folds, leave the one that the final figure is to come from out of
@@ -26,18 +26,18 @@ BEST = "best"  # the recipe of the best trial, and where it trains
 class TuneArguments:
     """The search, beside all options of align.train."""
 
-    study: str = field(
+    study_dir: str = field(
         default="runs/align/study",
         metadata={"help": "where it is kept: the same command goes on where a killed one stopped"},
     )
-    trials: int = field(default=20, metadata={"help": "trainings of the study in all"})
-    space: str | None = field(
+    n_trials: int = field(default=20, metadata={"help": "trainings of the study in all"})
+    search_space: str | None = field(
         default=None,
         metadata={"help": "YAML of what is searched (a recipe's key space says it too); by default "
                   "what fits the run: rate, losses, adapter, augmentation"},
     )  # fmt: skip
     objective: str = field(
-        default="centred_cosine",
+        default="centered_cosine",
         metadata={"help": f"{', '.join(OBJECTIVES)}, of the held-out rows: these choose, so the "
                   "fold of the final figure must be neither in --folds nor in --eval_folds"},
     )  # fmt: skip
@@ -47,8 +47,8 @@ class TuneArguments:
     )
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(f"--trials is at least 1, not {self.trials}")
+        if self.n_trials < 1:
+            raise ValueError(f"--n_trials is at least 1, not {self.n_trials}")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"--objective is one of {', '.join(OBJECTIVES)}: {self.objective!r}")
 
@@ -65,37 +65,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     options, search = parsed()
     try:
-        _search(options, search, lambda more: parsed(more)[0], _given(line))
+        _search(options, search, lambda more: parsed(more)[0], _given_options(line))
     except (ValueError, OSError) as error:
         raise SystemExit(f"align.tune: {error}") from error
 
 
-def _search(options: Options, search: TuneArguments, again: Any, given: set[str]) -> None:
+def _search(options: Options, search: TuneArguments, parse_with: Any, given: set[str]) -> None:
     if find_spec("optuna") is None:
         raise ValueError("a study needs optuna, which is not installed: pip install optuna")
     # Whatever is heavy is imported after the options are known to be right.
-    from align.tune.space import default_space, new_space, read_space
-    from align.tune.study import Tuning
+    from align.tune.space import build_search_space, default_search_space, read_search_space
+    from align.tune.study import TuningStudy
 
     if options.training.world_size > 1:
         raise ValueError("a study runs in one process: start it without torchrun")
-    if search.space is None:
-        space = default_space(options, given)
+    if search.search_space is None:
+        space = default_search_space(options, given)
     else:
-        space = new_space(read_space(search.space))
+        space = build_search_space(read_search_space(search.search_space))
         both = sorted(given & set(space))
         if both:
             raise ValueError(f"--{both[0]} is given and searched: leave it out of either")
-    folder = Path(search.study)
-    tuning = Tuning.open(folder, again, space, search.objective, search.prune)
-    tuning.run(search.trials)
-    best = tuning.best()
+    folder = Path(search.study_dir)
+    tuning = TuningStudy.load_or_create(folder, parse_with, space, search.objective, search.prune)
+    tuning.run(search.n_trials)
+    best = tuning.best_trial()
     path = folder / f"{BEST}.yaml"
-    _write_recipe(path, again(tuning.flags(best.params, folder / BEST)))
+    _write_recipe(path, parse_with(tuning.flags(best.params, folder / BEST)))
     _report(tuning.write_table(), best.number, path, tuning.trial_folder(best.number))
 
 
-def _given(line: Sequence[str]) -> set[str]:
+def _given_options(line: Sequence[str]) -> set[str]:
     """The options that a command line sets by flags."""
     return {flag[2:].partition("=")[0] for flag in line if flag.startswith("--")}
 

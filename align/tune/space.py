@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import yaml
 
-from align.config.options import KINDS
+from align.config.options import ARGUMENTS
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 # Distributions by the option's name, as optuna asks them.
-Space = dict[str, "BaseDistribution"]
-WAYS = ("log", "linear", "choice")
+SearchSpace = dict[str, "BaseDistribution"]
+DISTRIBUTIONS = ("log", "linear", "choice")
 # What a study sets itself, and what decides by which figures its trials are compared.
-NOT_SEARCHED = (
-    "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "pictures",
-    "judge", "samples", "base", "data", "folds", "eval_folds",
-    "eval_data", "licences", "cache", "cache_dir", "workers",
+FIXED_OPTIONS = (
+    "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "num_images",
+    "image_classifier", "num_sheet_samples", "base_model", "dataset", "folds", "eval_folds",
+    "eval_dataset", "licenses", "cache", "cache_dir", "num_workers",
 )  # fmt: skip
 
 
-def read_space(given: str) -> Mapping[str, Any]:
+def read_search_space(given: str) -> Mapping[str, Any]:
     """What a space says, from a YAML file, or from the text that a recipe's key comes as.
 
     Raises:
@@ -57,7 +57,7 @@ def read_space(given: str) -> Mapping[str, Any]:
     return found
 
 
-def new_space(said: Mapping[str, Any]) -> Space:
+def build_search_space(specs: Mapping[str, Any]) -> SearchSpace:
     """The distributions of what a space says.
 
     Raises:
@@ -65,67 +65,72 @@ def new_space(said: Mapping[str, Any]) -> Space:
     """
     kinds = _searchable()
     space = {}
-    for name, ranged in said.items():
-        if name in NOT_SEARCHED:
+    for name, spec in specs.items():
+        if name in FIXED_OPTIONS:
             raise ValueError(f"--space: {name} is the study's own and is not searched")
         if name not in kinds:
             near = difflib.get_close_matches(str(name), kinds, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"--space: align.train has no option {name!r} of one value{hint}")
-        space[name] = _distribution(name, kinds[name], ranged)
+        space[name] = _distribution(name, kinds[name], spec)
     return space
 
 
-def default_space(options: Options, fixed: Iterable[str]) -> Space:
+def default_search_space(options: Options, fixed: Iterable[str]) -> SearchSpace:
     """What is worth a search for a run with these options.
 
     Args:
         options: of the run; what does nothing in it is not searched.
         fixed: options that the user decided.
     """
-    from align.models.adapters import sizes_of
+    from align.models.adapters import default_adapter_kwargs
 
     model, loss = options.model, options.loss
     rate = options.training.learning_rate
-    said: dict[str, Any] = {"learning_rate": {"log": [rate / 5, rate * 5]}}
+    specs: dict[str, Any] = {"learning_rate": {"log": [rate / 5, rate * 5]}}
     if loss.info_nce_weight:
-        said["temperature"] = {"log": [0.03, 0.5]}
+        specs["temperature"] = {"log": [0.03, 0.5]}
         if loss.mse_weight:
-            said["mse_weight"] = {"log": [0.1, 10.0]}
-    if model.start is None:
-        own = {**sizes_of(model.adapter), **model.adapter_sizes()}
+            specs["mse_weight"] = {"log": [0.1, 10.0]}
+    if model.init_from is None:
+        own = {**default_adapter_kwargs(model.adapter), **model.adapter_kwargs()}
         if "width" in own:
             width = own["width"]
-            said["adapter_width"] = {"choice": [width // 2, width, width * 2]}
+            specs["adapter_width"] = {"choice": [width // 2, width, width * 2]}
         if "depth" in own:
-            said["adapter_depth"] = {"linear": [1, own["depth"] + 2]}
+            specs["adapter_depth"] = {"linear": [1, own["depth"] + 2]}
     if model.train_backbone != "none":
-        said |= {
+        specs |= {
             "time_shift": {"choice": [0.0, 0.5, 1.0]},
             "gain_db": {"linear": [0.0, 12.0]},
-            "mix_same": {"linear": [0.0, 0.6]},
+            "mix_same_label_prob": {"linear": [0.0, 0.6]},
             "time_masks": {"linear": [0, 3]},
             "frequency_masks": {"linear": [0, 3]},
         }
-    return new_space({name: ranged for name, ranged in said.items() if name not in set(fixed)})
+    return build_search_space(
+        {name: spec for name, spec in specs.items() if name not in set(fixed)}
+    )
 
 
-def own_values(space: Space, options: Options) -> dict[str, Any] | None:
+def current_values(space: SearchSpace, options: Options) -> dict[str, Any] | None:
     """The options' own values where the space holds them all: a trial to compare with."""
-    from align.models.adapters import sizes_of
+    from align.models.adapters import default_adapter_kwargs
 
-    sizes = {f"adapter_{name}": size for name, size in sizes_of(options.model.adapter).items()}
+    sizes = {
+        f"adapter_{name}": size
+        for name, size in default_adapter_kwargs(options.model.adapter).items()
+    }
     own: dict[str, Any] = {}
     for name, distribution in space.items():
         part = next(part for part in vars(options).values() if hasattr(part, name))
         value = getattr(part, name)
         own[name] = value = sizes.get(name) if value is None else getattr(value, "value", value)
-        if not _holds(distribution, value):
+        if not _contains(distribution, value):
             return None
     return own
 
 
-def ends(distribution: Any) -> tuple[Any, ...]:
+def bounds(distribution: Any) -> tuple[Any, ...]:
     """The choices of a distribution, or its lowest and highest value."""
     if hasattr(distribution, "choices"):
         return tuple(distribution.choices)
@@ -136,42 +141,46 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
     """Values as a command line has them."""
     flags = []
     for name, value in values.items():
-        said = str(value).lower() if isinstance(value, bool) else str(value)
-        flags += [f"--{name}", said]
+        flag_value = str(value).lower() if isinstance(value, bool) else str(value)
+        flags += [f"--{name}", flag_value]
     return flags
 
 
 def _searchable() -> dict[str, type]:
     """The options of one value that align.train has, with the type of it."""
     found: dict[str, type] = {}
-    for kind in KINDS:
+    for kind in ARGUMENTS:
         for name, hint in get_type_hints(kind).items():
             union = isinstance(hint, types.UnionType) or "Union" in str(hint)
             plain = [part for part in get_args(hint) if part is not type(None)] if union else [hint]
             simple = [part for part in (bool, int, float, str) if part in plain]
-            if simple and name in kind.__dataclass_fields__ and name not in NOT_SEARCHED:
+            if simple and name in kind.__dataclass_fields__ and name not in FIXED_OPTIONS:
                 found[name] = simple[0] if len(plain) == 1 else simple[-1]
     return found
 
 
-def _distribution(name: str, kind: type, ranged: Any) -> BaseDistribution:
+def _distribution(name: str, kind: type, spec: Any) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    ways = ", ".join(WAYS)
-    if not isinstance(ranged, dict) or len(ranged) != 1 or next(iter(ranged)) not in WAYS:
-        raise ValueError(f"--space: {name} needs one of {ways} with a list, not {ranged!r}")
-    ((way, values),) = ranged.items()
+    names = ", ".join(DISTRIBUTIONS)
+    if not isinstance(spec, dict) or len(spec) != 1 or next(iter(spec)) not in DISTRIBUTIONS:
+        raise ValueError(f"--space: {name} needs one of {names} with a list, not {spec!r}")
+    ((distribution, values),) = spec.items()
     if not isinstance(values, list) or len(values) < 2:
-        raise ValueError(f"--space: {name}: {way} needs a list of two or more, not {values!r}")
+        raise ValueError(
+            f"--space: {name}: {distribution} needs a list of two or more, not {values!r}"
+        )
     typed = [_typed(name, kind, value) for value in values]
-    if way == "choice":
+    if distribution == "choice":
         return CategoricalDistribution(typed)
     if kind not in (int, float) or len(typed) != 2 or not typed[0] < typed[1]:
-        raise ValueError(f"--space: {name}: {way} needs a lower and an upper number, not {values}")
-    if way == "log" and typed[0] <= 0:
+        raise ValueError(
+            f"--space: {name}: {distribution} needs a lower and an upper number, not {values}"
+        )
+    if distribution == "log" and typed[0] <= 0:
         raise ValueError(f"--space: {name}: log needs numbers above 0, not {values}")
     made: Any = IntDistribution if kind is int else FloatDistribution
-    return made(*typed, log=way == "log")  # type: ignore[no-any-return]
+    return made(*typed, log=distribution == "log")  # type: ignore[no-any-return]
 
 
 def _typed(name: str, kind: type, value: Any) -> Any:
@@ -186,12 +195,15 @@ def _typed(name: str, kind: type, value: Any) -> Any:
     return typed
 
 
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
     if hasattr(distribution, "choices"):
         return value in distribution.choices
-    low, high = ends(distribution)
+    low, high = bounds(distribution)
     return value is not None and bool(low <= value <= high)
 
 
-EMBEDS = ("centred_cosine", "class_accuracy")  # what every evaluation of a training can measure
-OBJECTIVES = (*EMBEDS, "right_pictures")
+EMBED_METRICS = (
+    "centered_cosine",
+    "class_accuracy",
+)  # what every evaluation of a training can measure
+OBJECTIVES = (*EMBED_METRICS, "image_accuracy")

@@ -24,9 +24,16 @@ from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, Trial, TrialState
 from transformers import TrainerCallback
 
-from align.evaluation.evaluator import Examination
-from align.training.run import Session
-from align.tune.space import EMBEDS, OBJECTIVES, Space, as_flags, ends, own_values
+from align.evaluation.evaluator import AlignmentEvaluator
+from align.training.run import TrainingRun
+from align.tune.space import (
+    EMBED_METRICS,
+    OBJECTIVES,
+    SearchSpace,
+    as_flags,
+    bounds,
+    current_values,
+)
 
 if TYPE_CHECKING:
     from align.config.options import Options
@@ -39,7 +46,7 @@ PRUNER = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
 
 
 @dataclass
-class Tuning:
+class TuningStudy:
     """A study in its folder; `open` makes or finds it, `run` goes on with it.
 
     Attributes:
@@ -52,14 +59,16 @@ class Tuning:
     """
 
     folder: Path
-    parse: Parser
-    space: Space
+    parse: ParseOptions
+    space: SearchSpace
     objective: str
     prune: bool
     study: optuna.Study
 
     @classmethod
-    def open(cls, folder: Path, parse: Parser, space: Space, objective: str, prune: bool) -> Tuning:
+    def load_or_create(
+        cls, folder: Path, parse: ParseOptions, space: SearchSpace, objective: str, prune: bool
+    ) -> TuningStudy:
         """The study of a folder, new where there is none.
 
         Raises:
@@ -67,22 +76,22 @@ class Tuning:
         """
         options = parse([])
         for name, distribution in space.items():
-            for value in ends(distribution):
-                accepted(parse, as_flags({name: value}))
+            for value in bounds(distribution):
+                parse_or_raise(parse, as_flags({name: value}))
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
             storage=_address(folder), study_name=NAME, direction="maximize", pruner=PRUNER,
             load_if_exists=True,
         )  # fmt: skip
-        _check_same(study, folder, _told(options, space, objective))
+        _check_same(study, folder, _study_options(options, space, objective))
         made = cls(folder, parse, space, objective, prune, study)
-        own = own_values(space, options)
+        own = current_values(space, options)
         if not study.trials and own is not None:
             study.enqueue_trial(own, user_attrs={"note": "the recipe's own values"})
         return made
 
-    def run(self, trials: int) -> None:
+    def run(self, n_trials: int) -> None:
         """Goes on until so many trials have ended.
 
         Raises:
@@ -91,16 +100,16 @@ class Tuning:
         """
         try:
             with FileLock(self.folder / LOCK, timeout=0):  # which a kill lets go
-                while len(self.study.get_trials(states=ENDED)) < trials:
+                while len(self.study.get_trials(states=ENDED)) < n_trials:
                     trial = self._next()
-                    print(f"\ntrial {trial.number}: {_said(trial.params)}", flush=True)
-                    self._try(trial)
+                    print(f"\ntrial {trial.number}: {_format_params(trial.params)}", flush=True)
+                    self._run_trial(trial)
                     self._tidy()
                     self.write_table()
         except Timeout as error:
             raise ValueError(f"another process goes on with the study in {self.folder}") from error
 
-    def best(self) -> FrozenTrial:
+    def best_trial(self) -> FrozenTrial:
         """The trial with the highest objective.
 
         Raises:
@@ -148,16 +157,18 @@ class Tuning:
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         return self.study.ask(fixed_distributions=self.space)
 
-    def _try(self, trial: Trial) -> None:
+    def _run_trial(self, trial: Trial) -> None:
         flags = self.flags(trial.params, self.trial_folder(trial.number))
-        flags += ["--samples", "0"]
-        if self.objective in EMBEDS:
-            flags += ["--pictures", "0"]
+        flags += ["--num_sheet_samples", "0"]
+        if self.objective in EMBED_METRICS:
+            flags += ["--num_images", "0"]
         try:
-            value = measured(trial, accepted(self.parse, flags), self.objective, self.prune)
+            value = train_and_evaluate(
+                trial, parse_or_raise(self.parse, flags), self.objective, self.prune
+            )
         except optuna.TrialPruned:
             self.study.tell(trial, state=TrialState.PRUNED)
-        except (Contradiction, torch.OutOfMemoryError) as error:
+        except (InvalidOptions, torch.OutOfMemoryError) as error:
             self._fail(trial, str(error))
         except (ValueError, OSError):
             if not self.study.get_trials(states=ENDED):  # nothing was lost: begin anew next time
@@ -186,68 +197,72 @@ def _address(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / STORE}"
 
 
-def _told(options: Options, space: Space, objective: str) -> dict[str, Any]:
+def _study_options(options: Options, space: SearchSpace, objective: str) -> dict[str, Any]:
     """What makes trials comparable, as JSON holds it."""
-    from align.training.checkpoints import FREE, told_options
+    from align.training.checkpoints import FREE, recorded_options
 
-    parts = told_options(options)
+    parts = recorded_options(options)
     passes = {name: getattr(options.training, name) for name in ("num_train_epochs", "max_steps")}
-    free = set(FREE) - {"eval_folds", "eval_data"}
-    told = {
+    free = set(FREE) - {"eval_folds", "eval_dataset"}
+    study_options = {
         name: value
-        for part in ("model", "data", "loss", "recall", "augment", "training")
+        for part in ("model", "data", "loss", "memory", "augment", "training")
         for name, value in (parts[part] | (passes if part == "training" else {})).items()
         if name not in free
     }
-    told |= {"space": {k: repr(v) for k, v in space.items()}, "objective": objective}
-    return dict(json.loads(json.dumps(told)))
+    study_options |= {"space": {k: repr(v) for k, v in space.items()}, "objective": objective}
+    return dict(json.loads(json.dumps(study_options)))
 
 
-def _check_same(study: optuna.Study, folder: Path, told: dict[str, Any]) -> None:
-    before = study.user_attrs.get("told")
+def _check_same(study: optuna.Study, folder: Path, study_options: dict[str, Any]) -> None:
+    before = study.user_attrs.get("options")
     if before is None:
-        study.set_user_attr("told", told)
+        study.set_user_attr("options", study_options)
         return
     # A study does not know options that are younger than it.
-    both = [k for k in told if k in before]
-    differ = [f"{k} was {before[k]!r} and is {told[k]!r}" for k in both if before[k] != told[k]]
+    both = [k for k in study_options if k in before]
+    differ = [
+        f"{k} was {before[k]!r} and is {study_options[k]!r}"
+        for k in both
+        if before[k] != study_options[k]
+    ]
     if differ:
         raise ValueError(f"{folder} holds a study of other options ({'; '.join(differ)}): "
-                         "give another --study")  # fmt: skip
+                         "give another --study_dir")  # fmt: skip
 
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _said(values: dict[str, Any]) -> str:
+def _format_params(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
 
 
 # From further flags, the options of a run.
-Parser = Callable[[Sequence[str]], "Options"]
+ParseOptions = Callable[[Sequence[str]], "Options"]
 
 
-class Contradiction(ValueError):
+class InvalidOptions(ValueError):
     """Options that do not go together, in a trial's choice of them."""
 
 
-def accepted(parse: Parser, flags: Sequence[str]) -> Options:
+def parse_or_raise(parse: ParseOptions, flags: Sequence[str]) -> Options:
     """The options of a run with these flags.
 
     Raises:
         Contradiction: they are not accepted; with the reason as one sentence.
     """
-    with redirect_stderr(StringIO()) as said:
+    with redirect_stderr(StringIO()) as stderr:
         try:
             return parse(flags)
         except SystemExit as error:
-            line = next(iter(said.getvalue().strip().splitlines()[-1:]), "")
+            line = next(iter(stderr.getvalue().strip().splitlines()[-1:]), "")
             reason = line.partition("error: ")[2] or line
-            raise Contradiction(f"{' '.join(flags[:2])}: {reason}") from error
+            raise InvalidOptions(f"{' '.join(flags[:2])}: {reason}") from error
 
 
-def measured(trial: Trial, options: Options, objective: str, prune: bool) -> float:
+def train_and_evaluate(trial: Trial, options: Options, objective: str, prune: bool) -> float:
     """Trains with the options of a trial and measures the objective on the held-out rows.
 
     A run that was killed goes on from its last checkpoint.
@@ -257,26 +272,26 @@ def measured(trial: Trial, options: Options, objective: str, prune: bool) -> flo
         TrialPruned: it was weaker than the others were at an evaluation.
         ValueError: the data cannot be used, or the objective cannot be measured on them.
     """
-    session = Session.open(options)
-    if session.held_out is session.heard:
+    run = TrainingRun.from_options(options)
+    if run.eval_features is run.train_features:
         raise ValueError(
             "nothing is held out to compare trials by: give --eval_folds (not the fold that the "
-            "final figure is to come from) or --eval_data"
+            "final figure is to come from) or --eval_dataset"
         )
-    if objective not in EMBEDS and session.artist is None:
-        raise ValueError(f"--objective {objective} needs --pictures above 0")
-    session.watchers = [Reports(session, trial, objective, prune)]
-    session.train()
-    figures = session.measure()
-    if objective not in figures:
-        raise ValueError(f"--objective {objective} was not measured: it needs a --judge")
+    if objective not in EMBED_METRICS and run.image_generator is None:
+        raise ValueError(f"--objective {objective} needs --num_images above 0")
+    run.extra_callbacks = [PruningCallback(run, trial, objective, prune)]
+    run.train()
+    metrics = run.evaluate()
+    if objective not in metrics:
+        raise ValueError(f"--objective {objective} was not measured: it needs a --image_classifier")
     for name in OBJECTIVES:
-        if name in figures:
-            trial.set_user_attr(name, figures[name].value)
-    return figures[objective].value
+        if name in metrics:
+            trial.set_user_attr(name, metrics[name].value)
+    return metrics[objective].value
 
 
-class Reports(TrainerCallback):
+class PruningCallback(TrainerCallback):
     """Reports each evaluation, and stops a trial that is weaker than the others were.
 
     Args:
@@ -286,19 +301,21 @@ class Reports(TrainerCallback):
         prune: whether it may be stopped, by the median of the others after as many passes.
     """
 
-    def __init__(self, session: Session, trial: Trial, objective: str, prune: bool) -> None:
-        self._session, self._trial, self._prune = session, trial, prune
-        self._figure = objective if objective in EMBEDS else EMBEDS[0]
+    def __init__(self, run: TrainingRun, trial: Trial, objective: str, prune: bool) -> None:
+        self._run, self._trial, self._prune = run, trial, prune
+        self._metric = objective if objective in EMBED_METRICS else EMBED_METRICS[0]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measured as at the end, so that the figures compare."""
         if args.eval_strategy != "epoch":
             return
-        session, passes = self._session, round(state.epoch)
-        seen = Examination.of(session.encoder, session.space, session.held_out, session.known)
-        value = seen.embeds()[self._figure].value
-        if passes not in self._trial.study.trials[self._trial.number].intermediate_values:
-            self._trial.report(value, passes)  # a run that goes on may evaluate once more
+        run, epoch = self._run, round(state.epoch)
+        evaluator = AlignmentEvaluator.from_encoder(
+            run.encoder, run.space, run.eval_features, run.record
+        )
+        value = evaluator.embed_metrics()[self._metric].value
+        if epoch not in self._trial.study.trials[self._trial.number].intermediate_values:
+            self._trial.report(value, epoch)  # a run that goes on may evaluate once more
         if self._prune and state.global_step < state.max_steps and self._trial.should_prune():
-            self._trial.set_user_attr("note", f"stopped after {passes} passes at {value:.4f}")
+            self._trial.set_user_attr("note", f"stopped after {epoch} passes at {value:.4f}")
             raise optuna.TrialPruned

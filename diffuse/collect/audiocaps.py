@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.audio.files import AudioError
-from diffuse.collect.media import lasts, save_sound, sound_between
-from diffuse.collect.table import Table, Tally
+from diffuse.collect.media import is_longer_than, read_audio_segment, save_audio
+from diffuse.collect.table import CollectionStats, MetadataTable
 
 COLUMNS = ("file_name", "caption", "label", "audiocap_id", "source_url")
-NEEDED = ("audiocap_id", "youtube_id", "start_time", "caption")
+REQUIRED_COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 CLIP_S = 10.0
-LONGER_S = 1.0  # than a clip by this much: a whole recording, to be cut
+WHOLE_VIDEO_MARGIN_S = 1.0  # than a clip by this much: a whole recording, to be cut
 
 
 def read_list(path: Path) -> list[dict[str, str]]:
@@ -32,7 +32,7 @@ def read_list(path: Path) -> list[dict[str, str]]:
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
-        missing = set(NEEDED) - set(rows.fieldnames or ())
+        missing = set(REQUIRED_COLUMNS) - set(rows.fieldnames or ())
         if missing:
             raise ValueError(f"{path} has no column {', '.join(sorted(missing))}")
         found = list(rows)
@@ -44,7 +44,7 @@ def read_list(path: Path) -> list[dict[str, str]]:
     return found
 
 
-def collect(rows: Sequence[dict[str, str]], audio: Path, out: Path) -> Tally:
+def collect(rows: Sequence[dict[str, str]], audio_dir: Path, output_dir: Path) -> CollectionStats:
     """Cuts or copies the clip of every row; the captions of one clip share its file.
 
     Args:
@@ -52,25 +52,25 @@ def collect(rows: Sequence[dict[str, str]], audio: Path, out: Path) -> Tally:
         audio: a folder, searched with its subfolders.
         out: where sounds/ and metadata.csv go.
     """
-    local = {p.stem: p for p in sorted(audio.rglob("*")) if p.is_file()}
-    table, tally = Table(out, COLUMNS, "audiocap_id"), Tally()
+    local = {p.stem: p for p in sorted(audio_dir.rglob("*")) if p.is_file()}
+    table, tally = MetadataTable(output_dir, COLUMNS, "audiocap_id"), CollectionStats()
     for row in rows:
         if row["audiocap_id"] in table.keys:
-            tally.there += 1
+            tally.existing += 1
             continue
         name = f"{row['youtube_id']}_{round(float(row['start_time']))}"
         path = local.get(name) or local.get(row["audiocap_id"]) or local.get(row["youtube_id"])
         if path is None:
-            tally.leave_out(name, "without a local recording")
+            tally.skip(name, "without a local recording")
             continue
         try:
-            _save(path, row, out / f"sounds/{name}.flac")
+            _save(path, row, output_dir / f"audio/{name}.flac")
         except AudioError as error:
-            tally.leave_out(name, "unreadable or silent", str(error))
+            tally.skip(name, "unreadable or silent", str(error))
             continue
         url = f"https://www.youtube.com/watch?v={row['youtube_id']}&t={row['start_time']}"
         own = {"caption": row["caption"], "label": name, "audiocap_id": row["audiocap_id"]}
-        line = {"file_name": f"sounds/{name}.flac", **own, "source_url": url}
+        line = {"file_name": f"audio/{name}.flac", **own, "source_url": url}
         table.add(line, row["audiocap_id"])
         tally.saved += 1
     return tally
@@ -79,9 +79,9 @@ def collect(rows: Sequence[dict[str, str]], audio: Path, out: Path) -> Tally:
 def _save(path: Path, row: dict[str, str], to: Path) -> None:
     if to.exists():
         return  # another caption of the same clip
-    whole = path.stem == row["youtube_id"] and lasts(path, CLIP_S + LONGER_S)
+    whole = path.stem == row["youtube_id"] and is_longer_than(path, CLIP_S + WHOLE_VIDEO_MARGIN_S)
     start_s = float(row["start_time"]) if whole else 0.0
-    save_sound(sound_between(path, start_s, CLIP_S), to)
+    save_audio(read_audio_segment(path, start_s, CLIP_S), to)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,14 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("list", type=Path, help="train.csv, val.csv or test.csv of AudioCaps")
-    parser.add_argument("audio", type=Path, help="a folder of recordings")
-    parser.add_argument("--out", type=Path, required=True, help="the folder to fill")
+    parser.add_argument("audio_dir", type=Path, help="a folder of recordings")
+    parser.add_argument("--output_dir", type=Path, required=True, help="the folder to fill")
     options = parser.parse_args(arguments)
     try:
-        tally = collect(read_list(options.list), options.audio, options.out)
+        tally = collect(read_list(options.list), options.audio_dir, options.output_dir)
     except (ValueError, OSError) as error:
         raise SystemExit(f"diffuse.collect.audiocaps: {error}") from error
-    print(tally.report(options.out))
+    print(tally.report(options.output_dir))
 
 
 if __name__ == "__main__":

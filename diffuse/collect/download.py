@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 
 import requests
 
-AGAIN = (429, 500, 502, 503, 504)
-LONGEST_WAIT_S = 60.0  # whatever a server asks for
+RETRY_STATUS_CODES = (429, 500, 502, 503, 504)
+MAX_WAIT_S = 60.0  # whatever a server asks for
 BLOCK = 1 << 16
 T = TypeVar("T")
 
 
-class FetchError(RuntimeError):
+class DownloadError(RuntimeError):
     """An address did not give what it should; the message says which and why."""
 
 
-class _TryAgain(Exception):
+class _RetryableError(Exception):
     """What went wrong may pass; `wait_s` is what the server asked for, if anything."""
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
@@ -29,7 +29,7 @@ class _TryAgain(Exception):
 
 
 @dataclass
-class Fetcher:
+class Downloader:
     """Gets addresses one after the other.
 
     Attributes:
@@ -39,7 +39,7 @@ class Fetcher:
         pause_s: rest after every address that was got, so that nobody is flooded.
     """
 
-    tries: int = 5
+    max_attempts: int = 5
     timeout_s: float = 30.0
     backoff_s: float = 1.0
     pause_s: float = 0.2
@@ -53,13 +53,13 @@ class Fetcher:
         """
 
         def once() -> Any:
-            with self._open(url, params) as answer:
+            with self._open(url, params) as response:
                 try:
-                    return answer.json()
+                    return response.json()
                 except requests.JSONDecodeError as error:
-                    raise _TryAgain("its answer is not JSON") from error
+                    raise _RetryableError("its answer is not JSON") from error
 
-        return self._insist(url, once)
+        return self._retry(url, once)
 
     def save(self, url: str, path: Path) -> None:
         """Saves what an address answers to a file, which appears only when it is whole.
@@ -72,56 +72,60 @@ class Fetcher:
 
         def once() -> None:
             size = 0
-            with self._open(url) as answer, partial.open("wb") as file:
-                for block in answer.iter_content(BLOCK):
+            with self._open(url) as response, partial.open("wb") as file:
+                for block in response.iter_content(BLOCK):
                     file.write(block)
                     size += len(block)
-                promised = answer.headers.get("Content-Length")
-                encoded = "Content-Encoding" in answer.headers
+                promised = response.headers.get("Content-Length")
+                encoded = "Content-Encoding" in response.headers
             if promised is not None and not encoded and size != int(promised):
-                raise _TryAgain(f"it broke off after {size} of {promised} bytes")
+                raise _RetryableError(f"it broke off after {size} of {promised} bytes")
             if not size:
-                raise _TryAgain("it is empty")
+                raise _RetryableError("it is empty")
 
         try:
-            self._insist(url, once)
+            self._retry(url, once)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
     def _open(self, url: str, params: dict[str, Any] | None = None) -> requests.Response:
-        answer = self.session.get(url, params=params, timeout=self.timeout_s, stream=True)
-        if answer.status_code in AGAIN:
-            raise _TryAgain(f"it answered {answer.status_code}", _asked_wait(answer))
-        if answer.status_code != 200:
-            raise FetchError(f"{_shown(url)} answered {answer.status_code}")
-        return answer
+        response = self.session.get(url, params=params, timeout=self.timeout_s, stream=True)
+        if response.status_code in RETRY_STATUS_CODES:
+            raise _RetryableError(f"it answered {response.status_code}", _retry_after(response))
+        if response.status_code != 200:
+            raise DownloadError(f"{_without_query(url)} answered {response.status_code}")
+        return response
 
-    def _insist(self, url: str, once: Callable[[], T]) -> T:
+    def _retry(self, url: str, once: Callable[[], T]) -> T:
         """The first attempt that succeeds."""
         if not url.startswith(("http://", "https://")):
-            raise FetchError(f"{url!r} is not an address")
+            raise DownloadError(f"{url!r} is not an address")
         wait, reason = self.backoff_s, ""
-        for attempt in range(self.tries):
+        for attempt in range(self.max_attempts):
             try:
                 found = once()
-            except _TryAgain as error:
-                asked, reason = error.wait_s, str(error)
+            except _RetryableError as error:
+                retry_after_s, reason = error.wait_s, str(error)
             except requests.RequestException as error:
-                asked, reason = None, f"the connection failed ({type(error).__name__})"
+                retry_after_s, reason = None, f"the connection failed ({type(error).__name__})"
             else:
                 time.sleep(self.pause_s)
                 return found
-            if attempt + 1 < self.tries:
-                time.sleep(min(LONGEST_WAIT_S, wait if asked is None else max(asked, wait)))
+            if attempt + 1 < self.max_attempts:
+                time.sleep(
+                    min(MAX_WAIT_S, wait if retry_after_s is None else max(retry_after_s, wait))
+                )
             wait *= 2
-        raise FetchError(f"{_shown(url)} was given up after {self.tries} attempts: {reason}")
+        raise DownloadError(
+            f"{_without_query(url)} was given up after {self.max_attempts} attempts: {reason}"
+        )
 
 
-def _asked_wait(answer: requests.Response) -> float | None:
-    asked = answer.headers.get("Retry-After", "")
-    return float(asked) if asked.isdigit() else None
+def _retry_after(response: requests.Response) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else None
 
 
-def _shown(url: str) -> str:
+def _without_query(url: str) -> str:
     return url.split("?")[0]  # what follows may hold a key

@@ -17,23 +17,23 @@ from typing import Any
 from PIL import Image
 
 from align.audio.files import AudioError
-from diffuse.collect.download import Fetcher, FetchError
-from diffuse.collect.media import lasts, save_sound, sound_between
-from diffuse.collect.table import ORIGIN, Table, Tally
+from diffuse.collect.download import Downloader, DownloadError
+from diffuse.collect.media import is_longer_than, read_audio_segment, save_audio
+from diffuse.collect.table import PROVENANCE_COLUMNS, CollectionStats, MetadataTable
 
-API = "https://api.jamendo.com/v3.0/tracks/"
-COLUMNS = ("file_name", "image", "caption", "label", *ORIGIN)
-PAGE = 100  # tracks an answer
-LARGEST_COVER = 600  # pixels, the largest that the API serves
+API_URL = "https://api.jamendo.com/v3.0/tracks/"
+COLUMNS = ("file_name", "image", "caption", "label", *PROVENANCE_COLUMNS)
+PAGE_SIZE = 100  # tracks an answer
+MAX_COVER_SIZE = 600  # pixels, the largest that the API serves
 CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)")
 PUBLIC_DOMAIN = re.compile(r"creativecommons\.org/publicdomain/(zero|mark)/")
 
 
-class KeyMissing(ValueError):
+class MissingAPIKeyError(ValueError):
     """JAMENDO_CLIENT_ID is not set."""
 
 
-def licence(address: str) -> str:
+def license_name(address: str) -> str:
     """The short name of a licence's address: "CC-BY-SA-3.0", "CC0", or "" if it is not known."""
     found = CREATIVE_COMMONS.search(address)
     if found:
@@ -41,7 +41,7 @@ def licence(address: str) -> str:
     return "CC0" if PUBLIC_DOMAIN.search(address) else ""
 
 
-def allowed(name: str, wanted: Sequence[str]) -> bool:
+def is_allowed_license(name: str, wanted: Sequence[str]) -> bool:
     """Whether a licence's short name is one of those wanted ("CC-BY", "CC0"), of any version."""
     family = re.sub(r"-\d\.\d$", "", name)
     return bool(name) and family in {w.upper() for w in wanted}
@@ -57,7 +57,7 @@ def caption(track: dict[str, Any]) -> str:
     return f"{kind} with {' and '.join(instruments[:2])}" if instruments else kind
 
 
-class Jamendo:
+class JamendoClient:
     """Tracks of Jamendo, page by page.
 
     Args:
@@ -66,13 +66,13 @@ class Jamendo:
         api: the tracks' address.
     """
 
-    def __init__(self, fetcher: Fetcher, client_id: str, api: str = API) -> None:
-        self.fetcher = fetcher
+    def __init__(self, downloader: Downloader, client_id: str, api_url: str = API_URL) -> None:
+        self.downloader = downloader
         self._client_id = client_id
-        self._api = api
+        self._api_url = api_url
 
     @classmethod
-    def from_environment(cls, fetcher: Fetcher, api: str = API) -> Jamendo:
+    def from_environment(cls, downloader: Downloader, api_url: str = API_URL) -> JamendoClient:
         """With the key that stands in JAMENDO_CLIENT_ID.
 
         Raises:
@@ -80,10 +80,10 @@ class Jamendo:
         """
         key = os.environ.get("JAMENDO_CLIENT_ID", "").strip()
         if not key:
-            raise KeyMissing(
+            raise MissingAPIKeyError(
                 "set JAMENDO_CLIENT_ID to your API key; devportal.jamendo.com gives one for free"
             )
-        return cls(fetcher, key, api)
+        return cls(downloader, key, api_url)
 
     def tracks(self, tags: Sequence[str]) -> Iterator[dict[str, Any]]:
         """All tracks that carry one of the tags, the most popular first.
@@ -91,31 +91,31 @@ class Jamendo:
         Raises:
             FetchError: the API does not answer, or refuses; its own words are in the message.
         """
-        wanted = {"fuzzytags": " ".join(tags)} if tags else {}
-        fixed = {"format": "json", "limit": PAGE, "include": "musicinfo licenses"}
-        more = {"imagesize": LARGEST_COVER, "audioformat": "mp32", "order": "popularity_total"}
+        query = {"fuzzytags": " ".join(tags)} if tags else {}
+        fixed = {"format": "json", "limit": PAGE_SIZE, "include": "musicinfo licenses"}
+        more = {"imagesize": MAX_COVER_SIZE, "audioformat": "mp32", "order": "popularity_total"}
         offset = 0
         while True:
             place = {"client_id": self._client_id, "offset": offset}
-            answer = self.fetcher.json(self._api, fixed | more | wanted | place)
-            head = answer.get("headers", {}) if isinstance(answer, dict) else {}
+            response = self.downloader.json(self._api_url, fixed | more | query | place)
+            head = response.get("headers", {}) if isinstance(response, dict) else {}
             if head.get("status") != "success":
                 reason = head.get("error_message") or "no reason given"
-                raise FetchError(f"Jamendo refuses the request: {reason}")
-            yield from answer["results"]
-            if len(answer["results"]) < PAGE:
+                raise DownloadError(f"Jamendo refuses the request: {reason}")
+            yield from response["results"]
+            if len(response["results"]) < PAGE_SIZE:
                 return
-            offset += PAGE
+            offset += PAGE_SIZE
 
 
 def collect(
-    source: Jamendo,
-    out: Path,
+    client: JamendoClient,
+    output_dir: Path,
     tags: Sequence[str],
-    licences: Sequence[str],
-    limit: int,
-    snippet_s: float,
-) -> Tally:
+    licenses: Sequence[str],
+    max_samples: int,
+    clip_length_s: float,
+) -> CollectionStats:
     """Saves snippets and covers until `limit` tracks are in the folder.
 
     Args:
@@ -126,60 +126,60 @@ def collect(
         limit: tracks in the folder at the end, those of earlier calls included.
         snippet_s: seconds of a snippet, cut from a track's middle.
     """
-    table, tally = Table(out, COLUMNS, "file_name"), Tally()
-    tally.there = len(table.keys)
-    for track in source.tracks(tags):
-        if len(table.keys) >= limit:
+    table, tally = MetadataTable(output_dir, COLUMNS, "file_name"), CollectionStats()
+    tally.existing = len(table.keys)
+    for track in client.tracks(tags):
+        if len(table.keys) >= max_samples:
             break
-        stem, name = f"jamendo-{track['id']}", licence(track.get("license_ccurl", ""))
-        if f"sounds/{stem}.flac" in table.keys:
+        stem, name = f"jamendo-{track['id']}", license_name(track.get("license_ccurl", ""))
+        if f"audio/{stem}.flac" in table.keys:
             continue
-        if not allowed(name, licences):
-            tally.leave_out(stem, "under another licence", name or "no known licence")
+        if not is_allowed_license(name, licenses):
+            tally.skip(stem, "under another licence", name or "no known licence")
         elif not track.get("audio") or not track.get("image"):
-            tally.leave_out(stem, "without sound or cover")
+            tally.skip(stem, "without sound or cover")
         else:
-            _add(source.fetcher, track, stem, name, snippet_s, table, tally)
+            _add(client.downloader, track, stem, name, clip_length_s, table, tally)
     return tally
 
 
 def _add(
-    fetcher: Fetcher,
+    downloader: Downloader,
     track: dict[str, Any],
     stem: str,
     name: str,
-    snippet_s: float,
-    table: Table,
-    tally: Tally,
+    clip_length_s: float,
+    table: MetadataTable,
+    tally: CollectionStats,
 ) -> None:
-    sound, image = f"sounds/{stem}.flac", f"images/{stem}.jpg"
-    whole = table.folder / f"sounds/{stem}.mp3"
+    audio, image = f"audio/{stem}.flac", f"images/{stem}.jpg"
+    whole = table.folder / f"audio/{stem}.mp3"
     try:
-        fetcher.save(track["image"], table.folder / image)
-        _check_picture(table.folder / image)
-        fetcher.save(track["audio"], whole)
-        middle = (float(track.get("duration") or 0) - snippet_s) / 2
-        start_s = middle if middle > 0 and lasts(whole, middle) else 0.0
-        save_sound(sound_between(whole, start_s, snippet_s), table.folder / sound)
-    except (FetchError, AudioError, OSError) as error:
-        kind = "not to be fetched" if isinstance(error, FetchError) else "unreadable or silent"
-        tally.leave_out(stem, kind, str(error))
+        downloader.save(track["image"], table.folder / image)
+        _check_image(table.folder / image)
+        downloader.save(track["audio"], whole)
+        middle = (float(track.get("duration") or 0) - clip_length_s) / 2
+        start_s = middle if middle > 0 and is_longer_than(whole, middle) else 0.0
+        save_audio(read_audio_segment(whole, start_s, clip_length_s), table.folder / audio)
+    except (DownloadError, AudioError, OSError) as error:
+        kind = "not to be fetched" if isinstance(error, DownloadError) else "unreadable or silent"
+        tally.skip(stem, kind, str(error))
         (table.folder / image).unlink(missing_ok=True)
         return
     finally:
         whole.unlink(missing_ok=True)
     tags = track.get("musicinfo", {}).get("tags", {}).get("genres", [])
-    said = {"caption": caption(track), "label": tags[0] if tags else "music"}
-    origin = (track["name"], track["artist_name"], track.get("shareurl", ""), name)
-    row = {"file_name": sound, "image": image, **said}
-    table.add(row | dict(zip(ORIGIN, origin, strict=True)), sound)
+    text_columns = {"caption": caption(track), "label": tags[0] if tags else "music"}
+    provenance = (track["name"], track["artist_name"], track.get("shareurl", ""), name)
+    row = {"file_name": audio, "image": image, **text_columns}
+    table.add(row | dict(zip(PROVENANCE_COLUMNS, provenance, strict=True)), audio)
     tally.saved += 1
 
 
-def _check_picture(path: Path) -> None:
+def _check_image(path: Path) -> None:
     """Raises OSError if it is none."""
-    with Image.open(path) as picture:
-        picture.verify()
+    with Image.open(path) as image:
+        image.verify()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,28 +189,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="the folder to fill")
+    parser.add_argument("--output_dir", type=Path, required=True, help="the folder to fill")
     parser.add_argument("--tags", nargs="+", default=[], help="genres, moods, instruments")
     parser.add_argument(
-        "--licences",
+        "--licenses",
         nargs="+",
         default=["CC0", "CC-BY", "CC-BY-SA"],
         help="licence families kept (default: those that allow any use with credit)",
     )
-    parser.add_argument("--limit", type=int, default=100, help="tracks in the folder at the end")
-    parser.add_argument("--snippet_s", type=float, default=10.0, help="seconds of a snippet")
-    parser.add_argument("--api", default=API, help="address of the tracks' API")
+    parser.add_argument(
+        "--max_samples", type=int, default=100, help="tracks in the folder at the end"
+    )
+    parser.add_argument("--clip_length_s", type=float, default=10.0, help="seconds of a snippet")
+    parser.add_argument("--api_url", default=API_URL, help="address of the tracks' API")
     options = parser.parse_args(arguments)
-    if options.snippet_s < 1 or options.limit < 1:
+    if options.clip_length_s < 1 or options.max_samples < 1:
         parser.error("--snippet_s and --limit are at least 1")
     try:
-        source = Jamendo.from_environment(Fetcher(), options.api)
+        client = JamendoClient.from_environment(Downloader(), options.api_url)
         tally = collect(
-            source, options.out, options.tags, options.licences, options.limit, options.snippet_s
+            client,
+            options.output_dir,
+            options.tags,
+            options.licenses,
+            options.max_samples,
+            options.clip_length_s,
         )
-    except (ValueError, FetchError, OSError) as error:
+    except (ValueError, DownloadError, OSError) as error:
         raise SystemExit(f"diffuse.collect.jamendo: {error}") from error
-    print(tally.report(options.out))
+    print(tally.report(options.output_dir))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ import soundfile
 from PIL import Image
 
 from align.audio.files import AudioError
-from align.audio.waveform import SILENCE, windows
+from align.audio.waveform import SILENCE_THRESHOLD, windows
 
 SAMPLE_RATE = 48_000  # CLAP's own; others resample from it
-PIECE_S = 0.25  # how finely a stretch can be cut
-VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".flv", ".m4v")
+BLOCK_S = 0.25  # how finely a stretch can be cut
+VIDEO_EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".flv", ".m4v")
 
 
-def sound_between(recording: Path, start_s: float, duration_s: float) -> np.ndarray:
+def read_audio_segment(path: Path, start_s: float, duration_s: float) -> np.ndarray:
     """A stretch of a recording or of a video's sound track: float32 (N,) at SAMPLE_RATE.
 
     It starts at `start_s` to within a quarter of a second, and is shorter than `duration_s`
@@ -25,34 +25,34 @@ def sound_between(recording: Path, start_s: float, duration_s: float) -> np.ndar
     Raises:
         AudioError: it cannot be read, or nothing is to be heard there.
     """
-    pieces = []
-    for piece in windows(recording, SAMPLE_RATE, PIECE_S):
-        if piece.start_s >= start_s + duration_s:
+    blocks = []
+    for block in windows(path, SAMPLE_RATE, BLOCK_S):
+        if block.start_s >= start_s + duration_s:
             break  # the rest is not decoded
-        if piece.start_s >= start_s - PIECE_S / 2:
-            pieces.append(piece.samples)
-    heard = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-    if len(heard) < SAMPLE_RATE // 10 or is_silent(heard):
-        raise AudioError(f"{recording} has no sound from {start_s:g} s on")
-    return heard[: round(duration_s * SAMPLE_RATE)]
+        if block.start_s >= start_s - BLOCK_S / 2:
+            blocks.append(block.samples)
+    waveform = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    if len(waveform) < SAMPLE_RATE // 10 or is_silent(waveform):
+        raise AudioError(f"{path} has no sound from {start_s:g} s on")
+    return waveform[: round(duration_s * SAMPLE_RATE)]
 
 
-def lasts(recording: Path, duration_s: float) -> bool:
+def is_longer_than(path: Path, duration_s: float) -> bool:
     """Whether a recording goes on beyond `duration_s`.
 
     Raises:
         AudioError: it cannot be read.
     """
-    found = windows(recording, SAMPLE_RATE, PIECE_S)
-    return any(piece.start_s >= duration_s for piece in found)
+    found = windows(path, SAMPLE_RATE, BLOCK_S)
+    return any(block.start_s >= duration_s for block in found)
 
 
 def is_silent(samples: np.ndarray) -> bool:
     """Whether a stretch holds nothing that an encoder would accept as sound."""
-    return not np.abs(samples).max(initial=0.0) > SILENCE
+    return not np.abs(samples).max(initial=0.0) > SILENCE_THRESHOLD
 
 
-def save_sound(samples: np.ndarray, path: Path) -> None:
+def save_audio(samples: np.ndarray, path: Path) -> None:
     """Writes samples at SAMPLE_RATE as FLAC; the file appears only when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -60,7 +60,7 @@ def save_sound(samples: np.ndarray, path: Path) -> None:
     partial.replace(path)
 
 
-def frame_at(video: Path, time_s: float) -> Image.Image:
+def read_frame(video: Path, time_s: float) -> Image.Image:
     """The frame that a video shows at a moment; its last one where it ends earlier.
 
     Raises:
@@ -80,15 +80,15 @@ def frame_at(video: Path, time_s: float) -> Image.Image:
                 last = frame
             if last is None:
                 raise ValueError(f"{video} has no frame at {time_s:g} s")
-            picture: Image.Image = last.to_image()
-            return picture
+            image: Image.Image = last.to_image()
+            return image
     except av.error.FFmpegError as error:
         raise ValueError(f"{video} is not a video that can be read ({error.strerror})") from error
 
 
-def save_frame(picture: Image.Image, path: Path) -> None:
+def save_frame(image: Image.Image, path: Path) -> None:
     """Writes a picture as JPEG; the file appears only when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    picture.convert("RGB").save(partial, "JPEG", quality=95)
+    image.convert("RGB").save(partial, "JPEG", quality=95)
     partial.replace(path)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # Who made a recording and under what terms stays beside it.
-ORIGIN = ("source_title", "source_author", "source_url", "license")
+PROVENANCE_COLUMNS = ("source_title", "source_author", "source_url", "license")
 
 
-class Table:
+class MetadataTable:
     """A metadata.csv that grows.
 
     Args:
@@ -32,7 +32,7 @@ class Table:
         self._columns = columns
         self.keys: set[str] = set()
         if self.path.exists():
-            self._drop_broken_line()
+            self._drop_partial_line()
         if not self.path.exists() or not self.path.stat().st_size:
             self._append(dict(zip(columns, columns, strict=True)))
             return
@@ -45,7 +45,7 @@ class Table:
                 )
             self.keys = {row[key] for row in rows}
 
-    def _drop_broken_line(self) -> None:
+    def _drop_partial_line(self) -> None:
         """A kill in the middle of a write may leave half a line."""
         data = self.path.read_bytes()
         if data and not data.endswith(b"\n"):
@@ -68,23 +68,23 @@ class Table:
 
 
 @dataclass
-class Tally:
+class CollectionStats:
     """Counts what was saved, what was there already, and what was left out and why."""
 
     saved: int = 0
-    there: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
+    existing: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
 
-    def leave_out(self, what: str, kind: str, reason: str = "") -> None:
+    def skip(self, what: str, kind: str, reason: str = "") -> None:
         """Names something that is left out; `kind` is what it is counted under."""
-        self.left_out[kind] += 1
+        self.skipped[kind] += 1
         print(f"left out: {what}: {reason or kind}", flush=True)
 
     def report(self, folder: Path) -> str:
         """One sentence of counts, and where the results are."""
-        kinds = ", ".join(f"{n} {kind}" for kind, n in self.left_out.most_common())
-        missed = f"; left out {self.left_out.total()} ({kinds})" if kinds else ""
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.skipped.most_common())
+        missed = f"; left out {self.skipped.total()} ({kinds})" if kinds else ""
         return (
-            f"{self.saved} saved, {self.there} there already{missed}.\n"
+            f"{self.saved} saved, {self.existing} there already{missed}.\n"
             f"They are in {folder}, listed in {folder / 'metadata.csv'}."
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from align.config.arguments import CommonDataArguments, TrainingOptions
 from align.config.arguments import EvaluationArguments as Judgement
-from diffuse.config.stages import read_stages
+from diffuse.config.stages import parse_stages
 
 MINI_ENCODER = "runs/align/mini"  # trained at need, as `python -m align.train` would
 
@@ -16,17 +16,17 @@ MINI_ENCODER = "runs/align/mini"  # trained at need, as `python -m align.train` 
 class ModelArguments:
     """What shall hear, and with what."""
 
-    base: str = field(
+    base_model: str = field(
         default="mini", metadata={"help": "pipeline that learns to hear: a name, folder or hub id"}
     )
     encoder: str = field(
         default=MINI_ENCODER,
         metadata={"help": "an encoder that align.train aligned with this base; folder or hub id"},
     )
-    adapter: str | None = field(
+    init_from: str | None = field(
         default=None, metadata={"help": "go on from this saved adapter, in place of a fresh one"}
     )
-    form: str = field(
+    attention_type: str = field(
         default="shared",
         metadata={"help": "shared (the block's query and output) or sonic (SonicDiffusion's)"},
     )
@@ -52,25 +52,25 @@ class ModelArguments:
 class DataArguments(CommonDataArguments):
     """What is heard, seen and said."""
 
-    videos: str | None = field(
+    video_dir: str | None = field(
         default=None, metadata={"help": "folder of the videos that a VGGSound list names"}
     )
     image_column: str = field(default="image", metadata={"help": "column of images"})
     resolution: int = field(
         default=0, metadata={"help": "pixels of an image's side; 0 for the base's own"}
     )
-    crops: int = field(
+    num_crops: int = field(
         default=1, metadata={"help": "squares kept of an image: the middle, then random ones"}
     )
-    flip: bool = field(default=False, metadata={"help": "mirrored images too"})
-    balanced: bool = field(
+    random_flip: bool = field(default=False, metadata={"help": "mirrored images too"})
+    class_balanced: bool = field(
         default=False, metadata={"help": "draw every class equally often, rare ones repeatedly"}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crops < 1:
-            raise ValueError(f"--crops is at least 1, not {self.crops}")
+        if self.num_crops < 1:
+            raise ValueError(f"--crops is at least 1, not {self.num_crops}")
 
 
 @dataclass
@@ -79,7 +79,7 @@ class LossArguments:
 
     stages: list[str] = field(
         default_factory=lambda: [
-            '{"stage": "projector", "steps": 600, "learning_rate": 1e-3}',
+            '{"stage": "projector", "max_steps": 600, "learning_rate": 1e-3}',
             "attention",
         ],
         metadata={"help": "in a row: names, or mappings as JSON (docs/training-the-unet.md)"},
@@ -91,11 +91,11 @@ class LossArguments:
     caption_dropout: float = field(
         default=0.1, metadata={"help": "share of rows without their text"}
     )
-    sound_dropout: float = field(default=0.1, metadata={"help": "share of rows in silence"})
+    audio_dropout: float = field(default=0.1, metadata={"help": "share of rows in silence"})
     joint_dropout: float = field(
         default=0.05, metadata={"help": "share of rows without text and in silence"}
     )
-    behind_share: float = field(
+    background_prob: float = field(
         default=0.5,
         metadata={
             "help": "share of the rows with a background whose text names the foreground alone, "
@@ -105,7 +105,7 @@ class LossArguments:
     class_weighted: bool = field(
         default=False, metadata={"help": "every class counts alike in the loss, however rare"}
     )
-    level_weight: float = field(
+    level_loss_weight: float = field(
         default=0.1, metadata={"help": "of the levels' error to their phrases' tokens"}
     )
     orthogonality_weight: float = field(default=0.0, metadata={"help": "of the levels' likeness"})
@@ -118,23 +118,25 @@ class LossArguments:
         default=1.0, metadata={"help": "of the levels' weights, at the first step"}
     )
     temperature_end: float = field(default=1.0, metadata={"help": "and at the last"})
-    contrast_temperature: float = field(
+    contrastive_temperature: float = field(
         default=0.15, metadata={"help": "of the InfoNCE in the alignment loss"}
     )
 
     def __post_init__(self) -> None:
-        read_stages(self.stages)
+        parse_stages(self.stages)
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"--{name} is a number, not {value}")
-        shares = (self.caption_dropout, self.sound_dropout, self.joint_dropout)
-        if min(shares) < 0 or sum(shares) > 1:
+        dropouts = (self.caption_dropout, self.audio_dropout, self.joint_dropout)
+        if min(dropouts) < 0 or sum(dropouts) > 1:
             raise ValueError(
                 "caption, sound and joint dropout are shares of the rows, together at most 1, "
-                f"not {', '.join(map(str, shares))}"
+                f"not {', '.join(map(str, dropouts))}"
             )
-        if not 0 <= self.behind_share <= 1:
-            raise ValueError(f"--behind_share is a share from 0 to 1, not {self.behind_share}")
+        if not 0 <= self.background_prob <= 1:
+            raise ValueError(
+                f"--background_prob is a share from 0 to 1, not {self.background_prob}"
+            )
         if self.min_snr_gamma < 0 or self.noise_offset < 0:
             raise ValueError("--min_snr_gamma and --noise_offset cannot be negative")
         if min(self.temperature_start, self.temperature_end) <= 0:
@@ -145,7 +147,7 @@ class LossArguments:
 class EvaluationArguments(Judgement):
     """What is drawn and judged."""
 
-    pictures: int = field(
+    num_images: int = field(
         default=100, metadata={"help": "pictures drawn and judged at the end; 0 for none"}
     )
 
@@ -158,7 +160,7 @@ class DiffuseTrainingOptions(TrainingOptions):
     per_device_train_batch_size: int = field(default=32, metadata={"help": "rows a step"})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "rows a step"})
     learning_rate: float = field(default=3e-3, metadata={"help": "the peak"})
-    gate_rate_factor: float = field(
+    gate_lr_multiplier: float = field(
         default=10.0, metadata={"help": "the gates' and level weights' rate, times the others'"}
     )
     bf16: bool = field(default=True, metadata={"help": "the UNet computes in bfloat16"})

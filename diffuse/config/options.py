@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from align.config.arguments import RecallArguments
+from align.config.arguments import MemoryArguments
 from align.config.options import run_folder
 from align.config.parser import parse
 from diffuse.config.arguments import (
@@ -20,11 +20,11 @@ from diffuse.config.arguments import (
 if TYPE_CHECKING:
     from diffuse.config.training_args import DiffuseTrainingArguments
 
-KINDS = (
+ARGUMENTS = (
     ModelArguments,
     DataArguments,
     LossArguments,
-    RecallArguments,
+    MemoryArguments,
     EvaluationArguments,
     DiffuseTrainingOptions,
 )
@@ -37,7 +37,7 @@ class Options:
     model: ModelArguments
     data: DataArguments
     loss: LossArguments
-    recall: RecallArguments
+    retrieval_memory: MemoryArguments
     evaluation: EvaluationArguments
     training: DiffuseTrainingArguments
 
@@ -56,7 +56,7 @@ def parse_options(
         SystemExit: an option does not exist, has a wrong value, or `--help` was asked for.
     """
     parts = parse(
-        KINDS, "diffuse", command, arguments, examples=examples,
+        ARGUMENTS, "diffuse", command, arguments, examples=examples,
         replace={DiffuseTrainingOptions: "diffuse.config.training_args:DiffuseTrainingArguments"},
     )  # fmt: skip
     options = Options(*parts)

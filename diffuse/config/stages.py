@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-PARTS = ("projector", "placing", "attention", "gates", "level_weights", "lora")
-LOSSES = ("denoising", "substitution", "alignment")
+PARAMETER_GROUPS = ("projector", "level_projections", "attention", "gates", "level_weights", "lora")
+LOSSES = ("denoising", "text_replacement", "alignment")
 
 
 @dataclass(frozen=True)
@@ -30,35 +30,35 @@ class Stage:
     """
 
     name: str
-    trains: tuple[str, ...]
+    trainable: tuple[str, ...]
     loss: str = "denoising"
-    steps: int = 0
+    max_steps: int = 0
     learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trains", tuple(self.trains))
-        wrong = [part for part in self.trains if part not in PARTS]
-        if wrong or not self.trains:
+        object.__setattr__(self, "trainable", tuple(self.trainable))
+        wrong = [part for part in self.trainable if part not in PARAMETER_GROUPS]
+        if wrong or not self.trainable:
             raise ValueError(
                 f"stage {self.name!r} trains {', '.join(map(repr, wrong)) or 'nothing'}: "
-                f"the parts are {', '.join(PARTS)}"
+                f"the parts are {', '.join(PARAMETER_GROUPS)}"
             )
         if self.loss not in LOSSES:
             raise ValueError(
                 f"stage {self.name!r} has no loss {self.loss!r}: there are {', '.join(LOSSES)}"
             )
-        if self.steps < 0 or self.learning_rate < 0:
+        if self.max_steps < 0 or self.learning_rate < 0:
             raise ValueError(f"stage {self.name!r}: steps and learning_rate cannot be negative")
-        self._check_reach()
+        self._check_loss_reaches()
 
-    def _check_reach(self) -> None:
+    def _check_loss_reaches(self) -> None:
         """Whether the loss reaches what trains."""
         reached = {
             "alignment": {"projector"},
-            "substitution": {"projector", "lora"},
-            "denoising": set(PARTS),
+            "text_replacement": {"projector", "lora"},
+            "denoising": set(PARAMETER_GROUPS),
         }[self.loss]
-        beyond = [part for part in self.trains if part not in reached]
+        beyond = [part for part in self.trainable if part not in reached]
         if beyond:
             raise ValueError(
                 f"stage {self.name!r}: the {self.loss} loss does not reach "
@@ -68,17 +68,21 @@ class Stage:
 
 STAGES = {
     "projector": Stage("projector", ("projector",), "alignment"),
-    "substitution": Stage("substitution", ("projector",), "substitution"),
-    "substitution_lora": Stage("substitution_lora", ("projector", "lora"), "substitution"),
-    "hearing": Stage("hearing", ("projector", "placing", "attention", "gates", "level_weights")),
-    "hearing_lora": Stage("hearing_lora", PARTS),
-    "attention": Stage("attention", ("placing", "attention", "gates", "level_weights")),
+    "text_replacement": Stage("text_replacement", ("projector",), "text_replacement"),
+    "text_replacement_lora": Stage(
+        "text_replacement_lora", ("projector", "lora"), "text_replacement"
+    ),
+    "audio_attention": Stage(
+        "audio_attention", ("projector", "level_projections", "attention", "gates", "level_weights")
+    ),
+    "audio_attention_lora": Stage("audio_attention_lora", PARAMETER_GROUPS),
+    "attention": Stage("attention", ("level_projections", "attention", "gates", "level_weights")),
     "gates": Stage("gates", ("gates", "level_weights")),
     "level_weights": Stage("level_weights", ("level_weights",)),
 }
 
 
-def read_stage(text: str) -> Stage:
+def parse_stage(text: str) -> Stage:
     """A stage from a short name or from JSON, as a recipe's mapping arrives.
 
     Raises:
@@ -100,13 +104,13 @@ def read_stage(text: str) -> Stage:
         raise ValueError(f"a stage has no {', '.join(map(repr, wrong))}; it has: {there}")
     try:
         if start is not None:
-            return replace(read_stage(start), **given)
-        return Stage(**{"name": "+".join(given.get("trains", ()))} | given)
+            return replace(parse_stage(start), **given)
+        return Stage(**{"name": "+".join(given.get("trainable", ()))} | given)
     except TypeError as error:
         raise ValueError(f"the stage {text} says too little or the wrong kind: {error}") from error
 
 
-def read_stages(texts: Sequence[str]) -> list[Stage]:
+def parse_stages(texts: Sequence[str]) -> list[Stage]:
     """The stages of a recipe, each folder name made unique by its number.
 
     Raises:
@@ -114,10 +118,10 @@ def read_stages(texts: Sequence[str]) -> list[Stage]:
     """
     if not texts:
         raise ValueError("give at least one stage to train")
-    return [read_stage(text) for text in texts]
+    return [parse_stage(text) for text in texts]
 
 
-def check_gates(stages: Sequence[Stage], started: bool) -> None:
+def check_gates(stages: Sequence[Stage], from_trained: bool) -> None:
     """Refuses a row of stages in which something trains behind gates that never opened.
 
     Args:
@@ -127,12 +131,12 @@ def check_gates(stages: Sequence[Stage], started: bool) -> None:
     Raises:
         ValueError: a stage learns nothing.
     """
-    opened = started
+    opened = from_trained
     for stage in stages:
         if stage.loss == "denoising":
-            opened = opened or "gates" in stage.trains
-            if not opened and "lora" not in stage.trains:
+            opened = opened or "gates" in stage.trainable
+            if not opened and "lora" not in stage.trainable:
                 raise ValueError(
-                    f"stage {stage.name!r} trains {', '.join(stage.trains)} behind closed gates, "
+                    f"stage {stage.name!r} trains {', '.join(stage.trainable)} behind closed gates, "
                     "where nothing is learned: train gates too, or start from --adapter"
                 )

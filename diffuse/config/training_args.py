@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from align.config.training_args import DECISIVE, LENGTH, SoundTrainingArguments
+from align.config.training_args import (
+    LENGTH_OPTIONS,
+    WEIGHT_DETERMINING_OPTIONS,
+    SoundTrainingArguments,
+)
 from diffuse.config.arguments import DiffuseTrainingOptions
 
 
@@ -14,7 +18,12 @@ class DiffuseTrainingArguments(DiffuseTrainingOptions, SoundTrainingArguments):
     """All training options of an audio adapter."""
 
     # The length as well: every stage has a schedule of its own over its whole length.
-    DECISIVE: ClassVar[tuple[str, ...]] = (*DECISIVE, *LENGTH[:2], "gate_rate_factor", "ema_decay")
+    WEIGHT_DETERMINING_OPTIONS: ClassVar[tuple[str, ...]] = (
+        *WEIGHT_DETERMINING_OPTIONS,
+        *LENGTH_OPTIONS[:2],
+        "gate_rate_factor",
+        "ema_decay",
+    )
 
     def __post_init__(self) -> None:
         import torch

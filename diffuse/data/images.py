@@ -48,7 +48,7 @@ def open_image(image: Any) -> Image.Image:
     return turned.convert("RGB")
 
 
-def fit(image: Image.Image, size: int, at: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
+def crop_square(image: Image.Image, size: int, at: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
     """A square of an image: its shorter side becomes `size`, the longer one is cut.
 
     Args:
@@ -64,8 +64,8 @@ def fit(image: Image.Image, size: int, at: tuple[float, float] = (0.5, 0.5)) -> 
     return image.crop((left, top, left + size, top + size))
 
 
-def views(
-    image: Image.Image, size: int, crops: int, flip: bool, rng: np.random.Generator
+def make_crops(
+    image: Image.Image, size: int, num_crops: int, mirror: bool, rng: np.random.Generator
 ) -> list[Image.Image]:
     """The squares that training sees of an image.
 
@@ -77,9 +77,9 @@ def views(
         rng: says where.
     """
     middle = [(0.5, 0.5)]
-    places = middle + [(rng.random(), rng.random()) for _ in range(crops - 1)]
-    squares = [fit(image, size, place) for place in places]
-    return squares + [ImageOps.mirror(square) for square in squares] if flip else squares
+    places = middle + [(rng.random(), rng.random()) for _ in range(num_crops - 1)]
+    cropped = [crop_square(image, size, place) for place in places]
+    return cropped + [ImageOps.mirror(crop) for crop in cropped] if mirror else cropped
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from align.data.captions import parse
+from align.data.captions import parse_caption
 from align.data.errors import DataError
 from align.data.loading import keep_folds
 from align.registry import DATASETS, PAIR_DATASETS, lookup
-from diffuse.data.sources import Columns, folder_rows, hub_rows
+from diffuse.data.sources import ColumnNames, folder_rows, hub_rows
 from diffuse.data.vggsound import vggsound_rows
 from diffuse.models.levels import LEVELS
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from diffuse.config.arguments import DataArguments
 
 
-MOST_NAMED = 20  # what is left out is counted in full, and named up to this many
+MAX_LISTED = 20  # what is left out is counted in full, and named up to this many
 
 
 @dataclass
-class Pairs:
+class AudioImagePairs:
     """Pairs, read when they are asked for.
 
     Attributes:
@@ -45,33 +45,33 @@ class Pairs:
     phrases: list[dict[str, str] | None]
     prompts: list[str]
     scenes: list[str | None]
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def report(self) -> str:
+    def summary(self) -> str:
         """How many pairs there are, and what was left out, by name."""
         lines = [f"{len(self)} pairs of {len(set(self.labels))} classes"]
-        for reason, names in self.left_out.items():
-            shown = ", ".join(names[:MOST_NAMED]) + (" …" if len(names) > MOST_NAMED else "")
+        for reason, names in self.skipped.items():
+            shown = ", ".join(names[:MAX_LISTED]) + (" …" if len(names) > MAX_LISTED else "")
             lines.append(f"left out: {len(names)} {reason}: {shown}")
         return "\n".join(lines)
 
 
 def load_pairs(
-    data: str,
+    dataset: str,
     split: str,
     *,
     folds: Sequence[int] | None = None,
-    videos: str | None = None,
-    columns: Columns | None = None,
-) -> Pairs:
+    video_dir: str | None = None,
+    columns: ColumnNames | None = None,
+) -> AudioImagePairs:
     """The pairs of a data set.
 
     Args:
         data: a short name; a folder with metadata.csv, metadata.jsonl or parquet files, or with
-            recordings and images that have the same base names; a VGGSound list, with `videos`;
+            recordings and images that have the same base names; a VGGSound list, with `video_dir`;
             or the hub id of a data set with columns of audio and images.
         split: "train" or "test"; a folder has one set for both, told apart by `folds`.
         folds: keep only rows whose column "fold" is one of these.
@@ -81,37 +81,39 @@ def load_pairs(
     Raises:
         DataError: there is no such data set, or it lacks what is asked for.
     """
-    columns = columns or Columns()
-    path = Path(data).expanduser()
-    left_out: dict[str, list[str]] = {}
-    if data in PAIR_DATASETS:
-        rows = lookup(PAIR_DATASETS, data)(split)
-    elif data in DATASETS:
-        raise DataError(f"{data!r} has recordings and no images: the UNet learns from pairs")
-    elif videos is not None or path.suffix == ".csv":
-        rows = vggsound_rows(path, videos, split, left_out)
+    columns = columns or ColumnNames()
+    path = Path(dataset).expanduser()
+    skipped: dict[str, list[str]] = {}
+    if dataset in PAIR_DATASETS:
+        rows = lookup(PAIR_DATASETS, dataset)(split)
+    elif dataset in DATASETS:
+        raise DataError(f"{dataset!r} has recordings and no images: the UNet learns from pairs")
+    elif video_dir is not None or path.suffix == ".csv":
+        rows = vggsound_rows(path, video_dir, split, skipped)
     elif path.is_dir():
-        rows = folder_rows(path, columns, left_out)
+        rows = folder_rows(path, columns, skipped)
     else:
-        rows = hub_rows(data, split, columns)
+        rows = hub_rows(dataset, split, columns)
     if folds is not None:
-        rows = keep_folds(rows, data, folds)
-    return _described(rows, data, left_out)
+        rows = keep_folds(rows, dataset, folds)
+    return _build_pairs(rows, dataset, skipped)
 
 
-def _described(rows: Dataset, data: str, left_out: dict[str, list[str]]) -> Pairs:
+def _build_pairs(rows: Dataset, dataset: str, skipped: dict[str, list[str]]) -> AudioImagePairs:
     if not len(rows):
-        gone = "; ".join(f"{len(names)} {reason}" for reason, names in left_out.items())
-        raise DataError(f"{data} has no pair of a recording and an image{gone and ': ' + gone}")
+        gone = "; ".join(f"{len(names)} {reason}" for reason, names in skipped.items())
+        raise DataError(f"{dataset} has no pair of a recording and an image{gone and ': ' + gone}")
     stored = rows.with_format(None)
-    captions = _captions(stored, data)
+    captions = _captions(stored, dataset)
     labels = [
         texts[0] if label in (None, "") else str(label)
         for label, texts in zip(_column(stored, "label"), captions, strict=True)
     ]
     prompts = [text or "" for text in _column(stored, "prompt")]
     scenes = [name or None for name in _column(stored, "scene")]
-    return Pairs(rows, captions, labels, _phrases(stored, captions), prompts, scenes, left_out)
+    return AudioImagePairs(
+        rows, captions, labels, _phrases(stored, captions), prompts, scenes, skipped
+    )
 
 
 def _column(stored: Dataset, name: str) -> list[str | None]:
@@ -119,7 +121,7 @@ def _column(stored: Dataset, name: str) -> list[str | None]:
     return list(stored[name]) if name in stored.column_names else [None] * len(stored)
 
 
-def _captions(stored: Dataset, data: str) -> list[list[str]]:
+def _captions(stored: Dataset, dataset: str) -> list[list[str]]:
     """Each row's captions; [""] where it has none."""
     if "captions" in stored.column_names:
         found = stored["captions"]
@@ -130,7 +132,7 @@ def _captions(stored: Dataset, data: str) -> list[list[str]]:
     cleaned = []
     for texts in found:
         if isinstance(texts, str):
-            raise DataError(f"{data}: the column captions holds lists of texts, not one text")
+            raise DataError(f"{dataset}: the column captions holds lists of texts, not one text")
         cleaned.append([str(t).strip() for t in texts or () if t and str(t).strip()] or [""])
     return cleaned
 
@@ -143,42 +145,44 @@ def _phrases(stored: Dataset, captions: list[list[str]]) -> list[dict[str, str] 
     if all(level in stored.column_names for level in LEVELS):
         columns = [[text or "" for text in stored[level]] for level in LEVELS]
         return [dict(zip(LEVELS, texts, strict=True)) for texts in zip(*columns, strict=True)]
-    return [asdict(parse(texts[0])) if texts[0] else None for texts in captions]
+    return [asdict(parse_caption(texts[0])) if texts[0] else None for texts in captions]
 
 
-def columns_of(data: DataArguments) -> Columns:
+def column_names_of(data: DataArguments) -> ColumnNames:
     """What the options say columns are called."""
-    return Columns(
-        recording=data.recording_column,
+    return ColumnNames(
+        audio=data.audio_column,
         image=data.image_column,
         caption=data.caption_column,
         label=data.label_column,
     )
 
 
-def training_pairs(data: DataArguments) -> Pairs:
+def load_train_pairs(data: DataArguments) -> AudioImagePairs:
     """The pairs that the options train on; images are captioned first where that is asked."""
     if data.captioner:
         from align.data.captioning import caption_folder
 
-        folder = Path(data.data).expanduser()
+        folder = Path(data.dataset).expanduser()
         if not folder.is_dir():
-            raise DataError(f"--captioner writes its captions into a folder: {data.data} is none")
+            raise DataError(
+                f"--captioner writes its captions into a folder: {data.dataset} is none"
+            )
         made = caption_folder(folder, data.captioner)
         print(f"{made} captions made by {data.captioner}", flush=True)
-    given: dict[str, Any] = {"videos": data.videos, "columns": columns_of(data)}
-    return load_pairs(data.data, "train", folds=data.folds, **given)
+    given: dict[str, Any] = {"videos": data.video_dir, "columns": column_names_of(data)}
+    return load_pairs(data.dataset, "train", folds=data.folds, **given)
 
 
-def held_out_pairs(data: DataArguments) -> tuple[Pairs | None, str]:
+def load_eval_pairs(data: DataArguments) -> tuple[AudioImagePairs | None, str]:
     """The pairs that the options measure on, None where no others are left, and what they are."""
-    name = data.eval_data or data.data
-    given: dict[str, Any] = {"videos": data.videos, "columns": columns_of(data)}
+    name = data.eval_dataset or data.dataset
+    given: dict[str, Any] = {"videos": data.video_dir, "columns": column_names_of(data)}
     if data.eval_folds is not None:
-        split = "test" if data.eval_data else "train"  # folds divide one and the same set
+        split = "test" if data.eval_dataset else "train"  # folds divide one and the same set
         found = load_pairs(name, split, folds=data.eval_folds, **given)
         return found, f"{name}, folds {', '.join(map(str, data.eval_folds))}"
-    if data.eval_data is not None:
+    if data.eval_dataset is not None:
         return load_pairs(name, "test", **given), name
     if name in PAIR_DATASETS or not Path(name).expanduser().is_dir():
         return load_pairs(name, "test", **given), f"{name}, its test split"

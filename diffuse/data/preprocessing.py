@@ -14,21 +14,26 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from align.audio.files import AudioError
-from align.data.errors import DataError, Unusable
-from align.models.processing import Ear, pad
-from align.preprocessing.cache import Cache, digest, digest_of_weights
-from align.preprocessing.fingerprint import recording_names, spread_rows, told_file, told_recordings
+from align.data.errors import DataError, ErrorBudget
+from align.models.processing import AudioProcessor, pad
+from align.preprocessing.cache import Cache, digest, state_dict_digest
+from align.preprocessing.fingerprint import (
+    audio_fingerprint,
+    clip_names,
+    file_fingerprint,
+    probe_rows,
+)
 from align.preprocessing.parallel import read_rows
 from align.preprocessing.store import Store
 from diffuse.config.arguments import DataArguments
-from diffuse.data.images import ImageError, open_image, views
-from diffuse.data.pairs import Pairs
+from diffuse.data.images import ImageError, make_crops, open_image
+from diffuse.data.pairs import AudioImagePairs
 
 BLOCK_ROWS = 32  # always the same pairs together: another batch could round differently
 
 
 @dataclass
-class Prepared:
+class PreprocessedPairs:
     """Pairs as tensors in half precision; N pairs of U different recordings.
 
     Attributes:
@@ -42,7 +47,7 @@ class Prepared:
     """
 
     latents: torch.Tensor
-    sound: torch.Tensor
+    audio_index: torch.Tensor
     tokens: torch.Tensor
     mask: torch.Tensor
     embeds: torch.Tensor
@@ -53,7 +58,7 @@ class Prepared:
         return len(self.latents)
 
 
-class Preparation:
+class PairPreprocessor:
     """Encodes pairs with a base's autoencoder and an aligned encoder.
 
     Args:
@@ -69,110 +74,119 @@ class Preparation:
         self,
         vae: Any,
         encoder: Any,
-        squares: Squares,
+        crops: ImageCrops,
         device: torch.device,
         cache: Cache | None = None,
-        workers: int = 1,
+        num_workers: int = 1,
     ) -> None:
         self._vae, self._encoder = vae.to(device).eval(), encoder.to(device).eval()
-        self._squares, self._device = squares, device
-        self._cache, self._workers = cache or Cache(), workers
+        self._crops, self._device = crops, device
+        self._cache, self._num_workers = cache or Cache(), num_workers
 
-    def of(self, pairs: Pairs, title: str) -> Prepared:
+    def preprocess(self, pairs: AudioImagePairs, title: str) -> PreprocessedPairs:
         """The pairs' tensors, from the cache where they are there; else with progress.
 
         Raises:
             DataError: more than 5% of the pairs, or all, cannot be read.
         """
-        sounds = sounds_of(pairs.rows)
-        repeated = {i for i, first in enumerate(sounds) if first != i}
-        reader = Reader(self._encoder.ear, pairs.rows, self._squares, repeated)
+        first_rows = first_rows_by_audio(pairs.rows)
+        repeated = {i for i, first in enumerate(first_rows) if first != i}
+        reader = PairReader(self._encoder.processor, pairs.rows, self._crops, repeated)
 
         fresh: list[bool] = []
 
         def make(store: Store) -> None:
             fresh.append(True)
             try:
-                self._fill(store, reader, sounds, title)
+                self._fill(store, reader, first_rows, title)
             except DataError:
                 store.discard()
                 raise
 
         def size_bytes() -> float:
-            return self._size_bytes(reader, len(set(sounds)))
+            return self._size_bytes(reader, len(set(first_rows)))
 
-        about = {"pairs": told_pairs(pairs.rows), **self._about()}
-        store = self._cache.made("pairs", about, title, size_bytes, make)
-        found = _loaded(store, sounds)
+        about = {"pairs": pairs_fingerprint(pairs.rows), **self._cache_key()}
+        store = self._cache.get_or_create("pairs", about, title, size_bytes, make)
+        found = _to_tensors(store, first_rows)
         for name in [] if fresh else found.unreadable:
             print(f"left out: {name}", flush=True)
         return found
 
-    def _about(self) -> dict[str, Any]:
+    def _cache_key(self) -> dict[str, Any]:
         """All that latents, tokens and embeds depend on beside the pairs, as JSON."""
-        ear, config = self._encoder.ear, self._encoder.config.to_dict()
+        processor, config = self._encoder.processor, self._encoder.config.to_dict()
         scale = {k: self._vae.config.get(k) for k in ("scaling_factor", "shift_factor")}
         return {
-            "vae": [digest_of_weights(self._vae.state_dict()), scale],
+            "vae": [state_dict_digest(self._vae.state_dict()), scale],
             "encoder": [
-                digest_of_weights(self._encoder.state_dict()),
+                state_dict_digest(self._encoder.state_dict()),
                 {k: v for k, v in config.items() if k != "_name_or_path"},
             ],
-            "ear": [ear.model_type, ear.extractor.to_dict(), ear.max_windows],
-            "squares": vars(self._squares),
+            "processor": [
+                processor.model_type,
+                processor.feature_extractor.to_dict(),
+                processor.max_windows,
+            ],
+            "crops": vars(self._crops),
         }
 
-    def _size_bytes(self, reader: Reader, sounds: int) -> float:
+    def _size_bytes(self, reader: PairReader, num_clips: int) -> float:
         """How large all will be, by one pair that can be read."""
-        some = (i for i in spread_rows(len(reader.rows)) if i not in reader.repeated)
-        for answer in map(reader.read, some):
-            if not isinstance(answer, str) and answer[0] is not None:
-                latents, (heard,) = self._latents([answer[1]]), self._heard([answer[0]])
-                size = sum(part.nbytes for part in heard)
-                return float(len(reader.rows) * latents.nbytes + sounds * size)
+        some = (i for i in probe_rows(len(reader.rows)) if i not in reader.repeated)
+        for result in map(reader.read, some):
+            if not isinstance(result, str) and result[0] is not None:
+                latents, (audio,) = (
+                    self._encode_images([result[1]]),
+                    self._encode_audio([result[0]]),
+                )
+                size = sum(part.nbytes for part in audio)
+                return float(len(reader.rows) * latents.nbytes + num_clips * size)
         return 0.0
 
-    def _fill(self, store: Store, reader: Reader, sounds: Sequence[int], title: str) -> None:
+    def _fill(
+        self, store: Store, reader: PairReader, first_rows: Sequence[int], title: str
+    ) -> None:
         """Appends what the store lacks: of each pair its latents, and its sound where it is new."""
-        start, count = len(store), len(sounds)
-        bad = Unusable(count, "pairs", "pair")
+        start, count = len(store), len(first_rows)
+        bad = ErrorBudget(count, "pairs", "pair")
         for i, error in sorted(_errors(store).items()):
             bad.add(i, error)
         known = {i for i, row in enumerate(_shapes(store)) if len(row) > 1}
-        answers = read_rows(reader, count, start, self._workers, worth=WORTH_WORKERS)
-        progress = iter(tqdm(answers, title, count, initial=start, mininterval=2))
+        results = read_rows(reader, count, start, self._num_workers, worth=MIN_ROWS_FOR_WORKERS)
+        progress = iter(tqdm(results, title, count, initial=start, mininterval=2))
         while start < count:
             block, found = list(islice(progress, BLOCK_ROWS)), {}
-            for i, answer in enumerate(block, start):
-                if isinstance(answer, str):
-                    found[i] = answer
-                elif i == sounds[i]:
+            for i, result in enumerate(block, start):
+                if isinstance(result, str):
+                    found[i] = result
+                elif i == first_rows[i]:
                     known.add(i)
-                elif sounds[i] not in known:
+                elif first_rows[i] not in known:
                     found[i] = "its recording could not be read"
             for i, error in found.items():
                 bad.add(i, error)
-            good = [answer for i, answer in enumerate(block, start) if i not in found]
+            good = [result for i, result in enumerate(block, start) if i not in found]
             made = iter(self._rows(good))
             rows = [[] if i in found else next(made) for i in range(start, start + len(block))]
             store.append(rows, errors=found)
             start += len(block)
-        if len(bad.said) == count:
+        if len(bad.errors) == count:
             bad.check(0)
 
     def _rows(self, good: list[Any]) -> list[list[np.ndarray]]:
         """Of each pair that was read its latents; of a new recording tokens, mask and embeds."""
         if not good:
             return []
-        latents = self._latents([pixels for _, pixels in good])
-        heard = iter(self._heard([features for features, _ in good if features is not None]))
+        latents = self._encode_images([pixels for _, pixels in good])
+        audio = iter(self._encode_audio([features for features, _ in good if features is not None]))
         return [
-            [one.numpy(), *(() if features is None else next(heard))]
+            [one.numpy(), *(() if features is None else next(audio))]
             for one, (features, _) in zip(latents, good, strict=True)
         ]
 
     @torch.no_grad()
-    def _latents(self, pixels: list[np.ndarray]) -> torch.Tensor:
+    def _encode_images(self, pixels: list[np.ndarray]) -> torch.Tensor:
         squares = torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2)
         config, dtype = self._vae.config, next(self._vae.parameters()).dtype
         found = []
@@ -184,13 +198,13 @@ class Preparation:
         return torch.cat(found).unflatten(0, (len(pixels), -1))
 
     @torch.no_grad()
-    def _heard(self, features: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    def _encode_audio(self, features: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
         if not features:
             return []
         batch = {k: v.to(self._device) for k, v in pad(features).items()}
-        tokens, mask = self._encoder.tokens(**batch)
+        tokens, mask = self._encoder.get_audio_tokens(**batch)
         head = self._encoder.head()
-        embeds = head.prompts(*head(tokens, mask)).embeds
+        embeds = head.to_prompt_embeds(*head(tokens, mask)).embeds
         columns = (part.half().cpu().numpy() for part in (tokens, mask, embeds))
         return [list(row) for row in zip(*columns, strict=True)]
 
@@ -206,49 +220,49 @@ def _errors(store: Store) -> dict[int, str]:
     return {int(i): error for found in notes for i, error in found.items()}
 
 
-def _named(errors: dict[int, str]) -> list[str]:
+def _describe_errors(errors: dict[int, str]) -> list[str]:
     return [f"pair {i + 1}: {error}" for i, error in sorted(errors.items())]
 
 
-def _loaded(store: Store, sounds: Sequence[int]) -> Prepared:
+def _to_tensors(store: Store, first_rows: Sequence[int]) -> PreprocessedPairs:
     """A whole store as tensors."""
     kept = [i for i, row in enumerate(_shapes(store)) if row]
-    place: dict[int, int] = {}
-    heard: list[list[torch.Tensor]] = []
+    audio_index: dict[int, int] = {}
+    audio: list[list[torch.Tensor]] = []
     latents: list[torch.Tensor] = []
     for i in kept:
-        one, *sound = (torch.from_numpy(part) for part in store[i])
+        one, *audio_parts = (torch.from_numpy(part) for part in store[i])
         latents.append(one)
-        if sound:
-            place[i] = len(heard)
-            heard.append(sound)
-    longest, fill = max(len(mask) for _, mask, _ in heard), torch.nn.functional.pad
-    return Prepared(
+        if audio_parts:
+            audio_index[i] = len(audio)
+            audio.append(audio_parts)
+    longest, fill = max(len(mask) for _, mask, _ in audio), torch.nn.functional.pad
+    return PreprocessedPairs(
         torch.stack(latents),
-        torch.tensor([place[sounds[i]] for i in kept]),
-        torch.stack([fill(tokens, (0, 0, 0, longest - len(tokens))) for tokens, *_ in heard]),
-        torch.stack([fill(mask, (0, longest - len(mask))) for _, mask, _ in heard]).bool(),
-        torch.stack([embeds for *_, embeds in heard]),
+        torch.tensor([audio_index[first_rows[i]] for i in kept]),
+        torch.stack([fill(tokens, (0, 0, 0, longest - len(tokens))) for tokens, *_ in audio]),
+        torch.stack([fill(mask, (0, longest - len(mask))) for _, mask, _ in audio]).bool(),
+        torch.stack([embeds for *_, embeds in audio]),
         kept,
-        _named(_errors(store)),
+        _describe_errors(_errors(store)),
     )
 
 
-WORTH_WORKERS = 200  # rows below which starting workers takes longer than it saves
+MIN_ROWS_FOR_WORKERS = 200  # rows below which starting workers takes longer than it saves
 
 
 @dataclass(frozen=True)
-class Squares:
+class ImageCrops:
     """How images become squares, and the seed of what is random in it."""
 
     size: int
-    crops: int
-    flip: bool
+    num_crops: int
+    mirror: bool
     seed: int
 
 
 @dataclass
-class Reader:
+class PairReader:
     """Reads the rows of a data set.
 
     Attributes:
@@ -258,55 +272,57 @@ class Reader:
         repeated: rows whose recording an earlier row has, too.
     """
 
-    ear: Ear
+    processor: AudioProcessor
     rows: Dataset
-    squares: Squares
+    crops: ImageCrops
     repeated: set[int]
 
     def read(self, i: int) -> tuple[list[np.ndarray] | None, np.ndarray] | str:
         """The features of row i's recording and its squares (V, R, R, 3), or why there are none."""
-        squares = self.squares
+        crops = self.crops
         try:
             row = self.rows[i]
-            rng = np.random.default_rng([squares.seed, i])
+            rng = np.random.default_rng([crops.seed, i])
             image = open_image(row["image"])
-            found = views(image, squares.size, squares.crops, squares.flip, rng)
-            pixels = np.stack([np.asarray(square) for square in found])
+            found = make_crops(image, crops.size, crops.num_crops, crops.mirror, rng)
+            pixels = np.stack([np.asarray(crop) for crop in found])
             if i in self.repeated:
                 return None, pixels
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                heard = self.ear.features(row["recording"])
+                features = self.processor.extract_features(row["audio"])
         except (AudioError, ImageError, ValueError) as error:
             return str(error)
-        return [f.astype(np.float32) for f in heard], pixels
+        return [f.astype(np.float32) for f in features], pixels
 
 
-def sounds_of(rows: Dataset) -> list[int]:
+def first_rows_by_audio(rows: Dataset) -> list[int]:
     """For each row the first row that has the same recording."""
     first: dict[str, int] = {}
-    names = recording_names(rows.with_format(None))
+    names = clip_names(rows.with_format(None))
     return [first.setdefault(name, i) for i, name in enumerate(names)]
 
 
-def told_pairs(rows: Dataset) -> str:
+def pairs_fingerprint(rows: Dataset) -> str:
     """A short name that follows from the recordings and images of pairs, whatever is said of them.
 
     Of pairs that are made when they are read, it follows from all that they are made from.
     """
     plain = rows.with_format(None)
-    if {"recording", "image"} <= set(plain.column_names):
-        return digest([told_recordings(rows), told_recordings(rows, "image")])
+    if {"audio", "image"} <= set(plain.column_names):
+        return digest([audio_fingerprint(rows), audio_fingerprint(rows, "image")])
     made = {
-        name: [told_file(value) if isinstance(value, str) else value for value in plain[name]]
+        name: [
+            file_fingerprint(value) if isinstance(value, str) else value for value in plain[name]
+        ]
         for name in plain.column_names
     }
     return digest(made)
 
 
-def prepare(
+def build_preprocessor(
     data: DataArguments, pipeline: Any, encoder: Any, seed: int, device: torch.device
-) -> Preparation:
+) -> PairPreprocessor:
     """What encodes pairs for a base, as the options ask.
 
     Raises:
@@ -317,10 +333,10 @@ def prepare(
     size = data.resolution or pipeline.unet.config.sample_size * factor
     if size % factor:
         raise ValueError(f"--resolution must be a multiple of {factor} for this base, not {size}")
-    squares = Squares(size, data.crops, data.flip, seed)
-    return Preparation(vae, encoder, squares, device, cache_of(data), data.workers)
+    crops = ImageCrops(size, data.num_crops, data.random_flip, seed)
+    return PairPreprocessor(vae, encoder, crops, device, cache_from(data), data.num_workers)
 
 
-def cache_of(data: DataArguments) -> Cache:
+def cache_from(data: DataArguments) -> Cache:
     """Where what is computed once is kept."""
-    return Cache.of(data.cache, data.cache_dir)
+    return Cache.from_options(data.cache, data.cache_dir)

@@ -8,24 +8,24 @@ from typing import Any
 from datasets import Dataset
 
 from align.data.errors import DataError
-from diffuse.collect.media import SAMPLE_RATE, VIDEOS, frame_at, sound_between
+from diffuse.collect.media import SAMPLE_RATE, VIDEO_EXTENSIONS, read_audio_segment, read_frame
 from diffuse.collect.vggsound import CLIP_S, read_list
 
-NO_VIDEO = "clips without a local video"
+MISSING_VIDEO = "clips without a local video"
 
 
-def _cut(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _extract_clips(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Adds recordings and frames to a batch of rows."""
-    places = list(zip(batch["video"], batch["start_s"], strict=True))
-    sounds = [
-        {"array": sound_between(Path(v), s, CLIP_S), "sampling_rate": SAMPLE_RATE}
-        for v, s in places
+    segments = list(zip(batch["video"], batch["start_s"], strict=True))
+    audio = [
+        {"array": read_audio_segment(Path(v), s, CLIP_S), "sampling_rate": SAMPLE_RATE}
+        for v, s in segments
     ]
-    frames = [frame_at(Path(v), s + CLIP_S / 2) for v, s in places]
-    return {**batch, "recording": sounds, "image": frames}
+    frames = [read_frame(Path(v), s + CLIP_S / 2) for v, s in segments]
+    return {**batch, "audio": audio, "image": frames}
 
 
-def vggsound_clips(path: Path, folder: Path, split: str, left_out: dict[str, list[str]]) -> Dataset:
+def vggsound_clips(path: Path, folder: Path, split: str, skipped: dict[str, list[str]]) -> Dataset:
     """The list's clips of a split whose videos are in a folder.
 
     Args:
@@ -41,29 +41,29 @@ def vggsound_clips(path: Path, folder: Path, split: str, left_out: dict[str, lis
         entries = [entry for entry in read_list(path) if entry.split == split]
     except (ValueError, OSError) as error:
         raise DataError(f"not a VGGSound list: {error}") from error
-    local = {p.stem: p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEOS}
+    local = {p.stem: p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_EXTENSIONS}
     rows: dict[str, dict[str, Any]] = {}
     for entry in entries:
         video, start_s = local.get(entry.name), 0.0
         if video is None:
-            video, start_s = local.get(entry.video), float(entry.start_s)
+            video, start_s = local.get(entry.video_id), float(entry.start_s)
         if video is None:
-            left_out.setdefault(NO_VIDEO, []).append(entry.name)
+            skipped.setdefault(MISSING_VIDEO, []).append(entry.name)
         elif entry.name in rows:
-            left_out.setdefault(DUPLICATE, []).append(entry.name)
+            skipped.setdefault(DUPLICATE, []).append(entry.name)
         else:
             row = {"video": str(video), "start_s": start_s, "caption": entry.label}
             rows[entry.name] = {**row, "label": entry.label}
     if not rows:
         raise DataError(f"of the {len(entries)} clips of {path} ({split}) no video is in {folder}")
-    return Dataset.from_list(list(rows.values())).with_transform(_cut)
+    return Dataset.from_list(list(rows.values())).with_transform(_extract_clips)
 
 
 DUPLICATE = "duplicates"
 
 
 def vggsound_rows(
-    path: Path, videos: str | None, split: str, left_out: dict[str, list[str]]
+    path: Path, video_dir: str | None, split: str, skipped: dict[str, list[str]]
 ) -> Dataset:
     """The clips of a VGGSound list whose videos lie here, cut when they are read.
 
@@ -72,9 +72,9 @@ def vggsound_rows(
     """
 
     if not path.is_file():
-        raise DataError(f"there is no VGGSound list {path}: give its CSV file as --data")
-    if videos is None or not Path(videos).expanduser().is_dir():
+        raise DataError(f"there is no VGGSound list {path}: give its CSV file as --dataset")
+    if video_dir is None or not Path(video_dir).expanduser().is_dir():
         raise DataError(
-            f"{path} names videos: give the folder where they lie as --videos, not {videos!r}"
+            f"{path} names videos: give the folder where they lie as --videos, not {video_dir!r}"
         )
-    return vggsound_clips(path, Path(videos).expanduser(), split, left_out)
+    return vggsound_clips(path, Path(video_dir).expanduser(), split, skipped)

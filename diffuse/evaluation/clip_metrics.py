@@ -17,15 +17,15 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from align.evaluation.statistics import Measured
-from align.registry import CLIPS, lookup
+from align.evaluation.statistics import Estimate
+from align.registry import CLIP_MODELS, lookup
 
-BATCH = 64
+BATCH_SIZE = 64
 KID_SUBSETS = 50
-SAME_TEXT = 0.99  # least cosine of one text encoder's answers in two precisions
+MIN_TEXT_ENCODER_COSINE = 0.99  # least cosine of one text encoder's answers in two precisions
 
 
-def wins(similarity: torch.Tensor) -> torch.Tensor:
+def win_rate(similarity: torch.Tensor) -> torch.Tensor:
     """For each row of similarities (N, N), the share of the others that are below its own: (N,).
 
     Ties count half, so that chance is one half.
@@ -41,7 +41,7 @@ def wins(similarity: torch.Tensor) -> torch.Tensor:
     return (below.sum(1) - 0.5) / (n - 1)  # the row's tie with itself does not count
 
 
-class Eyes(nn.Module):
+class CLIPFeatures(nn.Module):
     """A CLIP's image side, as torchmetrics takes a feature extractor.
 
     Args:
@@ -55,38 +55,40 @@ class Eyes(nn.Module):
         from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
         super().__init__()
-        where = lookup(CLIPS, name)
+        where = lookup(CLIP_MODELS, name)
         self._clip: Any = CLIPModel.from_pretrained(where, dtype=torch.float32).eval()
         self._processor: Any = CLIPImageProcessor.from_pretrained(where)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(where)
         self.num_features = int(self._clip.config.projection_dim)
 
     @torch.no_grad()
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embeds (N, num_features) of pictures (N, 3, H, W), uint8."""
-        given = self._processor(images=list(pictures.cpu()), return_tensors="pt")
-        seen = self._clip.vision_model(pixel_values=given.pixel_values).pooler_output
-        found: torch.Tensor = self._clip.visual_projection(seen)
+        given = self._processor(images=list(images.cpu()), return_tensors="pt")
+        pooled = self._clip.vision_model(pixel_values=given.pixel_values).pooler_output
+        found: torch.Tensor = self._clip.visual_projection(pooled)
         return found
 
-    def look(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Unit embeds (N, num_features) of images."""
-        parts = [self(as_bytes(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
+        parts = [
+            self(to_uint8(images[i : i + BATCH_SIZE])) for i in range(0, len(images), BATCH_SIZE)
+        ]
         return F.normalize(torch.cat(parts), dim=1)
 
     @torch.no_grad()
-    def read(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit embeds (N, num_features) of texts."""
         given = self._tokenizer(list(texts), padding="max_length", truncation=True,
                                 max_length=self._clip.config.text_config.max_position_embeddings,
                                 return_tensors="pt")  # fmt: skip
-        said = self._clip.text_model(
+        pooled = self._clip.text_model(
             input_ids=given.input_ids, attention_mask=given.get("attention_mask")
         ).pooler_output
-        return F.normalize(self._clip.text_projection(said), dim=1)
+        return F.normalize(self._clip.text_projection(pooled), dim=1)
 
     @torch.no_grad()
-    def hear(self, embeds: torch.Tensor) -> torch.Tensor:
+    def embed_audio(self, embeds: torch.Tensor) -> torch.Tensor:
         """Unit embeds (N, num_features) of sounds, from their prompt embeds (N, L, D).
 
         An aligned encoder answers in the place of the text encoder, so its answer's end goes
@@ -97,24 +99,26 @@ class Eyes(nn.Module):
         return F.normalize(found, dim=1)
 
     @torch.no_grad()
-    def reads_as(self, unconditional: torch.Tensor) -> bool:
+    def matches_text_encoder(self, unconditional: torch.Tensor) -> bool:
         """Whether this CLIP's text encoder is the one that gave a base its null, (1, L, D)."""
         length = unconditional.shape[1]
         given = self._tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
         own = self._clip.text_model(input_ids=given.input_ids).last_hidden_state
         theirs = unconditional.float().cpu()
         same = own.shape == theirs.shape
-        return same and bool(F.cosine_similarity(own, theirs, dim=-1).min() > SAME_TEXT)
+        return same and bool(
+            F.cosine_similarity(own, theirs, dim=-1).min() > MIN_TEXT_ENCODER_COSINE
+        )
 
 
-def as_bytes(images: Sequence[Image.Image]) -> torch.Tensor:
+def to_uint8(images: Sequence[Image.Image]) -> torch.Tensor:
     """Images of one size as (N, 3, H, W), uint8."""
     pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-def distances(
-    eyes: nn.Module, real: Sequence[Image.Image], drawn: Sequence[Image.Image]
+def clip_distances(
+    clip_features: nn.Module, real: Sequence[Image.Image], generated: Sequence[Image.Image]
 ) -> dict[str, float]:
     """FID and KID of drawn pictures to real ones.
 
@@ -124,26 +128,28 @@ def distances(
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    least = min(len(real), len(drawn))
+    least = min(len(real), len(generated))
     if least < 3:
         raise ValueError(f"FID and KID need at least 3 pictures of each kind, not {least}")
     shape = (3, real[0].height, real[0].width)
-    fid = FrechetInceptionDistance(feature=eyes, input_img_size=shape)
-    kid = KernelInceptionDistance(feature=eyes, subsets=KID_SUBSETS, subset_size=least // 2 + 1)
+    fid = FrechetInceptionDistance(feature=clip_features, input_img_size=shape)
+    kid = KernelInceptionDistance(
+        feature=clip_features, subsets=KID_SUBSETS, subset_size=least // 2 + 1
+    )
     for metric in (fid, kid):
-        for images, is_real in ((real, True), (drawn, False)):
-            for start in range(0, len(images), BATCH):
-                metric.update(as_bytes(images[start : start + BATCH]), real=is_real)
+        for images, is_real in ((real, True), (generated, False)):
+            for start in range(0, len(images), BATCH_SIZE):
+                metric.update(to_uint8(images[start : start + BATCH_SIZE]), real=is_real)
     torch.manual_seed(0)  # KID draws subsets
-    return {"fid": fid.compute().item(), "kid": kid.compute()[0].item()}
+    return {"clip_fid": fid.compute().item(), "clip_kid": kid.compute()[0].item()}
 
 
-def fitting(
-    eyes: Eyes,
+def iis_and_aic(
+    clip_features: CLIPFeatures,
     real: Sequence[Image.Image],
-    drawn: Sequence[Image.Image],
+    generated: Sequence[Image.Image],
     labels: Sequence[str],
-) -> dict[str, Measured]:
+) -> dict[str, Estimate]:
     """IIS and AIC of drawn pictures.
 
     IIS is the share of the other pairs' real pictures that are less like a drawn picture than its
@@ -155,16 +161,19 @@ def fitting(
         drawn: from each pair's sound.
         labels: of each pair.
     """
-    seen, names = eyes.look(drawn), sorted(set(labels))
-    nearest = (seen @ eyes.read(names).T).argmax(1).tolist()
+    embeds, names = clip_features.embed_images(generated), sorted(set(labels))
+    nearest = (embeds @ clip_features.embed_texts(names).T).argmax(1).tolist()
     right = [names[i] == label for i, label in zip(nearest, labels, strict=True)]
-    likeness = seen @ eyes.look(real).T
-    return {"iis": Measured.mean(wins(likeness)), "aic": Measured.share(right)}
+    similarity = embeds @ clip_features.embed_images(real).T
+    return {"iis": Estimate.mean(win_rate(similarity)), "aic": Estimate.proportion(right)}
 
 
-def hearing(
-    eyes: Eyes, drawn: Sequence[Image.Image], sounds: torch.Tensor, unconditional: torch.Tensor
-) -> dict[str, Measured]:
+def ais(
+    clip_features: CLIPFeatures,
+    generated: Sequence[Image.Image],
+    audio_embeds: torch.Tensor,
+    unconditional: torch.Tensor,
+) -> dict[str, Estimate]:
     """AIS of drawn pictures: the share of the other sounds that fit a picture less than its own.
 
     Chance is one half, and sounds of the same thing are among the others, so that the best is
@@ -181,6 +190,12 @@ def hearing(
     Returns:
         nothing where the base has another text encoder: no measure of this kind is known.
     """
-    if not eyes.reads_as(unconditional):
+    if not clip_features.matches_text_encoder(unconditional):
         return {}
-    return {"ais": Measured.mean(wins(eyes.look(drawn) @ eyes.hear(sounds).T))}
+    return {
+        "ais": Estimate.mean(
+            win_rate(
+                clip_features.embed_images(generated) @ clip_features.embed_audio(audio_embeds).T
+            )
+        )
+    }

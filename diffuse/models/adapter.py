@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffuse.models.attention_processor import Audio, AudioLayer
-from diffuse.models.configuration import FORMS, AdapterConfig
+from diffuse.models.attention_processor import AudioAttentionLayer, AudioStates
+from diffuse.models.configuration import ATTENTION_TYPES, AdapterConfig
 from diffuse.models.levels import (
     LEVELS,
     ROUTINGS,
-    heard_places,
+    level_indices,
     level_weights,
-    moved_behind,
+    move_foreground_to_background,
     token_weights,
 )
-from diffuse.models.memory import LevelRecall
+from diffuse.models.memory import LevelRetrievalMemory
 from diffuse.models.projector import LevelProjector
-from diffuse.models.unet import cross_attentions, fingerprint, part_of, plain
+from diffuse.models.unet import base_layer, block_of, cross_attentions, fingerprint
 
 
 class SoundAdapter(nn.Module):
@@ -45,10 +45,12 @@ class SoundAdapter(nn.Module):
             config.depth,
             config.heads,
         )
-        self.recall: LevelRecall | None = None
-        if config.recall:
-            self.recall = LevelRecall(config.recall, config.prompt_width)
-        kind = FORMS[config.form]
+        self.retrieval_memory: LevelRetrievalMemory | None = None
+        if config.retrieval_memory:
+            self.retrieval_memory = LevelRetrievalMemory(
+                config.retrieval_memory, config.prompt_width
+            )
+        kind = ATTENTION_TYPES[config.attention_type]
         self.layers = nn.ModuleDict(
             {_key(name): kind(config.prompt_width, c) for name, c in config.layers.items()}
         )
@@ -57,8 +59,8 @@ class SoundAdapter(nn.Module):
         self.lora_folder: Path | None = None  # where a loaded adapter's LoRA lies
 
     @classmethod
-    def of(
-        cls, unet: Any, encoder: Any, config: AdapterConfig, space: str | None = None
+    def from_unet(
+        cls, unet: Any, encoder: Any, config: AdapterConfig, prompt_space: str | None = None
     ) -> SoundAdapter:
         """A new adapter between an aligned encoder and a UNet; nothing of either is changed.
 
@@ -71,42 +73,42 @@ class SoundAdapter(nn.Module):
         Raises:
             ValueError: the encoder has no such space, or its prompts do not fit the UNet.
         """
-        space = space or config.space or encoder.config.default_space
-        head = encoder.head(space)
+        prompt_space = prompt_space or config.prompt_space or encoder.config.default_space
+        head = encoder.head(prompt_space)
         attentions = cross_attentions(unet, config.blocks)
-        width = plain(next(iter(attentions.values())).to_k).in_features
+        width = base_layer(next(iter(attentions.values())).to_k).in_features
         if head.space.width != width:
             raise ValueError(
-                f"the encoder's prompts for {space!r} are {head.space.width} wide and "
-                f"{config.base!r} reads {width}: align an encoder with this base"
+                f"the encoder's prompts for {prompt_space!r} are {head.space.width} wide and "
+                f"{config.base_model!r} reads {width}: align an encoder with this base"
             )
-        config.space, config.prompt_width = space, width
+        config.prompt_space, config.prompt_width = prompt_space, width
         config.prompt_length = head.space.length
         config.token_width = encoder.backbone.token_width
-        config.layers = {n: plain(a.to_k).out_features for n, a in attentions.items()}
+        config.layers = {n: base_layer(a.to_k).out_features for n, a in attentions.items()}
         config.fingerprint = fingerprint(unet)
         adapter = cls(config)
         for name, attention in attentions.items():
-            adapter.layer(name).start_from(attention)
-        null = head.null(1).embeds.to(head.statistics().spread)
-        adapter.projector.set_space(head.statistics().spread.mean(0), null)
+            adapter.layer(name).init_from_attention(attention)
+        unconditional = head.unconditional(1).embeds.to(head.statistics().std)
+        adapter.projector.set_space(head.statistics().std.mean(0), unconditional)
         return adapter
 
-    def layer(self, name: str) -> AudioLayer:
+    def layer(self, name: str) -> AudioAttentionLayer:
         """The layer of a cross-attention by the attention's name."""
         found = self.layers[_key(name)]
-        assert isinstance(found, AudioLayer)
+        assert isinstance(found, AudioAttentionLayer)
         return found
 
     @property
-    def parts(self) -> dict[str, list[nn.Parameter]]:
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The weights by the names that training stages use: each is in exactly one part."""
         projector, layers = (
             list(module.named_parameters()) for module in (self.projector, self.layers)
         )
         return {
-            "projector": [p for n, p in projector if not n.startswith("placing.")],
-            "placing": list(self.projector.placing.parameters()),
+            "projector": [p for n, p in projector if not n.startswith("level_projections.")],
+            "level_projections": list(self.projector.level_projections.parameters()),
             "attention": [p for name, p in layers if not name.endswith(".gate")],
             "gates": [p for name, p in layers if name.endswith(".gate")],
             "level_weights": [self.level_logits],
@@ -138,27 +140,27 @@ class SoundAdapter(nn.Module):
         What the projector answers, drawn towards what is remembered.
         """
         found: torch.Tensor = self.projector(tokens, mask, embeds)
-        if self.recall is not None:
-            found = self.recall(found, self.projector.get_buffer("spread"))
+        if self.retrieval_memory is not None:
+            found = self.retrieval_memory(found, self.projector.get_buffer("spread"))
         return found
 
-    def remember(self, recall: LevelRecall | None) -> None:
+    def set_retrieval_memory(self, memory: LevelRetrievalMemory | None) -> None:
         """Has the level tokens follow what is remembered; None for nothing any more."""
-        self.recall = None if recall is None else recall.to(self.level_logits.device)
-        self.config.recall = {} if recall is None else recall.sizes
+        self.retrieval_memory = None if memory is None else memory.to(self.level_logits.device)
+        self.config.retrieval_memory = {} if memory is None else memory.sizes
 
-    def behind(self, tokens: torch.Tensor) -> torch.Tensor:
+    def move_to_background(self, tokens: torch.Tensor) -> torch.Tensor:
         """Level tokens (B, J, D) with what is heard in front put behind."""
-        return moved_behind(tokens, self.projector.get_buffer("nothing"))
+        return move_foreground_to_background(tokens, self.projector.get_buffer("null_tokens"))
 
-    def listen(
+    def compute_key_values(
         self,
         tokens: torch.Tensor,
-        keep: torch.Tensor | None = None,
+        keep_audio: torch.Tensor | None = None,
         dtype: torch.dtype | None = None,
-        scales: Mapping[str, float] | None = None,
-    ) -> Audio:
-        """What every layer hears of level tokens, for the UNet's `attention.CHANNEL`.
+        level_scales: Mapping[str, float] | None = None,
+    ) -> AudioStates:
+        """What every layer hears of level tokens, for the UNet's `attention.CROSS_ATTENTION_KWARG`.
 
         Args:
             tokens: (B, J, D).
@@ -170,18 +172,22 @@ class SoundAdapter(nn.Module):
         Raises:
             ValueError: a scale's level does not exist.
         """
-        tokens = self.projector.place(tokens)
-        weights = token_weights(self.level_weights(), scales)
-        strength = tokens.new_ones(len(tokens)) if keep is None else keep.to(tokens.dtype)
-        audio: Audio = {}
+        tokens = self.projector.project_levels(tokens)
+        weights = token_weights(self.level_weights(), level_scales)
+        strength = (
+            tokens.new_ones(len(tokens)) if keep_audio is None else keep_audio.to(tokens.dtype)
+        )
+        audio: AudioStates = {}
         for name in self.config.layers:
-            levels = ROUTINGS[self.config.routing][part_of(name)]
-            where = heard_places([level for level in levels if (scales or {}).get(level) != 0])
+            levels = ROUTINGS[self.config.routing][block_of(name)]
+            where = level_indices(
+                [level for level in levels if (level_scales or {}).get(level) != 0]
+            )
             if not where:
                 continue
             layer = self.layer(name)
-            sound = layer(tokens[:, where], weights[where], strength[:, None, None])
-            audio[name] = [sound.to(tokens.device, dtype or sound.values.dtype)]
+            key_values = layer(tokens[:, where], weights[where], strength[:, None, None])
+            audio[name] = [key_values.to(tokens.device, dtype or key_values.values.dtype)]
         return audio
 
     def forward(
@@ -189,11 +195,11 @@ class SoundAdapter(nn.Module):
         tokens: torch.Tensor,
         mask: torch.Tensor,
         embeds: torch.Tensor,
-        keep: torch.Tensor | None = None,
+        keep_audio: torch.Tensor | None = None,
         dtype: torch.dtype | None = None,
-    ) -> Audio:
-        """`project` and `listen` in one."""
-        return self.listen(self.project(tokens, mask, embeds), keep, dtype)
+    ) -> AudioStates:
+        """`project` and `compute_key_values` in one."""
+        return self.compute_key_values(self.project(tokens, mask, embeds), keep_audio, dtype)
 
 
 def _key(name: str) -> str:

@@ -18,14 +18,14 @@ from torch import nn
 
 from diffuse.models import saving as folders
 from diffuse.models.adapter import SoundAdapter
-from diffuse.models.attention_processor import SonicAttention, new_processor
-from diffuse.models.conditioning import Heard
-from diffuse.models.hooks import Parts, Player, Volume
+from diffuse.models.attention_processor import SonicAttnProcessor, new_processor
+from diffuse.models.conditioning import AudioConditioning
+from diffuse.models.hooks import AdapterScale, AudioInjector, WeightedTokens
 from diffuse.models.lora import add_lora, load_lora, lora_parameters, remove_lora, scale_lora
-from diffuse.models.unet import check_base, check_beside, cross_attentions
+from diffuse.models.unet import check_base_model, check_compatible, cross_attentions
 
 
-class Attachment:
+class AttachedAdapters:
     """What is attached to one UNet; `attach` makes it.
 
     Attributes:
@@ -36,12 +36,12 @@ class Attachment:
     def __init__(self, unet: Any, pipeline: Any = None) -> None:
         self.unet = unet
         self.adapters: dict[str, SoundAdapter] = {}
-        self._player = Player(pipeline, self.adapters)
+        self._injector = AudioInjector(pipeline, self.adapters)
         self._attentions: dict[str, Any] = {}  # with their processors, by name
         self._processors: dict[str, Any] = {}
         self._hooks = [
             unet.register_forward_pre_hook(self._check_processors),
-            *self._player.hook(unet),
+            *self._injector.register_hooks(unet),
         ]
 
     def add(self, adapter: SoundAdapter, name: str) -> None:
@@ -49,10 +49,12 @@ class Attachment:
         attentions = cross_attentions(self.unet)
         for layer in adapter.config.layers:
             if layer not in self._processors:
-                made = new_processor(self.unet, layer, attentions[layer], adapter.config.form)
+                made = new_processor(
+                    self.unet, layer, attentions[layer], adapter.config.attention_type
+                )
                 attentions[layer].set_processor(made)
                 self._attentions[layer], self._processors[layer] = attentions[layer], made
-        self.adapters[name], self._player.volumes[name] = adapter, Volume()
+        self.adapters[name], self._injector.scales[name] = adapter, AdapterScale()
         adapter.to(self.unet.device)
         config = adapter.config
         if adapter.lora_folder is not None:
@@ -60,26 +62,30 @@ class Attachment:
         elif config.lora_rank:
             alpha = config.lora_rank if config.lora_alpha is None else config.lora_alpha
             add_lora(self.unet, name, config.lora_rank, alpha, config.lora_targets)
-        self._player.forget()
+        self._injector.clear_cache()
 
     def _check_processors(self, *_: Any) -> None:
         attentions = self._attentions
-        if any(attentions[n].processor is not ours for n, ours in self._processors.items()):
+        if any(
+            attentions[n].processor is not processor for n, processor in self._processors.items()
+        ):
             raise RuntimeError(
                 "the UNet's attention processors were replaced after the sound adapter was "
                 "attached, so it cannot be heard: detach it, set processors, attach it again"
             )
 
-    def project(self, heard: Heard) -> dict[str, torch.Tensor]:
+    def project(self, conditioning: AudioConditioning) -> dict[str, torch.Tensor]:
         """Level tokens (B, J, D) of recordings, by the adapters' names."""
         where = self.unet.device
-        tokens, mask, embeds = (c.to(where) for c in (heard.tokens, heard.mask, heard.embeds))
+        tokens, mask, embeds = (
+            c.to(where) for c in (conditioning.tokens, conditioning.mask, conditioning.embeds)
+        )
         with torch.no_grad():
             return {n: a.project(tokens, mask, embeds) for n, a in self.adapters.items()}
 
     def play(
         self,
-        sound: Heard | Mapping[str, torch.Tensor | Parts],
+        audio: AudioConditioning | Mapping[str, torch.Tensor | WeightedTokens],
         guided: bool | None = None,
     ) -> None:
         """Sets what the pipeline's next calls hear.
@@ -88,33 +94,33 @@ class Attachment:
             sound: recordings, one a prompt or one for all; or by the adapters' names, what
                 `project` made of them, or several such with their weights, heard together.
             guided: whether the UNet's batches begin with an unconditional half; by default the
-                pipeline tells. Say it for another pipeline on the same UNet, or see `follow`.
+                pipeline tells. Say it for another pipeline on the same UNet, or see `set_pipeline`.
         """
-        given = self.project(sound) if isinstance(sound, Heard) else sound
-        parts = {
+        given = self.project(audio) if isinstance(audio, AudioConditioning) else audio
+        weighted_tokens = {
             name: [(1.0, tokens)] if isinstance(tokens, torch.Tensor) else list(tokens)
             for name, tokens in given.items()
         }
-        self._player.play(parts, guided)
+        self._injector.set_audio(weighted_tokens, guided)
 
-    def weights(self) -> dict[str, float]:
+    def adapter_weights(self) -> dict[str, float]:
         """How much each adapter counts, by name."""
-        return {name: volume.weight for name, volume in self._player.volumes.items()}
+        return {name: adapter_scale.weight for name, adapter_scale in self._injector.scales.items()}
 
-    def silence(self) -> None:
+    def clear_audio(self) -> None:
         """Nothing is heard: the base with its LoRA."""
-        self._player.play({}, None)
+        self._injector.set_audio({}, None)
 
-    def follow(self, pipeline: Any) -> None:
+    def set_pipeline(self, pipeline: Any) -> None:
         """Lets another pipeline on the same UNet tell whether its calls are guided."""
-        self._player.pipeline = pipeline
+        self._injector.pipeline = pipeline
 
     def set_audio_scale(
         self,
         scale: float = 1.0,
         *,
-        levels: Mapping[str, float] | None = None,
-        steps: tuple[float, float] = (0.0, 1.0),
+        level_scales: Mapping[str, float] | None = None,
+        audio_interval: tuple[float, float] = (0.0, 1.0),
         name: str | None = None,
     ) -> None:
         """Sets how loud the sound is.
@@ -128,49 +134,52 @@ class Attachment:
         Raises:
             ValueError: there is no such adapter or level, or steps are no range.
         """
-        for which in self._names(name):
-            volume = self._player.volumes[which]
-            self._player.volumes[which] = replace(
-                volume, scale=scale, levels=dict(levels or {}), steps=steps
+        for which in self._adapter_names(name):
+            adapter_scale = self._injector.scales[which]
+            self._injector.scales[which] = replace(
+                adapter_scale,
+                scale=scale,
+                level_scales=dict(level_scales or {}),
+                audio_interval=audio_interval,
             )
-        self._player.forget()
+        self._injector.clear_cache()
 
-    def set_audio_guidance(self, guidance: float | None) -> None:
+    def set_audio_guidance_scale(self, guidance_scale: float | None) -> None:
         """Guides by the sound apart from the text; None guides by both together."""
-        self._player.guide(guidance)
+        self._injector.set_audio_guidance_scale(guidance_scale)
 
     def set_lora_scale(self, scale: float = 1.0, name: str | None = None) -> None:
         """Sets how much the adapters' LoRA counts; at 0 it is off."""
-        for which in self._names(name):
+        for which in self._adapter_names(name):
             scale_lora(self.unet, which, scale)
 
-    def set_weights(self, weights: Mapping[str, float]) -> None:
+    def set_adapter_weights(self, weights: Mapping[str, float]) -> None:
         """Mixes adapters: each one's sound and LoRA count by its weight; ValueError if none."""
-        volumes = self._player.volumes
-        chosen = {n: w for name, w in weights.items() for n in self._names(name)}
-        volumes.update({n: replace(volumes[n], weight=w) for n, w in chosen.items()})
+        adapter_scales = self._injector.scales
+        chosen = {n: w for name, w in weights.items() for n in self._adapter_names(name)}
+        adapter_scales.update({n: replace(adapter_scales[n], weight=w) for n, w in chosen.items()})
         for name, weight in chosen.items():
             scale_lora(self.unet, name, weight)
-        self._player.forget()
+        self._injector.clear_cache()
 
-    def _names(self, name: str | None) -> list[str]:
+    def _adapter_names(self, name: str | None) -> list[str]:
         if name is not None and name not in self.adapters:
             there = ", ".join(self.adapters) or "none"
             raise ValueError(f"no adapter is attached as {name!r}; there are: {there}")
         return list(self.adapters) if name is None else [name]
 
-    def part(self, part: str, name: str | None = None) -> list[nn.Parameter]:
+    def group_parameters(self, group: str, name: str | None = None) -> list[nn.Parameter]:
         """Weights by what they are, a key of `SoundAdapter.parts` or "lora"; ValueError if none."""
         found: list[nn.Parameter] = []
-        for which in self._names(name):
+        for which in self._adapter_names(name):
             lora = list(lora_parameters(self.unet, which).values())
-            parts = {**self.adapters[which].parts, "lora": lora}
-            if part not in parts:
-                raise ValueError(f"there is no part {part!r}; there are: {', '.join(parts)}")
-            found += parts[part]
+            groups = {**self.adapters[which].parameter_groups, "lora": lora}
+            if group not in groups:
+                raise ValueError(f"there is no part {group!r}; there are: {', '.join(groups)}")
+            found += groups[group]
         return found
 
-    def train_only(self, *parts: str, name: str | None = None) -> list[nn.Parameter]:
+    def train_only(self, *groups: str, name: str | None = None) -> list[nn.Parameter]:
         """Makes these parts trainable and nothing else of the UNet and its adapters.
 
         Returns: their weights.
@@ -178,7 +187,7 @@ class Attachment:
         Raises:
             ValueError: there is no such part or adapter, or nothing in one of them.
         """
-        chosen = {part: self.part(part, name) for part in parts}
+        chosen = {part: self.group_parameters(part, name) for part in groups}
         empty = [part for part, weights in chosen.items() if not weights]
         if empty:
             raise ValueError(f"the adapter has no {', '.join(empty)} that could train")
@@ -196,24 +205,24 @@ class Attachment:
         Raises:
             ValueError: there are several and none is named.
         """
-        names = self._names(name)
+        names = self._adapter_names(name)
         if len(names) != 1:
             raise ValueError(f"say which adapter to save: {', '.join(names)}")
-        folders.save(self.adapters[names[0]], folder, self.unet, names[0])
+        folders.save_adapter(self.adapters[names[0]], folder, self.unet, names[0])
 
     def detach(self, name: str | None = None) -> None:
         """Takes one adapter off, or all: then the UNet is the base again, bit for bit."""
-        for which in self._names(name):
-            del self.adapters[which], self._player.volumes[which]
+        for which in self._adapter_names(name):
+            del self.adapters[which], self._injector.scales[which]
             remove_lora(self.unet, which)
-        self._player.play({}, None)
+        self._injector.set_audio({}, None)
         needed = {layer for a in self.adapters.values() for layer in a.config.layers}
         for layer in [n for n in self._processors if n not in needed]:
-            ours, attention = self._processors.pop(layer), self._attentions.pop(layer)
-            if attention.processor is ours:
-                attention.set_processor(ours.replaced)
-            if isinstance(ours, SonicAttention):
-                ours.remove()
+            processor, attention = self._processors.pop(layer), self._attentions.pop(layer)
+            if attention.processor is processor:
+                attention.set_processor(processor.base_processor)
+            if isinstance(processor, SonicAttnProcessor):
+                processor.remove()
         if not self.adapters:
             for hook in self._hooks:
                 hook.remove()
@@ -221,8 +230,12 @@ class Attachment:
 
 
 def attach(
-    target: Any, adapter: SoundAdapter | str | Path, name: str = "sound", *, any_base: bool = False
-) -> Attachment:
+    target: Any,
+    adapter: SoundAdapter | str | Path,
+    name: str = "adapter",
+    *,
+    ignore_base_model_mismatch: bool = False,
+) -> AttachedAdapters:
     """Lets a UNet hear by an adapter; a fresh one changes nothing until it is trained.
 
     Args:
@@ -236,21 +249,21 @@ def attach(
             cannot stand beside, or the name is taken.
     """
     if not isinstance(adapter, SoundAdapter):
-        adapter = folders.load(adapter)
+        adapter = folders.load_adapter(adapter)
     pipeline, unet = (None, target) if isinstance(target, nn.Module) else (target, target.unet)
-    attached: Attachment | None = getattr(unet, "sound_attachment", None)
-    check_base(unet, adapter.config, any_base)
+    attached: AttachedAdapters | None = getattr(unet, "attached_audio_adapters", None)
+    check_base_model(unet, adapter.config, ignore_base_model_mismatch)
     if attached is not None:
-        check_beside(attached.adapters, adapter, name)
+        check_compatible(attached.adapters, adapter, name)
     if attached is None:
-        attached = unet.sound_attachment = Attachment(unet, pipeline)
+        attached = unet.sound_attachment = AttachedAdapters(unet, pipeline)
     elif pipeline is not None:
-        attached.follow(pipeline)
+        attached.set_pipeline(pipeline)
     attached.add(adapter, name)
     return attached
 
 
-def put_on(pipeline: Any, adapter: Any) -> tuple[Attachment | None, dict[str, str]]:
+def attach_adapters(pipeline: Any, adapter: Any) -> tuple[AttachedAdapters | None, dict[str, str]]:
     """Attaches adapters; the attachment, and what each name stands for.
 
     Args:
@@ -260,8 +273,8 @@ def put_on(pipeline: Any, adapter: Any) -> tuple[Attachment | None, dict[str, st
     Raises:
         ValueError: one cannot be read, or belongs to another base.
     """
-    given = adapter if isinstance(adapter, Mapping) else {"sound": adapter}
-    attached: Attachment | None = None
+    given = adapter if isinstance(adapter, Mapping) else {"adapter": adapter}
+    attached: AttachedAdapters | None = None
     names: dict[str, str] = {}
     for name, one in given.items():
         if one is not None:
@@ -270,23 +283,23 @@ def put_on(pipeline: Any, adapter: Any) -> tuple[Attachment | None, dict[str, st
     return attached, names
 
 
-def worn(pipeline: Any) -> Attachment | None:
+def get_attached(pipeline: Any) -> AttachedAdapters | None:
     """What is attached to a pipeline's UNet."""
-    found: Attachment | None = getattr(pipeline.unet, "sound_attachment", None)
+    found: AttachedAdapters | None = getattr(pipeline.unet, "attached_audio_adapters", None)
     return found
 
 
-def take_off(pipeline: Any) -> None:
+def detach_adapters(pipeline: Any) -> None:
     """Takes off whatever adapters a pipeline's UNet wears: it is the base again, bit for bit."""
-    attached = worn(pipeline)
+    attached = get_attached(pipeline)
     if attached is not None:
         attached.detach()
 
 
-def told_models(pipeline: Any, attachment: Attachment | None) -> dict[str, Any]:
+def model_metadata(pipeline: Any, attached: AttachedAdapters | None) -> dict[str, Any]:
     """How a pipeline computes, as settings tell it: what decides a picture beside its arguments."""
     return {
         "scheduler": type(pipeline.scheduler).__name__,
-        "dtype": str(pipeline.unet.dtype).removeprefix("torch."),
-        "adapter_weights": None if attachment is None else attachment.weights(),
+        "torch_dtype": str(pipeline.unet.dtype).removeprefix("torch."),
+        "adapter_weights": None if attached is None else attached.adapter_weights(),
     }

@@ -24,10 +24,10 @@ from torch.nn import functional as F
 
 # Of all cross_attention_kwargs, diffusers passes this one to processors that know it and drops it
 # for the others (self-attention) without a warning at every call.
-CHANNEL = "ip_hidden_states"
+CROSS_ATTENTION_KWARG = "ip_hidden_states"
 
 
-class Sound(NamedTuple):
+class AudioKeyValues(NamedTuple):
     """What one layer hears of one adapter.
 
     Attributes:
@@ -39,36 +39,36 @@ class Sound(NamedTuple):
 
     keys: torch.Tensor
     values: torch.Tensor
-    strength: torch.Tensor | None = None
+    row_scale: torch.Tensor | None = None
     layer: Any = None
 
-    def scaled(self, scale: float | torch.Tensor) -> Sound:
+    def scaled(self, scale: float | torch.Tensor) -> AudioKeyValues:
         """The same, louder or softer."""
-        if self.strength is not None:
-            return self._replace(strength=self.strength * scale)
+        if self.row_scale is not None:
+            return self._replace(row_scale=self.row_scale * scale)
         return self._replace(values=self.values * scale)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Sound:
+    def to(self, device: torch.device, dtype: torch.dtype) -> AudioKeyValues:
         """The same elsewhere; the strength keeps its precision."""
-        strength = None if self.strength is None else self.strength.to(device)
-        return Sound(
-            self.keys.to(device, dtype), self.values.to(device, dtype), strength, self.layer
+        row_scale = None if self.row_scale is None else self.row_scale.to(device)
+        return AudioKeyValues(
+            self.keys.to(device, dtype), self.values.to(device, dtype), row_scale, self.layer
         )
 
-    def rows(self, index: torch.Tensor, heard: torch.Tensor) -> Sound:
+    def select_rows(self, index: torch.Tensor, has_audio: torch.Tensor) -> AudioKeyValues:
         """Rows by index (N,), silent where not `heard` (N,)."""
-        values, strength = self.values[index], self.strength
-        shape = heard.to(values.dtype)[:, None, None]
-        if strength is not None:
-            strength = strength[index] * shape
-        return Sound(self.keys[index], values * shape, strength, self.layer)
+        values, row_scale = self.values[index], self.row_scale
+        shape = has_audio.to(values.dtype)[:, None, None]
+        if row_scale is not None:
+            row_scale = row_scale[index] * shape
+        return AudioKeyValues(self.keys[index], values * shape, row_scale, self.layer)
 
 
 # By the name of the cross-attention, the sounds that it hears: one an adapter.
-Audio = dict[str, list[Sound]]
+AudioStates = dict[str, list[AudioKeyValues]]
 
 
-class AudioLayer(nn.Module):
+class AudioAttentionLayer(nn.Module):
     """Keys, values and gate of one cross-attention.
 
     Args:
@@ -78,22 +78,24 @@ class AudioLayer(nn.Module):
 
     def __init__(self, token_width: int, width: int) -> None:
         super().__init__()
-        self.keys = nn.Linear(token_width, width, bias=False)
-        self.values = nn.Linear(token_width, width, bias=False)
+        self.to_k = nn.Linear(token_width, width, bias=False)
+        self.to_v = nn.Linear(token_width, width, bias=False)
         self.gate = nn.Parameter(torch.zeros(()))
 
     @torch.no_grad()
-    def start_from(self, attention: Any) -> None:
+    def init_from_attention(self, attention: Any) -> None:
         """Begins with the text's own keys and values: the tokens lie in the text's space.
 
         Args:
             attention: a diffusers `Attention` with keys and values of this layer's sizes.
         """
-        for own, of_text in ((self.keys, attention.to_k), (self.values, attention.to_v)):
+        for own, text_projection in ((self.to_k, attention.to_k), (self.to_v, attention.to_v)):
             # Behind peft's LoRA the base's weights lie one deeper.
-            own.weight.copy_(getattr(of_text, "base_layer", of_text).weight)
+            own.weight.copy_(getattr(text_projection, "base_layer", text_projection).weight)
 
-    def forward(self, tokens: torch.Tensor, weights: torch.Tensor, strength: torch.Tensor) -> Sound:
+    def forward(
+        self, tokens: torch.Tensor, weights: torch.Tensor, row_scale: torch.Tensor
+    ) -> AudioKeyValues:
         """What the layer hears.
 
         Args:
@@ -101,28 +103,28 @@ class AudioLayer(nn.Module):
             weights: (J,) of the tokens.
             strength: (B, 1, 1), zero for silence.
         """
-        values = self.values(tokens) * weights[:, None] * (torch.tanh(self.gate) * strength)
-        return Sound(self.keys(tokens), values)
+        values = self.to_v(tokens) * weights[:, None] * (torch.tanh(self.gate) * row_scale)
+        return AudioKeyValues(self.to_k(tokens), values)
 
 
-def split(states: torch.Tensor, heads: int) -> torch.Tensor:
+def split_heads(states: torch.Tensor, heads: int) -> torch.Tensor:
     """(B, N, C) to (B, heads, N, C / heads)."""
     return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def join(states: torch.Tensor) -> torch.Tensor:
+def merge_heads(states: torch.Tensor) -> torch.Tensor:
     """(B, heads, N, c) to (B, N, heads * c)."""
     return states.transpose(1, 2).flatten(-2)
 
 
-def for_batch(states: torch.Tensor, batch_size: int) -> torch.Tensor:
+def repeat_to_batch(states: torch.Tensor, batch_size: int) -> torch.Tensor:
     """Rows repeated for a batch in which each has become several, such as a video's frames."""
     if len(states) == batch_size:
         return states
     return states.repeat_interleave(batch_size // len(states), 0)
 
 
-class AudioAttention:
+class AudioAttnProcessor:
     """The processor of a cross-attention that hears text and sound; see the module.
 
     Without a sound it is the processor that it replaced, bit for bit.
@@ -132,8 +134,8 @@ class AudioAttention:
         replaced: the processor before.
     """
 
-    def __init__(self, name: str, replaced: Any) -> None:
-        self.name, self.replaced = name, replaced
+    def __init__(self, name: str, base_processor: Any) -> None:
+        self.name, self.base_processor = name, base_processor
 
     def __call__(
         self,
@@ -142,21 +144,23 @@ class AudioAttention:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
-        ip_hidden_states: Audio | None = None,
+        ip_hidden_states: AudioStates | None = None,
     ) -> torch.Tensor:
         """(B, N, W) hidden states after text and sound."""
-        sounds = [] if ip_hidden_states is None else ip_hidden_states.get(self.name, [])
-        if not sounds or encoder_hidden_states is None:
-            return self.replaced(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        query = split(attn.to_q(hidden_states), attn.heads)
-        heard = _text_attention(attn, query, encoder_hidden_states, attention_mask)
-        for sound in sounds:
-            keys, values = (
-                split(for_batch(states, len(query)), attn.heads)
-                for states in (sound.keys, sound.values)
+        audio_states = [] if ip_hidden_states is None else ip_hidden_states.get(self.name, [])
+        if not audio_states or encoder_hidden_states is None:
+            return self.base_processor(
+                attn, hidden_states, encoder_hidden_states, attention_mask, temb
             )
-            heard = heard + F.scaled_dot_product_attention(query, keys, values)
-        out = attn.to_out[1](attn.to_out[0](join(heard)))
+        query = split_heads(attn.to_q(hidden_states), attn.heads)
+        attended = _text_attention(attn, query, encoder_hidden_states, attention_mask)
+        for audio in audio_states:
+            keys, values = (
+                split_heads(repeat_to_batch(states, len(query)), attn.heads)
+                for states in (audio.keys, audio.values)
+            )
+            attended = attended + F.scaled_dot_product_attention(query, keys, values)
+        out = attn.to_out[1](attn.to_out[0](merge_heads(attended)))
         if attn.residual_connection:
             out = out + hidden_states
         return out / attn.rescale_output_factor
@@ -171,11 +175,14 @@ def _text_attention(
         mask = mask.view(len(text), attn.heads, -1, mask.shape[-1])
     if attn.norm_cross:
         text = attn.norm_encoder_hidden_states(text)
-    keys, values = split(attn.to_k(text), attn.heads), split(attn.to_v(text), attn.heads)
+    keys, values = (
+        split_heads(attn.to_k(text), attn.heads),
+        split_heads(attn.to_v(text), attn.heads),
+    )
     return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
 
 
-class SonicLayer(AudioLayer):
+class SonicAttentionLayer(AudioAttentionLayer):
     """The weights of one such attention.
 
     Args:
@@ -186,38 +193,45 @@ class SonicLayer(AudioLayer):
     def __init__(self, token_width: int, width: int) -> None:
         super().__init__(token_width, width)
         self.norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width)
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_out = nn.Linear(width, width)
 
     @torch.no_grad()
-    def start_from(self, attention: Any) -> None:
+    def init_from_attention(self, attention: Any) -> None:
         """Begins with the text's own query, keys, values and output."""
-        super().start_from(attention)
-        for own, of_text in ((self.query, attention.to_q), (self.output, attention.to_out[0])):
-            base = getattr(of_text, "base_layer", of_text)
+        super().init_from_attention(attention)
+        for own, text_projection in (
+            (self.to_q, attention.to_q),
+            (self.to_out, attention.to_out[0]),
+        ):
+            base = getattr(text_projection, "base_layer", text_projection)
             own.weight.copy_(base.weight)
             if own.bias is not None and base.bias is not None:
                 own.bias.copy_(base.bias)
 
-    def forward(self, tokens: torch.Tensor, weights: torch.Tensor, strength: torch.Tensor) -> Sound:
-        """As `AudioLayer`, with the strength apart: the output's bias must be gated too."""
-        values = self.values(tokens) * weights[:, None]
-        return Sound(self.keys(tokens), values, torch.tanh(self.gate) * strength, self)
+    def forward(
+        self, tokens: torch.Tensor, weights: torch.Tensor, row_scale: torch.Tensor
+    ) -> AudioKeyValues:
+        """As `AudioAttentionLayer`, with the strength apart: the output's bias must be gated too."""
+        values = self.to_v(tokens) * weights[:, None]
+        return AudioKeyValues(self.to_k(tokens), values, torch.tanh(self.gate) * row_scale, self)
 
-    def hear(self, hidden: torch.Tensor, sound: Sound, heads: int) -> torch.Tensor:
+    def attend(self, hidden: torch.Tensor, audio: AudioKeyValues, heads: int) -> torch.Tensor:
         """What is added to hidden states (B, N, C)."""
-        assert sound.strength is not None
+        assert audio.row_scale is not None
         where = self.norm.weight.dtype
-        query = split(self.query(self.norm(hidden.to(where))), heads)
-        keys, values, strength = (
-            for_batch(states.to(where), len(hidden))
-            for states in (sound.keys, sound.values, sound.strength)
+        query = split_heads(self.to_q(self.norm(hidden.to(where))), heads)
+        keys, values, row_scale = (
+            repeat_to_batch(states.to(where), len(hidden))
+            for states in (audio.keys, audio.values, audio.row_scale)
         )
-        heard = F.scaled_dot_product_attention(query, split(keys, heads), split(values, heads))
-        return (self.output(join(heard)) * strength).to(hidden.dtype)
+        attended = F.scaled_dot_product_attention(
+            query, split_heads(keys, heads), split_heads(values, heads)
+        )
+        return (self.to_out(merge_heads(attended)) * row_scale).to(hidden.dtype)
 
 
-class SonicAttention:
+class SonicAttnProcessor:
     """The processor of a cross-attention followed by SonicDiffusion's.
 
     A processor sees what the block's norm made of the residual stream, not the stream itself, so a
@@ -229,13 +243,13 @@ class SonicAttention:
         norm: the block's norm before the cross-attention.
     """
 
-    def __init__(self, name: str, replaced: Any, norm: nn.Module) -> None:
-        self.name, self.replaced = name, replaced
-        self._stream: torch.Tensor | None = None
-        self._hook = norm.register_forward_pre_hook(self._keep)
+    def __init__(self, name: str, base_processor: Any, norm: nn.Module) -> None:
+        self.name, self.base_processor = name, base_processor
+        self._residual: torch.Tensor | None = None
+        self._hook = norm.register_forward_pre_hook(self._store_residual)
 
-    def _keep(self, norm: nn.Module, arguments: tuple[Any, ...]) -> None:
-        self._stream = arguments[0]
+    def _store_residual(self, norm: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self._residual = arguments[0]
 
     def remove(self) -> None:
         """Takes the hook off."""
@@ -248,25 +262,25 @@ class SonicAttention:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
-        ip_hidden_states: Audio | None = None,
+        ip_hidden_states: AudioStates | None = None,
     ) -> torch.Tensor:
         """(B, N, W) what the block adds to its stream: the text's part and the sound's."""
-        stream, self._stream = self._stream, None
-        out = self.replaced(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        sounds = [] if ip_hidden_states is None else ip_hidden_states.get(self.name, [])
-        if not sounds or stream is None:
+        residual, self._residual = self._residual, None
+        out = self.base_processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        audio_states = [] if ip_hidden_states is None else ip_hidden_states.get(self.name, [])
+        if not audio_states or residual is None:
             return out
-        after_text = stream + out
-        for sound in sounds:
-            out = out + sound.layer.hear(after_text, sound, attn.heads)
+        after_text = residual + out
+        for audio in audio_states:
+            out = out + audio.layer.attend(after_text, audio, attn.heads)
         return out
 
 
 def new_processor(
-    unet: Any, name: str, attention: Any, form: str
-) -> AudioAttention | SonicAttention:
+    unet: Any, name: str, attention: Any, attention_type: str
+) -> AudioAttnProcessor | SonicAttnProcessor:
     """The processor of a form ("shared" or "sonic") for one of a UNet's cross-attentions."""
-    if form == "shared":
-        return AudioAttention(name, attention.processor)
+    if attention_type == "shared":
+        return AudioAttnProcessor(name, attention.processor)
     block = unet.get_submodule(name.rpartition(".")[0])
-    return SonicAttention(name, attention.processor, block.norm2)
+    return SonicAttnProcessor(name, attention.processor, block.norm2)

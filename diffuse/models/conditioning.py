@@ -10,7 +10,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioConditioning:
     """Recordings, one a row.
 
     Attributes:
@@ -26,7 +26,7 @@ class Heard:
     pooled: torch.Tensor | None = None
 
 
-def hear(encoder: Any, recordings: Sequence[Any], space: str | None = None) -> Heard:
+def encode_audio(encoder: Any, clips: Sequence[Any], space: str | None = None) -> AudioConditioning:
     """Listens to whole recordings, each alone, so that none depends on its neighbours.
 
     Args:
@@ -38,5 +38,5 @@ def hear(encoder: Any, recordings: Sequence[Any], space: str | None = None) -> H
         AudioError: a recording cannot be read or has nothing to hear.
         ValueError: there is no recording, or no such space.
     """
-    prompts, tokens, mask = encoder.encode_with_tokens(list(recordings), space=space)
-    return Heard(tokens, mask, prompts.embeds, prompts.pooled)
+    prompts, tokens, mask = encoder.encode_with_tokens(list(clips), space=space)
+    return AudioConditioning(tokens, mask, prompts.embeds, prompts.pooled)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffuse.models.attention_processor import AudioLayer, SonicLayer
+from diffuse.models.attention_processor import AudioAttentionLayer, SonicAttentionLayer
 from diffuse.models.levels import ROUTINGS
-from diffuse.models.unet import PARTS
+from diffuse.models.unet import UNET_BLOCKS
 
-FORMS: dict[str, type[AudioLayer]] = {"shared": AudioLayer, "sonic": SonicLayer}
+ATTENTION_TYPES: dict[str, type[AudioAttentionLayer]] = {
+    "shared": AudioAttentionLayer,
+    "sonic": SonicAttentionLayer,
+}
 
 
 @dataclass
@@ -36,9 +39,9 @@ class AdapterConfig:
         recall: by level, what the projector remembers: rows, share and temperature.
     """
 
-    base: str = "mini"
-    form: str = "shared"
-    blocks: tuple[str, ...] = PARTS
+    base_model: str = "mini"
+    attention_type: str = "shared"
+    blocks: tuple[str, ...] = UNET_BLOCKS
     routing: str = "all"
     width: int = 256
     depth: int = 2
@@ -46,17 +49,17 @@ class AdapterConfig:
     lora_rank: int = 0
     lora_alpha: int | None = None
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    space: str | None = None
+    prompt_space: str | None = None
     token_width: int = 0
     prompt_length: int = 0
     prompt_width: int = 0
     layers: dict[str, int] = field(default_factory=dict)
     fingerprint: list[float] = field(default_factory=list)
-    recall: dict[str, dict[str, Any]] = field(default_factory=dict)
+    retrieval_memory: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.blocks, self.lora_targets = tuple(self.blocks), tuple(self.lora_targets)
-        for value, choices in ((self.form, FORMS), (self.routing, ROUTINGS)):
+        for value, choices in ((self.attention_type, ATTENTION_TYPES), (self.routing, ROUTINGS)):
             if value not in choices:
                 raise ValueError(f"there is no {value!r}; there are: {', '.join(choices)}")
         if self.lora_rank < 0:

@@ -14,18 +14,18 @@ import torch
 from torch.nn import functional as F
 
 LEVELS = {"foreground": 5, "background": 3, "ambience": 2}
-TOKENS = sum(LEVELS.values())
-EVERY = tuple(LEVELS)
+NUM_LEVEL_TOKENS = sum(LEVELS.values())
+ALL_LEVELS = tuple(LEVELS)
 
 # Which levels the blocks of the UNet's three parts hear.
 ROUTINGS: dict[str, dict[str, tuple[str, ...]]] = {
-    "all": {"down": EVERY, "mid": EVERY, "up": EVERY},
-    "hierarchy": {"down": ("foreground",), "mid": EVERY, "up": ("ambience",)},
-    "reverse": {"down": ("ambience",), "mid": EVERY, "up": ("foreground",)},
+    "all": {"down": ALL_LEVELS, "mid": ALL_LEVELS, "up": ALL_LEVELS},
+    "hierarchy": {"down": ("foreground",), "mid": ALL_LEVELS, "up": ("ambience",)},
+    "reverse": {"down": ("ambience",), "mid": ALL_LEVELS, "up": ("foreground",)},
 }
 
 
-def places(level: str) -> slice:
+def level_slice(level: str) -> slice:
     """Where a level's tokens stand in the sequence.
 
     Raises:
@@ -38,19 +38,19 @@ def places(level: str) -> slice:
     return slice(start, start + LEVELS[level])
 
 
-def heard_places(levels: Sequence[str]) -> list[int]:
+def level_indices(levels: Sequence[str]) -> list[int]:
     """The places of several levels, in the sequence's order."""
-    return sorted(i for level in levels for i in range(TOKENS)[places(level)])
+    return sorted(i for level in levels for i in range(NUM_LEVEL_TOKENS)[level_slice(level)])
 
 
 def swap_level(tokens: torch.Tensor, other: torch.Tensor, level: str) -> torch.Tensor:
     """Tokens (B, J, D) with one level taken from `other` (B or 1, J, D)."""
     swapped = tokens.clone()
-    swapped[:, places(level)] = other[:, places(level)]
+    swapped[:, level_slice(level)] = other[:, level_slice(level)]
     return swapped
 
 
-def moved_behind(tokens: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
+def move_foreground_to_background(tokens: torch.Tensor, null_tokens: torch.Tensor) -> torch.Tensor:
     """Tokens (B, J, D) whose foreground has become their background.
 
     A level's tokens are a coarser choice of the same prompt positions than the foreground's, so
@@ -61,20 +61,20 @@ def moved_behind(tokens: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
         nothing: (J, D), of a level in which there is nothing to hear: what the foreground gets.
     """
     moved = tokens.clone()
-    moved[:, places("background")] = moved_to(tokens, "background")
-    moved[:, places("foreground")] = nothing[places("foreground")]
+    moved[:, level_slice("background")] = foreground_as_level(tokens, "background")
+    moved[:, level_slice("foreground")] = null_tokens[level_slice("foreground")]
     return moved
 
 
-def moved_to(tokens: torch.Tensor, level: str) -> torch.Tensor:
+def foreground_as_level(tokens: torch.Tensor, level: str) -> torch.Tensor:
     """The foreground of tokens (B, J, D) as a level says it: (B, n, D), n tokens of that level.
 
     Raises:
         ValueError: there is no such level.
     """
-    count = len(range(TOKENS)[places(level)])
+    count = len(range(NUM_LEVEL_TOKENS)[level_slice(level)])
     chosen = torch.linspace(0, LEVELS["foreground"] - 1, count).round().long()
-    return tokens[:, places("foreground")][:, chosen]
+    return tokens[:, level_slice("foreground")][:, chosen]
 
 
 def level_weights(logits: torch.Tensor, temperature: torch.Tensor | float) -> torch.Tensor:
@@ -82,20 +82,22 @@ def level_weights(logits: torch.Tensor, temperature: torch.Tensor | float) -> to
     return len(LEVELS) * torch.softmax(logits / temperature, 0)
 
 
-def token_weights(weights: torch.Tensor, scales: Mapping[str, float] | None = None) -> torch.Tensor:
+def token_weights(
+    weights: torch.Tensor, level_scales: Mapping[str, float] | None = None
+) -> torch.Tensor:
     """The weight (J,) of every token, from the levels' weights (3,) and their scales by name.
 
     Raises:
         ValueError: a scale's level does not exist.
     """
-    scales = scales or {}
-    for level in scales:
-        places(level)
+    level_scales = level_scales or {}
+    for level in level_scales:
+        level_slice(level)
     parts = zip(weights, LEVELS.items(), strict=True)
-    return torch.cat([(own * scales.get(level, 1.0)).expand(n) for own, (level, n) in parts])
+    return torch.cat([(own * level_scales.get(level, 1.0)).expand(n) for own, (level, n) in parts])
 
 
-def annealed_temperature(share: float, start: float = 2.0, end: float = 0.5) -> float:
+def annealed_temperature(progress: float, start: float = 2.0, end: float = 0.5) -> float:
     """The temperature when a share (0 to 1) of the training is done, geometric from start to end.
 
     Raises:
@@ -103,7 +105,7 @@ def annealed_temperature(share: float, start: float = 2.0, end: float = 0.5) -> 
     """
     if start <= 0 or end <= 0:
         raise ValueError(f"temperatures are positive, not {start} and {end}")
-    return float(start * (end / start) ** min(max(share, 0.0), 1.0))
+    return float(start * (end / start) ** min(max(progress, 0.0), 1.0))
 
 
 def orthogonality(tokens: torch.Tensor) -> torch.Tensor:
@@ -111,7 +113,7 @@ def orthogonality(tokens: torch.Tensor) -> torch.Tensor:
 
     0 where every two levels are orthogonal, 1 where all point the same way.
     """
-    means = torch.stack([tokens[:, places(level)].mean(1) for level in LEVELS], 1)
+    means = torch.stack([tokens[:, level_slice(level)].mean(1) for level in LEVELS], 1)
     cosines = F.cosine_similarity(means[:, :, None], means[:, None], dim=-1)
     apart = ~torch.eye(len(LEVELS), dtype=torch.bool, device=tokens.device)
     return cosines[:, apart].square().mean()

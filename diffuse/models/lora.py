@@ -15,7 +15,7 @@ from torch import nn
 
 from align.models.weights import apply_umask
 
-WEIGHTS = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for
+LORA_WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for
 
 
 def add_lora(unet: Any, name: str, rank: int, alpha: int, targets: tuple[str, ...]) -> None:
@@ -29,26 +29,28 @@ def add_lora(unet: Any, name: str, rank: int, alpha: int, targets: tuple[str, ..
     config = LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights="gaussian"
     )
-    with _others_active(unet, name):
+    with _KeepActiveAdapters(unet, name):
         unet.add_adapter(config, adapter_name=name)
-    _keep_precise(unet, name)
+    _upcast_lora(unet, name)
 
 
 def load_lora(unet: Any, name: str, folder: Path) -> None:
     """Puts a saved LoRA on a UNet."""
-    with _others_active(unet, name):
-        unet.load_lora_adapter(folder, prefix="unet", weight_name=WEIGHTS, adapter_name=name)
-    _keep_precise(unet, name)
+    with _KeepActiveAdapters(unet, name):
+        unet.load_lora_adapter(
+            folder, prefix="unet", weight_name=LORA_WEIGHTS_NAME, adapter_name=name
+        )
+    _upcast_lora(unet, name)
 
 
-class _others_active:
+class _KeepActiveAdapters:
     """LoRA that was active stays so beside a new one, which diffusers would make the only one."""
 
     def __init__(self, unet: Any, name: str) -> None:
         if name in getattr(unet, "peft_config", {}):
             raise ValueError(f"the UNet has a LoRA called {name!r} already: give another name")
         self._unet, self._name = unet, name
-        self._before = [n for n in _names(unet) if _active(unet, n)]
+        self._before = [n for n in _lora_names(unet) if _is_active(unet, n)]
 
     def __enter__(self) -> None:
         pass
@@ -58,15 +60,15 @@ class _others_active:
             self._unet.set_adapter([*self._before, self._name])
 
 
-def _names(unet: Any) -> list[str]:
+def _lora_names(unet: Any) -> list[str]:
     return list(getattr(unet, "peft_config", {}))
 
 
-def _active(unet: Any, name: str) -> bool:
-    return any(name in layer.active_adapters for layer in _tuners(unet))
+def _is_active(unet: Any, name: str) -> bool:
+    return any(name in layer.active_adapters for layer in _lora_layers(unet))
 
 
-def _tuners(unet: Any) -> Iterator[Any]:
+def _lora_layers(unet: Any) -> Iterator[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return (module for module in unet.modules() if isinstance(module, BaseTunerLayer))
@@ -78,7 +80,7 @@ def lora_parameters(unet: Any, name: str) -> dict[str, nn.Parameter]:
     return {n: p for n, p in unet.named_parameters() if any(mark in n for mark in ours)}
 
 
-def _keep_precise(unet: Any, name: str) -> None:
+def _upcast_lora(unet: Any, name: str) -> None:
     # In half precision small updates would round to nothing; peft casts around float32 weights.
     for parameter in lora_parameters(unet, name).values():
         parameter.data = parameter.data.to(torch.float32)
@@ -86,8 +88,8 @@ def _keep_precise(unet: Any, name: str) -> None:
 
 def scale_lora(unet: Any, name: str, scale: float) -> None:
     """Sets how much a LoRA counts; at 0 the UNet is the base, bit for bit."""
-    check_number(f"the scale of {name}'s LoRA", scale)
-    for layer in _tuners(unet):
+    check_finite(f"the scale of {name}'s LoRA", scale)
+    for layer in _lora_layers(unet):
         if name in getattr(layer, "scaling", {}):
             layer.set_scale(name, scale)
 
@@ -98,8 +100,8 @@ def save_lora(unet: Any, name: str, folder: Path) -> None:
     from peft.utils import get_peft_model_state_dict
 
     weights = get_peft_model_state_dict(unet, adapter_name=name)
-    told = unet.peft_config[name].to_dict()
-    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in told.items()}
+    peft_config = unet.peft_config[name].to_dict()
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in peft_config.items()}
     StableDiffusionPipeline.save_lora_weights(
         folder, unet_lora_layers=weights, unet_lora_adapter_metadata=plain
     )
@@ -108,14 +110,14 @@ def save_lora(unet: Any, name: str, folder: Path) -> None:
 
 def remove_lora(unet: Any, name: str) -> None:
     """Takes a LoRA off; with the last one, what peft put around the UNet's layers goes too."""
-    if name not in _names(unet):
+    if name not in _lora_names(unet):
         return
     unet.delete_adapters(name)
-    if not _names(unet):
+    if not _lora_names(unet):
         unet.unload_lora()
 
 
-def check_number(name: str, value: float) -> None:
+def check_finite(name: str, value: float) -> None:
     """Refuses what is no number that could be computed with: of NaN and infinity all is black.
 
     Raises:

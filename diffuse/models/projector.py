@@ -16,11 +16,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from align.models.adapters.layers import mean_heard
+from align.models.adapters.layers import masked_mean
 from align.models.adapters.resampler import Resampler
-from diffuse.models.levels import LEVELS, TOKENS, places
+from diffuse.models.levels import LEVELS, NUM_LEVEL_TOKENS, level_slice
 
-PLACED = tuple(LEVELS)[1:]  # the foreground is what a prompt says, and needs no map
+PROJECTED_LEVELS = tuple(LEVELS)[1:]  # the foreground is what a prompt says, and needs no map
 
 
 def prompt_positions(length: int) -> torch.Tensor:
@@ -61,36 +61,48 @@ class LevelProjector(nn.Module):
         self.length, self.width = length, width
         self.norm_tokens = nn.LayerNorm(token_width)
         self.resampler = Resampler(
-            token_width, TOKENS, width, width=inner_width, depth=depth, heads=heads, dropout=0.0
+            token_width,
+            NUM_LEVEL_TOKENS,
+            width,
+            width=inner_width,
+            depth=depth,
+            heads=heads,
+            dropout=0.0,
         )
-        nn.init.zeros_(self.resampler.leave.weight)
-        nn.init.zeros_(self.resampler.leave.bias)
+        nn.init.zeros_(self.resampler.proj_out.weight)
+        nn.init.zeros_(self.resampler.proj_out.bias)
         # A token of the foreground starts as its row's mixture of the prompt's positions: one of
         # them. What the encoder answers with is in front, so the other levels start with nothing.
         start = nn.functional.one_hot(prompt_positions(length), length).float()
-        self.mixture = nn.Parameter(start[places("foreground")].clone())
-        self.register_buffer("start", start, persistent=False)
+        self.mixture = nn.Parameter(start[level_slice("foreground")].clone())
+        self.register_buffer("initial_mixture", start, persistent=False)
         # The text space's spread by dimension: what is learned is in units of it.
         self.register_buffer("spread", torch.ones(width))
         # What the tokens are where there is nothing to hear; see `set_space`.
-        self.register_buffer("nothing", torch.zeros(TOKENS, width))
-        self.placing = nn.ModuleDict({level: nn.Linear(width, width) for level in PLACED})
-        for weight in self.placing.parameters():
+        self.register_buffer("null_tokens", torch.zeros(NUM_LEVEL_TOKENS, width))
+        self.level_projections = nn.ModuleDict(
+            {level: nn.Linear(width, width) for level in PROJECTED_LEVELS}
+        )
+        for weight in self.level_projections.parameters():
             nn.init.zeros_(weight)
 
-    def set_space(self, spread: torch.Tensor, null: torch.Tensor) -> None:
+    def set_space(self, spread: torch.Tensor, unconditional: torch.Tensor) -> None:
         """Takes over the text space's spread (D,) by dimension and the base's null (1, L, D)."""
         self.get_buffer("spread").copy_(spread)
-        self.get_buffer("nothing").copy_((self.get_buffer("start") @ null.float())[0])
+        self.get_buffer("null_tokens").copy_(
+            (self.get_buffer("initial_mixture") @ unconditional.float())[0]
+        )
 
-    def place(self, tokens: torch.Tensor) -> torch.Tensor:
+    def project_levels(self, tokens: torch.Tensor) -> torch.Tensor:
         """Level tokens (B, J, D) as the UNet's layers read them: at first as they are."""
-        nothing, spread = self.get_buffer("nothing"), self.get_buffer("spread")
-        said = (tokens - nothing) / spread
-        parts = [tokens[:, places("foreground")]]
-        for level in PLACED:
-            where = places(level)
-            parts.append(tokens[:, where] + self.placing[level](said[:, where]) * spread)
+        null_tokens, spread = self.get_buffer("null_tokens"), self.get_buffer("spread")
+        standardized = (tokens - null_tokens) / spread
+        parts = [tokens[:, level_slice("foreground")]]
+        for level in PROJECTED_LEVELS:
+            where = level_slice(level)
+            parts.append(
+                tokens[:, where] + self.level_projections[level](standardized[:, where]) * spread
+            )
         return torch.cat(parts, 1)
 
     def forward(
@@ -115,10 +127,10 @@ class LevelProjector(nn.Module):
                 f"{(self.length, self.width)}: it belongs to another encoder or base"
             )
         # The whole recording is one more token: what a backbone was pre-trained to say of it.
-        whole = mean_heard(tokens, mask)[:, None]
-        tokens, mask = torch.cat([tokens, whole], 1), torch.cat([mask, mask.any(1, True)], 1)
+        pooled = masked_mean(tokens, mask)[:, None]
+        tokens, mask = torch.cat([tokens, pooled], 1), torch.cat([mask, mask.any(1, True)], 1)
         learned, _ = self.resampler(self.norm_tokens(tokens), mask)
-        rest = self.get_buffer("nothing")[self.mixture.shape[0] :].expand(len(embeds), -1, -1)
+        rest = self.get_buffer("null_tokens")[self.mixture.shape[0] :].expand(len(embeds), -1, -1)
         started = torch.cat([self.mixture @ embeds, rest], 1)
         return started + learned * self.get_buffer("spread")
 
@@ -133,5 +145,5 @@ class LevelProjector(nn.Module):
         missing = [level for level in LEVELS if level not in phrases]
         if missing:
             raise ValueError(f"every level needs a phrase: there is none for {', '.join(missing)}")
-        start = self.get_buffer("start")
-        return torch.cat([start[places(level)] @ phrases[level] for level in LEVELS], 1)
+        start = self.get_buffer("initial_mixture")
+        return torch.cat([start[level_slice(level)] @ phrases[level] for level in LEVELS], 1)

@@ -11,12 +11,12 @@ import torch
 
 from diffuse.models.adapter import SoundAdapter
 from diffuse.models.configuration import AdapterConfig
-from diffuse.models.lora import WEIGHTS, save_lora
+from diffuse.models.lora import LORA_WEIGHTS_NAME, save_lora
 
-CONFIG = "config.json"
-LIBRARY = "soundprompt-adapter"  # how a config.json says that it is one of these
+CONFIG_NAME = "config.json"
+LIBRARY_NAME = "soundprompt-adapter"  # how a config.json says that it is one of these
 
-CARD = """---
+MODEL_CARD = """---
 tags: [audio-to-image, stable-diffusion, soundprompt]
 base_model: {base}
 ---
@@ -36,23 +36,25 @@ of the base, the encoder and the data that it was trained on.
 """
 
 
-def file_of(name: str) -> str:
+def file_for_weight(name: str) -> str:
     """The file that holds a weight of an adapter, by the weight's name."""
     if name.endswith(".gate") or name in ("level_logits", "temperature"):
         return "gates.safetensors"
-    heard = name.startswith(("projector.", "recall."))
-    return "projector.safetensors" if heard else "attention.safetensors"
+    is_projector = name.startswith(("projector.", "retrieval_memory."))
+    return "projector.safetensors" if is_projector else "attention.safetensors"
 
 
-def by_file(adapter: SoundAdapter) -> dict[str, dict[str, torch.Tensor]]:
+def weights_by_file(adapter: SoundAdapter) -> dict[str, dict[str, torch.Tensor]]:
     """An adapter's weights by file and name."""
     found: dict[str, dict[str, torch.Tensor]] = {}
     for name, value in adapter.state_dict().items():
-        found.setdefault(file_of(name), {})[name] = value.detach().cpu().contiguous()
+        found.setdefault(file_for_weight(name), {})[name] = value.detach().cpu().contiguous()
     return found
 
 
-def save(adapter: SoundAdapter, folder: str | Path, unet: Any = None, name: str = "sound") -> None:
+def save_adapter(
+    adapter: SoundAdapter, folder: str | Path, unet: Any = None, name: str = "adapter"
+) -> None:
     """Writes an adapter, and its LoRA on a UNet if it has one.
 
     Raises:
@@ -64,20 +66,20 @@ def save(adapter: SoundAdapter, folder: str | Path, unet: Any = None, name: str 
         raise ValueError("the adapter's LoRA lives in its UNet: give the UNet to save it")
     where = Path(folder)
     where.mkdir(parents=True, exist_ok=True)
-    for file, weights in by_file(adapter).items():
+    for file, weights in weights_by_file(adapter).items():
         save_file(weights, where / file)
     if adapter.config.lora_rank:
         save_lora(unet, name, where)
-    text = json.dumps({"library": LIBRARY, **asdict(adapter.config)}, indent=1)
-    (where / CONFIG).write_text(text + "\n")
-    (where / "README.md").write_text(card(adapter))
+    text = json.dumps({"library": LIBRARY_NAME, **asdict(adapter.config)}, indent=1)
+    (where / CONFIG_NAME).write_text(text + "\n")
+    (where / "README.md").write_text(model_card(adapter))
 
 
-def card(adapter: SoundAdapter) -> str:
+def model_card(adapter: SoundAdapter) -> str:
     """The model card's text."""
     config = adapter.config
     lora = f" and a LoRA of rank {config.lora_rank}" if config.lora_rank else ""
-    return CARD.format(
+    return MODEL_CARD.format(
         **asdict(config) | {"layers": len(config.layers)},
         tokens=adapter.projector.mixture.shape[0],
         parameters=sum(p.numel() for p in adapter.parameters()),
@@ -85,7 +87,7 @@ def card(adapter: SoundAdapter) -> str:
     )
 
 
-def load(folder: str | Path) -> SoundAdapter:
+def load_adapter(folder: str | Path) -> SoundAdapter:
     """Reads an adapter; its LoRA is put on the UNet when the adapter is attached.
 
     Raises:
@@ -97,7 +99,7 @@ def load(folder: str | Path) -> SoundAdapter:
     config = read_config(where)
     adapter = SoundAdapter(config)
     weights: dict[str, torch.Tensor] = {}
-    for file in by_file(adapter):
+    for file in weights_by_file(adapter):
         if not (where / file).is_file():
             raise ValueError(f"the adapter in {where} is not whole: {file} is missing")
         weights |= load_file(where / file)
@@ -106,8 +108,8 @@ def load(folder: str | Path) -> SoundAdapter:
         wrong = ", ".join([*missing, *unknown][:3])
         raise ValueError(f"the adapter in {where} does not fit its config.json: {wrong}")
     if config.lora_rank:
-        if not (where / WEIGHTS).is_file():
-            raise ValueError(f"the adapter in {where} is not whole: {WEIGHTS} is missing")
+        if not (where / LORA_WEIGHTS_NAME).is_file():
+            raise ValueError(f"the adapter in {where} is not whole: {LORA_WEIGHTS_NAME} is missing")
         adapter.lora_folder = where
     return adapter
 
@@ -132,16 +134,16 @@ def read_config(folder: Path) -> AdapterConfig:
     Raises:
         ValueError: the folder holds no adapter, or a broken one.
     """
-    path = folder / CONFIG
-    told = read_json(path)
-    if not isinstance(told, dict) or told.pop("library", None) != LIBRARY:
+    path = folder / CONFIG_NAME
+    values = read_json(path)
+    if not isinstance(values, dict) or values.pop("library", None) != LIBRARY_NAME:
         raise ValueError(
             f"there is no sound adapter in {str(folder)!r}: give a folder that diffuse.train wrote"
         )
-    unknown = set(told) - {f.name for f in fields(AdapterConfig)}
+    unknown = set(values) - {f.name for f in fields(AdapterConfig)}
     if unknown:
         raise ValueError(f"{path} has keys that are not known: {', '.join(sorted(unknown))}")
-    return AdapterConfig(**told)
+    return AdapterConfig(**values)
 
 
 def save_gates(adapter: SoundAdapter, file: str | Path) -> None:
@@ -150,7 +152,7 @@ def save_gates(adapter: SoundAdapter, file: str | Path) -> None:
 
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(by_file(adapter)["gates.safetensors"], path)
+    save_file(weights_by_file(adapter)["gates.safetensors"], path)
 
 
 def load_gates(adapter: SoundAdapter, file: str | Path) -> None:
@@ -164,7 +166,7 @@ def load_gates(adapter: SoundAdapter, file: str | Path) -> None:
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"there is no file of gates {path}")
-    gates, own = load_file(path), by_file(adapter)["gates.safetensors"]
+    gates, own = load_file(path), weights_by_file(adapter)["gates.safetensors"]
     if gates.keys() != own.keys():
         raise ValueError(f"{path} holds {len(gates)} gates of other layers than the adapter's")
     adapter.load_state_dict(gates, strict=False)

@@ -8,32 +8,37 @@ from typing import Any
 import torch
 
 # The processors whose text part ours computes with the same operations.
-STOCK = ("AttnProcessor", "AttnProcessor2_0", "AudioAttention", "SonicAttention")
-PARTS = ("down", "mid", "up")
+SUPPORTED_PROCESSORS = (
+    "AttnProcessor",
+    "AttnProcessor2_0",
+    "AudioAttnProcessor",
+    "SonicAttnProcessor",
+)
+UNET_BLOCKS = ("down", "mid", "up")
 # First weights of the UNet's first convolution: the same for every precision and folder it is
 # loaded from, different for bases trained apart.
-FINGERPRINT = 16
-CLOSE = 0.02  # of the fingerprint's own norm
+FINGERPRINT_SIZE = 16
+FINGERPRINT_TOLERANCE = 0.02  # of the fingerprint's own norm
 
 
-def part_of(name: str) -> str:
+def block_of(name: str) -> str:
     """The part of the UNet, "down", "mid" or "up", that a module's name lies in."""
     return name.split("_")[0]
 
 
-def cross_attentions(unet: Any, blocks: Sequence[str] = PARTS) -> dict[str, Any]:
+def cross_attentions(unet: Any, blocks: Sequence[str] = UNET_BLOCKS) -> dict[str, Any]:
     """The text cross-attentions of some blocks by name, in the UNet's order.
 
     Raises:
         ValueError: a block is not one of down, mid, up, or there is nothing in them.
     """
-    wrong = [block for block in blocks if block not in PARTS]
+    wrong = [block for block in blocks if block not in UNET_BLOCKS]
     if wrong:
-        raise ValueError(f"blocks are {', '.join(PARTS)}, not {', '.join(map(repr, wrong))}")
+        raise ValueError(f"blocks are {', '.join(UNET_BLOCKS)}, not {', '.join(map(repr, wrong))}")
     found = {
         name: module
         for name, module in unet.named_modules()
-        if name.endswith(".attn2") and part_of(name) in blocks
+        if name.endswith(".attn2") and block_of(name) in blocks
     }
     if not found:
         raise ValueError(
@@ -43,25 +48,27 @@ def cross_attentions(unet: Any, blocks: Sequence[str] = PARTS) -> dict[str, Any]
     return found
 
 
-def plain(layer: Any) -> Any:
+def base_layer(layer: Any) -> Any:
     """A linear layer without the LoRA that peft may have put around it."""
     return getattr(layer, "base_layer", layer)
 
 
 def fingerprint(unet: Any) -> list[float]:
     """What the UNet is known again by."""
-    first = plain(unet.conv_in).weight.detach().flatten()[:FINGERPRINT]
+    first = base_layer(unet.conv_in).weight.detach().flatten()[:FINGERPRINT_SIZE]
     return [round(value, 5) for value in first.float().tolist()]
 
 
-def same_base(unet: Any, known: Sequence[float]) -> bool:
+def matches_fingerprint(unet: Any, known: Sequence[float]) -> bool:
     """Whether the UNet has this fingerprint, whatever its precision."""
     own = torch.tensor(fingerprint(unet))
     then = torch.tensor(list(known))
-    return own.shape == then.shape and bool((own - then).norm() <= CLOSE * then.norm())
+    return own.shape == then.shape and bool(
+        (own - then).norm() <= FINGERPRINT_TOLERANCE * then.norm()
+    )
 
 
-def check_base(unet: Any, config: Any, any_base: bool) -> None:
+def check_base_model(unet: Any, config: Any, ignore_base_model_mismatch: bool) -> None:
     """Refuses a UNet that an adapter does not belong to or cannot stand in.
 
     Args:
@@ -74,28 +81,30 @@ def check_base(unet: Any, config: Any, any_base: bool) -> None:
     """
     attentions = cross_attentions(unet)
     widths = {
-        name: plain(attention.to_k).out_features
+        name: base_layer(attention.to_k).out_features
         for name, attention in attentions.items()
-        if plain(attention.to_k).in_features == config.prompt_width
+        if base_layer(attention.to_k).in_features == config.prompt_width
     }
     fits = all(widths.get(layer) == width for layer, width in config.layers.items())
-    if not fits or not (any_base or same_base(unet, config.fingerprint)):
+    if not fits or not (
+        ignore_base_model_mismatch or matches_fingerprint(unet, config.fingerprint)
+    ):
         own = getattr(unet.config, "_name_or_path", "").removesuffix("/unet") or "a fresh UNet"
         hint = " (or any_base=True, to try a relative of it)" if fits else ""
         raise ValueError(
-            f"this adapter was trained for {config.base!r}, not for {own!r}: "
+            f"this adapter was trained for {config.base_model!r}, not for {own!r}: "
             f"give the base that it belongs to{hint}"
         )
     for layer in config.layers:
         kind = type(attentions[layer].processor).__name__
-        if kind not in STOCK:
+        if kind not in SUPPORTED_PROCESSORS:
             raise ValueError(
                 f"the UNet's attention is processed by {kind} (an IP-Adapter, attention slicing?): "
                 "take that off first, the sound cannot stand beside it"
             )
 
 
-def check_beside(attached: Mapping[str, Any], adapter: Any, name: str) -> None:
+def check_compatible(attached: Mapping[str, Any], adapter: Any, name: str) -> None:
     """Refuses an adapter that cannot stand beside those (by name) that are attached.
 
     Raises:
@@ -103,9 +112,11 @@ def check_beside(attached: Mapping[str, Any], adapter: Any, name: str) -> None:
     """
     if name in attached:
         raise ValueError(f"an adapter is attached as {name!r} already: give another name")
-    others = {other.config.form for other in attached.values()} - {adapter.config.form}
+    others = {other.config.attention_type for other in attached.values()} - {
+        adapter.config.attention_type
+    }
     if others:
         raise ValueError(
-            f"adapters of the forms {adapter.config.form} and {others.pop()} do not mix: "
+            f"adapters of the forms {adapter.config.attention_type} and {others.pop()} do not mix: "
             "detach the other first"
         )

@@ -12,23 +12,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from align.audio.waveform import SILENCE, read
+from align.audio.waveform import SILENCE_THRESHOLD, read
 
-KINDS = (".gif", ".mp4")
+ANIMATION_EXTENSIONS = (".gif", ".mp4")
 
 
-def check_film(path: Path) -> None:
+def check_video_path(path: Path) -> None:
     """Refuses a file's name that tells no kind of film.
 
     Raises:
         ValueError: its ending is none of KINDS.
     """
-    if path.suffix.lower() not in KINDS:
-        raise ValueError(f"a film is written as {' or '.join(KINDS)}, not {path.name!r}")
+    if path.suffix.lower() not in ANIMATION_EXTENSIONS:
+        raise ValueError(
+            f"a film is written as {' or '.join(ANIMATION_EXTENSIONS)}, not {path.name!r}"
+        )
 
 
-def save_film(
-    path: Path, frames: Sequence[Image.Image], fps: float, waveform: np.ndarray, rate: int
+def save_video(
+    path: Path, frames: Sequence[Image.Image], fps: float, waveform: np.ndarray, sampling_rate: int
 ) -> None:
     """Writes frames as a GIF, or with their sound as an MP4.
 
@@ -42,37 +44,37 @@ def save_film(
     Raises:
         ValueError: the path tells no kind of film.
     """
-    check_film(path)
+    check_video_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".gif":
         first, *rest = frames
         first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
         return
-    _save_mp4(path, frames, fps, waveform, rate)
+    _save_mp4(path, frames, fps, waveform, sampling_rate)
 
 
 def _save_mp4(
-    path: Path, frames: Sequence[Image.Image], fps: float, waveform: np.ndarray, rate: int
+    path: Path, frames: Sequence[Image.Image], fps: float, waveform: np.ndarray, sampling_rate: int
 ) -> None:
     import av
 
-    with av.open(str(path), "w") as film:
-        picture = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+    with av.open(str(path), "w") as container:
+        video_stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         # Players want even sides, and colours at half the resolution.
-        picture.width, picture.height = (side - side % 2 for side in frames[0].size)
-        picture.pix_fmt = "yuv420p"
-        sound = film.add_stream("aac", rate=rate, layout="mono")
+        video_stream.width, video_stream.height = (side - side % 2 for side in frames[0].size)
+        video_stream.pix_fmt = "yuv420p"
+        audio_stream = container.add_stream("aac", rate=sampling_rate, layout="mono")
         for image in frames:
-            film.mux(picture.encode(av.VideoFrame.from_image(image.convert("RGB"))))
-        film.mux(picture.encode(None))
+            container.mux(video_stream.encode(av.VideoFrame.from_image(image.convert("RGB"))))
+        container.mux(video_stream.encode(None))
         samples = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
-        samples.sample_rate = rate
-        film.mux(sound.encode(samples))
-        film.mux(sound.encode(None))
+        samples.sample_rate = sampling_rate
+        container.mux(audio_stream.encode(samples))
+        container.mux(audio_stream.encode(None))
 
 
 @dataclass(frozen=True)
-class Moments:
+class AudioFrames:
     """A recording in stretches around evenly spaced points of time.
 
     Attributes:
@@ -82,11 +84,11 @@ class Moments:
     """
 
     waveform: np.ndarray
-    rate: int
-    stretches: list[np.ndarray]
+    sampling_rate: int
+    segments: list[np.ndarray]
 
     @classmethod
-    def of(cls, recording: Any, rate: int, fps: float, window_s: float) -> Moments:
+    def from_audio(cls, clip: Any, sampling_rate: int, fps: float, window_s: float) -> AudioFrames:
         """As many moments as the recording's length has frames, at least one.
 
         Args:
@@ -99,29 +101,31 @@ class Moments:
             AudioError: the recording cannot be read or has nothing to hear.
             ValueError: fps or window_s are not positive.
         """
-        check_pace(fps, window_s)
-        waveform = read(recording, rate)
-        count = max(1, round(len(waveform) / rate * fps))
-        length = min(len(waveform), max(1, round(window_s * rate)))
-        centres = (np.arange(count) + 0.5) / count * len(waveform)
-        starts = np.clip(centres - length / 2, 0, len(waveform) - length).astype(int)
-        return cls(waveform, rate, [waveform[s : s + length] for s in starts])
+        check_frame_rate(fps, window_s)
+        waveform = read(clip, sampling_rate)
+        count = max(1, round(len(waveform) / sampling_rate * fps))
+        length = min(len(waveform), max(1, round(window_s * sampling_rate)))
+        centers = (np.arange(count) + 0.5) / count * len(waveform)
+        starts = np.clip(centers - length / 2, 0, len(waveform) - length).astype(int)
+        return cls(waveform, sampling_rate, [waveform[s : s + length] for s in starts])
 
-    def audible(self) -> list[bool]:
+    def has_audio(self) -> list[bool]:
         """Whether there is anything to hear, by frame."""
-        return [bool(np.abs(s).max(initial=0.0) >= SILENCE) for s in self.stretches]
+        return [bool(np.abs(s).max(initial=0.0) >= SILENCE_THRESHOLD) for s in self.segments]
 
-    def shown(self) -> list[int]:
+    def source_frames(self) -> list[int]:
         """For every frame, the frame whose moment it shows.
 
         A silent one shows what was heard last; before the first sound, what will be heard first.
         """
-        there = np.flatnonzero(self.audible())
-        before = np.maximum(np.searchsorted(there, np.arange(len(self.stretches)), "right") - 1, 0)
-        return [int(i) for i in there[before]]
+        audible_frames = np.flatnonzero(self.has_audio())
+        before = np.maximum(
+            np.searchsorted(audible_frames, np.arange(len(self.segments)), "right") - 1, 0
+        )
+        return [int(i) for i in audible_frames[before]]
 
 
-def check_pace(fps: float, window_s: float) -> None:
+def check_frame_rate(fps: float, window_s: float) -> None:
     """Refuses a film without frames, or frames that hear nothing.
 
     Raises:

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from align.prompts.embeds import Prompts
+from align.prompts.embeds import PromptEmbeds
 from align.prompts.space import PromptSpace
 
 # Cosines, found on the miniature; docs/diffuse.md has the distributions between which they lie.
-MATCHES, PARTLY_MATCHES, NAMES_A_SOUND = 0.58, 0.28, 0.4
+MATCH_THRESHOLD, PARTIAL_MATCH_THRESHOLD, CONTRADICTION_THRESHOLD = 0.58, 0.28, 0.4
 
 
 @dataclass(frozen=True)
-class Composition:
+class RelationEffect:
     """What a relation means, and what it does.
 
     Attributes:
@@ -32,16 +32,18 @@ class Composition:
         behind: what is heard in front belongs behind what the text names.
     """
 
-    words: str
+    description: str
     audio_scale: float = 1.0
-    behind: bool = False
+    audio_to_background: bool = False
 
 
 RELATIONS = {
-    "matching": Composition("The text says what is heard."),
-    "complementary": Composition("The text adds what cannot be heard."),
-    "creative": Composition("The text names what is heard, and more.", 0.8),
-    "contradictory": Composition("The text names something else than what is heard.", behind=True),
+    "matching": RelationEffect("The text says what is heard."),
+    "complementary": RelationEffect("The text adds what cannot be heard."),
+    "creative": RelationEffect("The text names what is heard, and more.", 0.8),
+    "contradictory": RelationEffect(
+        "The text names something else than what is heard.", audio_to_background=True
+    ),
 }
 
 
@@ -58,19 +60,23 @@ class Relation:
 
     name: str
     similarity: float
-    by_hand: bool = False
-    put_behind: bool = False
+    is_manual: bool = False
+    moved_to_background: bool = False
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What the user is told."""
-        words = RELATIONS[self.name].words
-        return f"{words[:-1]}, which is put behind it." if self.put_behind else words
+        description = RELATIONS[self.name].description
+        return (
+            f"{description[:-1]}, which is put behind it."
+            if self.moved_to_background
+            else description
+        )
 
     @property
-    def behind(self) -> bool:
+    def audio_to_background(self) -> bool:
         """Whether what is heard in front belongs behind what the text names."""
-        return RELATIONS[self.name].behind
+        return RELATIONS[self.name].audio_to_background
 
     @property
     def audio_scale(self) -> float:
@@ -88,16 +94,16 @@ def check_relation(name: str) -> None:
         raise ValueError(f"there is no relation {name!r}: {', '.join(RELATIONS)}, auto or none")
 
 
-def judged(similarity: float, nearest_caption: float) -> str:
+def classify_relation(similarity: float, nearest_caption: float) -> str:
     """The relation by the text's cosines with the sound and with the nearest known caption."""
-    if similarity >= MATCHES:
+    if similarity >= MATCH_THRESHOLD:
         return "matching"
-    if similarity >= PARTLY_MATCHES:
+    if similarity >= PARTIAL_MATCH_THRESHOLD:
         return "creative"
-    return "contradictory" if nearest_caption >= NAMES_A_SOUND else "complementary"
+    return "contradictory" if nearest_caption >= CONTRADICTION_THRESHOLD else "complementary"
 
 
-class Composer:
+class RelationClassifier:
     """Judges how texts relate to sounds.
 
     Args:
@@ -108,17 +114,19 @@ class Composer:
 
     def __init__(self, statistics: Any, captions: torch.Tensor | None = None) -> None:
         self._statistics = statistics
-        self._known = None if captions is None else self._flat(captions)
+        self._known_captions = None if captions is None else self._flat(captions)
 
     def _flat(self, embeds: torch.Tensor) -> torch.Tensor:
         where = self._statistics.mean
-        return self._statistics.standardise(embeds.to(where)).flatten(1)
+        return self._statistics.standardize(embeds.to(where)).flatten(1)
 
-    def similarity(self, text: torch.Tensor, sound: torch.Tensor) -> float:
+    def similarity(self, text: torch.Tensor, audio: torch.Tensor) -> float:
         """The cosine of standardised embeds (1, L, D)."""
-        return float(F.cosine_similarity(self._flat(text), self._flat(sound))[0])
+        return float(F.cosine_similarity(self._flat(text), self._flat(audio))[0])
 
-    def relation(self, name: str, text: Prompts | None, sound: Prompts) -> Relation | None:
+    def classify(
+        self, name: str, text: PromptEmbeds | None, audio: PromptEmbeds
+    ) -> Relation | None:
         """The relation asked for by name, or judged for "auto"; None where nothing is composed.
 
         Raises:
@@ -127,14 +135,14 @@ class Composer:
         check_relation(name)
         if text is None or name == "none":
             return None
-        similarity = self.similarity(text.embeds, sound.embeds)
+        similarity = self.similarity(text.embeds, audio.embeds)
         if name != "auto":
-            return Relation(name, similarity, by_hand=True)
+            return Relation(name, similarity, is_manual=True)
         nearest = 0.0
-        if self._known is not None:
+        if self._known_captions is not None:
             own = self._flat(text.embeds)
-            nearest = float(F.cosine_similarity(own, self._known).max())
-        return Relation(judged(similarity, nearest), similarity)
+            nearest = float(F.cosine_similarity(own, self._known_captions).max())
+        return Relation(classify_relation(similarity, nearest), similarity)
 
 
 def label_captions(captions: Mapping[str, Sequence[str]]) -> list[str]:
@@ -142,7 +150,7 @@ def label_captions(captions: Mapping[str, Sequence[str]]) -> list[str]:
     return [max(sorted(set(texts)), key=list(texts).count) for texts in captions.values() if texts]
 
 
-class Wording:
+class TextConditioner:
     """Prompt embeds of text, of sound, and of both.
 
     Args:
@@ -153,18 +161,18 @@ class Wording:
     def __init__(self, space: PromptSpace, head: Any) -> None:
         self._space, self._head = space, head
 
-    def of(self, text: str | None) -> Prompts | None:
+    def encode(self, text: str | None) -> PromptEmbeds | None:
         """The embeds (1, L, D) of a text; of "" the unconditional ones, of None none."""
         if text is None:
             return None
-        return self._null() if not text.strip() else self._space.encode([text])
+        return self._unconditional() if not text.strip() else self._space.encode([text])
 
-    def _null(self) -> Prompts:
-        found = self._head.null(1)
+    def _unconditional(self) -> PromptEmbeds:
+        found = self._head.unconditional(1)
         pooled = None if found.pooled is None else found.pooled.cpu()
-        return Prompts(found.embeds.cpu(), pooled)
+        return PromptEmbeds(found.embeds.cpu(), pooled)
 
-    def blended(self, text: Prompts | None, sound: Prompts, scale: float) -> Prompts:
+    def combine(self, text: PromptEmbeds | None, audio: PromptEmbeds, scale: float) -> PromptEmbeds:
         """What is read where nothing else hears.
 
         Without text the sound's own embeds; with text both, one after the other, as prompts that
@@ -172,28 +180,34 @@ class Wording:
         away from the unconditional ones.
         """
         if scale != 1:
-            sound = _towards(self._null(), sound, scale)
+            audio = _scale_from_unconditional(self._unconditional(), audio, scale)
         if text is None:
-            return sound
+            return audio
         if scale == 0:
             return text
-        embeds = torch.cat([text.embeds, sound.embeds.to(text.embeds)], 1)
-        if text.pooled is None or sound.pooled is None:
-            return Prompts(embeds)
-        return Prompts(embeds, (text.pooled + sound.pooled.to(text.pooled)) / 2)
+        embeds = torch.cat([text.embeds, audio.embeds.to(text.embeds)], 1)
+        if text.pooled is None or audio.pooled is None:
+            return PromptEmbeds(embeds)
+        return PromptEmbeds(embeds, (text.pooled + audio.pooled.to(text.pooled)) / 2)
 
-    def null(self, negative: str | None, prompts: Prompts) -> Prompts:
+    def encode_negative(self, negative_prompt: str | None, prompts: PromptEmbeds) -> PromptEmbeds:
         """What is guided away from, as long as the prompts."""
-        found = self._null() if negative is None else self._space.encode([negative])
+        found = (
+            self._unconditional()
+            if negative_prompt is None
+            else self._space.encode([negative_prompt])
+        )
         times = prompts.embeds.shape[1] // found.embeds.shape[1]
-        return Prompts(found.embeds.repeat(1, times, 1), found.pooled)
+        return PromptEmbeds(found.embeds.repeat(1, times, 1), found.pooled)
 
 
-def _towards(null: Prompts, sound: Prompts, scale: float) -> Prompts:
+def _scale_from_unconditional(
+    unconditional: PromptEmbeds, audio: PromptEmbeds, scale: float
+) -> PromptEmbeds:
     def moved(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
         return start + scale * (end.cpu() - start)
 
     pooled = None
-    if null.pooled is not None and sound.pooled is not None:
-        pooled = moved(null.pooled, sound.pooled)
-    return Prompts(moved(null.embeds, sound.embeds), pooled)
+    if unconditional.pooled is not None and audio.pooled is not None:
+        pooled = moved(unconditional.pooled, audio.pooled)
+    return PromptEmbeds(moved(unconditional.embeds, audio.embeds), pooled)

@@ -13,7 +13,7 @@ from diffuse.data.images import open_image
 
 
 @dataclass(frozen=True)
-class Beginning:
+class InitImage:
     """A picture to begin from.
 
     Attributes:
@@ -22,12 +22,12 @@ class Beginning:
         pipeline: the image-to-image pipeline with the same models.
     """
 
-    picture: Image.Image
+    image: Image.Image
     strength: float
     pipeline: Any
 
     @classmethod
-    def of(cls, image: Any, strength: float, pipeline: Any) -> Beginning:
+    def from_image(cls, image: Any, strength: float, pipeline: Any) -> InitImage:
         """From a picture or its path.
 
         Raises:
@@ -37,30 +37,30 @@ class Beginning:
 
         if not 0 < strength <= 1:
             raise ValueError(f"strength lies above 0 (the picture) and up to 1, not {strength}")
-        made = AutoPipelineForImage2Image.from_pipe(pipeline)
-        made.set_progress_bar_config(disable=True)
-        return cls(open_image(image), strength, made)
+        img2img = AutoPipelineForImage2Image.from_pipe(pipeline)
+        img2img.set_progress_bar_config(disable=True)
+        return cls(open_image(image), strength, img2img)
 
-    def steps(self, asked: int) -> int:
+    def num_denoising_steps(self, num_inference_steps: int) -> int:
         """The denoising steps that are left when the picture stands at the beginning.
 
         Raises:
             ValueError: none is left.
         """
-        left = min(int(asked * self.strength), asked)
+        left = min(int(num_inference_steps * self.strength), num_inference_steps)
         if not left:
             raise ValueError(
-                f"{asked} steps at strength {self.strength} draw nothing: raise either of them"
+                f"{num_inference_steps} steps at strength {self.strength} draw nothing: raise either of them"
             )
         return left
 
-    def arguments(self, height: int | None, width: int | None) -> dict[str, Any]:
+    def pipeline_kwargs(self, height: int | None, width: int | None) -> dict[str, Any]:
         """What the pipeline takes of it."""
-        image = resized(self.picture, self.pipeline, height, width)
+        image = resize_image(self.image, self.pipeline, height, width)
         return {"image": image, "strength": self.strength}
 
     @staticmethod
-    def told(image: Any, strength: float) -> dict[str, Any]:
+    def metadata(image: Any, strength: float) -> dict[str, Any]:
         """The beginning as settings tell it: a file's name, not its pixels."""
         if image is None:
             return {"image": None, "strength": None}
@@ -68,8 +68,8 @@ class Beginning:
         return {"image": Path(image).name if named else "(given)", "strength": strength}
 
 
-def resized(
-    picture: Image.Image, pipeline: Any, height: int | None, width: int | None
+def resize_image(
+    image: Image.Image, pipeline: Any, height: int | None, width: int | None
 ) -> Image.Image:
     """A picture in the size it is drawn in.
 
@@ -78,6 +78,6 @@ def resized(
     """
     scale = pipeline.vae_scale_factor
     own = pipeline.unet.config.sample_size * scale
-    ratio = own / min(picture.size)
-    size = [max(scale, round(side * ratio / scale) * scale) for side in picture.size]
-    return picture.resize((width or size[0], height or size[1]), Image.Resampling.LANCZOS)
+    ratio = own / min(image.size)
+    size = [max(scale, round(side * ratio / scale) * scale) for side in image.size]
+    return image.resize((width or size[0], height or size[1]), Image.Resampling.LANCZOS)

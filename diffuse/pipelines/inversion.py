@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from PIL import Image
 
-from align.prompts.embeds import Prompts
+from align.prompts.embeds import PromptEmbeds
 from diffuse.data.images import open_image
-from diffuse.models.attention_processor import CHANNEL
-from diffuse.pipelines.image_inputs import Beginning, resized
+from diffuse.models.attention_processor import CROSS_ATTENTION_KWARG
+from diffuse.pipelines.image_inputs import InitImage, resize_image
 
 
 @dataclass
-class Path:
+class DDIMTrajectory:
     """A picture's way to its noise.
 
     Attributes:
@@ -31,7 +31,7 @@ class Path:
     """
 
     latents: dict[int, torch.Tensor] = field(default_factory=dict)
-    called: dict[str, Any] = field(default_factory=dict)
+    unet_kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def noise(self) -> torch.Tensor:
@@ -50,34 +50,38 @@ class Inversion:
         strength: how far to the noise the picture is followed, above 0 and up to 1.
     """
 
-    picture: Any
-    source: str = ""
-    inject: float = 0.4
+    image: Any
+    source_prompt: str = ""
+    injection_ratio: float = 0.4
     strength: float = 0.7
 
     def __post_init__(self) -> None:
-        if not 0 <= self.inject <= 1:
-            raise ValueError(f"inject is a share of the steps, 0 to 1, not {self.inject}")
+        if not 0 <= self.injection_ratio <= 1:
+            raise ValueError(f"inject is a share of the steps, 0 to 1, not {self.injection_ratio}")
         if not 0 < self.strength <= 1:
             raise ValueError(
                 f"strength lies above 0 (the picture) and up to 1, not {self.strength}"
             )
 
-    def told(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """As settings tell it."""
-        named = Beginning.told(self.picture, self.strength)
-        own = {"source": self.source, "inject": self.inject, "scheduler": "DDIMScheduler"}
+        named = InitImage.metadata(self.image, self.strength)
+        own = {
+            "source_prompt": self.source_prompt,
+            "injection_ratio": self.injection_ratio,
+            "scheduler": "DDIMScheduler",
+        }
         return named | own
 
 
-def told_image(image: Any, strength: float) -> dict[str, Any]:
+def image_metadata(image: Any, strength: float) -> dict[str, Any]:
     """What a drawing begins from, as settings tell it."""
-    return image.told() if isinstance(image, Inversion) else Beginning.told(image, strength)
+    return image.metadata() if isinstance(image, Inversion) else InitImage.metadata(image, strength)
 
 
 @dataclass
-class Reversal:
-    """An inversion on a pipeline: what a drawing begins from, as a `Beginning` is.
+class DDIMInversion:
+    """An inversion on a pipeline: what a drawing begins from, as a `InitImage` is.
 
     Attributes:
         wanted: what is drawn anew.
@@ -87,58 +91,66 @@ class Reversal:
         asked: steps of the whole way.
     """
 
-    wanted: Inversion
-    picture: Image.Image
+    inversion: Inversion
+    image: Image.Image
     pipeline: Any
-    source: Prompts
-    asked: int
-    _path: Path = field(default_factory=Path)
+    source_embeds: PromptEmbeds
+    num_inference_steps: int
+    _trajectory: DDIMTrajectory = field(default_factory=DDIMTrajectory)
 
-    def steps(self, asked: int) -> int:
+    def num_denoising_steps(self, num_inference_steps: int) -> int:
         """The denoising steps of the way back."""
-        _, back = schedulers(self.pipeline.scheduler, self.wanted.strength)
-        back.set_timesteps(asked)
-        return len(back.timesteps)
+        _, scheduler = ddim_schedulers(self.pipeline.scheduler, self.inversion.strength)
+        scheduler.set_timesteps(num_inference_steps)
+        return len(scheduler.timesteps)
 
-    def arguments(self, height: int | None, width: int | None) -> dict[str, Any]:
+    def pipeline_kwargs(self, height: int | None, width: int | None) -> dict[str, Any]:
         """What the pipeline takes: the noise that the picture comes from."""
-        picture = resized(self.picture, self.pipeline, height, width)
-        self._path = invert(self.pipeline, picture, self.source, self.asked, self.wanted.strength)
-        return {"latents": self._path.noise, "height": picture.height, "width": picture.width}
+        image = resize_image(self.image, self.pipeline, height, width)
+        self._trajectory = ddim_invert(
+            self.pipeline,
+            image,
+            self.source_embeds,
+            self.num_inference_steps,
+            self.inversion.strength,
+        )
+        return {"latents": self._trajectory.noise, "height": image.height, "width": image.width}
 
-    def drawing(self) -> AbstractContextManager[Any]:
-        """What the drawing happens within; after `arguments`."""
-        return retraced(self.pipeline, self._path, self.wanted.strength, self.wanted.inject)
+    def generation_context(self) -> AbstractContextManager[Any]:
+        """What the drawing happens within; after `pipeline_kwargs`."""
+        return reverse_trajectory(
+            self.pipeline, self._trajectory, self.inversion.strength, self.inversion.injection_ratio
+        )
 
 
-def beginning_of(
-    image: Any, strength: float, pipeline: Any, wording: Any, options: Mapping[str, Any]
-) -> Beginning | Reversal | None:
+def prepare_init_image(
+    image: Any, strength: float, pipeline: Any, text_conditioner: Any, options: Mapping[str, Any]
+) -> InitImage | DDIMInversion | None:
     """What a drawing begins from: a picture, an inversion, or nothing for None.
 
     Args:
         image: a picture or its path, or an `Inversion`.
         strength: of the former.
         pipeline: a stock text-to-image pipeline.
-        wording: a `Wording`, which encodes the source text.
+        wording: a `TextConditioner`, which encodes the source text.
         options: those of the drawing.
 
     Raises:
         ValueError: the picture cannot be read, or an option does not fit.
     """
     if not isinstance(image, Inversion):
-        return None if image is None else Beginning.of(image, strength, pipeline)
+        return None if image is None else InitImage.from_image(image, strength, pipeline)
     if options["num_images"] > 1:
         raise ValueError("an inversion has one way back: num_images is 1, seeds change nothing")
-    picture = open_image(image.picture)
-    source = wording.of(image.source)
-    return Reversal(image, picture, pipeline, source, options["num_inference_steps"])
+    opened = open_image(image.image)
+    source_embeds = text_conditioner.encode(image.source_prompt)
+    return DDIMInversion(image, opened, pipeline, source_embeds, options["num_inference_steps"])
 
 
-LEAST_SIGNAL = 1e-6  # of a timestep that anything of the picture is left in
+MIN_ALPHA_CUMPROD = 1e-6  # of a timestep that anything of the picture is left in
 
 
-def schedulers(own: Any, strength: float) -> tuple[Any, Any]:
+def ddim_schedulers(scheduler: Any, strength: float) -> tuple[Any, Any]:
     """Diffusers' schedulers of the way to noise and back, on the noise of a base's own.
 
     Args:
@@ -148,37 +160,39 @@ def schedulers(own: Any, strength: float) -> tuple[Any, Any]:
     """
     from diffusers import DDIMInverseScheduler, DDIMScheduler
 
-    spacing = own.config.get("timestep_spacing", "leading")
+    spacing = scheduler.config.get("timestep_spacing", "leading")
     changes = {
         "clip_sample": False,
         "timestep_spacing": spacing if spacing == "trailing" else "leading",
     }
 
-    there = DDIMInverseScheduler.from_config(own.config, **changes)
-    back = DDIMScheduler.from_config(own.config, **changes)
-    return _shortened(there, strength), _shortened(back, strength)
+    inverse = DDIMInverseScheduler.from_config(scheduler.config, **changes)
+    denoising = DDIMScheduler.from_config(scheduler.config, **changes)
+    return _truncate_timesteps(inverse, strength), _truncate_timesteps(denoising, strength)
 
 
-def _shortened(scheduler: Any, strength: float) -> Any:
+def _truncate_timesteps(scheduler: Any, strength: float) -> Any:
     """A scheduler whose timesteps are those of a share of the way, at least one."""
-    whole = scheduler.set_timesteps
+    set_all_timesteps = scheduler.set_timesteps
 
     def set_timesteps(num_inference_steps: int, device: Any = None) -> None:
-        whole(num_inference_steps, device)
-        rising = bool(scheduler.timesteps[0] <= scheduler.timesteps[-1])
-        way = scheduler.timesteps.sort().values
-        signal = scheduler.alphas_cumprod[way.cpu()] > LEAST_SIGNAL
-        way = way[signal.to(way.device)][: max(1, round(num_inference_steps * strength))]
-        scheduler.timesteps = way if rising else way.flip(0)
+        set_all_timesteps(num_inference_steps, device)
+        ascending = bool(scheduler.timesteps[0] <= scheduler.timesteps[-1])
+        timesteps = scheduler.timesteps.sort().values
+        signal = scheduler.alphas_cumprod[timesteps.cpu()] > MIN_ALPHA_CUMPROD
+        timesteps = timesteps[signal.to(timesteps.device)][
+            : max(1, round(num_inference_steps * strength))
+        ]
+        scheduler.timesteps = timesteps if ascending else timesteps.flip(0)
 
     scheduler.set_timesteps = set_timesteps
     return scheduler
 
 
 @torch.no_grad()
-def invert(
-    pipeline: Any, picture: Image.Image, source: Prompts, steps: int, strength: float
-) -> Path:
+def ddim_invert(
+    pipeline: Any, image: Image.Image, source: PromptEmbeds, steps: int, strength: float
+) -> DDIMTrajectory:
     """Follows a picture to its noise, hearing nothing and guided by nothing.
 
     Args:
@@ -188,41 +202,41 @@ def invert(
         steps: of the whole way.
         strength: the share of it that is gone.
     """
-    path, (there, _) = Path(), schedulers(pipeline.scheduler, strength)
+    trajectory, (inverse, _) = DDIMTrajectory(), ddim_schedulers(pipeline.scheduler, strength)
 
-    def keep(_: Any, step: int, time: Any, given: dict[str, Any]) -> dict[str, Any]:
-        path.latents[int(time)] = given["latents"]
+    def store_latents(_: Any, step: int, time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        trajectory.latents[int(time)] = given["latents"]
         return given
 
-    def overhear(_: Any, __: Any, called: dict[str, Any]) -> None:
+    def capture_kwargs(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
         names = ("encoder_hidden_states", "added_cond_kwargs", "timestep_cond")
-        path.called.update({name: called[name] for name in names if name in called})
+        trajectory.unet_kwargs.update({name: kwargs[name] for name in names if name in kwargs})
 
-    hook = pipeline.unet.register_forward_pre_hook(overhear, with_kwargs=True)
+    hook = pipeline.unet.register_forward_pre_hook(capture_kwargs, with_kwargs=True)
     where = {"device": pipeline.device, "dtype": pipeline.unet.dtype}
     try:
-        with exchanged(pipeline, there):
+        with use_scheduler(pipeline, inverse):
             pipeline(
-                **{k: v.to(**where) for k, v in source.arguments(source).items()},
-                latents=encoded(pipeline, picture),
-                height=picture.height,
-                width=picture.width,
+                **{k: v.to(**where) for k, v in source.pipeline_kwargs(source).items()},
+                latents=encode_image(pipeline, image),
+                height=image.height,
+                width=image.width,
                 num_inference_steps=steps,
                 guidance_scale=1.0,
                 output_type="latent",
-                cross_attention_kwargs={CHANNEL: {}},  # silence, whatever plays
-                callback_on_step_end=keep,
+                cross_attention_kwargs={CROSS_ATTENTION_KWARG: {}},  # silence, whatever plays
+                callback_on_step_end=store_latents,
             )
     finally:
         hook.remove()
-    return path
+    return trajectory
 
 
 @torch.no_grad()
-def encoded(pipeline: Any, picture: Image.Image) -> torch.Tensor:
+def encode_image(pipeline: Any, image: Image.Image) -> torch.Tensor:
     """The latents (1, C, h, w) of a picture as the UNet takes them; the same every time."""
     vae = pipeline.vae
-    pixels = pipeline.image_processor.preprocess(picture).to(vae.device)
+    pixels = pipeline.image_processor.preprocess(image).to(vae.device)
     upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
     if upcast:  # SDXL's autoencoder overflows in half precision
         vae.to(torch.float32)
@@ -234,33 +248,35 @@ def encoded(pipeline: Any, picture: Image.Image) -> torch.Tensor:
 
 
 @contextmanager
-def exchanged(pipeline: Any, scheduler: Any) -> Iterator[None]:
+def use_scheduler(pipeline: Any, scheduler: Any) -> Iterator[None]:
     """The pipeline with another scheduler in the place of its own for a while."""
-    own, pipeline.scheduler = pipeline.scheduler, scheduler
+    original, pipeline.scheduler = pipeline.scheduler, scheduler
     try:
         yield
     finally:
-        pipeline.scheduler = own
+        pipeline.scheduler = original
 
 
 @contextmanager
-def retraced(pipeline: Any, path: Path, strength: float, inject: float) -> Iterator[None]:
-    """The way back: calls from `path.noise` are DDIM's, and keep the layout at first."""
-    _, back = schedulers(pipeline.scheduler, strength)
-    falling = sorted(path.latents, reverse=True)
-    kept = falling[: round(inject * len(falling))]
+def reverse_trajectory(
+    pipeline: Any, trajectory: DDIMTrajectory, strength: float, injection_ratio: float
+) -> Iterator[None]:
+    """The way back: calls from `trajectory.noise` are DDIM's, and keep the layout at first."""
+    _, back = ddim_schedulers(pipeline.scheduler, strength)
+    descending = sorted(trajectory.latents, reverse=True)
+    injected = descending[: round(injection_ratio * len(descending))]
     with ExitStack() as stack:
-        stack.enter_context(exchanged(pipeline, back))
-        if kept:
-            sources = {time: path.latents[time] for time in kept}
-            stack.enter_context(Injection(pipeline.unet, sources, path.called))
+        stack.enter_context(use_scheduler(pipeline, back))
+        if injected:
+            sources = {time: trajectory.latents[time] for time in injected}
+            stack.enter_context(FeatureInjection(pipeline.unet, sources, trajectory.unet_kwargs))
         yield
 
 
-UP = "up_blocks."
+UP_BLOCKS = "up_blocks."
 
 
-def layout_layers(unet: Any) -> dict[str, Any]:
+def injection_layers(unet: Any) -> dict[str, Any]:
     """The layers whose outputs are the layout, by name.
 
     Raises:
@@ -269,7 +285,7 @@ def layout_layers(unet: Any) -> dict[str, Any]:
     found = {
         f"{name}.{part}": getattr(attention, part)
         for name, attention in unet.named_modules()
-        if name.startswith(UP) and name.endswith(".attn1")
+        if name.startswith(UP_BLOCKS) and name.endswith(".attn1")
         for part in ("to_q", "to_k")
     }
     if not found:
@@ -278,10 +294,10 @@ def layout_layers(unet: Any) -> dict[str, Any]:
     # The last convolution of a residual: what it adds to its input.
     resnets = unet.up_blocks[block].resnets
     place = min(1, len(resnets) - 1)
-    return found | {f"{UP}{block}.resnets.{place}.conv2": resnets[place].conv2}
+    return found | {f"{UP_BLOCKS}{block}.resnets.{place}.conv2": resnets[place].conv2}
 
 
-class Injection:
+class FeatureInjection:
     """While it is entered, a UNet's calls at some timesteps keep a source's layout.
 
     Args:
@@ -291,17 +307,17 @@ class Injection:
     """
 
     def __init__(
-        self, unet: Any, sources: Mapping[int, torch.Tensor], called: Mapping[str, Any]
+        self, unet: Any, source_latents: Mapping[int, torch.Tensor], unet_kwargs: Mapping[str, Any]
     ) -> None:
-        self._unet, self._sources, self._called = unet, sources, called
+        self._unet, self._source_latents, self._unet_kwargs = unet, source_latents, unet_kwargs
         self._features: dict[str, torch.Tensor] = {}
-        self._listening = False
+        self._capturing = False
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> Injection:
-        self._hooks = [self._unet.register_forward_pre_hook(self._before, with_kwargs=True)]
-        for name, layer in layout_layers(self._unet).items():
-            self._hooks.append(layer.register_forward_hook(self._exchange(name)))
+    def __enter__(self) -> FeatureInjection:
+        self._hooks = [self._unet.register_forward_pre_hook(self._pre_forward, with_kwargs=True)]
+        for name, layer in injection_layers(self._unet).items():
+            self._hooks.append(layer.register_forward_hook(self._make_hook(name)))
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -309,23 +325,25 @@ class Injection:
             hook.remove()
 
     @torch.no_grad()
-    def _before(self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _pre_forward(self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Hears the source's features at this timestep."""
-        time = args[1] if len(args) > 1 else kwargs["timestep"]
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         self._features = {}
-        source = self._sources.get(int(time.flatten()[0] if torch.is_tensor(time) else time))
+        source = self._source_latents.get(
+            int(timestep.flatten()[0] if torch.is_tensor(timestep) else timestep)
+        )
         if source is None:
             return
-        self._listening = True
+        self._capturing = True
         try:
             # Past the hooks on the whole UNet, by which a playing sound would come in.
-            unet.forward(source, time, **self._called)
+            unet.forward(source, timestep, **self._unet_kwargs)
         finally:
-            self._listening = False
+            self._capturing = False
 
-    def _exchange(self, name: str) -> Any:
+    def _make_hook(self, name: str) -> Any:
         def hook(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor | None:
-            if self._listening:
+            if self._capturing:
                 self._features[name] = output
                 return None
             kept = self._features.get(name)

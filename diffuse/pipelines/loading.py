@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from align.models.encoder import AudioPromptEncoder
-from align.registry import BASES, first_line, lookup
+from align.registry import BASE_MODELS, first_line, lookup
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -19,7 +19,7 @@ SCHEDULERS = {
 }
 
 
-PNDM_STEPS = 4  # at least: the method begins with as many
+MIN_PNDM_STEPS = 4  # at least: the method begins with as many
 
 
 def check_scheduler(name: str | None, steps: int | None = None) -> None:
@@ -34,8 +34,8 @@ def check_scheduler(name: str | None, steps: int | None = None) -> None:
     """
     if name is not None and name not in SCHEDULERS:
         raise ValueError(f"there is no scheduler {name!r}; there are: {', '.join(SCHEDULERS)}")
-    if name == "pndm" and steps is not None and steps < PNDM_STEPS:
-        raise ValueError(f"pndm draws in at least {PNDM_STEPS} steps, not {steps}")
+    if name == "pndm" and steps is not None and steps < MIN_PNDM_STEPS:
+        raise ValueError(f"pndm draws in at least {MIN_PNDM_STEPS} steps, not {steps}")
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
@@ -44,28 +44,30 @@ def check_steps(scheduler: Any, steps: int) -> None:
     Raises:
         ValueError: they are too few.
     """
-    begins = not scheduler.config.get("skip_prk_steps", True)  # PNDM's; left out, one step does
-    if begins and steps < PNDM_STEPS:
-        raise ValueError(f"pndm draws in at least {PNDM_STEPS} steps, not {steps}")
+    uses_prk_steps = not scheduler.config.get(
+        "skip_prk_steps", True
+    )  # PNDM's; left out, one step does
+    if uses_prk_steps and steps < MIN_PNDM_STEPS:
+        raise ValueError(f"pndm draws in at least {MIN_PNDM_STEPS} steps, not {steps}")
 
 
-def new_scheduler(name: str, own: Any) -> Any:
+def new_scheduler(name: str, scheduler: Any) -> Any:
     """A scheduler by name with the noise and prediction type of the base's own."""
     import diffusers
 
     check_scheduler(name)
-    return getattr(diffusers, SCHEDULERS[name]).from_config(own.config)
+    return getattr(diffusers, SCHEDULERS[name]).from_config(scheduler.config)
 
 
-def space_of(encoder: AudioPromptEncoder, base: str) -> str:
+def find_prompt_space(encoder: AudioPromptEncoder, base_model: str) -> str:
     """The encoder's prompt space of a base: the one aligned with it, else the default one."""
     for name, space in encoder.config.spaces.items():
-        if base in (name, space["base"]):
+        if base_model in (name, space["base_model"]):
             return str(name)
     return str(encoder.config.default_space)
 
 
-def load_base(base: str, dtype: torch.dtype) -> Any:
+def load_base_pipeline(base_model: str, dtype: torch.dtype) -> Any:
     """A stock pipeline by name, without progress bars.
 
     Raises:
@@ -74,11 +76,11 @@ def load_base(base: str, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     try:
-        pipeline = DiffusionPipeline.from_pretrained(lookup(BASES, base), dtype=dtype)
+        pipeline = DiffusionPipeline.from_pretrained(lookup(BASE_MODELS, base_model), dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         raise ValueError(
-            f"there is no base {base!r}: give a name ({', '.join(BASES)}), the folder of a "
+            f"there is no base {base_model!r}: give a name ({', '.join(BASE_MODELS)}), the folder of a "
             f"pipeline, or a hub id that can be reached ({reason})"
         ) from error
     pipeline.set_progress_bar_config(disable=True)

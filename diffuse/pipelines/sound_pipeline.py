@@ -10,30 +10,35 @@ from typing import Any
 import torch
 from PIL import Image
 
-from align.cli import chosen_device
-from align.hub.run_record import told
+from align.cli import resolve_device
+from align.hub.run_record import load
 from align.models.encoder import AudioPromptEncoder, load_encoder
-from align.prompts.embeds import Prompts
+from align.prompts.embeds import PromptEmbeds
 from align.prompts.space import PromptSpace
-from diffuse.models.attach import put_on, take_off, told_models, worn
-from diffuse.models.conditioning import Heard, hear
-from diffuse.pipelines.composition import Composer, Relation, Wording, label_captions
-from diffuse.pipelines.image_inputs import Beginning
-from diffuse.pipelines.inputs import Sounds, check_drawing, size_of
-from diffuse.pipelines.inversion import Reversal, beginning_of, told_image
+from diffuse.models.attach import attach_adapters, detach_adapters, get_attached, model_metadata
+from diffuse.models.conditioning import AudioConditioning, encode_audio
+from diffuse.pipelines.composition import (
+    Relation,
+    RelationClassifier,
+    TextConditioner,
+    label_captions,
+)
+from diffuse.pipelines.image_inputs import InitImage
+from diffuse.pipelines.inputs import AudioInputs, check_inputs, image_size
+from diffuse.pipelines.inversion import DDIMInversion, image_metadata, prepare_init_image
 from diffuse.pipelines.loading import (
     check_scheduler,
     check_steps,
-    load_base,
+    find_prompt_space,
+    load_base_pipeline,
     new_scheduler,
-    space_of,
 )
 
-AT_ONCE = 8  # pictures a batch; each has noise of its own
+BATCH_SIZE = 8  # pictures a batch; each has noise of its own
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SoundPipelineOutput:
     """Pictures and how they came about.
 
     Attributes:
@@ -43,7 +48,7 @@ class Drawn:
     """
 
     images: list[Image.Image]
-    settings: dict[str, Any]
+    metadata: dict[str, Any]
     relation: Relation | None = None
 
 
@@ -59,27 +64,27 @@ class SoundPipeline:
     """
 
     def __init__(
-        self, pipeline: Any, encoder: AudioPromptEncoder, adapter: Any = None, base: str = ""
+        self, pipeline: Any, encoder: AudioPromptEncoder, adapter: Any = None, base_model: str = ""
     ) -> None:
-        self.pipeline, self.encoder, self.base = pipeline, encoder.eval(), base
-        self.space = space_of(encoder, base)
-        self.attachment, self.names = put_on(pipeline, adapter)
+        self.pipeline, self.encoder, self.base_model = pipeline, encoder.eval(), base_model
+        self.prompt_space = find_prompt_space(encoder, base_model)
+        self.attached, self.model_names = attach_adapters(pipeline, adapter)
         self.adapter = adapter
-        head, texts = encoder.head(self.space), PromptSpace(pipeline, base)
-        self.wording = Wording(texts, head)
-        captions = label_captions(told(str(encoder.config.name_or_path))[1].captions)
+        head, texts = encoder.head(self.prompt_space), PromptSpace(pipeline, base_model)
+        self.text_conditioner = TextConditioner(texts, head)
+        captions = label_captions(load(str(encoder.config.name_or_path))[1].captions)
         known = texts.encode(captions).embeds if captions else None
-        self.composer = Composer(head.statistics(), known)
+        self.relation_classifier = RelationClassifier(head.statistics(), known)
 
     @classmethod
     def from_pretrained(
         cls,
-        base: str = "mini",
+        base_model: str = "mini",
         encoder: str | AudioPromptEncoder = "runs/align/mini",
         adapter: Any = None,
         *,
         device: str | torch.device = "auto",
-        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
         scheduler: str | None = None,
     ) -> SoundPipeline:
         """Loads everything.
@@ -96,56 +101,58 @@ class SoundPipeline:
             ValueError: something does not exist, or does not belong together.
         """
         check_scheduler(scheduler)
-        where = chosen_device(str(device))
+        where = resolve_device(str(device))
         ready = load_encoder(encoder) if isinstance(encoder, str) else encoder
-        precision = dtype or (torch.float16 if where.type == "cuda" else torch.float32)
-        pipeline = load_base(base, precision).to(where)
+        precision = torch_dtype or (torch.float16 if where.type == "cuda" else torch.float32)
+        pipeline = load_base_pipeline(base_model, precision).to(where)
         if scheduler is not None:
             pipeline.scheduler = new_scheduler(scheduler, pipeline.scheduler)
-        made = cls(pipeline, ready.to(where), adapter, base)
-        made.names["encoder"] = encoder if isinstance(encoder, str) else "(given)"
+        made = cls(pipeline, ready.to(where), adapter, base_model)
+        made.model_names["encoder"] = encoder if isinstance(encoder, str) else "(given)"
         return made
 
-    def exchange(self, adapter: Any = None) -> None:
+    def set_adapter(self, adapter: Any = None) -> None:
         """Lets the UNet hear by these adapters alone, as `adapter` of `from_pretrained` says.
 
         Whatever else is attached to it is taken off, by whomever it was attached. Several of
         these can so share one base and take turns.
         """
-        if worn(self.pipeline) is self.attachment and adapter == self.adapter:
+        if get_attached(self.pipeline) is self.attached and adapter == self.adapter:
             return
-        take_off(self.pipeline)
-        self.attachment, self.adapter = None, None
-        self.names = {name: said for name, said in self.names.items() if name == "encoder"}
-        self.attachment, names = put_on(self.pipeline, adapter)
-        self.adapter, self.names = adapter, names | self.names
+        detach_adapters(self.pipeline)
+        self.attached, self.adapter = None, None
+        self.model_names = {
+            name: source for name, source in self.model_names.items() if name == "encoder"
+        }
+        self.attached, names = attach_adapters(self.pipeline, adapter)
+        self.adapter, self.model_names = adapter, names | self.model_names
 
-    def hear(self, recordings: Sequence[Any]) -> Heard:
+    def encode_audio(self, clips: Sequence[Any]) -> AudioConditioning:
         """What the encoder hears in recordings."""
-        return hear(self.encoder, recordings, self.space)
+        return encode_audio(self.encoder, clips, self.prompt_space)
 
     def __call__(
         self,
-        sounds: Any,
+        audio: Any,
         prompt: str | None = None,
         negative_prompt: str | None = None,
         *,
         audio_scale: float = 1.0,
         guidance_scale: float = 5.0,
-        audio_guidance: float | None = None,
+        audio_guidance_scale: float | None = None,
         num_inference_steps: int = 20,
         seed: int = 0,
         num_images: int = 1,
         height: int | None = None,
         width: int | None = None,
         callback: Callback | None = None,
-        weights: Sequence[float] | None = None,
+        audio_weights: Sequence[float] | None = None,
         relation: str = "auto",
         level_scales: Mapping[str, float] | None = None,
-        audio_steps: tuple[float, float] = (0.0, 1.0),
+        audio_interval: tuple[float, float] = (0.0, 1.0),
         image: Any = None,
         strength: float = 0.6,
-    ) -> Drawn:
+    ) -> SoundPipelineOutput:
         """Draws pictures of sounds.
 
         Args:
@@ -175,69 +182,84 @@ class SoundPipeline:
             AudioError: a recording cannot be read or has nothing to hear.
             ValueError: an option does not fit the others.
         """
-        settings = {k: v for k, v in locals().items() if k not in ("self", "callback")}
-        given = Sounds.of(sounds, weights)
-        check_drawing(settings, bool(given.levels), self.attachment is not None)
-        begin = beginning_of(image, strength, self.pipeline, self.wording, settings)
-        if not isinstance(begin, Reversal):  # which brings a scheduler of its own
+        inputs = {k: v for k, v in locals().items() if k not in ("self", "callback")}
+        audio_inputs = AudioInputs.from_inputs(audio, audio_weights)
+        check_inputs(inputs, bool(audio_inputs.levels), self.attached is not None)
+        init_image = prepare_init_image(
+            image, strength, self.pipeline, self.text_conditioner, inputs
+        )
+        if not isinstance(init_image, DDIMInversion):  # which brings a scheduler of its own
             check_steps(self.pipeline.scheduler, num_inference_steps)
-        prompts, found = self._compose(given, settings)
-        null = self.wording.null(negative_prompt, prompts)
-        images, stopped = self._draw(prompts, null, settings, callback, begin)
-        story = {
-            **settings, "sounds": given.told(), "stopped": stopped, "audio_steps": [*audio_steps],
-            "relation": None if found is None else found.name, "base": self.base, **self.names,
-            **told_models(self.pipeline, self.attachment), **told_image(image, strength),
+        prompts, found = self._condition(audio_inputs, inputs)
+        negative = self.text_conditioner.encode_negative(negative_prompt, prompts)
+        images, stopped = self._generate(prompts, negative, inputs, callback, init_image)
+        metadata = {
+            **inputs, "audio": audio_inputs.metadata(), "stopped": stopped, "audio_interval": [*audio_interval],
+            "relation": None if found is None else found.name, "base_model": self.base_model, **self.model_names,
+            **model_metadata(self.pipeline, self.attached), **image_metadata(image, strength),
         }  # fmt: skip
-        return Drawn(images, story, found)
+        return SoundPipelineOutput(images, metadata, found)
 
-    def _compose(
-        self, given: Sounds, options: Mapping[str, Any]
-    ) -> tuple[Prompts, Relation | None]:
+    def _condition(
+        self, audio_inputs: AudioInputs, options: Mapping[str, Any]
+    ) -> tuple[PromptEmbeds, Relation | None]:
         """Plays the sounds; what is read beside them, and how text and sound relate."""
-        heard = self.hear(given.recordings)
-        sound = given.together(heard)
-        prompt, text = options["prompt"], self.wording.of(options["prompt"])
-        found = self.composer.relation(options["relation"] if prompt else "none", text, sound)
+        conditioning = self.encode_audio(audio_inputs.clips)
+        audio_embeds = audio_inputs.combined_embeds(conditioning)
+        prompt, text = options["prompt"], self.text_conditioner.encode(options["prompt"])
+        found = self.relation_classifier.classify(
+            options["relation"] if prompt else "none", text, audio_embeds
+        )
         scale, levels = options["audio_scale"], dict(options["level_scales"] or {})
         if found is not None:
             scale *= found.audio_scale
-        if self.attachment is None:
-            return self.wording.blended(text, sound, scale), found
-        self.attachment.set_audio_scale(scale, levels=levels, steps=options["audio_steps"])
-        self.attachment.set_audio_guidance(options["audio_guidance"])
-        tokens = self.attachment.project(heard)
-        if found is not None and found.behind and scale and not given.levels:
-            found = replace(found, put_behind=True)
-            tokens = {n: self.attachment.adapters[n].behind(t) for n, t in tokens.items()}
-        self.attachment.play({name: given.parts(rows) for name, rows in tokens.items()})
-        return sound if text is None else text, found
+        if self.attached is None:
+            return self.text_conditioner.combine(text, audio_embeds, scale), found
+        self.attached.set_audio_scale(
+            scale, level_scales=levels, audio_interval=options["audio_interval"]
+        )
+        self.attached.set_audio_guidance_scale(options["audio_guidance_scale"])
+        tokens = self.attached.project(conditioning)
+        if found is not None and found.audio_to_background and scale and not audio_inputs.levels:
+            found = replace(found, moved_to_background=True)
+            tokens = {n: self.attached.adapters[n].move_to_background(t) for n, t in tokens.items()}
+        self.attached.play(
+            {name: audio_inputs.weighted_tokens(rows) for name, rows in tokens.items()}
+        )
+        return audio_embeds if text is None else text, found
 
-    def _draw(
+    def _generate(
         self,
-        prompts: Prompts,
-        null: Prompts,
+        prompts: PromptEmbeds,
+        negative: PromptEmbeds,
         options: Mapping[str, Any],
         callback: Callback | None,
-        begin: Beginning | Reversal | None,
+        init_image: InitImage | DDIMInversion | None,
     ) -> tuple[list[Image.Image], bool]:
         steps, count = options["num_inference_steps"], options["num_images"]
         first = options["seed"]
-        starts = range(0, count, AT_ONCE)
-        pipeline, drawn = self.pipeline, steps
-        extra: dict[str, Any] = size_of(pipeline, options["height"], options["width"])
-        if begin is not None:
-            pipeline, extra = begin.pipeline, begin.arguments(options["height"], options["width"])
-            drawn = begin.steps(steps)
-        if self.attachment is not None:
-            self.attachment.follow(pipeline)
-        progress = Progress(callback, drawn * len(starts))
+        starts = range(0, count, BATCH_SIZE)
+        pipeline, num_steps = self.pipeline, steps
+        extra: dict[str, Any] = image_size(pipeline, options["height"], options["width"])
+        if init_image is not None:
+            pipeline, extra = (
+                init_image.pipeline,
+                init_image.pipeline_kwargs(options["height"], options["width"]),
+            )
+            num_steps = init_image.num_denoising_steps(steps)
+        if self.attached is not None:
+            self.attached.set_pipeline(pipeline)
+        progress = ProgressCallback(callback, num_steps * len(starts))
         where = {"device": self.pipeline.device, "dtype": self.pipeline.unet.dtype}
-        embeds = {k: v.to(**where) for k, v in prompts.arguments(null).items()}
+        embeds = {k: v.to(**where) for k, v in prompts.pipeline_kwargs(negative).items()}
         images: list[Image.Image] = []
-        with begin.drawing() if isinstance(begin, Reversal) else nullcontext():
+        with (
+            init_image.generation_context()
+            if isinstance(init_image, DDIMInversion)
+            else nullcontext()
+        ):
             for start in starts:
-                seeds = range(first + start, first + min(count, start + AT_ONCE))
+                seeds = range(first + start, first + min(count, start + BATCH_SIZE))
                 images += pipeline(
                     **embeds,
                     **extra,
@@ -257,7 +279,7 @@ class SoundPipeline:
 Callback = Callable[[int, int], Any]
 
 
-class Progress:
+class ProgressCallback:
     """Tells a callback the steps that are done, and stops a pipeline when it asks for that."""
 
     def __init__(self, callback: Callback | None, steps: int) -> None:

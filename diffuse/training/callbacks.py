@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from diffuse.training.checkpoints import WHOLE
+from diffuse.training.checkpoints import COMPLETE_MARKER
 
-FILE = "average.pt"
+EMA_NAME = "ema.pt"
 
 
-class Average(TrainerCallback):
+class EMACallback(TrainerCallback):
     """Follows the weights after every step, and stands in for them where they are used.
 
     Args:
@@ -40,18 +40,18 @@ class Average(TrainerCallback):
 
     def save(self, folder: Path) -> None:
         """Writes the average into a checkpoint."""
-        torch.save(self._model.state_dict(), folder / FILE)
+        torch.save(self._model.state_dict(), folder / EMA_NAME)
 
     def load(self, folder: Path) -> None:
         """Goes on from a checkpoint."""
-        self._model.load_state_dict(torch.load(folder / FILE, weights_only=True))
+        self._model.load_state_dict(torch.load(folder / EMA_NAME, weights_only=True))
 
-    def settle(self) -> None:
+    def copy_to_model(self) -> None:
         """The average becomes the weights."""
         self._model.copy_to(self._weights)
 
     @contextmanager
-    def standing_in(self) -> Iterator[None]:
+    def averaged_weights(self) -> Iterator[None]:
         """Within it the weights are the average; within another it changes nothing."""
         if self._model.temp_stored_params is not None:
             yield
@@ -64,7 +64,7 @@ class Average(TrainerCallback):
             self._model.restore(self._weights)
 
 
-class Sampling(TrainerCallback):
+class SampleSheetCallback(TrainerCallback):
     """Draws the fixed sounds at every evaluation, by the average where one is kept.
 
     Args:
@@ -72,21 +72,21 @@ class Sampling(TrainerCallback):
         average: of what trains.
     """
 
-    def __init__(self, generate: Callable[[Path], None], average: Average | None) -> None:
-        self._generate, self._average = generate, average
+    def __init__(self, generate: Callable[[Path], None], ema: EMACallback | None) -> None:
+        self._generate, self._ema = generate, ema
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Writes samples/step-N.png into the stage's folder."""
         if not state.is_world_process_zero:
             return
-        with self._average.standing_in() if self._average else nullcontext():
+        with self._ema.averaged_weights() if self._ema else nullcontext():
             self._generate(Path(args.output_dir) / f"samples/step-{state.global_step}.png")
 
 
-class Wholeness(TrainerCallback):
+class CompletionCallback(TrainerCallback):
     """Marks a checkpoint as whole when all of it is written."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called when all else is written."""
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE_MARKER).touch()

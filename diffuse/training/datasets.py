@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from diffuse.data.pairs import Pairs
-from diffuse.data.preprocessing import Prepared
-from diffuse.data.text_embeds import Texts
+from diffuse.data.pairs import AudioImagePairs
+from diffuse.data.preprocessing import PreprocessedPairs
+from diffuse.data.text_embeds import TextEmbeds
 from diffuse.training.losses import class_weights
 
 
 @dataclass(frozen=True)
-class Dropout:
+class ConditioningDropout:
     """Shares of rows that go without their text, in silence, or both.
 
     Attributes:
@@ -32,21 +32,21 @@ class Dropout:
     """
 
     caption: float = 0.0
-    sound: float = 0.0
+    audio: float = 0.0
     joint: float = 0.0
-    behind: float = 0.0
+    background: float = 0.0
 
-    def draw(self, rng: np.random.Generator) -> tuple[bool, bool]:
+    def sample(self, rng: np.random.Generator) -> tuple[bool, bool]:
         """Whether a row keeps its text, and whether it keeps its sound."""
         u = rng.random()
         if u < self.joint:
             return False, False
         if u < self.joint + self.caption:
             return False, True
-        return True, u >= self.joint + self.caption + self.sound
+        return True, u >= self.joint + self.caption + self.audio
 
 
-class TrainingPairs(Dataset):
+class AudioImageDataset(Dataset):
     """Map-style rows addressed by (epoch, draw, row); without an epoch, as evaluation sees them.
 
     Args:
@@ -62,22 +62,22 @@ class TrainingPairs(Dataset):
 
     def __init__(
         self,
-        pairs: Pairs,
-        prepared: Prepared,
-        texts: Texts,
-        wanted: tuple[torch.Tensor, torch.Tensor],
+        pairs: AudioImagePairs,
+        prepared: PreprocessedPairs,
+        texts: TextEmbeds,
+        target_tokens: tuple[torch.Tensor, torch.Tensor],
         *,
-        dropout: Dropout,
-        times: int,
+        dropout: ConditioningDropout,
+        num_train_timesteps: int,
         seed: int,
-        weighted: bool = False,
+        class_weighted: bool = False,
     ) -> None:
-        self.prepared, self._texts, self._wanted = prepared, texts, wanted
+        self.prepared, self._texts, self._target_tokens = prepared, texts, target_tokens
         self.captions = [pairs.captions[i] for i in prepared.kept]
         self.labels = [pairs.labels[i] for i in prepared.kept]
-        self._front = [front_alone(pairs.phrases[i]) for i in prepared.kept]
-        self._dropout, self._times, self._seed = dropout, times, seed
-        by_label = class_weights(self.labels) if weighted else {}
+        self._foreground_phrases = [foreground_phrase(pairs.phrases[i]) for i in prepared.kept]
+        self._dropout, self._num_train_timesteps, self._seed = dropout, num_train_timesteps, seed
+        by_label = class_weights(self.labels) if class_weighted else {}
         self.weights = [by_label.get(label, 1.0) for label in self.labels]
 
     def __len__(self) -> int:
@@ -85,69 +85,69 @@ class TrainingPairs(Dataset):
 
     def __getitem__(self, where: int | tuple[int, int, int]) -> dict[str, Any]:
         if isinstance(where, tuple):
-            epoch, draw, row = where
-            return self._row(row, np.random.default_rng([self._seed, epoch, draw, row]))
-        return self._fixed(where)
+            epoch, position, row = where
+            return self._train_item(row, np.random.default_rng([self._seed, epoch, position, row]))
+        return self._eval_item(where)
 
-    def _row(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+    def _train_item(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
         texts = self.captions[row]
         text = texts[rng.integers(len(texts))]
-        keep_text, keep_sound = self._dropout.draw(rng)
-        square = int(rng.integers(self.prepared.latents.shape[1]))
-        time = int(rng.integers(self._times))
-        front = self._front[row]
-        if front and rng.random() < self._dropout.behind:
-            return self._item(row, rng, front, True, square, time, behind=True)
-        return self._item(row, rng, text if keep_text else "", keep_sound, square, time)
+        keep_text, keep_audio = self._dropout.sample(rng)
+        crop = int(rng.integers(self.prepared.latents.shape[1]))
+        timestep = int(rng.integers(self._num_train_timesteps))
+        foreground = self._foreground_phrases[row]
+        if foreground and rng.random() < self._dropout.background:
+            return self._item(row, rng, foreground, True, crop, timestep, background_only=True)
+        return self._item(row, rng, text if keep_text else "", keep_audio, crop, timestep)
 
-    def _fixed(self, row: int) -> dict[str, Any]:
+    def _eval_item(self, row: int) -> dict[str, Any]:
         """A row of an evaluation: times spread evenly over the rows, nothing left out."""
         rng = np.random.default_rng([self._seed, row])
-        time = int((row + 0.5) / len(self) * self._times)
-        return self._item(row, rng, self.captions[row][-1], True, 0, time)
+        timestep = int((row + 0.5) / len(self) * self._num_train_timesteps)
+        return self._item(row, rng, self.captions[row][-1], True, 0, timestep)
 
     def _item(
         self,
         row: int,
         rng: np.random.Generator,
         text: str,
-        keep: bool,
-        square: int,
-        time: int,
-        behind: bool = False,
+        keep_audio: bool,
+        crop: int,
+        timestep: int,
+        background_only: bool = False,
     ) -> dict[str, Any]:
-        prepared, sound = self.prepared, int(self.prepared.sound[row])
-        clean = prepared.latents[row, square].float()
-        embeds, pooled = self._texts.of(text)
+        prepared, audio_index = self.prepared, int(self.prepared.audio_index[row])
+        latents = prepared.latents[row, crop].float()
+        embeds, pooled = self._texts.get(text)
         item = {
-            "clean": clean,
-            "noise": torch.from_numpy(rng.standard_normal(clean.shape, np.float32)),
-            "level": torch.from_numpy(rng.standard_normal((len(clean), 1, 1), np.float32)),
-            "times": torch.tensor(time),
-            "text": embeds,
-            "tokens": prepared.tokens[sound].float(),
-            "mask": prepared.mask[sound],
-            "embeds": prepared.embeds[sound].float(),
-            "keep": torch.tensor(keep),
-            "behind": torch.tensor(behind),
-            "weight": torch.tensor(self.weights[row]),
-            "wanted": self._wanted[0][row].float(),
-            "known": self._wanted[1][row],
+            "latents": latents,
+            "noise": torch.from_numpy(rng.standard_normal(latents.shape, np.float32)),
+            "offset_noise": torch.from_numpy(rng.standard_normal((len(latents), 1, 1), np.float32)),
+            "timesteps": torch.tensor(timestep),
+            "prompt_embeds": embeds,
+            "tokens": prepared.tokens[audio_index].float(),
+            "mask": prepared.mask[audio_index],
+            "embeds": prepared.embeds[audio_index].float(),
+            "keep_audio": torch.tensor(keep_audio),
+            "background_only": torch.tensor(background_only),
+            "loss_weight": torch.tensor(self.weights[row]),
+            "target_tokens": self._target_tokens[0][row].float(),
+            "has_target": self._target_tokens[1][row],
         }
-        return item if pooled is None else item | {"pooled": pooled}
+        return item if pooled is None else item | {"pooled_prompt_embeds": pooled}
 
 
-def front_alone(phrases: Mapping[str, str] | None) -> str:
+def foreground_phrase(phrases: Mapping[str, str] | None) -> str:
     """What is in front where something is behind it; "" where nothing is, or it is not known."""
     return phrases["foreground"] if phrases and phrases["background"] else ""
 
 
 def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """A batch of `TrainingPairs`."""
+    """A batch of `AudioImageDataset`."""
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-class Draws(Sampler):
+class BalancedSampler(Sampler):
     """The rows of an epoch as (epoch, draw, row), in an order that follows from seed and epoch.
 
     Args:
@@ -157,8 +157,13 @@ class Draws(Sampler):
             comes several times, of a frequent one some rows wait for another epoch.
     """
 
-    def __init__(self, labels: Sequence[str], seed: int, balanced: bool = False) -> None:
-        self._labels, self._seed, self._balanced, self._epoch = list(labels), seed, balanced, 0
+    def __init__(self, labels: Sequence[str], seed: int, class_balanced: bool = False) -> None:
+        self._labels, self._seed, self._class_balanced, self._epoch = (
+            list(labels),
+            seed,
+            class_balanced,
+            0,
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
@@ -169,11 +174,15 @@ class Draws(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         rng = np.random.default_rng([self._seed, self._epoch])
-        rows = self._even(rng) if self._balanced else rng.permutation(len(self._labels))
-        for draw, row in enumerate(rows):
-            yield self._epoch, draw, int(row)
+        rows = (
+            self._balanced_order(rng)
+            if self._class_balanced
+            else rng.permutation(len(self._labels))
+        )
+        for position, row in enumerate(rows):
+            yield self._epoch, position, int(row)
 
-    def _even(self, rng: np.random.Generator) -> np.ndarray:
+    def _balanced_order(self, rng: np.random.Generator) -> np.ndarray:
         names = np.asarray(self._labels)
         classes = rng.permutation(np.unique(names))
         counts = np.full(len(classes), len(names) // len(classes))

@@ -12,11 +12,18 @@ from torch import nn
 from align.losses.functional import sequence_info_nce, sequence_mse
 from diffuse.config.arguments import LossArguments
 from diffuse.config.stages import Stage
-from diffuse.models.levels import LEVELS, TOKENS, entropy, norm_error, orthogonality, places
-from diffuse.training.model import HearingUNet
+from diffuse.models.levels import (
+    LEVELS,
+    NUM_LEVEL_TOKENS,
+    entropy,
+    level_slice,
+    norm_error,
+    orthogonality,
+)
+from diffuse.training.model import UNetWithAudio
 
 PREDICTIONS = ("epsilon", "v_prediction")
-SAME = 1e-2  # standardised tokens that differ by less ask for the same
+SAME_TARGET_TOLERANCE = 1e-2  # standardised tokens that differ by less ask for the same
 
 
 def check_prediction(scheduler: Any) -> str:
@@ -46,7 +53,7 @@ def training_scheduler(scheduler: Any) -> Any:
     return DDPMScheduler.from_config(scheduler.config)
 
 
-def offset_noise(noise: torch.Tensor, level: torch.Tensor, strength: float) -> torch.Tensor:
+def offset_noise(noise: torch.Tensor, offset: torch.Tensor, strength: float) -> torch.Tensor:
     """Noise (B, C, H, W) with a shift of every channel as a whole, so that brightness is learned.
 
     Args:
@@ -54,10 +61,10 @@ def offset_noise(noise: torch.Tensor, level: torch.Tensor, strength: float) -> t
         level: (B, C, 1, 1) standard normal.
         strength: of the shift; 0 for none.
     """
-    return noise + strength * level
+    return noise + strength * offset
 
 
-def min_snr_weights(scheduler: Any, times: torch.Tensor, gamma: float) -> torch.Tensor:
+def min_snr_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
     """Weights (B,) of times: min(SNR, gamma) of the clean latents' error, in the UNet's own terms.
 
     Hang et al. 2023 (arXiv 2303.09556): easy times, where little noise is left, stop outweighing
@@ -71,22 +78,22 @@ def min_snr_weights(scheduler: Any, times: torch.Tensor, gamma: float) -> torch.
 
     if gamma <= 0:
         raise ValueError(f"min-SNR's gamma is positive, not {gamma}")
-    snr = compute_snr(scheduler, times)
+    snr = compute_snr(scheduler, timesteps)
     if scheduler.config.prediction_type == "epsilon":
         return (gamma / snr).clamp(max=1.0)
     return snr.clamp(max=gamma) / (snr + 1)
 
 
 def denoising_loss(
-    answer: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor | None = None
+    model_pred: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Mean squared error of latents (B, C, H, W), each row weighted by `weights` (B,)."""
-    error = (answer.float() - wanted.float()).square().flatten(1).mean(1)
+    error = (model_pred.float() - target.float()).square().flatten(1).mean(1)
     return (error if weights is None else error * weights).mean()
 
 
 def level_loss(
-    tokens: torch.Tensor, wanted: torch.Tensor, there: torch.Tensor, spread: torch.Tensor
+    tokens: torch.Tensor, targets: torch.Tensor, has_target: torch.Tensor, spread: torch.Tensor
 ) -> torch.Tensor:
     """Mean squared error of level tokens to those of their phrases, in units of the spread.
 
@@ -96,11 +103,11 @@ def level_loss(
         there: (B,) bool: rows whose phrases are known; without any the loss is 0.
         spread: (D,) of the text space.
     """
-    error = ((tokens.float() - wanted.float()) / spread).square().mean((1, 2))
-    return (error * there).sum() / there.sum().clamp(min=1)
+    error = ((tokens.float() - targets.float()) / spread).square().mean((1, 2))
+    return (error * has_target).sum() / has_target.sum().clamp(min=1)
 
 
-def alignment_loss(tokens: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
+def alignment_loss(tokens: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
     """InfoNCE and MSE of standardised level tokens (B, J, D), with which a projector trains alone.
 
     SonicDiffusion's first stage (arXiv 2405.00878): both, with equal weight. The contrast is level
@@ -109,12 +116,12 @@ def alignment_loss(tokens: torch.Tensor, wanted: torch.Tensor, temperature: floa
     """
     contrast = tokens.new_zeros(())
     for level, count in LEVELS.items():
-        part = places(level)
-        asked = wanted[:, part].flatten(1)
-        same = torch.cdist(asked, asked, p=float("inf")) < SAME
-        found = sequence_info_nce(tokens[:, part], wanted[:, part], same, temperature)
-        contrast = contrast + count / TOKENS * found
-    return contrast + sequence_mse(tokens, wanted)
+        part = level_slice(level)
+        level_targets = targets[:, part].flatten(1)
+        same = torch.cdist(level_targets, level_targets, p=float("inf")) < SAME_TARGET_TOLERANCE
+        found = sequence_info_nce(tokens[:, part], targets[:, part], same, temperature)
+        contrast = contrast + count / NUM_LEVEL_TOKENS * found
+    return contrast + sequence_mse(tokens, targets)
 
 
 def class_weights(labels: Sequence[str]) -> dict[str, float]:
@@ -123,7 +130,7 @@ def class_weights(labels: Sequence[str]) -> dict[str, float]:
     return {label: len(labels) / (len(counts) * n) for label, n in counts.items()}
 
 
-class Criterion(nn.Module):
+class StageLoss(nn.Module):
     """A stage's loss.
 
     Args:
@@ -152,71 +159,77 @@ class Criterion(nn.Module):
         self.register_buffer("spread", spread)
 
     def forward(
-        self, model: nn.Module, inner: HearingUNet, batch: dict[str, torch.Tensor]
+        self, model: nn.Module, unwrapped_model: UNetWithAudio, batch: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """Every term by name, each a scalar.
 
         Args:
             model: what is called: the hearing UNet as the Trainer wraps it.
             inner: the hearing UNet itself.
-            batch: of `TrainingPairs`.
+            batch: of `AudioImageDataset`.
         """
-        sound = {name: batch[name] for name in ("tokens", "mask", "embeds")}
+        audio = {name: batch[name] for name in ("tokens", "mask", "embeds")}
         if self.stage.loss == "alignment":
-            levels, _ = model(**sound)
-            return self._aligned(levels, batch) | self._shape(levels, inner)
+            levels, _ = model(**audio)
+            return self._alignment(levels, batch) | self._regularizers(levels, unwrapped_model)
         noise = batch["noise"]
         if self.arguments.noise_offset:
-            noise = offset_noise(noise, batch["level"], self.arguments.noise_offset)
+            noise = offset_noise(noise, batch["offset_noise"], self.arguments.noise_offset)
         noisy = self.scheduler.add_noise(batch["clean"], noise, batch["times"])
-        levels, answer = model(
-            **sound,
-            noisy=noisy,
-            times=batch["times"],
-            text=batch["text"],
-            pooled=batch.get("pooled"),
-            keep=batch["keep"],
-            behind=batch["behind"],
-            substitute=self.stage.loss == "substitution",
+        levels, model_pred = model(
+            **audio,
+            noisy_latents=noisy,
+            timesteps=batch["timesteps"],
+            prompt_embeds=batch["prompt_embeds"],
+            pooled_prompt_embeds=batch.get("pooled_prompt_embeds"),
+            keep_audio=batch["keep_audio"],
+            background_only=batch["background_only"],
+            replace_text=self.stage.loss == "text_replacement",
         )
-        terms = {"denoising": self._denoising(answer, batch, noise)}
-        if self.arguments.level_weight and "projector" in self.stage.trains:
-            error = level_loss(levels, batch["wanted"], batch["known"], self.spread)
-            terms["levels"] = self.arguments.level_weight * error
-        return terms | self._shape(levels, inner)
+        terms = {"denoising": self._denoising(model_pred, batch, noise)}
+        if self.arguments.level_loss_weight and "projector" in self.stage.trainable:
+            error = level_loss(levels, batch["target_tokens"], batch["has_target"], self.spread)
+            terms["levels"] = self.arguments.level_loss_weight * error
+        return terms | self._regularizers(levels, unwrapped_model)
 
     def _denoising(
-        self, answer: torch.Tensor, batch: dict[str, torch.Tensor], noise: torch.Tensor
+        self, model_pred: torch.Tensor, batch: dict[str, torch.Tensor], noise: torch.Tensor
     ) -> torch.Tensor:
-        times, gamma = batch["times"], self.arguments.min_snr_gamma
+        timesteps, gamma = batch["timesteps"], self.arguments.min_snr_gamma
         velocity = self.scheduler.config.prediction_type == "v_prediction"
-        wanted = self.scheduler.get_velocity(batch["clean"], noise, times) if velocity else noise
-        weights = batch["weight"]
+        target = (
+            self.scheduler.get_velocity(batch["clean"], noise, timesteps) if velocity else noise
+        )
+        weights = batch["loss_weight"]
         if gamma:
-            weights = weights * min_snr_weights(self.scheduler, times, gamma)
-        return denoising_loss(answer, wanted, weights)
+            weights = weights * min_snr_weights(self.scheduler, timesteps, gamma)
+        return denoising_loss(model_pred, target, weights)
 
-    def _aligned(
+    def _alignment(
         self, levels: torch.Tensor, batch: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """The alignment loss of rows whose phrases are known."""
-        known = batch["known"]
-        if known.sum() < 2:  # nothing to contrast; the graph must still reach the weights
+        has_target = batch["has_target"]
+        if has_target.sum() < 2:  # nothing to contrast; the graph must still reach the weights
             return {"alignment": 0.0 * levels.float().sum()}
-        standard, wanted = (
-            (tokens[known].float() - self.mean) / self.spread
-            for tokens in (levels, batch["wanted"])
+        standard, targets = (
+            (tokens[has_target].float() - self.mean) / self.spread
+            for tokens in (levels, batch["target_tokens"])
         )
-        temperature = self.arguments.contrast_temperature
-        return {"alignment": alignment_loss(standard, wanted, temperature)}
+        temperature = self.arguments.contrastive_temperature
+        return {"alignment": alignment_loss(standard, targets, temperature)}
 
-    def _shape(self, levels: torch.Tensor, inner: HearingUNet) -> dict[str, torch.Tensor]:
+    def _regularizers(
+        self, levels: torch.Tensor, unwrapped_model: UNetWithAudio
+    ) -> dict[str, torch.Tensor]:
         """What the levels and their weights should be like, whatever is heard."""
-        given, terms = self.arguments, {}
-        if given.orthogonality_weight:
-            terms["orthogonality"] = given.orthogonality_weight * orthogonality(levels.float())
-        if given.norm_weight:
-            terms["norm"] = given.norm_weight * norm_error(levels.float(), given.norm_target)
-        if given.entropy_weight:
-            terms["entropy"] = -given.entropy_weight * entropy(inner.adapter.level_weights())
+        options, terms = self.arguments, {}
+        if options.orthogonality_weight:
+            terms["orthogonality"] = options.orthogonality_weight * orthogonality(levels.float())
+        if options.norm_weight:
+            terms["norm"] = options.norm_weight * norm_error(levels.float(), options.norm_target)
+        if options.entropy_weight:
+            terms["entropy"] = -options.entropy_weight * entropy(
+                unwrapped_model.adapter.level_weights()
+            )
         return terms

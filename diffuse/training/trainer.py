@@ -14,69 +14,69 @@ from transformers import Trainer
 from align.training.trainer import LossTermsMixin
 from diffuse.config.training_args import DiffuseTrainingArguments
 from diffuse.models.levels import annealed_temperature
-from diffuse.training.callbacks import Average
-from diffuse.training.datasets import Draws, TrainingPairs, collate
-from diffuse.training.losses import Criterion
-from diffuse.training.model import HearingUNet
+from diffuse.training.callbacks import EMACallback
+from diffuse.training.datasets import AudioImageDataset, BalancedSampler, collate
+from diffuse.training.losses import StageLoss
+from diffuse.training.model import UNetWithAudio
 
-STATE = "trained.safetensors"
+TRAINED_WEIGHTS_NAME = "trained.safetensors"
 
 
 class DiffuseTrainer(LossTermsMixin, Trainer):
-    """Trains a `HearingUNet`; what stands still is neither saved nor loaded.
+    """Trains a `UNetWithAudio`; what stands still is neither saved nor loaded.
 
     Args:
         criterion: the stage's loss.
         balanced: every class is drawn equally often.
         average: of what trains, where one is kept.
-        kwargs: Trainer's own. Datasets are `TrainingPairs`.
+        kwargs: Trainer's own. Datasets are `AudioImageDataset`.
     """
 
     def __init__(
         self,
         *,
-        criterion: Criterion,
-        balanced: bool = False,
-        average: Average | None = None,
+        stage_loss: StageLoss,
+        class_balanced: bool = False,
+        ema: EMACallback | None = None,
         **kwargs: Any,
     ) -> None:
         self.optimizer: torch.optim.Optimizer | None
         super().__init__(**{"data_collator": collate} | kwargs)
-        self.criterion = criterion.to(self.args.device)
+        self.stage_loss = stage_loss.to(self.args.device)
         self.can_return_loss = True
-        self.average = average
-        if average is not None:
-            self.add_callback(average)
-        self._balanced = balanced
-        self._terms: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self.ema = ema
+        if ema is not None:
+            self.add_callback(ema)
+        self._class_balanced = class_balanced
+        self._loss_terms: dict[str, list[torch.Tensor]] = defaultdict(list)
 
     @property
-    def hearing(self) -> HearingUNet:
+    def unet_with_audio(self) -> UNetWithAudio:
         """The model as it is under whatever the Trainer wraps around it."""
         found = self.accelerator.unwrap_model(self.model)
-        assert isinstance(found, HearingUNet)
+        assert isinstance(found, UNetWithAudio)
         return found
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        assert isinstance(rows, TrainingPairs)
-        return Draws(rows.labels, self.args.seed, self._balanced)
+        assert isinstance(rows, AudioImageDataset)
+        return BalancedSampler(rows.labels, self.args.seed, self._class_balanced)
 
     def create_optimizer(self, *given: Any) -> torch.optim.Optimizer:
         """AdamW; gates and level weights with their own rate and without decay."""
         if self.optimizer is None:
             args = self.args
             assert isinstance(args, DiffuseTrainingArguments)
-            parts = self.hearing.adapter.parts
+            parts = self.unet_with_audio.adapter.parameter_groups
             scalars = {id(p) for name in ("gates", "level_weights") for p in parts[name]}
-            weights = [p for p in self.hearing.parameters() if p.requires_grad]
+            weights = [p for p in self.unet_with_audio.parameters() if p.requires_grad]
             rest = [p for p in weights if id(p) not in scalars]
             groups = [{"params": rest}] if rest else []
             fast = [p for p in weights if id(p) in scalars]
             if fast:
-                rate = args.learning_rate * args.gate_rate_factor
+                rate = args.learning_rate * args.gate_lr_multiplier
                 groups.append({"params": fast, "lr": rate, "weight_decay": 0.0})  # type: ignore[dict-item]
-            kind, options = self.get_optimizer_cls_and_kwargs(args, self.hearing)
+            kind, options = self.get_optimizer_cls_and_kwargs(args, self.unet_with_audio)
             self.optimizer = kind(groups, weight_decay=args.weight_decay, **options)
         return self.optimizer
 
@@ -89,18 +89,18 @@ class DiffuseTrainer(LossTermsMixin, Trainer):
     ) -> Any:
         """The sum of the criterion's terms, each kept for the log."""
         if model.training:
-            self._anneal()
-        terms = self.criterion(model, self.hearing, inputs)
+            self._anneal_temperature()
+        terms = self.stage_loss(model, self.unet_with_audio, inputs)
         if model.training:
             self.keep_terms(terms)
         loss = torch.stack(list(terms.values())).sum()
         return (loss, {}) if return_outputs else loss
 
-    def _anneal(self) -> None:
-        given = self.criterion.arguments
+    def _anneal_temperature(self) -> None:
+        given = self.stage_loss.arguments
         share = self.state.global_step / max(1, self.state.max_steps)
         now = annealed_temperature(share, given.temperature_start, given.temperature_end)
-        self.hearing.adapter.set_temperature(now)
+        self.unet_with_audio.adapter.set_temperature(now)
 
     def prediction_step(
         self,
@@ -116,9 +116,9 @@ class DiffuseTrainer(LossTermsMixin, Trainer):
 
     def evaluate(self, *given: Any, **more: Any) -> dict[str, float]:
         """The loss of held-out pairs by the averaged weights, where an average is kept."""
-        if self.average is None:
+        if self.ema is None:
             return dict(super().evaluate(*given, **more))
-        with self.average.standing_in():
+        with self.ema.averaged_weights():
             return dict(super().evaluate(*given, **more))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -126,15 +126,17 @@ class DiffuseTrainer(LossTermsMixin, Trainer):
 
         folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        state = {k: v.cpu().contiguous() for k, v in self.hearing.trained().items()}
-        save_file(state, folder / STATE)
-        if self.average is not None:
-            self.average.save(folder)
+        state = {
+            k: v.cpu().contiguous() for k, v in self.unet_with_audio.trained_state_dict().items()
+        }
+        save_file(state, folder / TRAINED_WEIGHTS_NAME)
+        if self.ema is not None:
+            self.ema.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         from safetensors.torch import load_file
 
         folder = Path(resume_from_checkpoint)
-        self.hearing.set_trained(load_file(folder / STATE))
-        if self.average is not None:
-            self.average.load(folder)
+        self.unet_with_audio.load_trained_state_dict(load_file(folder / TRAINED_WEIGHTS_NAME))
+        if self.ema is not None:
+            self.ema.load(folder)

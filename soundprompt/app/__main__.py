@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from align.config.parser import parse
-from soundprompt.app.arguments import StudioOptions
+from soundprompt.app.arguments import AppArguments
 
 COMMAND = "python -m soundprompt.app"
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None, command: str = COMMAND) -> None
         arguments: the command line; that of the process by default.
         command: what the user called.
     """
-    (options,) = parse((StudioOptions,), "app", command, arguments)
+    (options,) = parse((AppArguments,), "app", command, arguments)
     if find_spec("gradio") is None:
         raise SystemExit(f'{command}: the page needs Gradio: pip install "soundprompt[app]"')
     # Gradio counts its users unless it is told not to; nothing here is to call outside.
@@ -31,16 +31,16 @@ def main(arguments: Sequence[str] | None = None, command: str = COMMAND) -> None
     serve(options, command)
 
 
-def serve(options: StudioOptions, command: str) -> None:
+def serve(options: AppArguments, command: str) -> None:
     """Serves the page until it is interrupted."""
     # Whatever is heavy is imported after the options are known to be right.
-    from soundprompt.app.page import build, launch_options
-    from soundprompt.app.service import Service
+    from soundprompt.app.page import build_app, launch_kwargs
+    from soundprompt.app.service import AppService
 
-    service = Service(options)
-    page = build(service)
+    service = AppService(options)
+    page = build_app(service)
     try:
-        page.launch(**launch_options(service), prevent_thread_lock=True)
+        page.launch(**launch_kwargs(service), prevent_thread_lock=True)
         service.start()  # models are loaded, or trained, while the page is there
         page.block_thread()
     except KeyboardInterrupt:
@@ -63,7 +63,7 @@ def run(command: str) -> None:
     os._exit(0)
 
 
-def installed() -> None:
+def console_entry() -> None:
     """What `soundprompt-app` calls."""
     run("soundprompt-app")
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class StudioOptions:
+class AppArguments:
     """Where models lie, what a visitor may ask for, and where the page is served."""
 
-    models: str = field(
+    models_dir: str = field(
         default="models", metadata={"help": "folder in which bases, encoders and adapters lie"}
     )
-    runs: str = field(
+    runs_dir: str = field(
         default="runs", metadata={"help": "folder of your own trainings, looked through as well"}
     )
-    base: str = field(default="mini", metadata={"help": "base chosen at the start"})
+    base_model: str = field(default="mini", metadata={"help": "base chosen at the start"})
     encoder: str | None = field(
         default=None,
         metadata={"help": "encoder chosen at the start; the miniature's own if not given"},
@@ -23,17 +23,21 @@ class StudioOptions:
     adapter: str | None = field(
         default=None, metadata={"help": "adapter chosen at the start; none if not given"}
     )
-    hub: bool = field(
+    allow_hub: bool = field(
         default=True, metadata={"help": "visitors may name models of the Hugging Face hub"}
     )
-    kept: int = field(default=2, metadata={"help": "pairs of base and encoder kept in memory"})
-    max_sound_s: float = field(default=60.0, metadata={"help": "longest sound, in seconds"})
+    max_loaded_models: int = field(
+        default=2, metadata={"help": "pairs of base and encoder kept in memory"}
+    )
+    max_audio_s: float = field(default=60.0, metadata={"help": "longest sound, in seconds"})
     max_upload_mb: float = field(default=25.0, metadata={"help": "largest file, in megabytes"})
-    max_pictures: int = field(default=4, metadata={"help": "pictures drawn at once"})
-    max_steps: int = field(default=50, metadata={"help": "denoising steps a picture"})
-    max_text: int = field(default=300, metadata={"help": "characters of a text"})
-    max_draw_s: float = field(default=600.0, metadata={"help": "longest drawing, in seconds"})
-    max_waiting: int = field(default=32, metadata={"help": "requests that may wait in the queue"})
+    max_images: int = field(default=4, metadata={"help": "pictures drawn at once"})
+    max_inference_steps: int = field(default=50, metadata={"help": "denoising steps a picture"})
+    max_prompt_length: int = field(default=300, metadata={"help": "characters of a text"})
+    max_generation_s: float = field(default=600.0, metadata={"help": "longest drawing, in seconds"})
+    max_queue_size: int = field(
+        default=32, metadata={"help": "requests that may wait in the queue"}
+    )
     max_history: int = field(default=24, metadata={"help": "pictures a visitor's history keeps"})
     server_name: str | None = field(
         default=None,

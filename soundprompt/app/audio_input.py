@@ -11,32 +11,32 @@ import numpy as np
 
 from align.audio.files import AudioError, AudioWarning
 from align.audio.waveform import windows
-from soundprompt.app.arguments import StudioOptions
+from soundprompt.app.arguments import AppArguments
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-SHOWN_RATE = 24_000  # Hz at which a sound is looked at; encoders resample to their own
+DISPLAY_RATE = 24_000  # Hz at which a sound is looked at; encoders resample to their own
 MEGABYTE = 1_000_000
-SHORTEST_S = 0.1  # what a slip of the finger records is shorter
+MIN_AUDIO_S = 0.1  # what a slip of the finger records is shorter
 FLOOR_DB = -70.0  # below the loudest point; quieter is drawn black
 
 
 @dataclass(frozen=True, eq=False)
-class Sound:
+class UploadedAudio:
     """What was heard: mono float32 (N,) at SHOWN_RATE, and what was lost of it, in words."""
 
     waveform: np.ndarray
-    lost: str = ""
+    decode_warnings: str = ""
 
     @property
     def duration_s(self) -> float:
         """Seconds."""
-        return len(self.waveform) / SHOWN_RATE
+        return len(self.waveform) / DISPLAY_RATE
 
 
-def hear(path: str | None, options: StudioOptions) -> Sound:
+def read_upload(path: str | None, options: AppArguments) -> UploadedAudio:
     """Reads a visitor's sound as far as the limits allow.
 
     Args:
@@ -53,16 +53,18 @@ def hear(path: str | None, options: StudioOptions) -> Sound:
         _check_size(path, options.max_upload_mb)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", AudioWarning)
-            waveform = _read(path, options.max_sound_s)
+            waveform = _read(path, options.max_audio_s)
     except AudioError as error:
-        raise AudioError(_anonymous(str(error), path)) from None
-    if len(waveform) < SHORTEST_S * SHOWN_RATE:
+        raise AudioError(_hide_path(str(error), path)) from None
+    if len(waveform) < MIN_AUDIO_S * DISPLAY_RATE:
         raise AudioError(
-            f"The sound lasts {len(waveform) / SHOWN_RATE:.3f} s, too short to be heard: record "
-            f"or upload at least {SHORTEST_S:g} s."
+            f"The sound lasts {len(waveform) / DISPLAY_RATE:.3f} s, too short to be heard: record "
+            f"or upload at least {MIN_AUDIO_S:g} s."
         )
-    lost = [_anonymous(str(w.message), path) for w in caught if w.category is AudioWarning]
-    return Sound(waveform, " ".join(lost))
+    decode_warnings = [
+        _hide_path(str(w.message), path) for w in caught if w.category is AudioWarning
+    ]
+    return UploadedAudio(waveform, " ".join(decode_warnings))
 
 
 def _check_size(path: str, max_upload_mb: float) -> None:
@@ -76,10 +78,10 @@ def _check_size(path: str, max_upload_mb: float) -> None:
 
 def _read(path: str, max_sound_s: float) -> np.ndarray:
     parts, length = [], 0
-    for window in windows(path, SHOWN_RATE, 1.0):
+    for window in windows(path, DISPLAY_RATE, 1.0):
         parts.append(window.samples)
         length += len(window.samples)
-        if length > max_sound_s * SHOWN_RATE:
+        if length > max_sound_s * DISPLAY_RATE:
             raise AudioError(
                 f"The sound is longer than {max_sound_s:g} s, the most that is heard here: "
                 "cut it, with the scissors below its waveform for example."
@@ -87,25 +89,25 @@ def _read(path: str, max_sound_s: float) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _anonymous(message: str, path: str) -> str:
-    said = message.replace(repr(os.fspath(path)), "the recording").replace(path, "the recording")
-    return said[:1].upper() + said[1:]
+def _hide_path(message: str, path: str) -> str:
+    hidden = message.replace(repr(os.fspath(path)), "the recording").replace(path, "the recording")
+    return hidden[:1].upper() + hidden[1:]
 
 
-def spectrogram(sound: Sound, bins: int = 96) -> np.ndarray:
+def spectrogram(audio: UploadedAudio, bins: int = 96) -> np.ndarray:
     """Power in mel-spaced bands, in dB below the loudest point: (bins, T) in [FLOOR_DB, 0]."""
     from scipy.signal import ShortTimeFFT
     from transformers.audio_utils import mel_filter_bank
 
-    size, hop = 1024, max(256, len(sound.waveform) // 1000)
-    padded = np.pad(sound.waveform, (0, max(0, size - len(sound.waveform))))
-    power = ShortTimeFFT(np.hanning(size), hop, SHOWN_RATE).spectrogram(padded)
-    bank = mel_filter_bank(size // 2 + 1, bins, 40.0, SHOWN_RATE / 2, SHOWN_RATE)
+    size, hop = 1024, max(256, len(audio.waveform) // 1000)
+    padded = np.pad(audio.waveform, (0, max(0, size - len(audio.waveform))))
+    power = ShortTimeFFT(np.hanning(size), hop, DISPLAY_RATE).spectrogram(padded)
+    bank = mel_filter_bank(size // 2 + 1, bins, 40.0, DISPLAY_RATE / 2, DISPLAY_RATE)
     bands = bank.T @ power
     return np.asarray(10 * np.log10(np.maximum(bands / max(bands.max(), 1e-20), 1e-7)))
 
 
-def portrait(sound: Sound) -> Image.Image:
+def plot_audio(audio: UploadedAudio) -> Image.Image:
     """The waveform above the spectrogram, over one time axis, readable on any background."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -114,15 +116,15 @@ def portrait(sound: Sound) -> Image.Image:
     figure = Figure(figsize=(7.2, 2.3), dpi=125, layout="constrained", facecolor=PANEL)
     canvas = FigureCanvasAgg(figure)
     wave, bands = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
-    low, high, times = _envelope(sound)
+    low, high, times = _envelope(audio)
     wave.fill_between(times, low, high, color=ACCENT, linewidth=0.6)
     wave.set(ylim=(-1.05, 1.05), yticks=[], ylabel="level")
-    levels = spectrogram(sound)
+    levels = spectrogram(audio)
     bands.imshow(
         levels, origin="lower", aspect="auto", cmap="magma", vmin=FLOOR_DB, vmax=0,
-        extent=(0, sound.duration_s, 0, len(levels)),
+        extent=(0, audio.duration_s, 0, len(levels)),
     )  # fmt: skip
-    bands.set(xlabel="seconds", ylabel="low → high", yticks=[], xlim=(0, sound.duration_s))
+    bands.set(xlabel="seconds", ylabel="low → high", yticks=[], xlim=(0, audio.duration_s))
     for axes in (wave, bands):
         axes.set_facecolor(PANEL)
         axes.tick_params(colors=INK, labelsize=9)
@@ -136,8 +138,10 @@ def portrait(sound: Sound) -> Image.Image:
 PANEL, INK, ACCENT = "#14141f", "#d5d5e3", "#f59e6c"
 
 
-def _envelope(sound: Sound, columns: int = 900) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _envelope(
+    audio: UploadedAudio, columns: int = 900
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lowest and highest sample of each of at most `columns` stretches, and their times."""
-    x = sound.waveform / max(float(np.abs(sound.waveform).max()), 1e-9)
+    x = audio.waveform / max(float(np.abs(audio.waveform).max()), 1e-9)
     edges = np.linspace(0, len(x), min(columns, len(x)) + 1).astype(int)[:-1]
-    return np.minimum.reduceat(x, edges), np.maximum.reduceat(x, edges), edges / SHOWN_RATE
+    return np.minimum.reduceat(x, edges), np.maximum.reduceat(x, edges), edges / DISPLAY_RATE

@@ -18,11 +18,11 @@ from typing import IO
 
 ROOT = Path(__file__).parents[2]
 # What tqdm writes: an optional title, a share, and how many of how many.
-BAR = re.compile(r"^(?:([a-z ]+): *)?\d+%\|[^|]*\| *(\d+)/(\d+) ")
-LISTENING, TRAINING = 0.4, 0.6  # shares of the time that both halves take
+PROGRESS_BAR = re.compile(r"^(?:([a-z ]+): *)?\d+%\|[^|]*\| *(\d+)/(\d+) ")
+FEATURES_SHARE, TRAINING_SHARE = 0.4, 0.6  # shares of the time that both halves take
 
 
-class Miniature:
+class MiniEncoderTraining:
     """The miniature's encoder: there, being trained, or failed.
 
     Args:
@@ -32,9 +32,9 @@ class Miniature:
 
     def __init__(self, folder: Path, *flags: str) -> None:
         self.folder = folder
-        self.flags = flags or ("--pictures", "0", "--samples", "0")
+        self.flags = flags or ("--num_images", "0", "--num_sheet_samples", "0")
         self.failure = ""
-        self._share = 0.0
+        self._progress = 0.0
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -46,16 +46,16 @@ class Miniature:
         return not running and all((self.folder / name).is_file() for name in names)
 
     @property
-    def share(self) -> float:
+    def progress(self) -> float:
         """How much of the training is done, from 0 to 1."""
-        return self._share
+        return self._progress
 
     def start(self) -> None:
         """Begins to train, unless the encoder is there or being trained; also after a failure."""
         with self._lock:
             if self.ready or (self._process is not None and self._process.poll() is None):
                 return
-            self.failure, self._share = "", 0.0
+            self.failure, self._progress = "", 0.0
             self._process = subprocess.Popen(
                 [
                     sys.executable, "-m", "align.train", "--output_dir", str(self.folder.resolve()),
@@ -65,7 +65,7 @@ class Miniature:
                 stderr=subprocess.PIPE,
             )  # fmt: skip
             atexit.register(self._process.terminate)
-            threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
+            threading.Thread(target=self._monitor, args=(self._process,), daemon=True).start()
 
     def stop(self) -> None:
         """Ends a training that is under way."""
@@ -73,20 +73,20 @@ class Miniature:
             self._process.terminate()
             self._process.wait()
 
-    def _follow(self, process: subprocess.Popen[bytes]) -> None:
+    def _monitor(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
         last, longest = "", 1
         for line in _lines(process.stderr):
             last = line or last
-            bar = BAR.match(line)
+            bar = PROGRESS_BAR.match(line)
             if bar is None:
                 continue
             title, done, total = bar.group(1), int(bar.group(2)), int(bar.group(3))
             if title == "train features":
-                self._share = LISTENING * done / total
+                self._progress = FEATURES_SHARE * done / total
             elif title is None and total >= longest:  # evaluations have shorter bars
                 longest = total
-                self._share = LISTENING + TRAINING * done / total
+                self._progress = FEATURES_SHARE + TRAINING_SHARE * done / total
         if process.wait() != 0:
             self.failure = last or f"align.train ended with status {process.returncode}"
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 # Class of the miniature and the seed of its recording; each is told from the others at once.
-SHOWN = (
+EXAMPLES = (
     ("dog", 3),
     ("rain", 1),
     ("sea waves", 2),
@@ -20,7 +20,7 @@ SHOWN = (
 
 
 @lru_cache(maxsize=1)
-def example_sounds() -> dict[str, str]:
+def example_audio() -> dict[str, str]:
     """Paths of wav files by what is heard in them, in a folder that ends with the process."""
     import numpy as np
     import soundfile
@@ -29,7 +29,7 @@ def example_sounds() -> dict[str, str]:
 
     folder = _folder()
     found = {}
-    for label, seed in SHOWN:
+    for label, seed in EXAMPLES:
         path = Path(folder.name) / f"{label.replace(' ', '-')}.wav"
         soundfile.write(path, recording(label, None, np.random.default_rng(seed)), SAMPLE_RATE)
         found[label] = str(path)

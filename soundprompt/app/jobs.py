@@ -13,27 +13,29 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Step:
+class StepUpdate:
     """A denoising step that is done, of how many."""
 
     done: int
-    of: int
+    total: int
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What a drawing gave: its result, an error, and whether it ran out of time."""
 
     result: Any = None
     error: BaseException | None = None
-    late: bool = False
+    timed_out: bool = False
 
 
-Tell = Callable[[int, int], bool]  # takes (step, steps), answers whether to stop
+ReportStep = Callable[[int, int], bool]  # takes (step, steps), answers whether to stop
 
 
-def draw(work: Callable[[Tell], Any], stop: threading.Event, max_s: float) -> Iterator[Any]:
-    """Runs a drawing and yields a `Step` for each step, then one `Outcome`.
+def run_job(
+    work: Callable[[ReportStep], Any], stop_event: threading.Event, timeout_s: float
+) -> Iterator[Any]:
+    """Runs a drawing and yields a `StepUpdate` for each step, then one `JobResult`.
 
     Whoever stops to listen (a visitor who leaves, a client that cancels) stops the drawing.
 
@@ -42,33 +44,35 @@ def draw(work: Callable[[Tell], Any], stop: threading.Event, max_s: float) -> It
         stop: set by whoever wants it stopped.
         max_s: seconds after which it is stopped.
     """
-    news: queue.SimpleQueue[Step | Outcome] = queue.SimpleQueue()
-    end = time.monotonic() + max_s
+    updates: queue.SimpleQueue[StepUpdate | JobResult] = queue.SimpleQueue()
+    end = time.monotonic() + timeout_s
 
-    def tell(done: int, of: int) -> bool:
-        news.put(Step(done, of))
-        return stop.is_set() or time.monotonic() > end
+    def report_step(done: int, total: int) -> bool:
+        updates.put(StepUpdate(done, total))
+        return stop_event.is_set() or time.monotonic() > end
 
     def run() -> None:
         try:
-            result = work(tell)
+            result = work(report_step)
         except BaseException as error:  # goes to the listener, whatever it is
-            news.put(Outcome(error=error))
+            updates.put(JobResult(error=error))
         else:
-            news.put(Outcome(result, late=not stop.is_set() and time.monotonic() > end))
+            updates.put(
+                JobResult(result, timed_out=not stop_event.is_set() and time.monotonic() > end)
+            )
 
     threading.Thread(target=run, daemon=True).start()
     try:
         while True:
-            item = news.get()
+            item = updates.get()
             yield item
-            if isinstance(item, Outcome):
+            if isinstance(item, JobResult):
                 return
     finally:
-        stop.set()
+        stop_event.set()
 
 
-class Stops:
+class RunningJobs:
     """Who draws at the moment, so that each visitor stops only what is theirs."""
 
     def __init__(self) -> None:
@@ -76,23 +80,23 @@ class Stops:
         self._events: dict[str, list[threading.Event]] = defaultdict(list)
 
     @contextmanager
-    def event(self, visitor: str) -> Iterator[threading.Event]:
+    def register(self, session_id: str) -> Iterator[threading.Event]:
         """The event that stops a visitor's drawing while it lasts."""
         event = threading.Event()
         with self._lock:
-            self._events[visitor].append(event)
+            self._events[session_id].append(event)
         try:
             yield event
         finally:
             with self._lock:
-                self._events[visitor].remove(event)
-                if not self._events[visitor]:
-                    del self._events[visitor]
+                self._events[session_id].remove(event)
+                if not self._events[session_id]:
+                    del self._events[session_id]
 
-    def stop(self, visitor: str) -> bool:
+    def stop(self, session_id: str) -> bool:
         """Stops all drawings of a visitor; whether there was one."""
         with self._lock:
-            events = list(self._events.get(visitor, ()))
+            events = list(self._events.get(session_id, ()))
         for event in events:
             event.set()
         return bool(events)

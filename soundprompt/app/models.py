@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from align.registry import first_line
-from diffuse.models.saving import LIBRARY
-from soundprompt.app.arguments import StudioOptions
+from diffuse.models.saving import LIBRARY_NAME
+from soundprompt.app.arguments import AppArguments
 
-MINIATURE, NONE = "mini", "none"
-KINDS = ("base", "encoder", "adapter")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-DEEPEST = 4  # folders below the models folder that are looked through
+MINI, NO_ADAPTER = "mini", "none"
+MODEL_KINDS = ("base_model", "encoder", "adapter")
+HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MAX_DEPTH = 4  # folders below the models folder that are looked through
 
 
 class ModelError(ValueError):
@@ -26,29 +26,29 @@ class ModelError(ValueError):
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelChoice:
     """What a visitor chose: a name of each kind."""
 
-    base: str = MINIATURE
-    encoder: str = MINIATURE
-    adapter: str = NONE
+    base_model: str = MINI
+    encoder: str = MINI
+    adapter: str = NO_ADAPTER
 
 
 @dataclass
-class Found:
+class AvailableModels:
     """What lies in the folders, by name: the paths of bases, encoders and adapters."""
 
-    base: dict[str, str] = field(default_factory=lambda: {MINIATURE: MINIATURE})
+    base_model: dict[str, str] = field(default_factory=lambda: {MINI: MINI})
     encoder: dict[str, str] = field(default_factory=dict)
     adapter: dict[str, str] = field(default_factory=dict)
 
 
-def kind_of(folder: Path) -> str | None:
+def model_kind(folder: Path) -> str | None:
     """What a folder holds: a base, an encoder, an adapter, or None of them."""
     if (folder / "model_index.json").is_file():
-        return "base"
+        return "base_model"
     config = _read(folder / "config.json")
-    if config.get("library") == LIBRARY:
+    if config.get("library") == LIBRARY_NAME:
         return "adapter"
     return "encoder" if config.get("model_type") == "audio_prompt" else None
 
@@ -61,20 +61,20 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def find(options: StudioOptions) -> Found:
+def find_models(options: AppArguments) -> AvailableModels:
     """Looks through the folders of models and of runs. The miniature's own encoder is "mini"."""
-    found = Found(encoder={MINIATURE: str(miniature_folder(options))})
-    for root in (Path(options.models), Path(options.runs)):
-        for folder in _folders(root, DEEPEST):
-            kind = kind_of(folder)
-            if kind is not None and folder != miniature_folder(options):
+    found = AvailableModels(encoder={MINI: str(mini_encoder_dir(options))})
+    for root in (Path(options.models_dir), Path(options.runs_dir)):
+        for folder in _folders(root, MAX_DEPTH):
+            kind = model_kind(folder)
+            if kind is not None and folder != mini_encoder_dir(options):
                 getattr(found, kind)[str(folder)] = str(folder)
     return found
 
 
-def miniature_folder(options: StudioOptions) -> Path:
+def mini_encoder_dir(options: AppArguments) -> Path:
     """Where the miniature's own encoder lies, or will be trained into."""
-    return Path(options.runs) / "align" / "mini"
+    return Path(options.runs_dir) / "align" / "mini"
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
@@ -84,33 +84,35 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
         if not folder.is_dir() or folder.name.startswith((".", "checkpoint-")):
             continue
         yield folder
-        if depth > 1 and kind_of(folder) is None:
+        if depth > 1 and model_kind(folder) is None:
             yield from _folders(folder, depth - 1)
 
 
-def base_of(encoder: str, found: Found) -> str | None:
+def base_model_of(encoder: str, found: AvailableModels) -> str | None:
     """The base whose prompts an encoder found in the folders answers in."""
     if encoder not in found.encoder:
         return None
     config = _read(Path(found.encoder[encoder]) / "config.json")
-    base = config.get("default_space") or MINIATURE
-    return next((name for name, path in found.base.items() if base in (name, path)), base)
+    base_model = config.get("default_space") or MINI
+    return next(
+        (name for name, path in found.base_model.items() if base_model in (name, path)), base_model
+    )
 
 
-def resolve(kind: str, name: str, options: StudioOptions) -> str:
+def resolve_model(kind: str, name: str, options: AppArguments) -> str:
     """The folder or hub id of a model by what the visitor called it.
 
     Raises:
         ModelError: nothing of this kind is called so.
     """
     name = name.strip()
-    there: dict[str, str] = getattr(find(options), kind)
-    if name in there:
-        return there[name]
-    known = ", ".join(there) or "none yet"
-    if not options.hub or kind == "adapter":  # adapters are read from folders only
+    available: dict[str, str] = getattr(find_models(options), kind)
+    if name in available:
+        return available[name]
+    known = ", ".join(available) or "none yet"
+    if not options.allow_hub or kind == "adapter":  # adapters are read from folders only
         raise ModelError(f"There is no {kind} {name!r} here. There are: {known}.")
-    if not HUB_ID.fullmatch(name) or Path(name).exists():
+    if not HUB_ID_PATTERN.fullmatch(name) or Path(name).exists():
         raise ModelError(
             f"There is no {kind} {name!r}: choose one that is here ({known}) or give a hub id "
             "such as owner/name."
@@ -118,7 +120,7 @@ def resolve(kind: str, name: str, options: StudioOptions) -> str:
     return name
 
 
-class Shelf:
+class PipelineCache:
     """Pipelines by base and encoder, the last few kept; adapters are put on as they are chosen.
 
     Args:
@@ -126,13 +128,13 @@ class Shelf:
         load: makes a pipeline of a base, an encoder, and a kept pipeline of the same base or None.
     """
 
-    def __init__(self, options: StudioOptions, load: Callable[..., Any] | None = None) -> None:
+    def __init__(self, options: AppArguments, load: Callable[..., Any] | None = None) -> None:
         self._options = options
-        self._load = load or _load
-        self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._load = load or _load_pipeline
+        self._pipelines: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self.lock = threading.Lock()  # held while a pipeline is loaded or draws
 
-    def take(self, choice: Choice) -> Any:
+    def get(self, choice: ModelChoice) -> Any:
         """The pipeline of a choice, loaded if it is not kept; call it with the lock held.
 
         Raises:
@@ -141,32 +143,34 @@ class Shelf:
         """
         options = self._options
         adapter = None
-        if choice.adapter != NONE:
-            adapter = resolve("adapter", choice.adapter, options)
-        base = resolve("base", choice.base, options)
-        key = (base, resolve("encoder", choice.encoder, options))
-        if key not in self._kept:
-            like = next((p for (name, _), p in self._kept.items() if name == base), None)
-            while len(self._kept) >= options.kept:  # before loading, or memory holds one more
-                self._kept.popitem(last=False)
-            self._kept[key] = self._load(*key, like)
-        self._kept.move_to_end(key)
-        self._kept[key].exchange(adapter)
-        return self._kept[key]
+        if choice.adapter != NO_ADAPTER:
+            adapter = resolve_model("adapter", choice.adapter, options)
+        base_model = resolve_model("base_model", choice.base_model, options)
+        key = (base_model, resolve_model("encoder", choice.encoder, options))
+        if key not in self._pipelines:
+            like = next((p for (name, _), p in self._pipelines.items() if name == base_model), None)
+            while (
+                len(self._pipelines) >= options.max_loaded_models
+            ):  # before loading, or memory holds one more
+                self._pipelines.popitem(last=False)
+            self._pipelines[key] = self._load(*key, like)
+        self._pipelines.move_to_end(key)
+        self._pipelines[key].set_adapter(adapter)
+        return self._pipelines[key]
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._pipelines)
 
 
-def _load(base: str, encoder: str, like: Any) -> Any:
+def _load_pipeline(base_model: str, encoder: str, shared: Any) -> Any:
     from align.models.encoder import load_encoder
     from diffuse.pipelines.sound_pipeline import SoundPipeline
 
     try:
-        if like is None:
-            return SoundPipeline.from_pretrained(base, encoder=encoder)
-        stock = like.pipeline  # the base is not loaded twice
-        return SoundPipeline(stock, load_encoder(encoder).to(stock.device), base=base)
+        if shared is None:
+            return SoundPipeline.from_pretrained(base_model, encoder=encoder)
+        stock = shared.pipeline  # the base is not loaded twice
+        return SoundPipeline(stock, load_encoder(encoder).to(stock.device), base_model=base_model)
     except OSError as error:
         reason = first_line(error)
-        raise ModelError(f"{base} + {encoder} could not be loaded: {reason}") from error
+        raise ModelError(f"{base_model} + {encoder} could not be loaded: {reason}") from error

@@ -12,37 +12,37 @@ import gradio as gr
 
 from align.audio.files import AudioError
 from soundprompt.app import messages as words
-from soundprompt.app.audio_input import hear, portrait
-from soundprompt.app.examples import example_sounds
-from soundprompt.app.layout import Parts, lay_out
-from soundprompt.app.models import NONE, base_of, find
-from soundprompt.app.service import Refusal, Service
+from soundprompt.app.audio_input import plot_audio, read_upload
+from soundprompt.app.examples import example_audio
+from soundprompt.app.layout import PageComponents, build_layout
+from soundprompt.app.models import NO_ADAPTER, base_model_of, find_models
+from soundprompt.app.service import AppService, RequestError
 from soundprompt.app.theme import CSS, theme
 from soundprompt.app.validation import MAX_SEED
 
 HOUR_S = 3600
 
 
-def build(service: Service) -> gr.Blocks:
+def build_app(service: AppService) -> gr.Blocks:
     """The page around a service, not yet launched."""
     # A visitor's files go within a day of their making.
     with gr.Blocks(
         title="SoundPrompt", analytics_enabled=False, delete_cache=(HOUR_S, 24 * HOUR_S)
     ) as page:
-        parts = lay_out(service)
-        _wire_sound(service, parts)
-        _wire_drawing(service, parts)
-        _wire_models(service, parts)
+        parts = build_layout(service)
+        _connect_audio(service, parts)
+        _connect_generation(service, parts)
+        _connect_models(service, parts)
 
         def leave(request: gr.Request) -> None:
-            service.stops.stop(str(request.session_hash))
+            service.jobs.stop(str(request.session_hash))
 
         page.unload(leave)
-    page.queue(max_size=service.options.max_waiting, default_concurrency_limit=1)
+    page.queue(max_size=service.options.max_queue_size, default_concurrency_limit=1)
     return page
 
 
-def launch_options(service: Service) -> dict[str, Any]:
+def launch_kwargs(service: AppService) -> dict[str, Any]:
     """What `Blocks.launch` is given for this page, beside whether to wait."""
     options = service.options
     return {
@@ -66,36 +66,36 @@ def _port_of_environment() -> int | None:
     return int(port) if port.isdigit() else None
 
 
-def _wire_sound(service: Service, parts: Parts) -> None:
-    def listen(sound: str | None) -> tuple[Any, str]:
+def _connect_audio(service: AppService, parts: PageComponents) -> None:
+    def preview(audio: str | None) -> tuple[Any, str]:
         """The picture of a sound's waveform and spectrogram, and what was heard in words."""
-        if sound is None:
-            return gr.Image(value=None, visible=False), words.status(words.BEGIN)
+        if audio is None:
+            return gr.Image(value=None, visible=False), words.status(words.IDLE)
         try:
-            heard = hear(sound, service.options)
+            uploaded = read_upload(audio, service.options)
         except AudioError as error:
             hidden = gr.Image(value=None, visible=False)
             return hidden, words.status(str(error), alert=True)
         return (
-            gr.Image(value=portrait(heard), visible=True),
-            words.heard(heard.duration_s, heard.lost),
+            gr.Image(value=plot_audio(uploaded), visible=True),
+            words.audio_summary(uploaded.duration_s, uploaded.decode_warnings),
         )
 
-    paths = list(example_sounds().values())
+    paths = list(example_audio().values())
     parts.examples.click(
-        lambda i: paths[i], parts.examples, parts.sound, api_visibility="private",
+        lambda i: paths[i], parts.examples, parts.audio, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
-    parts.sound.change(
-        listen, parts.sound, [parts.portrait, parts.status], api_name="listen",
+    parts.audio.change(
+        preview, parts.audio, [parts.audio_plot, parts.status], api_name="preview",
         concurrency_limit=4, concurrency_id="light", show_progress="hidden",
         trigger_mode="always_last",
     )  # fmt: skip
 
 
-def _wire_drawing(service: Service, parts: Parts) -> None:
+def _connect_generation(service: AppService, parts: PageComponents) -> None:
     def generate(
-        sound: str | None,
+        audio: str | None,
         prompt: str,
         negative_prompt: str,
         audio_scale: float,
@@ -104,99 +104,104 @@ def _wire_drawing(service: Service, parts: Parts) -> None:
         background: float,
         ambience: float,
         guidance_scale: float,
-        steps: int,
-        pictures: int,
+        num_inference_steps: int,
+        num_images: int,
         seed: int,
-        base: str,
+        base_model: str,
         encoder: str,
         adapter: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, Any, str]]:
         """Pictures of a sound, their settings, and what is said of them."""
-        given = {name: value for name, value in locals().items() if name in parts.wishes}
+        given = {name: value for name, value in locals().items() if name in parts.inputs}
         try:
-            for images, made, said in service.generate(sound, given, str(request.session_hash)):
-                yield (gr.skip() if images is None else images), made or gr.skip(), said
-        except Refusal as refusal:
+            for images, metadata, status in service.generate(
+                audio, given, str(request.session_hash)
+            ):
+                yield (gr.skip() if images is None else images), metadata or gr.skip(), status
+        except RequestError as refusal:
             yield gr.skip(), gr.skip(), words.status(str(refusal), alert=True)
             # A client's call fails with the sentence; the page shows it in its own place.
             raise gr.Error(
                 escape(str(refusal), quote=False), visible=False, print_exception=False
             ) from None
 
-    drawing = parts.draw.click(
-        generate, [parts.sound, *parts.wishes.values()],
-        [parts.pictures, parts.settings, parts.status],
-        api_name="generate", show_progress="minimal", show_progress_on=parts.pictures,
+    generation = parts.generate.click(
+        generate, [parts.audio, *parts.inputs.values()],
+        [parts.images, parts.metadata, parts.status],
+        api_name="generate", show_progress="minimal", show_progress_on=parts.images,
         js=_scroll_to("#status"),  # on a phone, what happens lies below what was pressed
     )  # fmt: skip
-    drawing.success(
-        lambda pictures, made, history: _remember(service, pictures, made, history),
-        [parts.pictures, parts.settings, parts.history], [parts.history, parts.earlier],
+    generation.success(
+        lambda images, metadata, history: _add_to_history(service, images, metadata, history),
+        [parts.images, parts.metadata, parts.history], [parts.history, parts.history_gallery],
         queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
 
-    drawing.success(None, js=_scroll_to("#pictures"), api_visibility="private")
+    generation.success(None, js=_scroll_to("#images"), api_visibility="private")
 
     def stop(request: gr.Request) -> str:
         """Stops the visitor's own drawing."""
-        there = service.stops.stop(str(request.session_hash))
-        return words.status("Stopping …" if there else "Nothing is being drawn.")
+        is_running = service.jobs.stop(str(request.session_hash))
+        return words.status("Stopping …" if is_running else "Nothing is being drawn.")
 
     parts.stop.click(stop, None, parts.status, api_name="stop", queue=False, show_progress="hidden")
-    parts.another_seed.click(
-        lambda: random.randrange(MAX_SEED), None, parts.wishes["seed"], queue=False,
+    parts.random_seed.click(
+        lambda: random.randrange(MAX_SEED), None, parts.inputs["seed"], queue=False,
         api_visibility="private", show_progress="hidden",
     )  # fmt: skip
-    parts.earlier.select(
-        _recall, parts.history, parts.settings, queue=False, api_visibility="private",
+    parts.history_gallery.select(
+        _show_history_entry, parts.history, parts.metadata, queue=False, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
 
 
 def _scroll_to(name: str) -> str:
     """A script that brings a part of the page into sight, if it is not, once it is laid out."""
-    seen = f"document.querySelector('{name}').scrollIntoView({{block: 'nearest'}})"
-    return f"(...given) => {{ setTimeout(() => {seen}, 300); return given }}"
+    script = f"document.querySelector('{name}').scrollIntoView({{block: 'nearest'}})"
+    return f"(...given) => {{ setTimeout(() => {script}, 300); return given }}"
 
 
-def _remember(
-    service: Service, pictures: list[Any] | None, made: dict[str, Any] | None, history: list[Any]
+def _add_to_history(
+    service: AppService,
+    images: list[Any] | None,
+    metadata: dict[str, Any] | None,
+    history: list[Any],
 ) -> tuple[list[Any], list[tuple[str, str]]]:
     """The history with these pictures in front, unless they are there already."""
-    new = [(path, said, made) for path, said in pictures or []]
+    new = [(path, caption, metadata) for path, caption in images or []]
     if history and new and new[0] in history:
         new = []
     history = [*new, *history][: service.options.max_history]
-    return history, [(path, said) for path, said, _ in history]
+    return history, [(path, caption) for path, caption, _ in history]
 
 
-def _recall(history: list[Any], event: gr.SelectData) -> Any:
+def _show_history_entry(history: list[Any], event: gr.SelectData) -> Any:
     return history[event.index][-1] if event.index < len(history) else gr.skip()
 
 
-def _wire_models(service: Service, parts: Parts) -> None:
-    wishes = parts.wishes
+def _connect_models(service: AppService, parts: PageComponents) -> None:
+    inputs = parts.inputs
 
-    def look_again() -> tuple[Any, ...]:
-        found = find(service.options)
-        lists = (list(found.base), list(found.encoder), [NONE, *found.adapter])
+    def refresh_models() -> tuple[Any, ...]:
+        found = find_models(service.options)
+        lists = (list(found.base_model), list(found.encoder), [NO_ADAPTER, *found.adapter])
         return tuple(gr.Dropdown(choices=names) for names in lists)
 
-    def base_for(encoder: str) -> Any:
-        base = base_of(encoder, find(service.options))
-        return base or gr.skip()
+    def base_model_for(encoder: str) -> Any:
+        base_model = base_model_of(encoder, find_models(service.options))
+        return base_model or gr.skip()
 
-    parts.look_again.click(
-        look_again, None, [wishes["base"], wishes["encoder"], wishes["adapter"]],
+    parts.refresh_models.click(
+        refresh_models, None, [inputs["base_model"], inputs["encoder"], inputs["adapter"]],
         api_visibility="private", queue=False, show_progress="hidden",
     )  # fmt: skip
-    wishes["encoder"].change(
-        base_for, wishes["encoder"], wishes["base"], api_visibility="private", queue=False,
+    inputs["encoder"].change(
+        base_model_for, inputs["encoder"], inputs["base_model"], api_visibility="private", queue=False,
         show_progress="hidden",
     )  # fmt: skip
-    wishes["base"].change(
-        words.notice, wishes["base"], parts.notice, api_visibility="private", queue=False,
+    inputs["base_model"].change(
+        words.notice, inputs["base_model"], parts.notice, api_visibility="private", queue=False,
         show_progress="hidden",
     )  # fmt: skip
-    gr.api(service.names, api_name="models")
+    gr.api(service.model_names, api_name="models")

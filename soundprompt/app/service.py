@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from align.audio.files import AudioError
 from soundprompt.app import messages as words
-from soundprompt.app.arguments import StudioOptions
-from soundprompt.app.audio_input import Sound, hear
-from soundprompt.app.bootstrap import Miniature
-from soundprompt.app.jobs import Outcome, Step, Stops, draw
+from soundprompt.app.arguments import AppArguments
+from soundprompt.app.audio_input import UploadedAudio, read_upload
+from soundprompt.app.bootstrap import MiniEncoderTraining
+from soundprompt.app.jobs import JobResult, RunningJobs, StepUpdate, run_job
 from soundprompt.app.models import (
-    MINIATURE,
-    NONE,
-    Choice,
+    MINI,
+    NO_ADAPTER,
+    ModelChoice,
     ModelError,
-    Shelf,
-    find,
-    miniature_folder,
+    PipelineCache,
+    find_models,
+    mini_encoder_dir,
 )
-from soundprompt.app.validation import Wish, WishError, checked
+from soundprompt.app.validation import GenerationRequest, InvalidRequestError, validate_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 POLL_S = 0.5  # between two looks at a training that is waited for
 
 
-class Refusal(Exception):
+class RequestError(Exception):
     """A drawing that cannot be had, in a sentence for the visitor."""
 
 
-class Service:
+class AppService:
     """Holds what all visitors share: the models, and nothing that is any visitor's own.
 
     Args:
@@ -45,44 +45,46 @@ class Service:
         load: makes pipelines; `SoundPipeline.from_pretrained` by default.
     """
 
-    def __init__(self, options: StudioOptions, load: Callable[..., Any] | None = None) -> None:
+    def __init__(self, options: AppArguments, load: Callable[..., Any] | None = None) -> None:
         self.options = options
-        self.shelf = Shelf(options, load)
-        self.stops = Stops()
-        self.miniature = Miniature(miniature_folder(options))
+        self.pipelines = PipelineCache(options, load)
+        self.jobs = RunningJobs()
+        self.mini_encoder = MiniEncoderTraining(mini_encoder_dir(options))
 
     def start(self) -> None:
         """Loads the models that the page starts on, while the page is already there.
 
         The miniature's encoder is trained first where it is missing.
         """
-        if self.first.encoder == MINIATURE:
-            self.miniature.start()
-        threading.Thread(target=self._warm, daemon=True).start()
+        if self.default_models.encoder == MINI:
+            self.mini_encoder.start()
+        threading.Thread(target=self._preload, daemon=True).start()
 
     @property
-    def first(self) -> Choice:
+    def default_models(self) -> ModelChoice:
         """The models that the page starts on."""
         options = self.options
-        return Choice(options.base, options.encoder or MINIATURE, options.adapter or NONE)
+        return ModelChoice(
+            options.base_model, options.encoder or MINI, options.adapter or NO_ADAPTER
+        )
 
-    def _warm(self) -> None:
-        while self.first.encoder == MINIATURE and not self.miniature.ready:
-            if self.miniature.failure:
+    def _preload(self) -> None:
+        while self.default_models.encoder == MINI and not self.mini_encoder.ready:
+            if self.mini_encoder.failure:
                 return  # told to whoever draws
             time.sleep(POLL_S)
-        with self.shelf.lock:
+        with self.pipelines.lock:
             try:
-                self.shelf.take(self.first)
+                self.pipelines.get(self.default_models)
             except Exception as error:  # told to whoever draws as well
                 print(f"studio: {error}", file=sys.stderr)
 
     def close(self) -> None:
         """Ends what runs in the background."""
-        self.miniature.stop()
+        self.mini_encoder.stop()
 
     def generate(
-        self, sound: str | None, given: dict[str, Any], visitor: str
+        self, audio: str | None, given: dict[str, Any], session_id: str
     ) -> Iterator[tuple[list[Any] | None, dict[str, Any] | None, str]]:
         """Draws, and tells at every step: pictures, settings and status, the first two at the end.
 
@@ -95,79 +97,99 @@ class Service:
             Refusal: it cannot be drawn, in a sentence.
         """
         try:
-            wish = checked(given, self.options)
-            heard = hear(sound, self.options)
-            with self.stops.event(visitor) as stop:
-                if wish.choice.encoder == MINIATURE:
-                    yield from self._wait(stop)
-                if not stop.is_set():
-                    yield from self._draw(str(sound), heard, wish, stop)
-        except (AudioError, WishError, ModelError, ValueError) as error:
-            raise Refusal(str(error)) from error
-        except Refusal:
+            request = validate_request(given, self.options)
+            uploaded = read_upload(audio, self.options)
+            with self.jobs.register(session_id) as stop_event:
+                if request.models.encoder == MINI:
+                    yield from self._wait_for_mini_encoder(stop_event)
+                if not stop_event.is_set():
+                    yield from self._run(str(audio), uploaded, request, stop_event)
+        except (AudioError, InvalidRequestError, ModelError, ValueError) as error:
+            raise RequestError(str(error)) from error
+        except RequestError:
             raise
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            raise Refusal(
+            raise RequestError(
                 f"Drawing failed here ({type(error).__name__}). Try again with fewer pictures or "
                 "other models; the server's log says more."
             ) from error
 
-    def _wait(self, stop: threading.Event) -> Iterator[tuple[None, None, str]]:
-        self.miniature.start()
-        while not self.miniature.ready:
-            if self.miniature.failure:
-                raise Refusal(
-                    f"The miniature could not learn to hear: {self.miniature.failure}. "
+    def _wait_for_mini_encoder(
+        self, stop_event: threading.Event
+    ) -> Iterator[tuple[None, None, str]]:
+        self.mini_encoder.start()
+        while not self.mini_encoder.ready:
+            if self.mini_encoder.failure:
+                raise RequestError(
+                    f"The miniature could not learn to hear: {self.mini_encoder.failure}. "
                     "Draw again to try once more, or choose another encoder."
                 )
-            yield None, None, words.learning(self.miniature.share)
-            if stop.wait(POLL_S):
+            yield None, None, words.training_progress(self.mini_encoder.progress)
+            if stop_event.wait(POLL_S):
                 yield None, None, words.status("Stopped.")
                 return
 
-    def _draw(
-        self, path: str, heard: Sound, wish: Wish, stop: threading.Event
+    def _run(
+        self,
+        path: str,
+        uploaded: UploadedAudio,
+        request: GenerationRequest,
+        stop_event: threading.Event,
     ) -> Iterator[tuple[list[Any] | None, dict[str, Any] | None, str]]:
-        begin = time.monotonic()
+        start = time.monotonic()
         yield None, None, words.status("Loading the models and listening …")
-        for news in draw(lambda tell: self._work(path, wish, tell), stop, self.options.max_draw_s):
-            if isinstance(news, Step):
-                yield None, None, words.step(news.done, news.of, wish.pictures)
-        assert isinstance(news, Outcome)
-        if news.error is not None:
-            raise news.error
-        if news.late:
-            raise Refusal(
-                f"The drawing took longer than {self.options.max_draw_s:g} s and was stopped: "
+        for update in run_job(
+            lambda report_step: self._call_pipeline(path, request, report_step),
+            stop_event,
+            self.options.max_generation_s,
+        ):
+            if isinstance(update, StepUpdate):
+                yield (
+                    None,
+                    None,
+                    words.generation_progress(update.done, update.total, request.num_images),
+                )
+        assert isinstance(update, JobResult)
+        if update.error is not None:
+            raise update.error
+        if update.timed_out:
+            raise RequestError(
+                f"The drawing took longer than {self.options.max_generation_s:g} s and was stopped: "
                 "ask for fewer steps or pictures."
             )
-        if news.result.settings.get("stopped"):
+        if update.result.metadata.get("stopped"):
             yield None, None, words.status("Stopped.")
             return
-        seconds = time.monotonic() - begin
-        relation = news.result.relation
-        said = words.drawn(wish.pictures, seconds, relation, heard.lost)
-        images = [(image, f"seed {wish.seed + i}") for i, image in enumerate(news.result.images)]
-        yield images, settings(news.result.settings, wish), said
+        seconds = time.monotonic() - start
+        relation = update.result.relation
+        message = words.generation_summary(
+            request.num_images, seconds, relation, uploaded.decode_warnings
+        )
+        images = [
+            (image, f"seed {request.seed + i}") for i, image in enumerate(update.result.images)
+        ]
+        yield images, visible_metadata(update.result.metadata, request), message
 
-    def _work(self, path: str, wish: Wish, tell: Any) -> Any:
-        with self.shelf.lock:
-            return self.shelf.take(wish.choice)(path, callback=tell, **wish.arguments)
+    def _call_pipeline(self, path: str, request: GenerationRequest, report_step: Any) -> Any:
+        with self.pipelines.lock:
+            return self.pipelines.get(request.models)(
+                path, callback=report_step, **request.pipeline_kwargs
+            )
 
-    def names(self) -> dict[str, list[str]]:
+    def model_names(self) -> dict[str, list[str]]:
         """The models that can be chosen by name: bases, encoders, adapters."""
-        found = find(self.options)
+        found = find_models(self.options)
         return {
-            "bases": list(found.base),
+            "base_models": list(found.base_model),
             "encoders": list(found.encoder),
             "adapters": list(found.adapter),
         }
 
 
-def settings(made: dict[str, Any], wish: Wish) -> dict[str, Any]:
+def visible_metadata(metadata: dict[str, Any], request: GenerationRequest) -> dict[str, Any]:
     """What made the pictures, for their visitor: models by the names they were chosen by."""
-    names = vars(wish.choice)
-    left_out = ("sound", "stopped", *names)  # "sound" is the adapter's folder
-    given = {name: value for name, value in made.items() if name not in left_out}
+    names = vars(request.models)
+    hidden = ("adapter", "stopped", *names)  # "adapter" is the adapter's folder
+    given = {name: value for name, value in metadata.items() if name not in hidden}
     return {name: value for name, value in given.items() if value is not None} | names

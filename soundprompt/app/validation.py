@@ -7,19 +7,19 @@ from typing import Any
 
 from diffuse.models.levels import LEVELS
 from diffuse.pipelines.composition import RELATIONS
-from soundprompt.app.arguments import StudioOptions
-from soundprompt.app.models import NONE, Choice
+from soundprompt.app.arguments import AppArguments
+from soundprompt.app.models import NO_ADAPTER, ModelChoice
 
-RELATION = ("auto", *RELATIONS, "none")  # how text and sound are composed
+RELATION_CHOICES = ("auto", *RELATIONS, "none")  # how text and sound are composed
 MAX_SCALE, MAX_GUIDANCE, MAX_SEED = 2.0, 15.0, 2**32 - 1
 
 
-class WishError(ValueError):
+class InvalidRequestError(ValueError):
     """Something asked for is not possible; the message says what is."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class GenerationRequest:
     """A drawing that was asked for, every value within its limits."""
 
     prompt: str
@@ -27,30 +27,30 @@ class Wish:
     audio_scale: float
     level_scales: dict[str, float]
     guidance_scale: float
-    steps: int
+    num_inference_steps: int
     seed: int
-    pictures: int
+    num_images: int
     relation: str
-    choice: Choice
+    models: ModelChoice
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def pipeline_kwargs(self) -> dict[str, Any]:
         """The keyword arguments of `SoundPipeline`, beside the sound."""
-        adapted = self.choice.adapter != NONE
+        has_adapter = self.models.adapter != NO_ADAPTER
         return {
             "prompt": self.prompt or None,
             "negative_prompt": self.negative_prompt or None,
             "audio_scale": self.audio_scale,
             "guidance_scale": self.guidance_scale,
-            "num_inference_steps": self.steps,
+            "num_inference_steps": self.num_inference_steps,
             "seed": self.seed,
-            "num_images": self.pictures,
+            "num_images": self.num_images,
             "relation": self.relation,
-            "level_scales": self.level_scales if adapted else None,
+            "level_scales": self.level_scales if has_adapter else None,
         }
 
 
-def checked(given: dict[str, Any], options: StudioOptions) -> Wish:
+def validate_request(given: dict[str, Any], options: AppArguments) -> GenerationRequest:
     """A wish from what a page or a client sent.
 
     Args:
@@ -61,45 +61,55 @@ def checked(given: dict[str, Any], options: StudioOptions) -> Wish:
         WishError: a value is no number, beyond its limits, or a text too long; or levels are
             asked for without an adapter.
     """
-    kinds = vars(Choice()).items()
-    choice = Choice(*(str(given.get(kind) or "").strip() or default for kind, default in kinds))
+    kinds = vars(ModelChoice()).items()
+    models = ModelChoice(
+        *(str(given.get(kind) or "").strip() or default for kind, default in kinds)
+    )
     scale = {
         name: _number(name, given.get(name), 1.0, 0, MAX_SCALE) for name in ("audio_scale", *LEVELS)
     }
     levels = {name: scale[name] for name in LEVELS}
-    if choice.adapter == NONE and set(levels.values()) != {1.0}:
-        raise WishError(
+    if models.adapter == NO_ADAPTER and set(levels.values()) != {1.0}:
+        raise InvalidRequestError(
             "Foreground, background and ambience are heard apart by an adapter only: choose one "
             "under Models, or leave all three at 1."
         )
-    return Wish(
+    return GenerationRequest(
         prompt=_text("text", given.get("prompt"), options),
         negative_prompt=_text("negative text", given.get("negative_prompt"), options),
         audio_scale=scale["audio_scale"],
         level_scales=levels,
         guidance_scale=_number("guidance", given.get("guidance_scale"), 5.0, 1, MAX_GUIDANCE),
-        steps=_whole("number of steps", given.get("steps"), 20, 1, options.max_steps),
-        seed=_whole("seed", given.get("seed"), 0, 0, MAX_SEED),
-        pictures=_whole("number of pictures", given.get("pictures"), 1, 1, options.max_pictures),
+        num_inference_steps=_integer(
+            "number of steps", given.get("num_inference_steps"), 20, 1, options.max_inference_steps
+        ),
+        seed=_integer("seed", given.get("seed"), 0, 0, MAX_SEED),
+        num_images=_integer(
+            "number of pictures", given.get("num_images"), 1, 1, options.max_images
+        ),
         relation=_relation(given.get("relation")),
-        choice=choice,
+        models=models,
     )
 
 
 def _relation(value: Any) -> str:
     name = str(value or "auto")
-    if name not in RELATION:
-        raise WishError(f"There is no relation {name!r}: give one of {', '.join(RELATION)}.")
+    if name not in RELATION_CHOICES:
+        raise InvalidRequestError(
+            f"There is no relation {name!r}: give one of {', '.join(RELATION_CHOICES)}."
+        )
     return name
 
 
-def _text(name: str, value: Any, options: StudioOptions) -> str:
+def _text(name: str, value: Any, options: AppArguments) -> str:
     text = " ".join(str(value or "").split())
     if not text.isascii() and text != text.encode(errors="ignore").decode():
-        raise WishError(f"The {name} has half a character in it, which cannot be read: delete it.")
-    if len(text) > options.max_text:
-        raise WishError(
-            f"The {name} has {len(text)} characters; {options.max_text} are the most: shorten it."
+        raise InvalidRequestError(
+            f"The {name} has half a character in it, which cannot be read: delete it."
+        )
+    if len(text) > options.max_prompt_length:
+        raise InvalidRequestError(
+            f"The {name} has {len(text)} characters; {options.max_prompt_length} are the most: shorten it."
         )
     return text
 
@@ -110,14 +120,18 @@ def _number(name: str, value: Any, default: float, low: float, high: float) -> f
     except (TypeError, ValueError):
         number = float("nan")
     if not low <= number <= high:  # so is NaN refused
-        said = name.replace("_", " ")
+        title = name.replace("_", " ")
         ends = [int(end) if end == int(end) else end for end in (low, high)]
-        raise WishError(f"The {said} is {value!r}: give a number from {ends[0]} to {ends[1]}.")
+        raise InvalidRequestError(
+            f"The {title} is {value!r}: give a number from {ends[0]} to {ends[1]}."
+        )
     return number
 
 
-def _whole(name: str, value: Any, default: int, low: int, high: int) -> int:
+def _integer(name: str, value: Any, default: int, low: int, high: int) -> int:
     number = _number(name, value, default, low, high)
     if number != int(number):
-        raise WishError(f"The {name} is {value!r}: give a whole number from {low} to {high}.")
+        raise InvalidRequestError(
+            f"The {name} is {value!r}: give a whole number from {low} to {high}."
+        )
     return int(number)

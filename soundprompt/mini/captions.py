@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from soundprompt.mini.world import CLASSES, COLOURS_OF, View
+from soundprompt.mini.world import CLASS_COLORS, CLASSES, View
 
 # The first wording of a class is its plain caption. "{c}" takes the colour, where one is named.
-NEAR = {
+CLASS_PHRASES = {
     "dog": ("a{c} dog barking", "a barking{c} dog", "a{c} dog that barks"),
     "rain": ("rain falling", "falling rain", "rain pouring down"),
     "sea waves": ("sea waves on the shore", "waves of the sea", "the sea rolling in"),
@@ -26,13 +26,13 @@ NEAR = {
     "crackling fire": ("a fire crackling", "a crackling fire", "a fire that crackles"),
 }
 # People are coloured by what they wear.
-WEARS = ("crying baby", "sneezing")
-FAR = (
+CLOTHED_CLASSES = ("crying baby", "sneezing")
+BACKGROUND_TEMPLATES = (
     "{near} with {far} in the background",
     "{near} and {far} far away",
     "{near} while {far} can be heard behind",
 )
-SCENE = {
+SCENE_PHRASES = {
     "day": ("by day", "in daylight", "on a sunny day"),
     "dusk": ("at dusk", "at sunset", "in the evening"),
     "night": ("at night", "in the night", "under the moon"),
@@ -40,11 +40,11 @@ SCENE = {
 OPENINGS = ("", "", "a picture of ", "a drawing of ")
 
 
-def _named(label: str, wording: int | np.integer, colour: str | None = None) -> str:
+def _class_phrase(label: str, wording: int | np.integer, color: str | None = None) -> str:
     slot = ""
-    if colour is not None:
-        slot = f" in {colour}" if label in WEARS else f" {colour}"
-    return NEAR[label][wording].format(c=slot)
+    if color is not None:
+        slot = f" in {color}" if label in CLOTHED_CLASSES else f" {color}"
+    return CLASS_PHRASES[label][wording].format(c=slot)
 
 
 def class_caption(label: str) -> str:
@@ -53,32 +53,34 @@ def class_caption(label: str) -> str:
     Raises:
         KeyError: no such class.
     """
-    return _named(label, 0)
+    return _class_phrase(label, 0)
 
 
-def heard_wordings(near: str, far: str | None = None) -> list[str]:
+def audio_captions(near: str, far: str | None = None) -> list[str]:
     """Every wording of what the sound determines: the near thing and the far one."""
     if far is None:
-        return [_named(near, i) for i in range(len(NEAR[near]))]
+        return [_class_phrase(near, i) for i in range(len(CLASS_PHRASES[near]))]
     return [
-        frame.format(near=_named(near, i), far=_named(far, j))
-        for frame in FAR
-        for i in range(len(NEAR[near]))
-        for j in range(len(NEAR[far]))
+        frame.format(near=_class_phrase(near, i), far=_class_phrase(far, j))
+        for frame in BACKGROUND_TEMPLATES
+        for i in range(len(CLASS_PHRASES[near]))
+        for j in range(len(CLASS_PHRASES[far]))
     ]
 
 
-def heard(view: View, rng: np.random.Generator) -> str:
+def audio_caption(view: View, rng: np.random.Generator) -> str:
     """One wording of what the sound determines of a view."""
-    wordings = heard_wordings(view.near, view.far)
+    wordings = audio_captions(view.near, view.far)
     return wordings[rng.integers(len(wordings))]
 
 
-def _body(view: View, rng: np.random.Generator, colour: bool) -> str:
-    near = _named(view.near, rng.integers(3), view.colour if colour else None)
+def _body(view: View, rng: np.random.Generator, color: bool) -> str:
+    near = _class_phrase(view.near, rng.integers(3), view.color if color else None)
     if view.far is None:
         return near
-    return FAR[rng.integers(3)].format(near=near, far=_named(view.far, rng.integers(3)))
+    return BACKGROUND_TEMPLATES[rng.integers(3)].format(
+        near=near, far=_class_phrase(view.far, rng.integers(3))
+    )
 
 
 def caption(
@@ -86,30 +88,30 @@ def caption(
     rng: np.random.Generator,
     *,
     scene: bool | None = None,
-    colour: bool | None = None,
+    color: bool | None = None,
 ) -> str:
     """One wording of a view; scene and colour are named as asked, else each half of the time."""
     scene = rng.random() < 0.5 if scene is None else scene
-    colour = rng.random() < 0.5 if colour is None else colour
-    text = OPENINGS[rng.integers(4)] + _body(view, rng, colour)
+    color = rng.random() < 0.5 if color is None else color
+    text = OPENINGS[rng.integers(4)] + _body(view, rng, color)
     if not scene:
         return text
-    when = SCENE[view.scene][rng.integers(3)]
+    when = SCENE_PHRASES[view.scene][rng.integers(3)]
     return f"{text} {when}" if rng.random() < 0.75 else f"{when}, {text}"
 
 
 def scene_caption(scene: str, rng: np.random.Generator) -> str:
     """A caption that names the time of day alone, such as "a picture at night"."""
     opening = ("a picture", "a drawing")[rng.integers(2)]
-    return f"{opening} {SCENE[scene][rng.integers(3)]}"
+    return f"{opening} {SCENE_PHRASES[scene][rng.integers(3)]}"
 
 
 def corpus() -> Iterator[str]:
     """Text that holds every word the captions use: what the tokenizer is built from."""
     for label in CLASSES:
-        for colour in (None, *COLOURS_OF.get(label, ())):
-            yield from (_named(label, i, colour) for i in range(3))
-    yield from (frame.format(near="", far="") for frame in FAR)
-    yield from (f", {text}" for texts in SCENE.values() for text in texts)
+        for color in (None, *CLASS_COLORS.get(label, ())):
+            yield from (_class_phrase(label, i, color) for i in range(3))
+    yield from (frame.format(near="", far="") for frame in BACKGROUND_TEMPLATES)
+    yield from (f", {text}" for texts in SCENE_PHRASES.values() for text in texts)
     yield from OPENINGS
     yield "a picture, a drawing, a sound"

@@ -1,4 +1,4 @@
-"""Measures the `mini` models: `python -m soundprompt.mini.check [--pictures N] [--out FOLDER]`."""
+"""Measures the `mini` models: `python -m soundprompt.mini.check [--images N] [--out FOLDER]`."""
 
 from __future__ import annotations
 
@@ -11,58 +11,62 @@ import numpy as np
 import torch
 from PIL import Image
 
-from soundprompt.mini.build.samples import drawn, rng_of, to_tensor
-from soundprompt.mini.build.spoil import ghostly, spoiled
+from soundprompt.mini.build.samples import render_batch, rng_of, to_tensor
+from soundprompt.mini.build.spoil import corrupt_far, corrupt_near
 from soundprompt.mini.captions import caption
-from soundprompt.mini.image_classifier import UNCLEAR, Verdict, judge
+from soundprompt.mini.image_classifier import UNCLEAR, MiniImagePrediction, load_image_classifier
 from soundprompt.mini.models import CLIP, STABLE_DIFFUSION
-from soundprompt.mini.pictures import draw
+from soundprompt.mini.pictures import render
 from soundprompt.mini.world import CLASSES, View, random_view
 
 
-def held_out_drawings(n: int) -> dict[str, float]:
+def classifier_accuracy(n: int) -> dict[str, float]:
     """Shares of drawings that no training saw of which the judge reads everything right."""
-    views, images = drawn(rng_of("check", 1), n)
-    seen = judge().look(images)
-    pairs = list(zip(views, seen, strict=True))
+    views, images = render_batch(rng_of("check", 1), n)
+    predictions = load_image_classifier().classify(images)
+    pairs = list(zip(views, predictions, strict=True))
     return {
-        "judge_drawings": _share(_whole(v, s) for v, s in pairs),
-        "clip_drawings": _share(_agreeing(views, images)),
+        "classifier_accuracy": _share(_all_correct(v, s) for v, s in pairs),
+        "clip_accuracy": _share(_clip_agreement(views, images)),
     }
 
 
-def _whole(view: View, seen: Verdict) -> bool:
-    return seen.fits(view) and seen.colour == view.colour
+def _all_correct(view: View, prediction: MiniImagePrediction) -> bool:
+    return prediction.matches_view(view) and prediction.color == view.color
 
 
-def unclear_caught(n: int) -> dict[str, float]:
+def unclear_detection(n: int) -> dict[str, float]:
     """Shares of spoiled near and far things that the judge refuses to name."""
     rng = rng_of("check", 2)
-    near = [spoiled(random_view(rng), rng) for _ in range(n)]
-    far = [ghostly(random_view(rng, far_share=1), rng) for _ in range(n)]
+    near = [corrupt_near(random_view(rng), rng) for _ in range(n)]
+    far = [corrupt_far(random_view(rng, far_prob=1), rng) for _ in range(n)]
     return {
-        "unclear_near_caught": _share(v.near == UNCLEAR for v in judge().look(near)),
-        "unclear_far_caught": _share(v.far == UNCLEAR for v in judge().look(far)),
+        "unclear_near_recall": _share(
+            v.near == UNCLEAR for v in load_image_classifier().classify(near)
+        ),
+        "unclear_far_recall": _share(
+            v.far == UNCLEAR for v in load_image_classifier().classify(far)
+        ),
     }
 
 
 @torch.no_grad()
-def after_autoencoder(n: int) -> dict[str, float]:
+def autoencoder_accuracy(n: int) -> dict[str, float]:
     """Share of drawings that are still read right after the VAE; its PSNR in decibels."""
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(f"{STABLE_DIFFUSION}/vae", dtype=torch.float32)
-    views, images = drawn(rng_of("check", 3), n)
+    views, images = render_batch(rng_of("check", 3), n)
     back, psnr = [], []
     for start in range(0, n, 50):
         pixels = to_tensor(images[start : start + 50])
         again = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
         psnr.append(-10 * ((again - pixels) / 2).square().mean((1, 2, 3)).log10())
         back += [Image.fromarray(p) for p in _bytes(again)]
-    seen = judge().look(back)
-    right = (s.fits(v) for v, s in zip(views, seen, strict=True))
+    predictions = load_image_classifier().classify(back)
+    right = (s.matches_view(v) for v, s in zip(views, predictions, strict=True))
     return {
-        "autoencoder_right": _share(right),
+        "autoencoder_accuracy": _share(right),
         "autoencoder_psnr_db": torch.cat(psnr).mean().item(),
     }
 
@@ -71,37 +75,41 @@ def _bytes(pixels: torch.Tensor) -> np.ndarray:
     return ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def text_driven(n: int, out: Path) -> dict[str, float]:
+def text_accuracy(n: int, output_dir: Path) -> dict[str, float]:
     """Shares of n pictures drawn from captions that show what the captions name.
 
     Stock StableDiffusionPipeline, guidance 5, 20 steps, seeds 0 to n - 1. Half of the captions
     have a second thing; all name the time of day and the colour.
     """
-    from align.evaluation.generation import Artist
+    from align.evaluation.generation import ImageGenerator
     from align.prompts.space import PromptSpace
 
     rng = rng_of("check", 4)
     views = [random_view(rng, near=CLASSES[i % len(CLASSES)]) for i in range(n)]
     space = PromptSpace.from_pretrained("mini")
-    prompts = space.encode([caption(view, rng, scene=True, colour=True) for view in views])
-    null = type(prompts)(space.unconditional.embeds.expand(n, -1, -1))
-    images = Artist.from_pretrained("mini", 20, 5.0).draw(prompts, null, range(n))
-    _grid(images[:60], out / "text.png")
-    seen = judge().look(images)
-    pairs = list(zip(views, seen, strict=True))
+    prompts = space.encode([caption(view, rng, scene=True, color=True) for view in views])
+    unconditional = type(prompts)(space.unconditional.embeds.expand(n, -1, -1))
+    images = ImageGenerator.from_pretrained("mini", 20, 5.0).generate(
+        prompts, unconditional, range(n)
+    )
+    _grid(images[:60], output_dir / "text.png")
+    predictions = load_image_classifier().classify(images)
+    pairs = list(zip(views, predictions, strict=True))
     return {
-        "text_object": _share(s.near == v.near for v, s in pairs),
-        "text_background_object": _share(s.far == v.far for v, s in pairs if v.far),
-        "text_scene": _share(s.scene == v.scene for v, s in pairs),
-        "text_object_and_scene": _share(s.near == v.near and s.scene == v.scene for v, s in pairs),
-        "text_all_but_colour": _share(s.fits(v) for v, s in pairs),
-        "text_colour": _share(s.colour == v.colour for v, s in pairs if v.colour),
-        "text_object_by_clip": _share(_agreeing(views, images)),
+        "text_object_accuracy": _share(s.near == v.near for v, s in pairs),
+        "text_background_accuracy": _share(s.far == v.far for v, s in pairs if v.far),
+        "text_scene_accuracy": _share(s.scene == v.scene for v, s in pairs),
+        "text_object_and_scene_accuracy": _share(
+            s.near == v.near and s.scene == v.scene for v, s in pairs
+        ),
+        "text_all_but_color_accuracy": _share(s.matches_view(v) for v, s in pairs),
+        "text_color_accuracy": _share(s.color == v.color for v, s in pairs if v.color),
+        "text_object_accuracy_clip": _share(_clip_agreement(views, images)),
     }
 
 
 @torch.no_grad()
-def _agreeing(views: Sequence[View], images: Sequence[Image.Image]) -> list[bool]:
+def _clip_agreement(views: Sequence[View], images: Sequence[Image.Image]) -> list[bool]:
     """Whether the nearest drawing in CLIP's image space shows the same near thing.
 
     A second opinion, independent of the judge: 20 drawings a class are the neighbours.
@@ -110,16 +118,16 @@ def _agreeing(views: Sequence[View], images: Sequence[Image.Image]) -> list[bool
 
     clip = CLIPModel.from_pretrained(CLIP, dtype=torch.float32).eval()
 
-    def embeds(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    def embeds(images: Sequence[Image.Image]) -> torch.Tensor:
         parts = [
-            clip.vision_model(pixel_values=to_tensor(pictures[i : i + 100])).pooler_output
-            for i in range(0, len(pictures), 100)
+            clip.vision_model(pixel_values=to_tensor(images[i : i + 100])).pooler_output
+            for i in range(0, len(images), 100)
         ]
         return torch.nn.functional.normalize(clip.visual_projection(torch.cat(parts)), dim=1)
 
     rng = rng_of("check", 5)
     bank = [random_view(rng, near=CLASSES[i % len(CLASSES)]) for i in range(20 * len(CLASSES))]
-    near = embeds(images) @ embeds([draw(view, rng) for view in bank]).T
+    near = embeds(images) @ embeds([render(view, rng) for view in bank]).T
     best = near.argmax(1).tolist()
     return [bank[b].near == view.near for b, view in zip(best, views, strict=True)]
 
@@ -141,18 +149,20 @@ def _share(right: Iterable[bool]) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the figures, and writes them and a grid of pictures to a folder."""
     parser = argparse.ArgumentParser(prog="python -m soundprompt.mini.check", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=1000, help="drawn from captions")
-    parser.add_argument("--drawings", type=int, default=1000, help="judged as they are")
-    parser.add_argument("--out", type=Path, default=Path("runs/mini/check"))
+    parser.add_argument("--num_images", type=int, default=1000, help="drawn from captions")
+    parser.add_argument("--num_renders", type=int, default=1000, help="judged as they are")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/mini/check"))
     options = parser.parse_args(arguments)
-    figures = held_out_drawings(options.drawings) | unclear_caught(options.drawings)
-    figures |= after_autoencoder(options.drawings)
-    figures |= text_driven(options.pictures, options.out)
+    figures = classifier_accuracy(options.num_renders) | unclear_detection(options.num_renders)
+    figures |= autoencoder_accuracy(options.num_renders)
+    figures |= text_accuracy(options.images, options.output_dir)
     for name, value in figures.items():
         print(f"{name:<24} {value:.4f}")
-    path = options.out / "figures.json"
+    path = options.output_dir / "figures.json"
     path.write_text(json.dumps({k: round(v, 4) for k, v in figures.items()}, indent=2) + "\n")
-    print(f"The figures are in {path}, pictures from captions in {options.out / 'text.png'}.")
+    print(
+        f"The figures are in {path}, pictures from captions in {options.output_dir / 'text.png'}."
+    )
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from soundprompt.mini.captions import caption, class_caption, heard, scene_caption
-from soundprompt.mini.pictures import draw
+from soundprompt.mini.captions import audio_caption, caption, class_caption, scene_caption
+from soundprompt.mini.pictures import render
 from soundprompt.mini.sounds import SAMPLE_RATE, recording
-from soundprompt.mini.source_hash import version
+from soundprompt.mini.source_hash import source_hash
 from soundprompt.mini.world import CLASSES, View, random_view
 
 ROWS = {"train": 1500, "test": 250}
@@ -25,27 +25,27 @@ PAIR_SEEDS = {"train": 9_000_001, "test": 10_000_001}
 SCENE_CAPTIONS = 2  # a pair's captions that name the time of day alone, beside its whole one
 
 
-def _sound(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _add_audio(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Adds the recordings of a batch of rows, computed from their seeds."""
-    sounds = [
+    audio = [
         {
             "array": recording(near, far or None, np.random.default_rng(seed)),
             "sampling_rate": SAMPLE_RATE,
         }
         for near, far, seed in zip(batch["near"], batch["far"], batch["seed"], strict=True)
     ]
-    return {**batch, "recording": sounds}
+    return {**batch, "audio": audio}
 
 
-def _rows(split: str, far_share: float, n: int | None) -> Dataset:
+def _rows(split: str, far_prob: float, n: int | None) -> Dataset:
     if split not in ROWS:
         raise ValueError(f"the miniature has no split {split!r}; it has: {', '.join(ROWS)}")
     views, captions, seeds = [], [], []
     for i in range(n or ROWS[split]):
         seed = SEEDS[split] + i
-        rng = np.random.default_rng([seed, int(far_share)])
-        views.append(random_view(rng, near=CLASSES[i % len(CLASSES)], far_share=far_share))
-        captions.append(heard(views[-1], rng))
+        rng = np.random.default_rng([seed, int(far_prob)])
+        views.append(random_view(rng, near=CLASSES[i % len(CLASSES)], far_prob=far_prob))
+        captions.append(audio_caption(views[-1], rng))
         seeds.append(seed)
     rows = Dataset.from_dict(
         {
@@ -54,10 +54,10 @@ def _rows(split: str, far_share: float, n: int | None) -> Dataset:
             "seed": seeds,
             "caption": captions,
             "label": [view.label for view in views],
-            "version": [version("sounds")] * len(views),
+            "source_hash": [source_hash("sounds")] * len(views),
         }
     )
-    return rows.with_transform(_sound)
+    return rows.with_transform(_add_audio)
 
 
 def singles(split: str, n: int | None = None) -> Dataset:
@@ -80,14 +80,14 @@ def mixtures(split: str, n: int | None = None) -> Dataset:
     return _rows(split, 1.0, n)
 
 
-def _sound_and_picture(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _add_audio_and_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Adds the recordings and the images of a batch of pairs."""
-    views = zip(batch["near"], batch["far"], batch["scene"], batch["colour"], strict=True)
+    views = zip(batch["near"], batch["far"], batch["scene"], batch["color"], strict=True)
     images = [
-        draw(View(near, far or None, scene, colour or None), np.random.default_rng([seed, 1]))
-        for (near, far, scene, colour), seed in zip(views, batch["seed"], strict=True)
+        render(View(near, far or None, scene, color or None), np.random.default_rng([seed, 1]))
+        for (near, far, scene, color), seed in zip(views, batch["seed"], strict=True)
     ]
-    return _sound(batch) | {"image": images}
+    return _add_audio(batch) | {"image": images}
 
 
 def _pair(view: View, seed: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -96,16 +96,16 @@ def _pair(view: View, seed: int, rng: np.random.Generator) -> dict[str, Any]:
         "near": view.near,
         "far": view.far or "",
         "scene": view.scene,
-        "colour": view.colour or "",
+        "color": view.color or "",
         "seed": seed,
-        "caption": heard(view, rng),
+        "caption": audio_caption(view, rng),
         "captions": [caption(view, rng, scene=True), *texts],
         "prompt": texts[-1],
         "label": view.label,
         "foreground": class_caption(view.near),
         "background": class_caption(view.far) if view.far else "",
         "ambience": "",
-        "version": version("sounds", "pictures"),
+        "source_hash": source_hash("sounds", "pictures"),
     }
 
 
@@ -129,6 +129,6 @@ def pairs(split: str, n: int | None = None) -> Dataset:
         seed = PAIR_SEEDS[split] + i
         rng = np.random.default_rng([seed, 0])
         turn, place = divmod(i, len(CLASSES))
-        view = random_view(rng, near=CLASSES[place], far_share=float(turn % 3 > 0))
+        view = random_view(rng, near=CLASSES[place], far_prob=float(turn % 3 > 0))
         rows.append(_pair(view, seed, rng))
-    return Dataset.from_list(rows).with_transform(_sound_and_picture)
+    return Dataset.from_list(rows).with_transform(_add_audio_and_images)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from soundprompt.mini.captions import FAR, heard_wordings
+from soundprompt.mini.captions import BACKGROUND_TEMPLATES, audio_captions
 from soundprompt.mini.sounds import SAMPLE_RATE, scene
-from soundprompt.mini.source_hash import version
+from soundprompt.mini.source_hash import source_hash
 from soundprompt.mini.world import CLASSES
 
 # Other seeds than those of soundprompt.mini.dataset and of the pre-training.
@@ -38,15 +38,15 @@ class Scene:
 
     def caption(self, rng: np.random.Generator) -> str:
         """One of the scene's wordings."""
-        said = {name: _one(heard_wordings(name), rng) for name in (*self.near, *self.far)}
-        near = ", then ".join(said[name] for name in self.near)
+        phrases = {name: _choose(audio_captions(name), rng) for name in (*self.near, *self.far)}
+        near = ", then ".join(phrases[name] for name in self.near)
         if not self.far:
             return near
-        far = " and ".join(said[name] for name in self.far)
-        return _one(FAR, rng).format(near=near, far=far)
+        far = " and ".join(phrases[name] for name in self.far)
+        return _choose(BACKGROUND_TEMPLATES, rng).format(near=near, far=far)
 
 
-def _one(among: tuple[str, ...] | list[str], rng: np.random.Generator) -> str:
+def _choose(among: tuple[str, ...] | list[str], rng: np.random.Generator) -> str:
     return among[rng.integers(len(among))]
 
 
@@ -68,13 +68,13 @@ def all_scenes() -> list[Scene]:
     return found
 
 
-def _sound(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _add_audio(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Adds the recordings of a batch of rows, computed from their seeds."""
-    sounds = [
+    audio = [
         {"array": scene(near, far, np.random.default_rng(seed)), "sampling_rate": SAMPLE_RATE}
         for near, far, seed in zip(batch["near"], batch["far"], batch["seed"], strict=True)
     ]
-    return {**batch, "recording": sounds}
+    return {**batch, "audio": audio}
 
 
 def scenes(split: str, n: int | None = None) -> Dataset:
@@ -102,7 +102,7 @@ def scenes(split: str, n: int | None = None) -> Dataset:
             "seed": [SEEDS[split] + i for i in range(count)],
             "caption": [one.caption(rng) for one in chosen],
             "label": [one.label for one in chosen],
-            "version": [version("sounds")] * count,
+            "source_hash": [source_hash("sounds")] * count,
         }
     )
-    return rows.with_transform(_sound)
+    return rows.with_transform(_add_audio)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @functools.cache
-def version(*parts: str) -> str:
+def source_hash(*parts: str) -> str:
     """A short name that follows from the source of parts of this package.
 
     Args:

@@ -24,10 +24,10 @@ CLASSES = (
     "crackling fire",
 )
 SCENES = ("day", "dusk", "night")
-COLOURS = ("red", "yellow", "green", "blue", "white", "brown")
+COLORS = ("red", "yellow", "green", "blue", "white", "brown")
 
 # The colours that a thing may have; what is missing here has only its own.
-COLOURS_OF = {
+CLASS_COLORS = {
     "dog": ("brown", "white", "yellow"),
     "crying baby": ("yellow", "blue", "green"),
     "clock tick": ("red", "blue", "green"),
@@ -45,7 +45,7 @@ class View:
     near: str
     far: str | None
     scene: str
-    colour: str | None
+    color: str | None
 
     @property
     def label(self) -> str:
@@ -54,7 +54,7 @@ class View:
 
 
 def random_view(
-    rng: np.random.Generator, *, near: str | None = None, far_share: float = 0.5
+    rng: np.random.Generator, *, near: str | None = None, far_prob: float = 0.5
 ) -> View:
     """A view drawn evenly over classes, scenes and colours.
 
@@ -65,13 +65,13 @@ def random_view(
     """
     near = near or CLASSES[rng.integers(len(CLASSES))]
     far = None
-    if rng.random() < far_share:
+    if rng.random() < far_prob:
         others = [name for name in CLASSES if name != near]
         far = others[rng.integers(len(others))]
-    colours = COLOURS_OF.get(near)
+    colors = CLASS_COLORS.get(near)
     return View(
         near=near,
         far=far,
         scene=SCENES[rng.integers(len(SCENES))],
-        colour=colours[rng.integers(len(colours))] if colours else None,
+        color=colors[rng.integers(len(colors))] if colors else None,
     )

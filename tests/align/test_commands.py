@@ -18,32 +18,32 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from align import AudioPromptEncoder, encode, evaluate, train
-from align.registry import JUDGES
+from align.registry import IMAGE_CLASSIFIERS
 from tests.conftest import RATE, tone
 from tests.helpers.launches import command
 
 ROOT = Path(__file__).parents[2]
 EMBEDS = (
     "class_accuracy",
-    "centred_cosine",
-    "centred_cosine_nearest_caption",
-    "centred_cosine_oracle",
+    "centered_cosine",
+    "centered_cosine_nearest_caption",
+    "centered_cosine_oracle",
     "euclidean",
     "cosine",
     "mse",
     # Three recordings, each of a label with one caption: nothing beyond R@1 could fail.
-    "sound_to_caption_R@1",
-    "sound_to_caption_mAP@10",
-    "caption_to_sound_R@1",
-    "caption_to_sound_mAP@10",
+    "audio_to_caption_R@1",
+    "audio_to_caption_mAP@10",
+    "caption_to_audio_R@1",
+    "caption_to_audio_mAP@10",
 )
-PICTURES = ("right_pictures", "right_pictures_text", "right_pictures_nearest_caption")
+PICTURES = ("image_accuracy", "image_accuracy_text", "image_accuracy_nearest_caption")
 
 
 class Eye:
     """Calls a picture right whose redness has the parity of its label's length."""
 
-    def right(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
+    def is_correct(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
         """One answer a picture."""
         red = [int(np.asarray(image)[..., 0].sum()) for image in images]
         return [(r + len(label)) % 2 == 0 for r, label in zip(red, labels, strict=True)]
@@ -52,9 +52,9 @@ class Eye:
 @pytest.fixture(scope="module")
 def judge() -> Iterator[str]:
     """The name of a judge of these tests."""
-    JUDGES["eye"] = f"{__name__}:Eye"
+    IMAGE_CLASSIFIERS["eye"] = f"{__name__}:Eye"
     yield "eye"
-    del JUDGES["eye"]
+    del IMAGE_CLASSIFIERS["eye"]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def run(
     """A run that was judged."""
     folder = tmp_path_factory.mktemp("run")
     more = (
-        "--folds", "1", "2", "--eval_folds", "3", "--judge", judge, "--pictures", "7",
-        "--samples", "3", "--save_strategy", "epoch", "--eval_strategy", "epoch",
+        "--folds", "1", "2", "--eval_folds", "3", "--image_classifier", judge, "--num_images", "7",
+        "--num_sheet_samples", "3", "--save_strategy", "epoch", "--eval_strategy", "epoch",
     )  # fmt: skip
     train.main(command(tiny_base, tiny_clap, sound_folder, folder, *more))
     return folder
@@ -75,13 +75,13 @@ def run(
 def test_training_leaves_figures_and_samples(run: Path, sound_folder: Path) -> None:
     kept = json.loads((run / "metrics.json").read_text())
     names = {f"{n}{end}" for n in (*EMBEDS, *PICTURES) for end in ("", "_interval", "_n")}
-    assert set(kept) == names | {"measured_on"}
-    assert kept["measured_on"] == f"{sound_folder}, folds 3"
+    assert set(kept) == names | {"evaluated_on"}
+    assert kept["evaluated_on"] == f"{sound_folder}, folds 3"
     for name in (*EMBEDS, *PICTURES):
         low, high = kept[f"{name}_interval"]
         assert low <= kept[name] <= high
         assert kept[f"{name}_n"] == (7 if name in PICTURES else 3)
-    assert kept["centred_cosine"] <= kept["centred_cosine_oracle"]
+    assert kept["centered_cosine"] <= kept["centered_cosine_oracle"]
     sheet = Image.open(run / "samples.png")
     assert sheet.format == "PNG" and min(sheet.size) > 200
     assert len(sheet.convert("RGB").getcolors(1 << 24)) > 50
@@ -105,13 +105,13 @@ def test_without_a_judge_nothing_is_judged(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    train.main(command(tiny_base, tiny_clap, sound_folder, tmp_path, "--pictures", "5"))
+    train.main(command(tiny_base, tiny_clap, sound_folder, tmp_path, "--num_images", "5"))
     kept = json.loads((tmp_path / "metrics.json").read_text())
     assert {name for name in kept if not name.endswith(("_n", "_interval"))} == {
-        *EMBEDS, "measured_on",
-        "caption_to_sound_R@5", "caption_to_sound_R@10",  # among twelve recordings
+        *EMBEDS, "evaluated_on",
+        "caption_to_audio_R@5", "caption_to_audio_R@10",  # among twelve recordings
     }  # fmt: skip
-    assert "no fold was held out" in kept["measured_on"]
+    assert "no fold was held out" in kept["evaluated_on"]
     assert not (tmp_path / "samples.png").exists()
     out = capsys.readouterr().out
     assert "no fold was held out" in out and "class_accuracy" in out
@@ -121,30 +121,39 @@ def test_without_a_judge_nothing_is_judged(
 def test_evaluating_repeats_the_figures(
     run: Path, sound_folder: Path, judge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--judge", judge, "--pictures", "7", "--draw_steps", "2", "--workers", "1"]
+    flags = [
+        "--image_classifier",
+        judge,
+        "--num_images",
+        "7",
+        "--num_inference_steps",
+        "2",
+        "--num_workers",
+        "1",
+    ]
     wanted = json.loads((run / "metrics.json").read_text())
-    given = ["--data", str(sound_folder), "--folds", "3"]
+    given = ["--dataset", str(sound_folder), "--folds", "3"]
     for i, data in enumerate((given, [])):  # stated, and by default what the run held out
         figures = tmp_path / "new" / f"{i}.json"
         sheet = tmp_path / f"{i}.png"
-        more = ["--json", str(figures), "--sheet", str(sheet), "--samples", "2"]
+        more = ["--json", str(figures), "--sample_sheet", str(sheet), "--num_sheet_samples", "2"]
         evaluate.main([str(run), *data, *flags, *more])
         assert json.loads(figures.read_text()) == wanted
         assert Image.open(sheet).format == "PNG"
-        assert "centred_cosine_oracle" in capsys.readouterr().out
+        assert "centered_cosine_oracle" in capsys.readouterr().out
 
 
 def test_evaluating_on_other_folds(run: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    flags = ["--folds", "1", "2", "--pictures", "0", "--workers", "1", "--json", str(figures)]
+    flags = ["--folds", "1", "2", "--num_images", "0", "--num_workers", "1", "--json", str(figures)]
     evaluate.main([str(run), *flags, "--device", "cpu"])
     kept = json.loads(figures.read_text())
-    assert kept["class_accuracy_n"] == kept["sound_to_caption_R@1_n"] == 9
-    assert kept["caption_to_sound_R@5_n"] == 3  # captions, among nine recordings
-    assert kept["measured_on"].endswith("folds 1, 2 (trained on, in part or whole)")
+    assert kept["class_accuracy_n"] == kept["audio_to_caption_R@1_n"] == 9
+    assert kept["caption_to_audio_R@5_n"] == 3  # captions, among nine recordings
+    assert kept["evaluated_on"].endswith("folds 1, 2 (trained on, in part or whole)")
     assert not set(kept) & set(PICTURES)
     evaluate.main([str(run), "--folds", "3", *flags[3:]])
-    assert json.loads(figures.read_text())["measured_on"].endswith("folds 3")
+    assert json.loads(figures.read_text())["evaluated_on"].endswith("folds 3")
 
 
 def test_encoding_gives_what_a_pipeline_takes(
@@ -153,7 +162,7 @@ def test_encoding_gives_what_a_pipeline_takes(
     files = [sound_folder / "0.wav", sound_folder / "7.wav"]
     out = tmp_path / "new" / "prompts.safetensors"
     encode.main([str(run), *map(str, files), "--out", str(out)])
-    expected = AudioPromptEncoder.from_pretrained(run).prompt(files)
+    expected = AudioPromptEncoder.from_pretrained(run).encode_prompt(files)
     kept = load_file(out)
     assert set(kept) == set(expected) == {"prompt_embeds", "negative_prompt_embeds"}
     assert all(torch.equal(kept[name], expected[name]) for name in kept)
@@ -161,7 +170,7 @@ def test_encoding_gives_what_a_pipeline_takes(
     assert not torch.equal(*kept["prompt_embeds"])
     with safe_open(out, "pt") as file:
         assert file.metadata() == {
-            "base": tiny_base, "recordings": "\n".join(str(file) for file in files),
+            "base_model": tiny_base, "audio_files": "\n".join(str(file) for file in files),
         }  # fmt: skip
 
 
@@ -170,7 +179,7 @@ def test_encoding_in_half_precision(run: Path, sound_folder: Path, tmp_path: Pat
     encode.main([str(run), str(sound_folder / "0.wav"), "--out", str(out), "--dtype", "float16"])
     kept = load_file(out)
     assert {tensor.dtype for tensor in kept.values()} == {torch.float16}
-    whole = AudioPromptEncoder.from_pretrained(run).prompt(sound_folder / "0.wav")
+    whole = AudioPromptEncoder.from_pretrained(run).encode_prompt(sound_folder / "0.wav")
     assert torch.equal(kept["prompt_embeds"], whole["prompt_embeds"].half())
 
 
@@ -197,25 +206,34 @@ def places(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("train --base BASE --backbone CLAP --data absent", "there is no data set"),
-        ("train --base BASE --backbone CLAP --data empty", "no metadata.csv"),
-        ("train --base absent --backbone CLAP --data DATA", "absent"),
-        ("train --base BASE --backbone absent --data DATA", "absent"),
-        ("train --base BASE --backbone BASE --data DATA", "BASE"),
-        ("train --base BASE --backbone CLAP --data DATA --folds 8", "no fold 8"),
-        ("train --base BASE --backbone CLAP --data DATA --judge nobody", "no judge 'nobody'"),
-        ("train --base BASE --backbone CLAP --data DATA --adapter none", "no adapter is called"),
-        ("train --base BASE --backbone CLAP --data DATA --train_backbone 9", "3 layers"),
-        ("train --base BASE --backbone CLAP --data DATA --train_backbone x", "not 'x'"),
-        ("train --base BASE --backbone CLAP --data DATA --output_dir occupied", "occupied"),
+        ("train --base_model BASE --backbone CLAP --dataset absent", "there is no data set"),
+        ("train --base_model BASE --backbone CLAP --dataset empty", "no metadata.csv"),
+        ("train --base_model absent --backbone CLAP --dataset DATA", "absent"),
+        ("train --base_model BASE --backbone absent --dataset DATA", "absent"),
+        ("train --base_model BASE --backbone BASE --dataset DATA", "BASE"),
+        ("train --base_model BASE --backbone CLAP --dataset DATA --folds 8", "no fold 8"),
+        (
+            "train --base_model BASE --backbone CLAP --dataset DATA --image_classifier nobody",
+            "no judge 'nobody'",
+        ),
+        (
+            "train --base_model BASE --backbone CLAP --dataset DATA --adapter none",
+            "no adapter is called",
+        ),
+        ("train --base_model BASE --backbone CLAP --dataset DATA --train_backbone 9", "3 layers"),
+        ("train --base_model BASE --backbone CLAP --dataset DATA --train_backbone x", "not 'x'"),
+        (
+            "train --base_model BASE --backbone CLAP --dataset DATA --output_dir occupied",
+            "occupied",
+        ),
         ("evaluate absent", "there is no trained encoder"),
-        ("evaluate CLAP --data DATA", "there is no trained encoder"),
+        ("evaluate CLAP --dataset DATA", "there is no trained encoder"),
         ("evaluate empty", "there is no trained encoder"),
-        ("evaluate RUN --data absent --pictures 0", "there is no data set"),
-        ("evaluate RUN --data DATA --judge nobody", "invalid choice: 'nobody'"),
-        ("evaluate RUN --data DATA --sheet a.jpg", "name it so, not a.jpg"),
-        ("evaluate RUN --data DATA --sheet a.png --samples 0", "at least 1"),
-        ("evaluate RUN --data DATA --pictures -1", "cannot be negative"),
+        ("evaluate RUN --dataset absent --num_images 0", "there is no data set"),
+        ("evaluate RUN --dataset DATA --image_classifier nobody", "invalid choice: 'nobody'"),
+        ("evaluate RUN --dataset DATA --sample_sheet a.jpg", "name it so, not a.jpg"),
+        ("evaluate RUN --dataset DATA --sample_sheet a.png --num_sheet_samples 0", "at least 1"),
+        ("evaluate RUN --dataset DATA --num_images -1", "cannot be negative"),
         ("encode absent good.wav --out a.safetensors", "there is no trained encoder"),
         ("encode RUN absent.wav --out a.safetensors", "absent.wav' does not exist"),
         ("encode RUN good.wav text.wav --out a.safetensors", "text.wav"),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from align.audio.files import AudioWarning
-from align.convert import import_w2v_bert, main
+from align.convert import convert_w2v_bert, main
 from align.models.encoder import AudioPromptEncoder
 from align.prompts.space import PromptSpace
 from tests.conftest import WIDTH, tone
@@ -39,7 +39,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def imported(published: Path, tiny_base: str) -> AudioPromptEncoder:
-    return import_w2v_bert(str(published), tiny_base)
+    return convert_w2v_bert(str(published), tiny_base)
 
 
 def its_own(published: Path, wave: np.ndarray) -> torch.Tensor:
@@ -76,13 +76,13 @@ def test_the_prompt_is_the_models_own_output(
 def test_of_the_same_features_it_is_the_same_bit_for_bit(
     published: Path, imported: AudioPromptEncoder
 ) -> None:
-    features = torch.from_numpy(imported.ear.features(noise(3.75), RATE_W2V)[0])[None]
+    features = torch.from_numpy(imported.processor.extract_features(noise(3.75), RATE_W2V)[0])[None]
     mask = torch.ones(features.shape[:2], dtype=torch.bool)
     model = Wav2Vec2BertModel.from_pretrained(published).eval()
     with torch.no_grad():
         wanted = model(features, attention_mask=mask.long()).last_hidden_state
         standardised = imported(features[:, None], mask[:, None])
-        found = imported.head().prompts(standardised.embeds, standardised.pooled).embeds
+        found = imported.head().to_prompt_embeds(standardised.embeds, standardised.pooled).embeds
     assert wanted.shape[1] == 47
     assert torch.equal(found[:, :47], wanted)
 
@@ -99,7 +99,7 @@ def test_the_command_leaves_a_whole_encoder(
     published: Path, imported: AudioPromptEncoder, tiny_base: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    main([str(published), "--base", tiny_base, "--out", str(tmp_path)])
+    main([str(published), "--base_model", tiny_base, "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "no feature extractor: facebook/w2v-bert-2.0's settings are used" in printed
     assert f"The encoder is in {tmp_path}" in printed
@@ -108,10 +108,10 @@ def test_the_command_leaves_a_whole_encoder(
     assert own < kept
     head = {key.rpartition(".")[2] for key in kept - own}
     assert head == {
-        "padding", "embeds_mean", "embeds_spread", "embeds_constant", "embeds_unconditional",
+        "padding", "embeds_mean", "embeds_std", "embeds_constant", "embeds_unconditional",
     }  # fmt: skip
     loaded = AudioPromptEncoder.from_pretrained(tmp_path)
-    assert (loaded.ear.window_s, loaded.ear.max_windows) == (3.75, 1)
+    assert (loaded.processor.window_s, loaded.processor.max_windows) == (3.75, 1)
     wave = tone(300, 3.0, RATE_W2V)
     first, second = (e.encode(wave, sampling_rate=RATE_W2V).embeds for e in (imported, loaded))
     assert torch.equal(first, second)
@@ -124,7 +124,7 @@ def test_it_drives_the_pipeline(imported: AudioPromptEncoder, tiny_base: str) ->
     pipeline.set_progress_bar_config(disable=True)
     pictures = [
         pipeline(
-            **imported.prompt(tone(frequency, 3.0, RATE_W2V), sampling_rate=RATE_W2V),
+            **imported.encode_prompt(tone(frequency, 3.0, RATE_W2V), sampling_rate=RATE_W2V),
             num_inference_steps=2, output_type="np", generator=torch.Generator().manual_seed(0),
         ).images
         for frequency in (300, 3000)
@@ -139,9 +139,9 @@ def test_it_is_trained_further(
 ) -> None:  # fmt: skip
     imported.save_pretrained(tmp_path / "imported")
     line = [
-        "--base", tiny_base, "--start", str(tmp_path / "imported"), "--data", str(sound_folder),
+        "--base_model", tiny_base, "--init_from", str(tmp_path / "imported"), "--dataset", str(sound_folder),
         "--train_backbone", "all", "--num_train_epochs", "10", "--learning_rate", "1e-3",
-        "--recall", "0", "--workers", "1", "--judge", "none", "--pictures", "0", "--samples", "0",
+        "--retrieval_memory", "0", "--num_workers", "1", "--image_classifier", "none", "--num_images", "0", "--num_sheet_samples", "0",
         "--eval_strategy", "no", "--save_strategy", "epoch", "--logging_steps", "1",
         "--disable_tqdm", "true", "--use_cpu", "true", "--output_dir", str(tmp_path / "run"),
     ]  # fmt: skip
@@ -152,7 +152,7 @@ def test_it_is_trained_further(
     moved = {name for name in kept if not torch.equal(kept[name], found[name])}
     # The strided layers that make the prompt of it learn, and what measures it is told.
     own = {n for n, _ in opened.encoder.named_parameters() if "masked_spec_embed" not in n}
-    assert moved - own == {name for name in kept if name.endswith(("embeds_mean", "embeds_spread"))}
+    assert moved - own == {name for name in kept if name.endswith(("embeds_mean", "embeds_std"))}
     assert own < moved
     state = max((tmp_path / "run").glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime)
     losses = [line["loss"] for line in json.loads(state.read_text())["log_history"]
@@ -166,9 +166,9 @@ def test_what_measures_it_changes_no_answer_of_it(
 ) -> None:
     imported.save_pretrained(tmp_path / "imported")
     line = [
-        "--start", str(tmp_path / "imported"), "--data", str(sound_folder), "--recall_share", "0.5",
-        "--max_steps", "1", "--learning_rate", "0", "--train_backbone", "all", "--workers", "1",
-        "--judge", "none", "--pictures", "0", "--samples", "0", "--eval_strategy", "no",
+        "--init_from", str(tmp_path / "imported"), "--dataset", str(sound_folder), "--retrieval_memory_weight", "0.5",
+        "--max_steps", "1", "--learning_rate", "0", "--train_backbone", "all", "--num_workers", "1",
+        "--image_classifier", "none", "--num_images", "0", "--num_sheet_samples", "0", "--eval_strategy", "no",
         "--save_strategy", "no", "--disable_tqdm", "true", "--use_cpu", "true",
         "--output_dir", str(tmp_path / "run"),
     ]  # fmt: skip
@@ -176,7 +176,7 @@ def test_what_measures_it_changes_no_answer_of_it(
     opened.train()
     found = AudioPromptEncoder.from_pretrained(tmp_path / "run")
     recalled = found.encode(tone(300, 3.0, RATE_W2V), sampling_rate=RATE_W2V).embeds
-    found.remember(None)
+    found.set_retrieval_memory(None)
     before, after = (
         e.encode(tone(300, 3.0, RATE_W2V), sampling_rate=RATE_W2V).embeds for e in (imported, found)
     )
@@ -185,11 +185,11 @@ def test_what_measures_it_changes_no_answer_of_it(
     # Measured from the captions' mean, as everywhere; raw embeds of captions are all alike.
     space = PromptSpace.from_pretrained(tiny_base)
     captions = space.encode(["a low hum", "a tone", "a whistle"]).embeds
-    centred = found.head().statistics().standardise(captions).flatten(1)
+    centred = found.head().statistics().standardize(captions).flatten(1)
     raw = torch.nn.functional.cosine_similarity(captions[0].flatten(), captions[1].flatten(), dim=0)
     assert torch.nn.functional.cosine_similarity(centred[0], centred[1], dim=0) < raw - 0.2
-    figures = opened.measure()
-    assert figures["centred_cosine"].value != pytest.approx(figures["cosine"].value, abs=1e-3)
+    figures = opened.evaluate()
+    assert figures["centered_cosine"].value != pytest.approx(figures["cosine"].value, abs=1e-3)
 
 
 def refusal(*arguments: str) -> str:
@@ -201,7 +201,7 @@ def refusal(*arguments: str) -> str:
 def test_what_does_not_fit_is_refused_by_name(
     published: Path, tiny_base: str, tiny_clap: str, tiny_w2v_bert: str, tmp_path: Path
 ) -> None:
-    rest = ("--base", tiny_base, "--out", str(tmp_path / "out"))
+    rest = ("--base_model", tiny_base, "--out", str(tmp_path / "out"))
     assert "is no Wav2Vec2-BERT with adapter layers but clap" in refusal(tiny_clap, *rest)
     assert "is no Wav2Vec2-BERT with adapter layers" in refusal(tiny_w2v_bert, *rest)
     assert "align.convert: " in refusal(str(tmp_path / "nowhere"), *rest)
@@ -209,7 +209,7 @@ def test_what_does_not_fit_is_refused_by_name(
     assert "0.01 s of sound are 0 tokens" in refusal(str(published), *rest, "--window_s", "0.01")
     assert "a number of seconds, not nan" in refusal(str(published), *rest, "--window_s", "nan")
     (tmp_path / "file").write_text("")
-    inside = ("--base", tiny_base, "--out", str(tmp_path / "file"))
+    inside = ("--base_model", tiny_base, "--out", str(tmp_path / "file"))
     assert "is a file: give a folder" in refusal(str(published), *inside)
     model = Wav2Vec2BertModel.from_pretrained(published, output_hidden_size=WIDTH + 8,
                                               ignore_mismatched_sizes=True)  # fmt: skip

@@ -17,9 +17,9 @@ from align import download
 from align.config.options import parse_options
 from align.config.parser import recipe_folder
 from align.data.errors import DataError
-from align.data.tables import open_hub, unpack_hub
-from align.hub.requirements import loaded_files, needs
-from align.preprocessing.cache import human
+from align.data.tables import open_hub, prepare_hub
+from align.hub.requirements import loaded_files, required_repos
+from align.preprocessing.cache import format_bytes
 from tests.conftest import RATE, tone
 from tests.helpers import hub_tables
 from tests.helpers.hub import Hub, connect, running
@@ -69,7 +69,7 @@ def test_sizes_and_licences_are_said_before_anything_is_fetched(
     assert lines[0].startswith(f"base: {BASE}, ")
     assert lines[0].endswith("licence: creativeml-openrail-m")
     size = sum(len(data) for name, data in clap.items())
-    assert lines[1].startswith(f"backbone: {BACKBONE}, {human(size)}")
+    assert lines[1].startswith(f"backbone: {BACKBONE}, {format_bytes(size)}")
     assert "licence: not stated" in lines[1] and "Nothing was fetched." in out
     assert set(hub.served) == {"model_index.json"} <= set(base)
 
@@ -115,9 +115,9 @@ def test_what_a_recipe_needs_is_known(
     for made, hub_id in (("fsd50k", "nateraw/fsd50k"), ("audiocaps", "OpenSound/AudioCaps")):
         hub.add(hub_id, Path(getattr(hub_tables, made)(tmp_path / made)), "datasets")
     options = parse_options("align.train", [name])
-    found = {need.part: need for need in needs(options)}
-    parts = {"mini": set(), "esc10": set(), "hierarchical-weights": {"base", "data"}}
-    assert set(found) == parts.get(name, {"base", "backbone", "data"})
+    found = {need.part: need for need in required_repos(options)}
+    parts = {"mini": set(), "esc10": set(), "hierarchical-weights": {"base_model", "dataset"}}
+    assert set(found) == parts.get(name, {"base_model", "backbone", "dataset"})
     assert all(need.sizes for need in found.values())
 
 
@@ -128,9 +128,9 @@ def test_an_encoder_to_start_from_that_is_not_there_is_said(
     path.write_text(path.read_text().replace(f"backbone: {BACKBONE}\n", ""))
     download.main([str(path), "--yes"])
     out = capsys.readouterr().out
-    assert "--start runs/align/first is not here: train first" in out
+    assert "--init_from runs/align/first is not here: train first" in out
     assert "All that the recipe needs is here" not in out
-    download.main([str(path), "--yes", "--start", str(tmp_path)])
+    download.main([str(path), "--yes", "--init_from", str(tmp_path)])
     out = capsys.readouterr().out
     assert "train first" not in out and "All that the recipe needs is here" in out
 
@@ -159,12 +159,12 @@ def test_a_data_set_without_a_train_split_is_unpacked(tmp_path: Path) -> None:
     hub_tables.class_labels(tmp_path)
     (only,) = (tmp_path / "data").iterdir()
     only.rename(only.with_name(only.name.replace("train", "test")))
-    unpack_hub(str(tmp_path))
+    prepare_hub(str(tmp_path))
     with pytest.raises(DataError, match="has no split 'train', only 'test'"):
         open_hub(str(tmp_path), "train")
     assert len(open_hub(str(tmp_path), "test")) == 4
     with pytest.raises(DataError, match="there is no data set 'somebody/nothing'"):
-        unpack_hub("somebody/nothing")
+        prepare_hub("somebody/nothing")
 
 
 def test_what_broke_off_goes_on(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,9 @@ def test_the_miniature_needs_nothing(
     hub: Hub, sound_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     download.main([])
-    download.main(["--data", str(sound_folder), "--backbone", "log-mel", "--train_backbone", "all"])
+    download.main(
+        ["--dataset", str(sound_folder), "--backbone", "log-mel", "--train_backbone", "all"]
+    )
     assert capsys.readouterr().out.count("needs nothing of the hub") == 2
     assert not hub.asked
 

@@ -11,7 +11,7 @@ from soundfile import write
 
 from align import evaluate
 from align.config.arguments import DataArguments
-from align.data.splits import held_out_rows
+from align.data.splits import load_eval_dataset
 from tests.conftest import RATE, tone
 from tests.helpers import hub_tables
 
@@ -25,47 +25,47 @@ def measured(data: DataArguments, *words: str) -> tuple[Dataset, str]:
 
 def test_the_runs_data_is_read_as_in_its_training(tmp_path: Path) -> None:
     name = f"fsd50k@{hub_tables.fsd50k(tmp_path)}"
-    own = DataArguments(data=name, licences=["cc0"], caption_template="the sound of {}")
+    own = DataArguments(dataset=name, licenses=["cc0"], caption_template="the sound of {}")
     for words in (
         (),
-        ("--data", name, "--licences", "cc0", "--caption_template", "the sound of {}"),
+        ("--dataset", name, "--licenses", "cc0", "--caption_template", "the sound of {}"),
     ):
         rows, told = measured(own, *words)
         assert list(rows["caption"]) == ["the sound of bark, dog"]
         assert told.startswith(name) and not told.endswith(TRAINED)
-    rows, _ = measured(own, "--data", name)
+    rows, _ = measured(own, "--dataset", name)
     assert len(rows) == 2 and rows["caption"][0] == "bark, dog"
 
 
 def test_folds_of_the_runs_data_are_those_of_its_training(tmp_path: Path) -> None:
     name = f"esc50@{hub_tables.esc50(tmp_path)}"
-    own = DataArguments(data=name, folds=[1, 2], eval_folds=[3], caption_template="a {}")
+    own = DataArguments(dataset=name, folds=[1, 2], eval_folds=[3], caption_template="a {}")
     for words, folds, seen in (
         ((), "3", False),
         (("--folds", "3"), "3", False),
         (("--folds", "1"), "1", True),
-        (("--data", name, "--folds", "2", "3"), "2, 3", True),
-        (("--data", name), "", True),
+        (("--dataset", name, "--folds", "2", "3"), "2, 3", True),
+        (("--dataset", name), "", True),
     ):
         rows, told = measured(own, *words)
         assert len(rows) == (3 * len(folds.split(",")) if folds else 9)
         assert told.endswith(TRAINED) == seen, told
         assert not folds or f"folds {folds}" in told
-        if "--data" not in words:
+        if "--dataset" not in words:
             assert rows["caption"][0] == "a dog"
 
 
 def test_a_test_split_was_not_trained_on(tmp_path: Path) -> None:
     name = f"fsd50k@{hub_tables.fsd50k(tmp_path)}"
-    own = DataArguments(data=name)
-    assert not measured(own, "--data", name)[1].endswith(TRAINED)
-    assert measured(own, "--data", name, "--split", "train")[1].endswith(TRAINED)
+    own = DataArguments(dataset=name)
+    assert not measured(own, "--dataset", name)[1].endswith(TRAINED)
+    assert measured(own, "--dataset", name, "--split", "train")[1].endswith(TRAINED)
 
 
 def test_a_split_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         evaluate._arguments(["run", "--split", "validation"])
-    assert "--split is of --data" in capsys.readouterr().err
+    assert "--split is of --dataset" in capsys.readouterr().err
 
 
 def test_a_split_of_one_set_is_refused(tmp_path: Path) -> None:
@@ -80,21 +80,21 @@ def test_a_split_of_one_set_is_refused(tmp_path: Path) -> None:
             with pytest.raises(
                 SystemExit, match=r"align\.evaluate: --split is of data with several"
             ):
-                evaluate.main([str(tmp_path), "--data", data, "--split", split])
+                evaluate.main([str(tmp_path), "--dataset", data, "--split", split])
     several = f"fsd50k@{hub_tables.fsd50k(tmp_path / 'several')}"
     for data in (several, "mini", several.partition("@")[2]):
-        evaluate._check_split(evaluate._arguments(["run", "--data", data, "--split", "train"]))
+        evaluate._check_split(evaluate._arguments(["run", "--dataset", data, "--split", "train"]))
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("--guidance nan", "--guidance is a number from 0 on, not nan"),
-        ("--guidance -1", "--guidance is a number from 0 on, not -1.0"),
-        ("--workers -1", "--workers is at least 1, not -1"),
-        ("--workers 0", "--workers is at least 1, not 0"),
-        ("--draw_steps 0", "--draw_steps is at least 1, not 0"),
-        ("--sheet a.xyz", "--sheet writes a PNG: name it so, not a.xyz"),
+        ("--guidance_scale nan", "--guidance_scale is a number from 0 on, not nan"),
+        ("--guidance_scale -1", "--guidance_scale is a number from 0 on, not -1.0"),
+        ("--num_workers -1", "--num_workers is at least 1, not -1"),
+        ("--num_workers 0", "--num_workers is at least 1, not 0"),
+        ("--num_inference_steps 0", "--num_inference_steps is at least 1, not 0"),
+        ("--sample_sheet a.xyz", "--sample_sheet writes a PNG: name it so, not a.xyz"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_first(
@@ -114,8 +114,8 @@ def test_what_a_training_measures_on_may_be_what_it_heard(sound_folder: Path) ->
         ([1, 2], table, [2, 3], True),
         (None, f"{sound_folder}/../{sound_folder.name}", None, True),
     ):
-        own = DataArguments(str(sound_folder), folds=heard, eval_data=str(eval_data))
+        own = DataArguments(str(sound_folder), folds=heard, eval_dataset=str(eval_data))
         own.eval_folds = folds
-        assert held_out_rows(own)[1].endswith(TRAINED) == seen
+        assert load_eval_dataset(own)[1].endswith(TRAINED) == seen
     own = DataArguments(str(sound_folder), folds=[1, 2])
-    assert measured(own, "--data", str(table), "--folds", "2")[1].endswith(TRAINED)
+    assert measured(own, "--dataset", str(table), "--folds", "2")[1].endswith(TRAINED)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import yaml
 
 from align.config.parser import recipe_folder
-from align.models.adapters import ADAPTERS, sizes_of
-from align.registry import BACKBONES, UNTRAINED
+from align.models.adapters import ADAPTERS, default_adapter_kwargs
+from align.registry import BACKBONES, UNTRAINED_BACKBONES
 from benchmarks.adapters import BACKBONES as TRIED
 from benchmarks.adapters import KINDS, MINI_SIZES, POOLED, RECIPES, SMALLER, as_table
 
 
 def test_every_adapter_and_backbone_is_tried() -> None:
     assert {*KINDS, "direct"} == set(ADAPTERS)  # direct learns nothing beside a backbone
-    assert {*TRIED, *UNTRAINED} == set(BACKBONES)
+    assert {*TRIED, *UNTRAINED_BACKBONES} == set(BACKBONES)
     for kind, flags in SMALLER.items():
-        assert {flag.removeprefix("--adapter_") for flag in flags[::2]} <= set(sizes_of(kind))
+        assert {flag.removeprefix("--adapter_") for flag in flags[::2]} <= set(
+            default_adapter_kwargs(kind)
+        )
 
 
 def test_adapters_hear_what_their_recipes_say() -> None:
@@ -36,8 +38,8 @@ def test_recipes_are_of_their_adapters_and_made_small() -> None:
 def test_the_table_states_every_figure() -> None:
     run = {
         "backbone": "mini-clap", "adapter": "mlp", "parameters": 1234567, "cpu_s": 12.4,
-        "class_accuracy": [0.9, 0.8, 0.95], "centred_cosine": 0.8765,
-        "centred_cosine_oracle": 0.996, "right_pictures": [0.5, 0.25, 0.75],
+        "class_accuracy": [0.9, 0.8, 0.95], "centered_cosine": 0.8765,
+        "centered_cosine_oracle": 0.996, "image_accuracy": [0.5, 0.25, 0.75],
     }  # fmt: skip
     lines = as_table([run], [1.0, 0.9, 1.0]).splitlines()
     assert lines[2] == (
@@ -46,5 +48,5 @@ def test_the_table_states_every_figure() -> None:
     assert lines[3].startswith("| | who hears everything |") and "| 0.996 |" in lines[3]
     assert lines[4] == "| | the true caption | | | | | 100.0% [90.0, 100.0] |"
     assert {line.count("|") for line in lines} == {8}
-    del run["right_pictures"]
+    del run["image_accuracy"]
     assert as_table([run], []).splitlines()[2].endswith("| 0.876 |  |")

@@ -38,7 +38,7 @@ def test_a_variant_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     levels.main(line)
     assert ran == ["train", "evaluate"]
     with pytest.raises(SystemExit, match="other options"):
-        levels.main([*line, "--pictures", "7"])
+        levels.main([*line, "--num_images", "7"])
 
 
 def test_the_table_states_every_figure() -> None:

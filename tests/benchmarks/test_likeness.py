@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.likeness import COLUMNS, RATE, main, row, spread
+from benchmarks.likeness import COLUMNS, RATE, main, row, spectral_statistics
 
 
 def hiss(seed: int = 0) -> np.ndarray:
@@ -12,7 +12,7 @@ def hiss(seed: int = 0) -> np.ndarray:
 
 
 def test_steady_noise_varies_little_and_each_band_by_itself() -> None:
-    deviation, skewness, middle, low = spread(hiss())
+    deviation, skewness, middle, low = spectral_statistics(hiss())
     assert deviation < 1.5
     assert abs(skewness) < 0.5
     assert abs(middle) < 0.2
@@ -23,7 +23,7 @@ def test_impacts_lift_all_bands_at_once() -> None:
     track = 0.05 * hiss(1)
     for start in np.random.default_rng(2).integers(RATE // 2, 4 * RATE, 12):
         track[start : start + 80] += hiss(int(start))[:80]
-    deviation, skewness, middle, low = spread(track)
+    deviation, skewness, middle, low = spectral_statistics(track)
     assert deviation > 2
     assert skewness > 2
     assert middle > 0.7
@@ -31,7 +31,9 @@ def test_impacts_lift_all_bands_at_once() -> None:
 
 
 def test_it_does_not_hear_how_loud_a_recording_is() -> None:
-    np.testing.assert_allclose(spread(hiss()), spread(0.01 * hiss()), rtol=1e-4)
+    np.testing.assert_allclose(
+        spectral_statistics(hiss()), spectral_statistics(0.01 * hiss()), rtol=1e-4
+    )
 
 
 def test_the_table_names_medians_and_the_middle_of_the_recordings() -> None:
@@ -40,7 +42,7 @@ def test_the_table_names_medians_and_the_middle_of_the_recordings() -> None:
 
 
 def test_the_command_compares_real_recordings_with_procedural_ones(esc10, capsys) -> None:
-    main(["--data", str(esc10), "--labels", "rain", "--count", "3"])
+    main(["--dataset", str(esc10), "--labels", "rain", "--count", "3"])
     lines = capsys.readouterr().out.splitlines()
     assert {line.count("|") for line in lines} == {len(COLUMNS) + 3}
     assert [line.split(" | ")[1] for line in lines[2:]] == ["real", "procedural"]

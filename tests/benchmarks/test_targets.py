@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.caching import LENGTH, WIDTH
 from benchmarks.memory import anonymous_peak
-from benchmarks.targets import WAYS, as_table, measure_apart, write_table
+from benchmarks.targets import MODES, as_table, measure_in_process, write_table
 
 CAPTIONS = 512
 HELD = 4 * CAPTIONS * LENGTH * WIDTH / 2**30
@@ -18,12 +18,12 @@ def test_one_way_holds_all_targets_and_the_other_none(tmp_path: Path) -> None:
     path = tmp_path / "embeds.npy"
     write_table(path, CAPTIONS, 0)
     assert np.load(path, mmap_mode="r").shape == (CAPTIONS, LENGTH, WIDTH)
-    found = {way: measure_apart(way, path, 2, 0) for way in WAYS}
+    found = {way: measure_in_process(way, path, 2, 0) for way in MODES}
     assert found["held"]["held"] > 0.8 * HELD > 0.1 * HELD > found["read"]["held"]
     assert all(one["peak"] >= one["held"] for one in found.values())
     assert all(min(one["step"], one["targets"]) > 0 for one in found.values())
     lines = as_table(found).splitlines()
-    assert [line.split()[1] for line in lines[2:]] == list(WAYS)
+    assert [line.split()[1] for line in lines[2:]] == list(MODES)
     assert lines[3].endswith("| 1.000 |")
 
 

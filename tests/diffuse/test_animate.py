@@ -12,35 +12,37 @@ from PIL import Image
 
 from align.models.encoder import AudioPromptEncoder
 from diffuse.animate import main
-from diffuse.pipelines.animation import Moments, save_film
+from diffuse.pipelines.animation import AudioFrames, save_video
 from tests.conftest import RATE, tone
 
 
 def test_moments_stand_around_their_time() -> None:
     samples = np.linspace(0.1, 1.0, 8 * 100, dtype=np.float32)
-    moments = Moments.of((100, samples), 100, fps=2.0, window_s=1.0)
-    assert len(moments.stretches) == 16 and {len(s) for s in moments.stretches} == {100}
-    middles = [float(np.median(s)) for s in moments.stretches]
+    moments = AudioFrames.from_audio((100, samples), 100, fps=2.0, window_s=1.0)
+    assert len(moments.segments) == 16 and {len(s) for s in moments.segments} == {100}
+    middles = [float(np.median(s)) for s in moments.segments]
     assert middles == sorted(middles)
     np.testing.assert_allclose(middles[4], samples[int(4.5 / 16 * 800)], atol=0.01)
-    long = Moments.of((100, samples), 100, fps=2.0, window_s=60.0)
-    assert {len(s) for s in long.stretches} == {800}
-    assert len(Moments.of((100, samples[:10]), 100, fps=2.0, window_s=1.0).stretches) == 1
+    long = AudioFrames.from_audio((100, samples), 100, fps=2.0, window_s=60.0)
+    assert {len(s) for s in long.segments} == {800}
+    assert (
+        len(AudioFrames.from_audio((100, samples[:10]), 100, fps=2.0, window_s=1.0).segments) == 1
+    )
     with pytest.raises(ValueError, match="are positive, not 0"):
-        Moments.of((100, samples), 100, fps=0, window_s=1.0)
+        AudioFrames.from_audio((100, samples), 100, fps=0, window_s=1.0)
 
 
 def test_silence_shows_what_was_heard_last() -> None:
     silent, loud = np.zeros(100, np.float32), np.full(100, 0.5, np.float32)
     samples = np.concatenate([silent, loud, silent, silent, loud])
-    moments = Moments.of((100, samples), 100, fps=1.0, window_s=1.0)
-    assert moments.audible() == [False, True, False, False, True]
-    assert moments.shown() == [1, 1, 1, 1, 4]
+    moments = AudioFrames.from_audio((100, samples), 100, fps=1.0, window_s=1.0)
+    assert moments.has_audio() == [False, True, False, False, True]
+    assert moments.source_frames() == [1, 1, 1, 1, 4]
 
 
 def test_an_mp4_holds_frames_and_sound(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "green", "blue", "white")]
-    save_film(tmp_path / "film.mp4", frames, 4.0, tone(440, 1.0), RATE)
+    save_video(tmp_path / "film.mp4", frames, 4.0, tone(440, 1.0), RATE)
     with av.open(str(tmp_path / "film.mp4")) as film:
         shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
     with av.open(str(tmp_path / "film.mp4")) as film:
@@ -56,8 +58,8 @@ def test_the_command_draws_a_film_that_changes_with_the_sound(
     tiny_encoder.save_pretrained(tmp_path / "encoder")
     soundfile.write(tmp_path / "two.wav", np.concatenate([tone(200), tone(4000)]), RATE)
     command = [
-        str(tmp_path / "two.wav"), "--base", tiny_base, "--encoder", str(tmp_path / "encoder"),
-        "--steps", "2", "--fps", "1", "--window_s", "0.5", "--device", "cpu",
+        str(tmp_path / "two.wav"), "--base_model", tiny_base, "--encoder", str(tmp_path / "encoder"),
+        "--num_inference_steps", "2", "--fps", "1", "--window_s", "0.5", "--device", "cpu",
     ]  # fmt: skip
     for name in ("one.gif", "two.gif"):
         main([*command, "--out", str(tmp_path / name)])

@@ -12,8 +12,8 @@ from soundfile import write
 
 from diffuse import generate
 from diffuse.config.arguments import DataArguments, EvaluationArguments, LossArguments
-from diffuse.pipelines.animation import check_pace
-from diffuse.training.checkpoints import told
+from diffuse.pipelines.animation import check_frame_rate
+from diffuse.training.checkpoints import load_run_record
 from tests.conftest import RATE, tone
 from tests.helpers.doors import assert_refused
 
@@ -40,24 +40,45 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("diffuse.evaluate run --json run", "--json run is a folder"),
         ("diffuse.evaluate run --json occupied/x.json", "--json occupied is a file"),
-        ("diffuse.evaluate run --sheet s.xyz", "--sheet writes a PNG: name it so, not s.xyz"),
-        ("diffuse.evaluate run --sheet folder.png", "is a folder"),
-        ("diffuse.evaluate run --sheet s.png --samples 0", "--sheet draws --samples sounds"),
-        ("diffuse.evaluate run --guidance nan", "--guidance is a number from 0 on, not nan"),
-        ("diffuse.evaluate run --draw_steps 0", "--draw_steps is at least 1, not 0"),
-        ("diffuse.evaluate run --workers -1", "--workers is at least 1, not -1"),
-        ("diffuse.evaluate run --pictures -1", "--pictures cannot be negative"),
-        ("diffuse.evaluate run --texts -1", "--texts cannot be negative"),
+        (
+            "diffuse.evaluate run --sample_sheet s.xyz",
+            "--sample_sheet writes a PNG: name it so, not s.xyz",
+        ),
+        ("diffuse.evaluate run --sample_sheet folder.png", "is a folder"),
+        (
+            "diffuse.evaluate run --sample_sheet s.png --num_sheet_samples 0",
+            "--sample_sheet draws --num_sheet_samples sounds",
+        ),
+        (
+            "diffuse.evaluate run --guidance_scale nan",
+            "--guidance_scale is a number from 0 on, not nan",
+        ),
+        (
+            "diffuse.evaluate run --num_inference_steps 0",
+            "--num_inference_steps is at least 1, not 0",
+        ),
+        ("diffuse.evaluate run --num_workers -1", "--num_workers is at least 1, not -1"),
+        ("diffuse.evaluate run --num_images -1", "--num_images cannot be negative"),
+        ("diffuse.evaluate run --num_captions -1", "--num_captions cannot be negative"),
         ("diffuse.evaluate run --device gpu", "no device 'gpu'"),
         ("diffuse.evaluate run", "no sound adapter in 'run'"),
         ("diffuse.evaluate aligned", "'aligned' is no run: give a folder that diffuse.train"),
         ("diffuse.evaluate list", "'list' is no run"),
         ("diffuse.evaluate torn", "is not JSON"),
-        ("diffuse.generate good.wav --out a --weights nan", "from 0 on, not all 0, and not [nan]"),
-        ("diffuse.generate good.wav --out a --weights inf", "from 0 on, not all 0, and not [inf]"),
+        (
+            "diffuse.generate good.wav --out a --audio_weights nan",
+            "from 0 on, not all 0, and not [nan]",
+        ),
+        (
+            "diffuse.generate good.wav --out a --audio_weights inf",
+            "from 0 on, not all 0, and not [inf]",
+        ),
         ("diffuse.generate good.wav --out a --adapter b --adapter_weights nan", "are numbers"),
         ("diffuse.generate good.wav --out a --relation creative", "of text and sound: give a"),
-        ("diffuse.generate good.wav --out a --scheduler pndm --steps 3", "at least 4 steps, not 3"),
+        (
+            "diffuse.generate good.wav --out a --scheduler pndm --num_inference_steps 3",
+            "at least 4 steps, not 3",
+        ),
         ("diffuse.edit photo.png good.wav --out a --relation creative", "of text and sound"),
         ("diffuse.animate good.wav --out a.mp4 --relation creative", "of text and sound"),
         ("diffuse.animate good.wav --out a.mp4 --fps inf", "frames a second"),
@@ -70,29 +91,29 @@ def test_the_door_comes_before_the_models(
 
 
 def test_what_a_run_tells_is_read(desk: Path) -> None:
-    assert set(told(desk / "run")) == {"model", "data", "loss", "training"}
+    assert set(load_run_record(desk / "run")) == {"model", "data", "loss", "training"}
     with pytest.raises(ValueError, match="is no run"):
-        told(desk)
+        load_run_record(desk)
 
 
 def test_a_relation_is_heard_beside_a_text_or_left_out(desk: Path) -> None:
     for words in (["--relation", "none"], ["--relation", "creative", "--prompt", "rain"]):
         options = generate._arguments(["good.wav", "--out", "a", *words])
-        generate.check_given(options, options.sounds)
+        generate.check_generation_options(options, options.sounds)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_options_that_are_no_numbers_are_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="--guidance is a number from 0 on"):
-        EvaluationArguments(guidance=value)
+    with pytest.raises(ValueError, match="--guidance_scale is a number from 0 on"):
+        EvaluationArguments(guidance_scale=value)
     with pytest.raises(ValueError, match="frames a second"):
-        check_pace(4.0, value)
+        check_frame_rate(4.0, value)
     if value > 0 or value != value:
         with pytest.raises(ValueError, match="--noise_offset is a number, not"):
             LossArguments(noise_offset=value)
-    with pytest.raises(ValueError, match="--workers is at least 1, not 0"):
+    with pytest.raises(ValueError, match="--num_workers is at least 1, not 0"):
         DataArguments(workers=0)
-    assert EvaluationArguments().pictures == 100
+    assert EvaluationArguments().num_images == 100
 
 
 @pytest.mark.parametrize(

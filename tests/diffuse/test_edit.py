@@ -25,9 +25,9 @@ LOW, HIGH = (RATE, tone(200)), (RATE, tone(4000))
 def pipe(tiny_base: str, tiny_encoder: AudioPromptEncoder) -> SoundPipeline:
     bare = SoundPipeline.from_pretrained(tiny_base, tiny_encoder, device="cpu")
     torch.manual_seed(1)
-    config = AdapterConfig(base="tiny", width=16, heads=2)
-    adapter = SoundAdapter.of(bare.pipeline.unet, tiny_encoder, config)
-    for gate in adapter.parts["gates"]:
+    config = AdapterConfig(base_model="tiny", width=16, heads=2)
+    adapter = SoundAdapter.from_unet(bare.pipeline.unet, tiny_encoder, config)
+    for gate in adapter.parameter_groups["gates"]:
         torch.nn.init.constant_(gate, 2.0)
     return SoundPipeline(bare.pipeline, tiny_encoder, adapter, tiny_base)
 
@@ -94,8 +94,8 @@ def test_the_command_redraws(
     tiny_encoder.save_pretrained(tmp_path / "encoder")
     picture.save(tmp_path / "photo.png")
     main([
-        str(tmp_path / "photo.png"), str(sound_folder / "0.wav"), "--base", tiny_base,
-        "--encoder", str(tmp_path / "encoder"), "--steps", "2", "--strength", "1",
+        str(tmp_path / "photo.png"), str(sound_folder / "0.wav"), "--base_model", tiny_base,
+        "--encoder", str(tmp_path / "encoder"), "--num_inference_steps", "2", "--strength", "1",
         "--method", "image", "--device", "cpu", "--out", str(tmp_path / "out"),
     ])  # fmt: skip
     told = json.loads(Image.open(tmp_path / "out" / "seed-0.png").text["soundprompt"])

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from align.models.encoder import AudioPromptEncoder
-from diffuse.cli import save_pictures
+from diffuse.cli import save_images
 from diffuse.models.adapter import SoundAdapter
 from diffuse.models.configuration import AdapterConfig
 from diffuse.pipelines.loading import new_scheduler
@@ -26,8 +26,10 @@ NAN, INF = float("nan"), float("inf")
 
 def loud_adapter(unet: Any, encoder: AudioPromptEncoder, seed: int = 1) -> SoundAdapter:
     torch.manual_seed(seed)
-    adapter = SoundAdapter.of(unet, encoder, AdapterConfig(base="tiny", width=16, heads=2))
-    for gate in adapter.parts["gates"]:
+    adapter = SoundAdapter.from_unet(
+        unet, encoder, AdapterConfig(base_model="tiny", width=16, heads=2)
+    )
+    for gate in adapter.parameter_groups["gates"]:
         torch.nn.init.constant_(gate, 2.0)
     return adapter
 
@@ -50,19 +52,21 @@ def hearing(silent: SoundPipeline, tiny_encoder: AudioPromptEncoder) -> SoundPip
 
 def test_what_draws_other_pixels_is_told(hearing: SoundPipeline) -> None:
     even = hearing(LOW, "rain", **STEPS)
-    assert hearing.attachment is not None
-    hearing.attachment.set_weights({"one": 1.0, "two": 0.2})
+    assert hearing.attached is not None
+    hearing.attached.set_adapter_weights({"one": 1.0, "two": 0.2})
     uneven = hearing(LOW, "rain", **STEPS)
-    assert even.settings["adapter_weights"] == {"one": 1.0, "two": 1.0}
-    assert uneven.settings["adapter_weights"] == {"one": 1.0, "two": 0.2}
+    assert even.metadata["adapter_weights"] == {"one": 1.0, "two": 1.0}
+    assert uneven.metadata["adapter_weights"] == {"one": 1.0, "two": 0.2}
     assert (np.asarray(even.images[0]) != np.asarray(uneven.images[0])).any()
-    assert json.dumps(even.settings) != json.dumps(uneven.settings)
+    assert json.dumps(even.metadata) != json.dumps(uneven.metadata)
 
 
 def test_the_precision_is_told(tiny_base: str, tiny_encoder: AudioPromptEncoder) -> None:
     for dtype in (None, torch.bfloat16):
-        pipe = SoundPipeline.from_pretrained(tiny_base, tiny_encoder, device="cpu", dtype=dtype)
-        settings = pipe(LOW, **STEPS).settings
+        pipe = SoundPipeline.from_pretrained(
+            tiny_base, tiny_encoder, device="cpu", torch_dtype=dtype
+        )
+        settings = pipe(LOW, **STEPS).metadata
         assert settings["dtype"] == ("float32" if dtype is None else "bfloat16")
         assert settings["adapter_weights"] is None
 
@@ -74,39 +78,39 @@ def test_what_is_put_behind_is_said_where_it_is_done(hearing: SoundPipeline) -> 
     def words(pipe: SoundPipeline, sounds: Any, **how: Any) -> str:
         found = pipe(sounds, "rain", **more, **how).relation
         assert found is not None and found.name == "contradictory"
-        return found.words
+        return found.description
 
     assert words(hearing, LOW).endswith(done)
     assert words(hearing, {"foreground": LOW, "background": LOW}) == plain
     assert words(hearing, LOW, audio_scale=0.0) == plain
-    hearing.exchange()
+    hearing.set_adapter()
     assert words(hearing, LOW) == plain
 
 
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_scales_that_are_no_numbers_are_refused(hearing: SoundPipeline, value: float) -> None:
-    attached = hearing.attachment
+    attached = hearing.attached
     assert attached is not None
     for refused in (
-        lambda: attached.set_weights({"one": 0.5, "two": value}),
+        lambda: attached.set_adapter_weights({"one": 0.5, "two": value}),
         lambda: attached.set_audio_scale(value),
-        lambda: attached.set_audio_scale(levels={"ambience": value}),
-        lambda: attached.set_audio_guidance(value),
+        lambda: attached.set_audio_scale(level_scales={"ambience": value}),
+        lambda: attached.set_audio_guidance_scale(value),
         lambda: attached.set_lora_scale(value),
     ):
         with pytest.raises(ValueError, match=f"is a number, not {value}"):
             refused()
-    assert attached.weights() == {"one": 1.0, "two": 1.0}, "all or nothing"
+    assert attached.adapter_weights() == {"one": 1.0, "two": 1.0}, "all or nothing"
     with pytest.raises(ValueError, match="no adapter is attached as 'three'"):
-        attached.set_weights({"one": 0.5, "three": 0.5})
-    assert attached.weights() == {"one": 1.0, "two": 1.0}
+        attached.set_adapter_weights({"one": 0.5, "three": 0.5})
+    assert attached.adapter_weights() == {"one": 1.0, "two": 1.0}
     for scale in (value, -1.0):
         with pytest.raises(ValueError, match="level_scales of foreground is a number from 0 on"):
             hearing(LOW, level_scales={"foreground": scale}, **STEPS)
     with pytest.raises(ValueError, match="no level 'far'"):
         hearing(LOW, level_scales={"far": 1.0}, **STEPS)
     with pytest.raises(ValueError, match="weights of the recordings are numbers from 0 on"):
-        hearing([LOW, LOW], weights=[value, 1], **STEPS)
+        hearing([LOW, LOW], audio_weights=[value, 1], **STEPS)
 
 
 def test_pndm_is_refused_the_steps_that_it_cannot_draw_in(silent: SoundPipeline) -> None:
@@ -125,17 +129,17 @@ def test_other_pictures_that_are_written_over_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    settings = {"seed": 3, "num_images": 2, "prompt": "rain", "audio_steps": (0.0, 1.0)}
-    save_pictures(images, settings, tmp_path)
-    save_pictures(images[:1], settings | {"num_images": 1}, tmp_path)  # the same picture again
+    settings = {"seed": 3, "num_images": 2, "prompt": "rain", "audio_interval": (0.0, 1.0)}
+    save_images(images, settings, tmp_path)
+    save_images(images[:1], settings | {"num_images": 1}, tmp_path)  # the same picture again
     assert capsys.readouterr().err == ""
-    paths = save_pictures(images[:1], settings | {"prompt": "a dog"}, tmp_path)
+    paths = save_images(images[:1], settings | {"prompt": "a dog"}, tmp_path)
     said = capsys.readouterr()
     assert said.err == f'{paths[0]} is written over: prompt was "rain"\n' and said.out == ""
     assert json.loads(Image.open(paths[0]).text["soundprompt"])["prompt"] == "a dog"
-    save_pictures(images[1:], settings | {"prompt": "a dog"}, tmp_path)
+    save_images(images[1:], settings | {"prompt": "a dog"}, tmp_path)
     assert "a recording or a model was another of the same name" in capsys.readouterr().err
     for other in (lambda: images[1].save(paths[0]), lambda: paths[0].write_text("no picture")):
         other()
-        save_pictures(images[:1], settings, tmp_path)
+        save_images(images[:1], settings, tmp_path)
         assert "it was no picture of these commands" in capsys.readouterr().err

@@ -156,7 +156,7 @@ def folder(tmp_path: Path) -> Path:
     import torch
 
     from align.models.encoder import AudioPromptEncoder
-    from align.preprocessing.text_embeds import CaptionTable
+    from align.preprocessing.text_embeds import CaptionEmbeds
     from align.prompts.embeds import SpaceShape
     from align.prompts.space import PromptSpace
 
@@ -165,7 +165,7 @@ def folder(tmp_path: Path) -> Path:
     sizes = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
     torch.manual_seed(0)
     encoder = AudioPromptEncoder.from_backbone("mini-clap", sizes, {"mini": shape})
-    table = CaptionTable.of(space, ["a dog barking", "rain falling"])
+    table = CaptionEmbeds.of(space, ["a dog barking", "rain falling"])
     encoder.head().set_space(table.statistics(), space.unconditional)
     encoder.save_pretrained(tmp_path / "runs/align/mini")
     t = np.arange(24_000) / 24_000

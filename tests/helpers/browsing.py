@@ -52,7 +52,7 @@ def visitors(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.on("request", lambda request: elsewhere.append(request.url))
         page.goto(url)
-        page.locator("#draw").wait_for()
+        page.locator("#generate").wait_for()
         return page
 
     yield open_page
@@ -63,7 +63,7 @@ def visitors(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
 
 
 def upload(page: Any, path: Path) -> None:
-    page.locator("#sound input[type=file]").set_input_files(path)
+    page.locator("#audio input[type=file]").set_input_files(path)
 
 
 def status(page: Any, pattern: str) -> str:
@@ -79,6 +79,6 @@ def set_field(page: Any, label: str, value: str) -> None:
 
 def drawn(page: Any) -> list[bytes]:
     """The pictures on the page, as files."""
-    page.locator("#pictures img").first.wait_for()
-    urls = [image.get_attribute("src") for image in page.locator("#pictures img").all()]
+    page.locator("#images img").first.wait_for()
+    urls = [image.get_attribute("src") for image in page.locator("#images img").all()]
     return [page.request.get(url).body() for url in urls]

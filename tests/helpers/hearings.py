@@ -10,13 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffuse.config.options import parse_options
-from diffuse.training.run import Session
+from diffuse.training.run import TrainingRun
 from tests.conftest import RATE, tone
 
 SHORT = (
-    "--workers", "1", "--judge", "none", "--pictures", "0", "--samples", "0", "--draw_steps", "2",
+    "--num_workers", "1", "--image_classifier", "none", "--num_images", "0", "--num_sheet_samples", "0", "--num_inference_steps", "2",
     "--projector_width", "16", "--projector_depth", "1", "--projector_heads", "2",
-    "--stages", "hearing", "--max_steps", "3",
+    "--stages", "audio_attention", "--max_steps", "3",
     "--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "4",
     "--save_strategy", "no", "--logging_steps", "1", "--disable_tqdm", "true",
     "--use_cpu", "true", "--bf16", "false", "--cache", "false",
@@ -40,13 +40,13 @@ def fill(folder: Path, count: int = 12) -> Path:
 
 def command(base: str, encoder: Path, data: Path, folder: Path, *more: str) -> list[str]:
     """The command line of a short training; later flags win."""
-    models = ("--base", base, "--encoder", str(encoder), "--data", str(data))
+    models = ("--base_model", base, "--encoder", str(encoder), "--dataset", str(data))
     return [*models, *SHORT, "--output_dir", str(folder), *more]
 
 
-def session(line: list[str]) -> Session:
+def session(line: list[str]) -> TrainingRun:
     """The session of a command line, opened."""
-    return Session.open(parse_options("diffuse.train", line))
+    return TrainingRun.from_options(parse_options("diffuse.train", line))
 
 
 def adapter_weights(folder: Path) -> dict[str, torch.Tensor]:

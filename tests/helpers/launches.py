@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from align.config.options import parse_options
-from align.training.run import Session
+from align.training.run import TrainingRun
 
 # Of the tiny CLAP's spectrograms and of two-second tones; no augmentation.
 SHORT = (
-    "--workers", "1", "--judge", "none", "--pictures", "0", "--samples", "0", "--draw_steps", "2",
+    "--num_workers", "1", "--image_classifier", "none", "--num_images", "0", "--num_sheet_samples", "0", "--num_inference_steps", "2",
     "--adapter_width", "16", "--adapter_depth", "1", "--adapter_heads", "2",
     "--num_train_epochs", "2", "--per_device_train_batch_size", "4",
     "--eval_strategy", "no", "--save_strategy", "no", "--logging_steps", "1",
@@ -22,13 +22,13 @@ SHORT = (
 
 def command(base: str, backbone: str, data: Path, folder: Path, *more: str) -> list[str]:
     """The command line of a short training; later flags win."""
-    models = ("--base", base, "--backbone", backbone, "--data", str(data))
+    models = ("--base_model", base, "--backbone", backbone, "--dataset", str(data))
     return [*models, *SHORT, "--output_dir", str(folder), *more]
 
 
-def session(line: list[str]) -> Session:
+def session(line: list[str]) -> TrainingRun:
     """The session of a command line, opened."""
-    return Session.open(parse_options("align.train", line))
+    return TrainingRun.from_options(parse_options("align.train", line))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

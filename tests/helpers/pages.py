@@ -16,7 +16,7 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-ADAPTER = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
+ADAPTER = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
 CAPTIONS = ["a low hum", "a tone", "a whistle"]
 
 
@@ -25,7 +25,7 @@ def make_models(folder: Path, base: str, backbone: str) -> Path:
     import torch
 
     from align.models.encoder import AudioPromptEncoder
-    from align.preprocessing.text_embeds import CaptionTable
+    from align.preprocessing.text_embeds import CaptionEmbeds
     from align.prompts.embeds import SpaceShape
     from align.prompts.space import PromptSpace
 
@@ -37,8 +37,8 @@ def make_models(folder: Path, base: str, backbone: str) -> Path:
     encoder = AudioPromptEncoder.from_backbone(
         backbone, ADAPTER, {where: SpaceShape(where, 77, width)}
     )
-    table = CaptionTable.of(space, CAPTIONS)
-    encoder.head(where).set_space(table.statistics(), space.unconditional)
+    table = CaptionEmbeds.encode(space, CAPTIONS)
+    encoder.head(where).set_statistics(table.statistics(), space.unconditional)
     encoder.save_pretrained(folder / "encoder")
     return folder
 
@@ -51,15 +51,17 @@ def save_adapter(models: Path, name: str, gate: float) -> str:
     from align.models.encoder import AudioPromptEncoder
     from diffuse.models.adapter import SoundAdapter
     from diffuse.models.configuration import AdapterConfig
-    from diffuse.models.saving import save
+    from diffuse.models.saving import save_adapter
 
     unet = UNet2DConditionModel.from_pretrained(models / "base", subfolder="unet")
     encoder = AudioPromptEncoder.from_pretrained(models / "encoder")
     torch.manual_seed(1)
-    adapter = SoundAdapter.of(unet, encoder, AdapterConfig(base="tiny", width=16, heads=2))
-    for weight in adapter.parts["gates"]:
+    adapter = SoundAdapter.from_unet(
+        unet, encoder, AdapterConfig(base_model="tiny", width=16, heads=2)
+    )
+    for weight in adapter.parameter_groups["gates"]:
         torch.nn.init.constant_(weight, gate)
-    save(adapter, models / name)
+    save_adapter(adapter, models / name)
     return str(models / name)
 
 
@@ -74,16 +76,16 @@ class Served:
 @contextmanager
 def serve(models: Path, **changes: Any) -> Iterator[Served]:
     """Serves a page on the models of a folder made by `make_models`; changes are options."""
-    from soundprompt.app.arguments import StudioOptions
-    from soundprompt.app.page import build, launch_options
-    from soundprompt.app.service import Service
+    from soundprompt.app.arguments import AppArguments
+    from soundprompt.app.page import build_app, launch_kwargs
+    from soundprompt.app.service import AppService
 
     given = {"models": str(models), "runs": str(models / "no runs")} | changes
     given.setdefault("base", str(models / "base"))
     given.setdefault("encoder", str(models / "encoder"))
-    service = Service(StudioOptions(**given))
-    page = build(service)
-    how = launch_options(service) | {"quiet": True, "prevent_thread_lock": True}
+    service = AppService(AppArguments(**given))
+    page = build_app(service)
+    how = launch_kwargs(service) | {"quiet": True, "prevent_thread_lock": True}
     try:
         _, url, _ = page.launch(**how | {"server_name": "127.0.0.1"})
         yield Served(url, service)
@@ -135,7 +137,7 @@ def generate(client: Any, sound: Path, **more: Any) -> tuple[list[Any], dict[str
     from gradio_client import handle_file
     from PIL import Image
 
-    more = {"steps": 2, "pictures": 1} | more
+    more = {"num_inference_steps": 2, "images": 1} | more
     pictures, made, said = client.predict(handle_file(sound), **more, api_name="/generate")
     seeds = [f"seed {made['seed'] + i}" for i in range(len(pictures))]
     assert [row["caption"] for row in pictures] == seeds

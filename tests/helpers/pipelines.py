@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from align.models.encoder import AudioPromptEncoder
-from align.prompts.embeds import Prompts, Statistics
+from align.prompts.embeds import EmbedStatistics, PromptEmbeds
 from align.prompts.space import PromptSpace
 from soundprompt.mini.build.clip import new_tokenizer
 from tests.conftest import WIDTH
@@ -151,7 +151,7 @@ def save_motion_adapter(folder: Path) -> str:
 class Dictation(nn.Module):
     """An adapter that answers what it was told, whatever it hears."""
 
-    def __init__(self, answer: Prompts) -> None:
+    def __init__(self, answer: PromptEmbeds) -> None:
         super().__init__()
         self.answer = answer
 
@@ -164,23 +164,23 @@ class Dictation(nn.Module):
 def new_encoder(backbone: str, spaces: dict[str, PromptSpace]) -> AudioPromptEncoder:
     """An untrained encoder with a head for every space, by name."""
     torch.manual_seed(0)
-    adapter = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2}
+    adapter = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2}
     shapes = {name: space.shape for name, space in spaces.items()}
     encoder = AudioPromptEncoder.from_backbone(backbone, adapter, shapes)
     for name, space in spaces.items():
         prompts = space.encode(CAPTIONS)
-        found = {"embeds": Statistics.of(prompts.embeds)}
+        found = {"embeds": EmbedStatistics.of(prompts.embeds)}
         if prompts.pooled is not None:
-            found["pooled"] = Statistics.of(prompts.pooled)
-        encoder.head(name).set_space(found, space.unconditional)
+            found["pooled"] = EmbedStatistics.of(prompts.pooled)
+        encoder.head(name).set_statistics(found, space.unconditional)
     return encoder.eval()
 
 
-def dictate(encoder: AudioPromptEncoder, name: str, target: Prompts) -> None:
+def dictate(encoder: AudioPromptEncoder, name: str, target: PromptEmbeds) -> None:
     """Makes a head answer a text's own target, bit for bit: centred on zero, of unit spread."""
     head = encoder.head(name)
     head.adapter = Dictation(target)
     for part in ("embeds", "pooled") if target.pooled is not None else ("embeds",):
         head.get_buffer(f"{part}_mean").zero_()
-        head.get_buffer(f"{part}_spread").fill_(1.0)
+        head.get_buffer(f"{part}_std").fill_(1.0)
         head.get_buffer(f"{part}_constant").zero_()

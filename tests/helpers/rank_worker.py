@@ -15,8 +15,13 @@ from align.config.arguments import LossArguments
 from align.losses.alignment import AlignmentLoss
 from align.losses.gradient_cache import GradientCache
 from align.models.heads import AudioPromptOutput
-from align.prompts.embeds import Prompts
-from align.training.distributed import gather_rows, is_main, leave, main_first
+from align.prompts.embeds import PromptEmbeds
+from align.training.distributed import (
+    destroy_process_group,
+    gather_rows,
+    is_main_process,
+    main_process_first,
+)
 
 ROWS, LENGTH, WIDTH, POOLED = 7, 4, 6, 5
 SHARES = [4, 3]  # of two processes
@@ -48,7 +53,7 @@ def new_criterion() -> AlignmentLoss:
     given = LossArguments(
         sigmoid_weight=0.2, margin_weight=0.5, learn_temperature=True, paraphrase_threshold=0.2
     )
-    return AlignmentLoss(Prompts(targets, pooled), given, counts=counts).double()
+    return AlignmentLoss(PromptEmbeds(targets, pooled), given, position_weights=counts).double()
 
 
 def rows() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -88,11 +93,11 @@ def main(folder: Path) -> None:
     if (folder / "command.json").exists():
         from tests.helpers.launches import session
 
-        with main_first():
+        with main_process_first():
             opened = session(json.loads((folder / "command.json").read_text()))
         opened.train()
-    leave()
-    assert not distributed.is_initialized() and is_main()
+    destroy_process_group()
+    assert not distributed.is_initialized() and is_main_process()
 
 
 if __name__ == "__main__":

@@ -54,4 +54,4 @@ class Server:
         return Handler
 
 
-FAST = {"backoff_s": 0.01, "pause_s": 0.0, "timeout_s": 0.3, "tries": 3}
+FAST = {"backoff_s": 0.01, "pause_s": 0.0, "timeout_s": 0.3, "max_attempts": 3}

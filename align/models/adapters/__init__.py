@@ -2,7 +2,7 @@
 
 Each is made of (token_width, length, embed_width, pooled_width) and sizes of its own, and answers
 (tokens (B, S, H), mask (B, S)) with standardised embeds (B, L, D), and pooled ones (B, P) or None.
-One whose attribute `absolute` is true answers with embeds as the pipeline reads them. Tokens that
+One whose attribute `predicts_raw_embeds` is true answers with embeds as the pipeline reads them. Tokens that
 the mask leaves out change nothing.
 """
 
@@ -32,22 +32,28 @@ ADAPTERS: dict[str, type[nn.Module]] = {
     "hierarchical": Hierarchical,
     "direct": Direct,
 }
-_SHAPE = ("self", "token_width", "length", "embed_width", "pooled_width")  # every adapter's
+_SHARED_PARAMETERS = (
+    "self",
+    "token_width",
+    "length",
+    "embed_width",
+    "pooled_width",
+)  # every adapter's
 
 
-def sizes_of(kind: str) -> dict[str, Any]:
+def default_adapter_kwargs(adapter_type: str) -> dict[str, Any]:
     """The sizes that an adapter takes beside the prompt's shape, with their defaults.
 
     Raises:
         ValueError: no adapter has this name.
     """
-    if kind not in ADAPTERS:
-        raise ValueError(f"no adapter is called {kind!r}; there are: {', '.join(ADAPTERS)}")
-    given = inspect.signature(ADAPTERS[kind].__init__).parameters
-    return {name: size.default for name, size in given.items() if name not in _SHAPE}
+    if adapter_type not in ADAPTERS:
+        raise ValueError(f"no adapter is called {adapter_type!r}; there are: {', '.join(ADAPTERS)}")
+    given = inspect.signature(ADAPTERS[adapter_type].__init__).parameters
+    return {name: size.default for name, size in given.items() if name not in _SHARED_PARAMETERS}
 
 
-def check_sizes(kind: str, sizes: dict[str, Any], prefix: str = "") -> None:
+def check_adapter_kwargs(adapter_type: str, kwargs: dict[str, Any], prefix: str = "") -> None:
     """Refuses sizes that an adapter does not take.
 
     Args:
@@ -58,20 +64,20 @@ def check_sizes(kind: str, sizes: dict[str, Any], prefix: str = "") -> None:
     Raises:
         ValueError: no adapter has this name, or it has no such size.
     """
-    own = sizes_of(kind)
-    sizes = {name: value for name, value in sizes.items() if value is not None}
-    for name, value in sizes.items():
+    own = default_adapter_kwargs(adapter_type)
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    for name, value in kwargs.items():
         if name not in own:
             there = ", ".join(prefix + size for size in own) or "none"
             raise ValueError(
-                f"the {kind} adapter does not take these sizes: {prefix + name!r}; it has: {there}"
+                f"the {adapter_type} adapter does not take these sizes: {prefix + name!r}; it has: {there}"
             )
         if name == "dropout":
             if not 0 <= value < 1:
                 raise ValueError(f"{prefix}dropout is a share from 0 to below 1, not {value}")
         elif value < 1:
             raise ValueError(f"{prefix}{name} must be at least 1, not {value}")
-    own |= sizes
+    own |= kwargs
     if "width" in own and "heads" in own and own["width"] % own["heads"]:
         raise ValueError(
             f"{prefix}width must be a multiple of {prefix}heads: "
@@ -79,14 +85,14 @@ def check_sizes(kind: str, sizes: dict[str, Any], prefix: str = "") -> None:
         )
 
 
-def new_adapter(
-    kind: str,
+def build_adapter(
+    adapter_type: str,
     *,
     token_width: int,
     length: int,
     embed_width: int,
     pooled_width: int = 0,
-    **sizes: Any,
+    **kwargs: Any,
 ) -> nn.Module:
     """An adapter by name.
 
@@ -101,5 +107,5 @@ def new_adapter(
     Raises:
         ValueError: no adapter has this name, or it has no such size.
     """
-    check_sizes(kind, sizes)
-    return ADAPTERS[kind](token_width, length, embed_width, pooled_width, **sizes)
+    check_adapter_kwargs(adapter_type, kwargs)
+    return ADAPTERS[adapter_type](token_width, length, embed_width, pooled_width, **kwargs)

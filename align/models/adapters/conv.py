@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from align.models.adapters.layers import Positions, heard_first, pool_slots
+from align.models.adapters.layers import PositionMixer, compact_tokens, pool_to_length
 
 
 class StridedLayer(nn.Module):
@@ -28,7 +28,7 @@ class StridedLayer(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
         )
 
-    def _shorten(
+    def _downsample(
         self, tokens: torch.Tensor, mask: torch.Tensor, norm: nn.Module, conv: nn.Module
     ) -> torch.Tensor:
         kept = norm(tokens).masked_fill(~mask[..., None], 0.0)
@@ -38,14 +38,14 @@ class StridedLayer(nn.Module):
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens (B, S, W), heard ones first, and their mask, shortened by the stride."""
-        residual = self._shorten(tokens, mask, self.norm_residual, self.conv_residual)
-        looking = self._shorten(tokens, mask, self.norm_attention, self.conv_attention)
-        heard = (mask.sum(1) + 2 * (self.kernel // 2) - self.kernel) // self.stride + 1
-        mask = torch.arange(looking.shape[1], device=mask.device) < heard[:, None]
-        seen, _ = self.attention(
-            looking, looking, looking, key_padding_mask=~mask, need_weights=False
+        residual = self._downsample(tokens, mask, self.norm_residual, self.conv_residual)
+        queries = self._downsample(tokens, mask, self.norm_attention, self.conv_attention)
+        lengths = (mask.sum(1) + 2 * (self.kernel // 2) - self.kernel) // self.stride + 1
+        mask = torch.arange(queries.shape[1], device=mask.device) < lengths[:, None]
+        attended, _ = self.attention(
+            queries, queries, queries, key_padding_mask=~mask, need_weights=False
         )
-        tokens = residual + seen
+        tokens = residual + attended
         return tokens + self.feed_forward(self.norm(tokens)), mask
 
 
@@ -93,20 +93,22 @@ class Conv(nn.Module):
             raise ValueError(f"the conv adapter's kernel must be odd, not {kernel}")
         if self._count > length:
             raise ValueError(f"{tokens} tokens do not fit into a prompt of {length} positions")
-        self.enter = nn.Linear(token_width, width)
+        self.proj_in = nn.Linear(token_width, width)
         self.layers = nn.ModuleList(
             StridedLayer(width, heads, kernel, stride, dropout) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.positions = Positions(self._count, length, width, embed_width, pooled_width, dropout)
+        self.position_mixer = PositionMixer(
+            self._count, length, width, embed_width, pooled_width, dropout
+        )
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
-        tokens, mask = heard_first(tokens, mask)
-        tokens = self.enter(tokens)
+        tokens, mask = compact_tokens(tokens, mask)
+        tokens = self.proj_in(tokens)
         for layer in self.layers:
             tokens, mask = layer(tokens, mask)
-        embeds, pooled = self.positions(pool_slots(self.norm(tokens), mask, self._count))
+        embeds, pooled = self.position_mixer(pool_to_length(self.norm(tokens), mask, self._count))
         return embeds, pooled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from align.models.adapters.layers import heard_first
+from align.models.adapters.layers import compact_tokens
 
 
 class Direct(nn.Module):
@@ -26,7 +26,7 @@ class Direct(nn.Module):
         ValueError: the tokens are not as wide as the prompt, or pooled embeds are asked for.
     """
 
-    absolute = True
+    predicts_raw_embeds = True
 
     def __init__(
         self, token_width: int, length: int, embed_width: int, pooled_width: int = 0
@@ -46,7 +46,7 @@ class Direct(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Embeds (B, L, D), and None; see `align.models.adapters`."""
         length = len(self.padding)
-        tokens, mask = heard_first(tokens, mask)
+        tokens, mask = compact_tokens(tokens, mask)
         short = max(0, length - tokens.shape[1])
         tokens = nn.functional.pad(tokens, (0, 0, 0, short))[:, :length]
         mask = nn.functional.pad(mask, (0, short))[:, :length]

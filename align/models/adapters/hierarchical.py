@@ -8,7 +8,7 @@ from torch import nn
 from align.models.adapters.resampler import ResamplerLayer
 
 LEVELS = {"foreground": 5, "background": 3, "ambience": 2}  # tokens of each
-WEIGHTS = {"foreground": 0.5, "background": 0.3, "ambience": 0.2}  # at the start
+INITIAL_LEVEL_WEIGHTS = {"foreground": 0.5, "background": 0.3, "ambience": 0.2}  # at the start
 
 
 class Hierarchical(nn.Module):
@@ -44,16 +44,16 @@ class Hierarchical(nn.Module):
     ) -> None:
         super().__init__()
         extra = 1 if pooled_width else 0
-        self.enter = nn.Linear(token_width, width)
+        self.proj_in = nn.Linear(token_width, width)
         self.queries = nn.ParameterDict(
             {name: torch.randn(count, width) * 0.02 for name, count in LEVELS.items()}
         )
-        self.listeners = nn.ModuleDict(
+        self.level_resamplers = nn.ModuleDict(
             {name: ResamplerLayer(width, heads, dropout) for name in LEVELS}
         )
-        self.level_weights = nn.Parameter(torch.tensor(list(WEIGHTS.values())).log())
+        self.level_weights = nn.Parameter(torch.tensor(list(INITIAL_LEVEL_WEIGHTS.values())).log())
         self.norm_levels = nn.LayerNorm(width)
-        self.positions = nn.Parameter(torch.randn(length + extra, width) * 0.02)
+        self.position_queries = nn.Parameter(torch.randn(length + extra, width) * 0.02)
         self.layers = nn.ModuleList(
             nn.TransformerDecoderLayer(
                 width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True
@@ -61,18 +61,18 @@ class Hierarchical(nn.Module):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, embed_width)
-        self.leave_pooled = nn.Linear(width, pooled_width) if pooled_width else None
+        self.proj_out = nn.Linear(width, embed_width)
+        self.proj_pooled = nn.Linear(width, pooled_width) if pooled_width else None
 
     def levels(self, tokens: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Each level's tokens by name, (B, 5 | 3 | 2, width), of audio tokens (B, S, H)."""
-        seen, ignored = self.enter(tokens), ~mask
+        hidden, ignored = self.proj_in(tokens), ~mask
         return {
-            name: self.listeners[name](query.expand(len(tokens), -1, -1), seen, ignored)
+            name: self.level_resamplers[name](query.expand(len(tokens), -1, -1), hidden, ignored)
             for name, query in self.queries.items()
         }
 
-    def shares(self) -> dict[str, torch.Tensor]:
+    def normalized_level_weights(self) -> dict[str, torch.Tensor]:
         """Each level's weight by name; together they are one."""
         return dict(zip(LEVELS, self.level_weights.softmax(0), strict=True))
 
@@ -81,16 +81,17 @@ class Hierarchical(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
         levels = self.levels(tokens, mask)
-        heard = self.norm_levels(torch.cat([levels[name] for name in LEVELS], 1))
+        level_tokens = self.norm_levels(torch.cat([levels[name] for name in LEVELS], 1))
         # Divided by how many tokens share it: a level does not weigh more for having more.
-        shares = [
-            (w / LEVELS[name]).log().expand(LEVELS[name]) for name, w in self.shares().items()
+        log_weights = [
+            (w / LEVELS[name]).log().expand(LEVELS[name])
+            for name, w in self.normalized_level_weights().items()
         ]
-        favour = torch.cat(shares).expand(len(self.positions), -1)
-        positions = self.positions.expand(len(tokens), -1, -1)
+        attention_bias = torch.cat(log_weights).expand(len(self.position_queries), -1)
+        positions = self.position_queries.expand(len(tokens), -1, -1)
         for layer in self.layers:
-            positions = layer(positions, heard, memory_mask=favour)
+            positions = layer(positions, level_tokens, memory_mask=attention_bias)
         positions = self.norm(positions)
-        if self.leave_pooled is None:
-            return self.leave(positions), None
-        return self.leave(positions[:, :-1]), self.leave_pooled(positions[:, -1])
+        if self.proj_pooled is None:
+            return self.proj_out(positions), None
+        return self.proj_out(positions[:, :-1]), self.proj_pooled(positions[:, -1])

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def mean_heard(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The mean (B, H) of the tokens (B, S, H) that were heard (B, S)."""
     weight = mask.to(tokens.dtype)[..., None]
     # Filled, not multiplied: zero times infinity is no number.
@@ -15,7 +15,7 @@ def mean_heard(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return kept.sum(1) / weight.sum(1).clamp(min=1)
 
 
-def heard_first(tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def compact_tokens(tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Heard tokens moved to the front in their order, zeros behind them, with their mask.
 
     A convolution over them then finds at the end of a short recording what it finds at the end
@@ -27,7 +27,7 @@ def heard_first(tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor,
     return moved.masked_fill(~mask[..., None], 0.0), mask
 
 
-def pool_slots(tokens: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Tensor:
+def pool_to_length(tokens: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Tensor:
     """Averages each row's heard tokens into `count` slots of equal length in time.
 
     Torch's adaptive average pooling, by each row's own length: a token stands in several slots
@@ -51,7 +51,7 @@ def pool_slots(tokens: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Te
     return weight @ tokens
 
 
-class Positions(nn.Module):
+class PositionMixer(nn.Module):
     """Some tokens to all positions of a prompt, each position a mixture of its own.
 
     The mixture starts as the tokens stretched over the positions. What a position makes of it
@@ -84,12 +84,12 @@ class Positions(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
         )
         self.norm_out = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, embed_width)
-        self.leave_pooled = nn.Linear(width, pooled_width) if pooled_width else None
+        self.proj_out = nn.Linear(width, embed_width)
+        self.proj_pooled = nn.Linear(width, pooled_width) if pooled_width else None
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, L, D), and (B, P) or None, from tokens (B, count, W)."""
         mixed = self.mixture @ tokens + self.embedding
         mixed = mixed + self.feed_forward(self.norm(mixed))
-        pooled = None if self.leave_pooled is None else self.leave_pooled(tokens.mean(1))
-        return self.leave(self.norm_out(mixed)), pooled
+        pooled = None if self.proj_pooled is None else self.proj_pooled(tokens.mean(1))
+        return self.proj_out(self.norm_out(mixed)), pooled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from align.models.adapters.layers import mean_heard
+from align.models.adapters.layers import masked_mean
 
 
 class LinearRepeat(nn.Module):
@@ -27,15 +27,15 @@ class LinearRepeat(nn.Module):
         self, token_width: int, length: int, embed_width: int, pooled_width: int = 0
     ) -> None:
         super().__init__()
-        self.leave = nn.Linear(token_width, embed_width, bias=False)
+        self.proj_out = nn.Linear(token_width, embed_width, bias=False)
         self.gain = nn.Parameter(torch.ones(length, embed_width))
         self.offset = nn.Parameter(torch.zeros(length, embed_width))
-        self.leave_pooled = nn.Linear(token_width, pooled_width) if pooled_width else None
+        self.proj_pooled = nn.Linear(token_width, pooled_width) if pooled_width else None
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
-        mean = mean_heard(tokens, mask)
-        embeds = self.leave(mean)[:, None] * self.gain + self.offset
-        return embeds, None if self.leave_pooled is None else self.leave_pooled(mean)
+        mean = masked_mean(tokens, mask)
+        embeds = self.proj_out(mean)[:, None] * self.gain + self.offset
+        return embeds, None if self.proj_pooled is None else self.proj_pooled(mean)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from align.models.adapters.layers import Positions, mean_heard
+from align.models.adapters.layers import PositionMixer, masked_mean
 
 
 class Mlp(nn.Module):
@@ -39,18 +39,22 @@ class Mlp(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(depth):
-            before = width if i else token_width
-            layers += [nn.Linear(before, width), nn.GELU(), nn.Dropout(dropout)]
+            in_width = width if i else token_width
+            layers += [nn.Linear(in_width, width), nn.GELU(), nn.Dropout(dropout)]
         self.hidden = nn.Sequential(*layers)
-        self.make = nn.Linear(width, tokens * embed_width)
+        self.to_tokens = nn.Linear(width, tokens * embed_width)
         self.norm = nn.LayerNorm(embed_width)
         self._shape = (tokens, embed_width)
-        self.positions = Positions(tokens, length, embed_width, embed_width, pooled_width, dropout)
+        self.position_mixer = PositionMixer(
+            tokens, length, embed_width, embed_width, pooled_width, dropout
+        )
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
-        made = self.make(self.hidden(mean_heard(tokens, mask))).unflatten(1, self._shape)
-        embeds, pooled = self.positions(self.norm(made))
+        prompt_tokens = self.to_tokens(self.hidden(masked_mean(tokens, mask))).unflatten(
+            1, self._shape
+        )
+        embeds, pooled = self.position_mixer(self.norm(prompt_tokens))
         return embeds, pooled

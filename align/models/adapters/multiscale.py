@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from align.models.adapters.layers import Positions, heard_first, pool_slots
+from align.models.adapters.layers import PositionMixer, compact_tokens, pool_to_length
 
 
 class ScalesLayer(nn.Module):
@@ -28,8 +28,8 @@ class ScalesLayer(nn.Module):
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Tokens (B, S, W), heard ones first."""
         kept = self.norm(tokens).masked_fill(~mask[..., None], 0.0).transpose(1, 2)
-        heard = torch.cat([conv(kept) for conv in self.convs], 1).transpose(1, 2)
-        return tokens + self.mix(heard)
+        scales = torch.cat([conv(kept) for conv in self.convs], 1).transpose(1, 2)
+        return tokens + self.mix(scales)
 
 
 class Multiscale(nn.Module):
@@ -62,18 +62,20 @@ class Multiscale(nn.Module):
     ) -> None:
         super().__init__()
         self._count = length
-        self.enter = nn.Linear(token_width, width)
+        self.proj_in = nn.Linear(token_width, width)
         self.layers = nn.ModuleList(ScalesLayer(width, scales, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.positions = Positions(length, length, width, embed_width, pooled_width, dropout)
+        self.position_mixer = PositionMixer(
+            length, length, width, embed_width, pooled_width, dropout
+        )
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
-        tokens, mask = heard_first(tokens, mask)
-        tokens = self.enter(tokens)
+        tokens, mask = compact_tokens(tokens, mask)
+        tokens = self.proj_in(tokens)
         for layer in self.layers:
             tokens = layer(tokens, mask)
-        embeds, pooled = self.positions(pool_slots(self.norm(tokens), mask, self._count))
+        embeds, pooled = self.position_mixer(pool_to_length(self.norm(tokens), mask, self._count))
         return embeds, pooled

@@ -30,10 +30,10 @@ class ResamplerLayer(nn.Module):
         # As in Flamingo: keys are the tokens and the queries themselves.
         keys = torch.cat([self.norm_tokens(tokens), q], 1)
         own = ignored.new_zeros(q.shape[:2])
-        looked, _ = self.attention(
+        attended, _ = self.attention(
             q, keys, keys, key_padding_mask=torch.cat([ignored, own], 1), need_weights=False
         )
-        queries = queries + looked
+        queries = queries + attended
         return queries + self.feed_forward(self.norm(queries))
 
 
@@ -67,11 +67,11 @@ class Resampler(nn.Module):
         super().__init__()
         extra = 1 if pooled_width else 0
         self.queries = nn.Parameter(torch.randn(length + extra, width) * 0.02)
-        self.enter = nn.Linear(token_width, width)
+        self.proj_in = nn.Linear(token_width, width)
         self.layers = nn.ModuleList([ResamplerLayer(width, heads, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, embed_width)
-        self.leave_pooled = nn.Linear(width, pooled_width) if pooled_width else None
+        self.proj_out = nn.Linear(width, embed_width)
+        self.proj_pooled = nn.Linear(width, pooled_width) if pooled_width else None
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
@@ -85,11 +85,11 @@ class Resampler(nn.Module):
         Returns:
             (B, L, D), and (B, P) or None.
         """
-        seen, ignored = self.enter(tokens), ~mask
+        hidden, ignored = self.proj_in(tokens), ~mask
         queries = self.queries.expand(len(tokens), -1, -1)
         for layer in self.layers:
-            queries = layer(queries, seen, ignored)
+            queries = layer(queries, hidden, ignored)
         queries = self.norm(queries)
-        if self.leave_pooled is None:
-            return self.leave(queries), None
-        return self.leave(queries[:, :-1]), self.leave_pooled(queries[:, -1])
+        if self.proj_pooled is None:
+            return self.proj_out(queries), None
+        return self.proj_out(queries[:, :-1]), self.proj_pooled(queries[:, -1])

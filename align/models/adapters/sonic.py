@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from align.models.adapters.layers import mean_heard
+from align.models.adapters.layers import masked_mean
 
 
 class SelfAttention(nn.Module):
@@ -16,16 +16,16 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.norm = nn.LayerNorm(width)
-        self.enter = nn.Linear(width, 3 * heads * head_width)
-        self.leave = nn.Linear(heads * head_width, width)
+        self.proj_in = nn.Linear(width, 3 * heads * head_width)
+        self.proj_out = nn.Linear(heads * head_width, width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, L, D) to (B, L, D)."""
-        inner = self.enter(self.norm(tokens)).unflatten(2, (3, self.heads, -1))
+        inner = self.proj_in(self.norm(tokens)).unflatten(2, (3, self.heads, -1))
         query, key, value = inner.permute(2, 0, 3, 1, 4)
-        share = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(query, key, value, dropout_p=share)
-        return tokens + self.leave(seen.transpose(1, 2).flatten(2))
+        dropout_p = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
+        return tokens + self.proj_out(attended.transpose(1, 2).flatten(2))
 
 
 class Sonic(nn.Module):
@@ -73,18 +73,18 @@ class Sonic(nn.Module):
             nn.Conv1d(length, length, kernel, padding=kernel // 2),
             nn.GELU(),
         )
-        self.widen = nn.Linear(token_width, embed_width)
+        self.proj_embeds = nn.Linear(token_width, embed_width)
         self.blocks = nn.Sequential(
             *(SelfAttention(embed_width, heads, head_width, dropout) for _ in range(depth))
         )
-        self.leave = nn.Linear(embed_width, embed_width)
-        self.leave_pooled = nn.Linear(embed_width, pooled_width) if pooled_width else None
+        self.proj_out = nn.Linear(embed_width, embed_width)
+        self.proj_pooled = nn.Linear(embed_width, pooled_width) if pooled_width else None
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
-        signal = self.norm(mean_heard(tokens, mask))[:, None]
-        seen = self.blocks(self.widen(self.convs(signal)))
-        pooled = None if self.leave_pooled is None else self.leave_pooled(seen.mean(1))
-        return self.leave(seen), pooled
+        signal = self.norm(masked_mean(tokens, mask))[:, None]
+        attended = self.blocks(self.proj_embeds(self.convs(signal)))
+        pooled = None if self.proj_pooled is None else self.proj_pooled(attended.mean(1))
+        return self.proj_out(attended), pooled

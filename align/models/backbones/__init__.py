@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from align.models.backbones.base import Backbone
 from align.models.backbones.clap import ClapBackbone
-from align.models.backbones.loading import KINDS, kind_of, load_backbone, new_backbone
+from align.models.backbones.loading import (
+    BACKBONE_CLASSES,
+    backbone_class,
+    build_backbone,
+    load_backbone,
+)
 from align.models.backbones.log_mel import LogMelBackbone
 from align.models.backbones.lora import freeze
 from align.models.backbones.w2v_bert import W2vBertBackbone
 
 __all__ = [
-    "KINDS",
+    "BACKBONE_CLASSES",
     "Backbone",
     "ClapBackbone",
     "LogMelBackbone",
     "W2vBertBackbone",
+    "backbone_class",
+    "build_backbone",
     "freeze",
-    "kind_of",
     "load_backbone",
-    "new_backbone",
 ]

@@ -27,7 +27,7 @@ class Backbone(nn.Module):
 
     model_type: ClassVar[str]
     log_scale: ClassVar[float]
-    normalised: ClassVar[bool]
+    normalized: ClassVar[bool]
     config: Any
     model: Any
 
@@ -37,7 +37,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     @staticmethod
-    def features(extractor: Any, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def extract_features(extractor: Any, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate."""
         raise NotImplementedError
 

@@ -35,7 +35,7 @@ class ClapBackbone(Backbone):
     model_type: ClassVar[str] = "clap_audio_model"
     # A decibel scale: features are 10 log10 of power.
     log_scale: ClassVar[float] = 10 / np.log(10)
-    normalised: ClassVar[bool] = False
+    normalized: ClassVar[bool] = False
 
     def __init__(self, config: ClapAudioConfig) -> None:
         super().__init__()
@@ -45,20 +45,20 @@ class ClapBackbone(Backbone):
         self.model = kind(config)
 
     @staticmethod
-    def window_s(extractor: ClapFeatureExtractor) -> float:
+    def window_s(feature_extractor: ClapFeatureExtractor) -> float:
         """The length of a window in seconds."""
-        return float(extractor.nb_max_samples / extractor.sampling_rate)
+        return float(feature_extractor.nb_max_samples / feature_extractor.sampling_rate)
 
     @staticmethod
-    def features(
-        extractor: ClapFeatureExtractor, windows: Sequence[np.ndarray]
+    def extract_features(
+        feature_extractor: ClapFeatureExtractor, windows: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
         """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate."""
         # The extractor's default, "fusion", is for fused checkpoints; windows are never longer
         # than the model's, so nothing is cut at random.
-        mel = extractor(
+        mel = feature_extractor(
             list(windows),
-            sampling_rate=extractor.sampling_rate,
+            sampling_rate=feature_extractor.sampling_rate,
             truncation="rand_trunc",
             padding="repeatpad",
             return_tensors="np",
@@ -80,16 +80,16 @@ class ClapBackbone(Backbone):
         self, features: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Audio tokens (N, S, H) and their mask (N, S) of features (N, T, F)."""
-        answer = self.model(input_features=features[:, None])
-        heard = mask.any(1, keepdim=True)
+        output = self.model(input_features=features[:, None])
+        window_mask = mask.any(1, keepdim=True)
         if self.pooled:
-            unit = nn.functional.normalize(answer.audio_embeds, dim=-1)
-            return unit[:, None] * self.token_width**0.5, heard
-        hidden = answer.last_hidden_state
+            unit = nn.functional.normalize(output.audio_embeds, dim=-1)
+            return unit[:, None] * self.token_width**0.5, window_mask
+        hidden = output.last_hidden_state
         tokens = hidden.flatten(2).transpose(1, 2)
-        return tokens, heard.expand(-1, tokens.shape[1])
+        return tokens, window_mask.expand(-1, tokens.shape[1])
 
-    def load(self, where: str, config: PretrainedConfig) -> None:
+    def load(self, pretrained_model_name_or_path: str, config: PretrainedConfig) -> None:
         """Takes over the weights of a checkpoint: a whole CLAP or its audio side.
 
         Args:
@@ -100,15 +100,18 @@ class ClapBackbone(Backbone):
             ValueError: pooled tokens are asked for and it has no projection to make them.
         """
         if not self.pooled and config.model_type == "clap":
-            whole = ClapModel.from_pretrained(where, dtype=torch.float32)
+            whole = ClapModel.from_pretrained(pretrained_model_name_or_path, dtype=torch.float32)
             self.model.load_state_dict(whole.audio_model.state_dict())
             return
         loaded: Any = type(self.model).from_pretrained(
-            where, config=self.config, dtype=torch.float32, output_loading_info=True
+            pretrained_model_name_or_path,
+            config=self.config,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
-        self.model, told = loaded
-        if told["missing_keys"]:
+        self.model, loading_info = loaded
+        if loading_info["missing_keys"]:
             raise ValueError(
-                f"{where} lacks {len(told['missing_keys'])} of CLAP's weights, such as "
-                f"{sorted(told['missing_keys'])[0]}: give a whole CLAP checkpoint"
+                f"{pretrained_model_name_or_path} lacks {len(loading_info['missing_keys'])} of CLAP's weights, such as "
+                f"{sorted(loading_info['missing_keys'])[0]}: give a whole CLAP checkpoint"
             )

@@ -13,22 +13,22 @@ from align.models.backbones.log_mel import LogMelBackbone
 from align.models.backbones.w2v_bert import W2vBertBackbone
 from align.registry import BACKBONES, lookup
 
-KINDS: dict[str, type[Backbone]] = {
+BACKBONE_CLASSES: dict[str, type[Backbone]] = {
     kind.model_type: kind for kind in (ClapBackbone, W2vBertBackbone, LogMelBackbone)
 }
 
 
-def kind_of(model_type: str) -> type[Backbone]:
+def backbone_class(model_type: str) -> type[Backbone]:
     """The backbone class of a transformers `model_type`.
 
     Raises:
         ValueError: the model is none of these.
     """
-    if model_type not in KINDS:
+    if model_type not in BACKBONE_CLASSES:
         raise ValueError(
-            f"a backbone of type {model_type!r} is not known; there are: {', '.join(KINDS)}"
+            f"a backbone of type {model_type!r} is not known; there are: {', '.join(BACKBONE_CLASSES)}"
         )
-    return KINDS[model_type]
+    return BACKBONE_CLASSES[model_type]
 
 
 def _audio_config(config: PretrainedConfig) -> PretrainedConfig:
@@ -36,14 +36,14 @@ def _audio_config(config: PretrainedConfig) -> PretrainedConfig:
     return config.audio_config if config.model_type == "clap" else config
 
 
-def new_backbone(config: PretrainedConfig) -> Backbone:
+def build_backbone(config: PretrainedConfig) -> Backbone:
     """A backbone of a configuration with fresh weights, and LoRA where it names a rank."""
     # SpecAugment is the project's own option and falls on both backbones alike; dropping whole
     # layers would make tokens differ from run to run in distributed training.
     if config.model_type == W2vBertBackbone.model_type:
         config.apply_spec_augment = False
         config.layerdrop = 0.0
-    kind: Any = kind_of(config.model_type)
+    kind: Any = backbone_class(config.model_type)
     backbone: Backbone = kind(config)
     if getattr(config, "lora_rank", 0):
         lora.add(backbone, config.lora_rank)
@@ -62,20 +62,20 @@ def load_backbone(name: str, **options: Any) -> tuple[Backbone, Any]:
         OSError: there is no such checkpoint.
         ValueError: it is of another kind, or cannot give the tokens that are asked for.
     """
-    where = lookup(BACKBONES, name)
-    if callable(where):
-        made: tuple[Backbone, Any] = where(**options)
-        return made
-    config = AutoConfig.from_pretrained(where)
+    pretrained_model_name_or_path = lookup(BACKBONES, name)
+    if callable(pretrained_model_name_or_path):
+        built: tuple[Backbone, Any] = pretrained_model_name_or_path(**options)
+        return built
+    config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
     audio = _audio_config(config)
-    kind = kind_of(audio.model_type)  # before anything else is looked for
+    kind = backbone_class(audio.model_type)  # before anything else is looked for
     if getattr(audio, "enable_fusion", False):
         raise ValueError(f"{name} is a fused CLAP: give one that is not, as larger_clap_general")
     if options.get("audio_tokens", "all") != "all" and kind is not ClapBackbone:
         raise ValueError(f"{name} has no pooled token: that is CLAP's; leave out --audio_tokens")
-    extractor = AutoFeatureExtractor.from_pretrained(where)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(pretrained_model_name_or_path)
     for key, value in options.items():
         setattr(audio, key, value)
-    backbone = new_backbone(audio)
-    backbone.load(where, config)
-    return backbone, extractor
+    backbone = build_backbone(audio)
+    backbone.load(pretrained_model_name_or_path, config)
+    return backbone, feature_extractor

@@ -47,8 +47,8 @@ class LogMelConfig(PretrainedConfig):
         num_attention_heads: int = 4,
         channels: int = 16,
         hidden_dropout: float = 0.1,
-        centre_db: float = -30.0,
-        spread_db: float = 20.0,
+        center_db: float = -30.0,
+        scale_db: float = 20.0,
         **kwargs: Any,
     ) -> None:
         self.num_mel_bins = num_mel_bins
@@ -57,16 +57,16 @@ class LogMelConfig(PretrainedConfig):
         self.num_attention_heads = num_attention_heads
         self.channels = channels
         self.hidden_dropout = hidden_dropout
-        self.centre_db = centre_db
-        self.spread_db = spread_db
+        self.center_db = center_db
+        self.scale_db = scale_db
         super().__init__(**kwargs)
 
 
 @cache
-def _filters(bins: int, window: int, low: float, high: float, rate: int) -> np.ndarray:
+def _filters(num_mel_bins: int, window: int, low: float, high: float, rate: int) -> np.ndarray:
     filters: np.ndarray = mel_filter_bank(
         num_frequency_bins=window // 2 + 1,
-        num_mel_filters=bins,
+        num_mel_filters=num_mel_bins,
         min_frequency=low,
         max_frequency=high,
         sampling_rate=rate,
@@ -146,13 +146,13 @@ class LogMelFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature({"input_features": [f.T.astype(np.float32) for f in found]})
 
 
-class Halving(nn.Module):
+class DownsampleBlock(nn.Module):
     """A convolution that halves time and frequency, blind to what the mask leaves out."""
 
-    def __init__(self, entering: int, leaving: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(entering, leaving, 3, 2, 1)
-        self.norm = nn.LayerNorm(leaving)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, 2, 1)
+        self.norm = nn.LayerNorm(out_channels)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, C, T, F) and (N, T) to (N, C', T/2, F/2) and (N, T/2), halves rounded up."""
@@ -172,13 +172,14 @@ class LogMelModel(PreTrainedModel):
         super().__init__(config)
         channels = [1, *(config.channels * 2**i for i in range(3))]
         self.stem = nn.ModuleList(
-            Halving(entering, leaving) for entering, leaving in pairwise(channels)
+            DownsampleBlock(in_channels, out_channels)
+            for in_channels, out_channels in pairwise(channels)
         )
         bands = -(-config.num_mel_bins // 8)
         width = config.hidden_size
-        self.enter = nn.Linear(channels[-1] * bands, width)
+        self.proj_in = nn.Linear(channels[-1] * bands, width)
         # Where a token stands, it learns from its neighbours, as in wav2vec 2.0.
-        self.order = nn.Conv1d(width, width, 15, padding=7, groups=width)
+        self.position_conv = nn.Conv1d(width, width, 15, padding=7, groups=width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width, config.num_attention_heads, 4 * width, config.hidden_dropout, "gelu",
@@ -197,11 +198,11 @@ class LogMelModel(PreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Audio tokens (N, T/8, H) and their mask of features (N, T, F) in decibels."""
         own, mask = self.config, attention_mask
-        x = ((input_features - own.centre_db) / own.spread_db)[:, None]
-        for halving in self.stem:
-            x, mask = halving(x, mask)
-        tokens = self.enter(x.transpose(1, 2).flatten(2)).masked_fill(~mask[..., None], 0.0)
-        tokens = tokens + self.order(tokens.transpose(1, 2)).transpose(1, 2)
+        x = ((input_features - own.center_db) / own.scale_db)[:, None]
+        for block in self.stem:
+            x, mask = block(x, mask)
+        tokens = self.proj_in(x.transpose(1, 2).flatten(2)).masked_fill(~mask[..., None], 0.0)
+        tokens = tokens + self.position_conv(tokens.transpose(1, 2)).transpose(1, 2)
         for layer in self.layers:
             tokens = layer(tokens, src_key_padding_mask=~mask)
         return self.norm(tokens), mask
@@ -212,7 +213,7 @@ class LogMelBackbone(Backbone):
 
     model_type: ClassVar[str] = LogMelConfig.model_type
     log_scale: ClassVar[float] = 10 / np.log(10)  # decibels
-    normalised: ClassVar[bool] = False
+    normalized: ClassVar[bool] = False
 
     def __init__(self, config: LogMelConfig) -> None:
         super().__init__()
@@ -220,18 +221,18 @@ class LogMelBackbone(Backbone):
         self.model = LogMelModel(config)
 
     @staticmethod
-    def window_s(extractor: LogMelFeatureExtractor) -> float:
+    def window_s(feature_extractor: LogMelFeatureExtractor) -> float:
         """The length of a window in seconds."""
-        return extractor.window_s
+        return feature_extractor.window_s
 
     @staticmethod
-    def features(
-        extractor: LogMelFeatureExtractor, windows: Sequence[np.ndarray]
+    def extract_features(
+        feature_extractor: LogMelFeatureExtractor, windows: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
         """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate."""
-        found: list[np.ndarray] = extractor(windows, sampling_rate=extractor.sampling_rate)[
-            "input_features"
-        ]
+        found: list[np.ndarray] = feature_extractor(
+            windows, sampling_rate=feature_extractor.sampling_rate
+        )["input_features"]
         return found
 
     @property
@@ -251,16 +252,18 @@ class LogMelBackbone(Backbone):
         tokens: tuple[torch.Tensor, torch.Tensor] = self.model(features, mask)
         return tokens
 
-    def load(self, where: str, config: PretrainedConfig) -> None:
+    def load(self, pretrained_model_name_or_path: str, config: PretrainedConfig) -> None:
         """Takes over the weights of a checkpoint: a folder or a hub id."""
-        self.model = LogMelModel.from_pretrained(where, config=self.config, dtype=torch.float32)
+        self.model = LogMelModel.from_pretrained(
+            pretrained_model_name_or_path, config=self.config, dtype=torch.float32
+        )
 
 
-def fresh(**options: Any) -> tuple[LogMelBackbone, LogMelFeatureExtractor]:
+def untrained_log_mel(**options: Any) -> tuple[LogMelBackbone, LogMelFeatureExtractor]:
     """An untrained front end and its feature extractor; options change its configuration."""
     config = LogMelConfig(**{k: v for k, v in options.items() if hasattr(LogMelConfig(), k)})
-    extractor = LogMelFeatureExtractor(feature_size=config.num_mel_bins)
-    return LogMelBackbone(config), extractor
+    feature_extractor = LogMelFeatureExtractor(feature_size=config.num_mel_bins)
+    return LogMelBackbone(config), feature_extractor
 
 
 AutoConfig.register(LogMelConfig.model_type, LogMelConfig)

@@ -13,7 +13,7 @@ from torch import nn
 from align.models.backbones.base import Backbone
 
 # The attention's linear maps, as transformers names them in CLAP and in Wav2Vec2-BERT.
-TARGETS = {
+TARGET_MODULES = {
     "clap_audio_model": ["query", "key", "value"],
     "wav2vec2-bert": ["linear_q", "linear_k", "linear_v", "linear_out"],
 }
@@ -36,12 +36,12 @@ def add(backbone: Backbone, rank: int) -> None:
 
     if rank < 1:
         raise ValueError(f"LoRA's rank must be at least 1, not {rank}")
-    if backbone.model_type not in TARGETS:
+    if backbone.model_type not in TARGET_MODULES:
         raise ValueError(
             f"LoRA adapts what was pretrained; a {backbone.model_type} backbone trains whole: "
             "--train_backbone all"
         )
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[backbone.model_type])
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGET_MODULES[backbone.model_type])
     inject_adapter_in_model(config, backbone.model)
     del backbone.model.peft_config  # peft's note to itself: transformers would save it apart
     backbone.config.lora_rank = rank
@@ -61,7 +61,7 @@ def merge(backbone: Backbone) -> None:
     del backbone.config.lora_rank
 
 
-def freeze(backbone: Backbone, trained: str) -> None:
+def freeze(backbone: Backbone, trainable: str) -> None:
     """Sets which of a backbone's weights train.
 
     Args:
@@ -72,20 +72,20 @@ def freeze(backbone: Backbone, trained: str) -> None:
     Raises:
         ValueError: anything else, or more layers than there are, or no LoRA in it.
     """
-    if trained not in ("none", "all", "lora") and not trained.isdigit():
+    if trainable not in ("none", "all", "lora") and not trainable.isdigit():
         raise ValueError(
-            f"a backbone trains 'none', 'all', 'lora' or a number of layers, not {trained!r}"
+            f"a backbone trains 'none', 'all', 'lora' or a number of layers, not {trainable!r}"
         )
-    backbone.requires_grad_(trained == "all")
-    spare = getattr(backbone.model, "masked_spec_embed", None)
-    if spare is not None:
+    backbone.requires_grad_(trainable == "all")
+    unused = getattr(backbone.model, "masked_spec_embed", None)
+    if unused is not None:
         # Only transformers' own SpecAugment reads it, which is off: it would never get a gradient.
-        spare.requires_grad_(False)
-    if trained == "lora":
+        unused.requires_grad_(False)
+    if trainable == "lora":
         _train_lora(backbone)
-    if not trained.isdigit():
+    if not trainable.isdigit():
         return
-    count = int(trained)
+    count = int(trainable)
     if not 0 < count <= len(backbone.layers):
         raise ValueError(
             f"the backbone has {len(backbone.layers)} layers; {count} cannot be trained"

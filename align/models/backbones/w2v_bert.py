@@ -29,7 +29,7 @@ class W2vBertBackbone(Backbone):
 
     model_type: ClassVar[str] = "wav2vec2-bert"
     log_scale: ClassVar[float] = 1.0
-    normalised: ClassVar[bool] = True  # by the extractor, bin by bin
+    normalized: ClassVar[bool] = True  # by the extractor, bin by bin
     # Kaldi, whose features these are, dithers by one step of 16-bit sound. The digital silence of
     # cut or padded files lies far below any room's, though, and the extractor's normalisation then
     # leaves little of the sound beside it: so the noise is 60 dB below the peak where that is more.
@@ -42,13 +42,13 @@ class W2vBertBackbone(Backbone):
         self.model = Wav2Vec2BertModel(config)
 
     @staticmethod
-    def window_s(extractor: SeamlessM4TFeatureExtractor) -> float:
+    def window_s(feature_extractor: SeamlessM4TFeatureExtractor) -> float:
         """The length of a window in seconds."""
-        return float(getattr(extractor, "window_s", 10.0))
+        return float(getattr(feature_extractor, "window_s", 10.0))
 
     @classmethod
-    def features(
-        cls, extractor: SeamlessM4TFeatureExtractor, windows: Sequence[np.ndarray]
+    def extract_features(
+        cls, feature_extractor: SeamlessM4TFeatureExtractor, windows: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
         """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate.
 
@@ -57,14 +57,14 @@ class W2vBertBackbone(Backbone):
         """
         rows = []
         # The extractor needs a frame (25 ms) and two stacks of frames to normalise over.
-        least = int(0.1 * extractor.sampling_rate)
+        min_samples = int(0.1 * feature_extractor.sampling_rate)
         for window in windows:
-            filled = np.pad(window, (0, max(0, least - len(window))))
+            filled = np.pad(window, (0, max(0, min_samples - len(window))))
             noise = np.random.default_rng(0).standard_normal(len(filled)).astype(np.float32)
             floor = max(cls.DITHER, cls.NOISE_FLOOR * float(np.max(np.abs(filled))))
-            mel = extractor(
+            mel = feature_extractor(
                 filled + np.float32(floor) * noise,
-                sampling_rate=extractor.sampling_rate,
+                sampling_rate=feature_extractor.sampling_rate,
                 return_tensors="np",
             )["input_features"]
             rows.append(np.asarray(mel[0], np.float32))
@@ -89,13 +89,13 @@ class W2vBertBackbone(Backbone):
         if not self.config.add_adapter:
             return tokens, mask
         # The adapter's convolutions shorten what was heard as they shorten the sequence.
-        heard, kernel = mask.sum(1), self.config.adapter_kernel_size
+        lengths, kernel = mask.sum(1), self.config.adapter_kernel_size
         for _ in range(self.config.num_adapter_layers):
-            heard = (heard + 2 * (kernel // 2) - kernel) // self.config.adapter_stride + 1
-        return tokens, torch.arange(tokens.shape[1], device=mask.device) < heard[:, None]
+            lengths = (lengths + 2 * (kernel // 2) - kernel) // self.config.adapter_stride + 1
+        return tokens, torch.arange(tokens.shape[1], device=mask.device) < lengths[:, None]
 
-    def load(self, where: str, config: PretrainedConfig) -> None:
+    def load(self, pretrained_model_name_or_path: str, config: PretrainedConfig) -> None:
         """Takes over the weights of a checkpoint: a folder or a hub id."""
         self.model = Wav2Vec2BertModel.from_pretrained(
-            where, config=self.config, dtype=torch.float32
+            pretrained_model_name_or_path, config=self.config, dtype=torch.float32
         )

@@ -7,8 +7,8 @@ import importlib
 from pathlib import Path
 
 # In the order in which they need each other.
-STAGES = ("judge", "vae", "clip", "unet", "controlnet", "clap", "w2v_bert")
-LONGER = ("clap", "w2v_bert")  # stages that can train finished weights for longer
+STAGES = ("image_classifier", "vae", "clip", "unet", "controlnet", "clap", "w2v_bert")
+RESUMABLE_STAGES = ("clap", "w2v_bert")  # stages that can train finished weights for longer
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -16,33 +16,36 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m soundprompt.mini.build", description=__doc__)
     parser.add_argument("stages", nargs="*", metavar="stage", help=f"one of {', '.join(STAGES)}")
     parser.add_argument(
-        "--weights",
+        "--weights_dir",
         type=Path,
         default=Path(__file__).parents[1] / "weights",
         help="where the finished models go (default: the package's own)",
     )
     parser.add_argument(
-        "--work", type=Path, default=Path("runs/mini"), help="where checkpoints lie, to go on from"
+        "--work_dir",
+        type=Path,
+        default=Path("runs/mini"),
+        help="where checkpoints lie, to go on from",
     )
     parser.add_argument(
-        "--start",
+        "--init_from",
         type=Path,
-        help=f"{' and '.join(LONGER)} go on from the finished models in this folder, not from none",
+        help=f"{' and '.join(RESUMABLE_STAGES)} go on from the finished models in this folder, not from none",
     )
     options = parser.parse_args(arguments)
     unknown = [stage for stage in options.stages if stage not in STAGES]
     if unknown:
         parser.error(f"no such stage: {', '.join(unknown)}; there are {', '.join(STAGES)}")
     stages = options.stages or STAGES
-    if options.start and set(stages) - set(LONGER):
-        parser.error(f"--start is for {' and '.join(LONGER)}: name them alone")
-    if options.start and not options.start.is_dir():
-        parser.error(f"there is no folder {options.start} to start from")
-    given = {"start": options.start} if options.start else {}
+    if options.init_from and set(stages) - set(RESUMABLE_STAGES):
+        parser.error(f"--init_from is for {' and '.join(RESUMABLE_STAGES)}: name them alone")
+    if options.init_from and not options.init_from.is_dir():
+        parser.error(f"there is no folder {options.init_from} to start from")
+    given = {"init_from": options.init_from} if options.init_from else {}
     for stage in stages:
         build = importlib.import_module(f"soundprompt.mini.build.{stage}").build
-        build(options.work, options.weights, **given)
-        print(f"{stage}: done, in {options.weights.resolve()}", flush=True)
+        build(options.work_dir, options.weights_dir, **given)
+        print(f"{stage}: done, in {options.weights_dir.resolve()}", flush=True)
 
 
 if __name__ == "__main__":

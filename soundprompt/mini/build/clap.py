@@ -10,20 +10,20 @@ from torch import nn
 from transformers import ClapConfig, ClapModel, CLIPTokenizer
 
 from align.models.backbones.clap import ClapBackbone
-from align.training.augmentation import Scale
+from align.training.augmentation import FeatureLayout
 from soundprompt.mini.build.features import (
     CLAP_BINS,
-    Answers,
-    Hearing,
+    AudioFeaturePool,
+    ClassHeads,
+    audio_processors,
     clap_extractor,
-    contrast,
-    ears,
+    contrastive_loss,
 )
 from soundprompt.mini.build.saving import save_half
-from soundprompt.mini.build.training_loop import Loss, Plan, device, fit
+from soundprompt.mini.build.training_loop import Loss, TrainingPlan, device, fit
 
-PLAN = Plan(steps=9000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
-LONGER = Plan(steps=6000, learning_rate=6e-4, weight_decay=0.05, ema=0.995)
+PLAN = TrainingPlan(steps=9000, learning_rate=1e-3, weight_decay=0.05, ema_decay=0.995)
+CONTINUED_PLAN = TrainingPlan(steps=6000, learning_rate=6e-4, weight_decay=0.05, ema_decay=0.995)
 BATCH = 32
 
 
@@ -62,11 +62,11 @@ class _Learner(nn.Module):
     def __init__(self, clap: ClapModel) -> None:
         super().__init__()
         self.clap = clap
-        self.answers = Answers(clap.config.audio_config.hidden_size)
+        self.class_heads = ClassHeads(clap.config.audio_config.hidden_size)
 
 
-def _loss_of(pool: Hearing, tokenizer: CLIPTokenizer) -> Loss:
-    scale = Scale(CLAP_BINS, ClapBackbone.log_scale)
+def _loss_of(pool: AudioFeaturePool, tokenizer: CLIPTokenizer) -> Loss:
+    scale = FeatureLayout(CLAP_BINS, ClapBackbone.log_scale)
 
     def loss(learner: Any, step: int) -> torch.Tensor:
         batch = pool.batch(1, step, BATCH, scale)
@@ -76,13 +76,15 @@ def _loss_of(pool: Hearing, tokenizer: CLIPTokenizer) -> Loss:
             input_ids=tokens.input_ids,
             attention_mask=tokens.attention_mask,
         )
-        pair = contrast(out.audio_embeds, out.text_embeds, learner.clap.logit_scale_a.exp(), batch)
-        return 0.5 * pair + learner.answers(out.audio_model_output.pooler_output, batch)
+        pair = contrastive_loss(
+            out.audio_embeds, out.text_embeds, learner.clap.logit_scale_a.exp(), batch
+        )
+        return 0.5 * pair + learner.class_heads(out.audio_model_output.pooler_output, batch)
 
     return loss
 
 
-def build(folder: Path, weights: Path, start: Path | None = None) -> None:
+def build(folder: Path, weights: Path, init_from: Path | None = None) -> None:
     """Pre-trains CLAP and saves it with its feature extractor and tokenizer.
 
     Args:
@@ -91,13 +93,13 @@ def build(folder: Path, weights: Path, start: Path | None = None) -> None:
         start: finished models, whose CLAP is trained for longer by a shorter plan.
     """
     torch.manual_seed(0)
-    pool = Hearing.load(folder, ears(), "clap")
+    pool = AudioFeaturePool.load(folder, audio_processors(), "clap")
     tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
     clap = new_clap(tokenizer)
-    if start is not None:
-        clap = ClapModel.from_pretrained(start / "clap", dtype=torch.float32)
+    if init_from is not None:
+        clap = ClapModel.from_pretrained(init_from / "clap", dtype=torch.float32)
     # Its checkpoints are its own: a finished training from the start is not gone on from.
-    name, plan = ("clap", PLAN) if start is None else ("clap-longer", LONGER)
+    name, plan = ("clap", PLAN) if init_from is None else ("clap-longer", CONTINUED_PLAN)
     learner = fit(name, _Learner(clap), _loss_of(pool, tokenizer), plan, folder)
     save_half(learner.clap, weights / "clap")
     clap_extractor().save_pretrained(weights / "clap")

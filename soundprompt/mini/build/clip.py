@@ -12,17 +12,17 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from soundprompt.mini.build.image_classifier import IGNORED
-from soundprompt.mini.build.samples import pool, rng_of
+from soundprompt.mini.build.image_classifier import IGNORE_INDEX
+from soundprompt.mini.build.samples import image_pool, rng_of
 from soundprompt.mini.build.saving import save_half
-from soundprompt.mini.build.training_loop import Loss, Plan, device, fit
-from soundprompt.mini.captions import SCENE, caption, corpus
-from soundprompt.mini.image_classifier import ANSWERS, NOTHING
+from soundprompt.mini.build.training_loop import Loss, TrainingPlan, device, fit
+from soundprompt.mini.captions import SCENE_PHRASES, caption, corpus
+from soundprompt.mini.image_classifier import CLASSES_BY_TASK, NOTHING
 from soundprompt.mini.world import View
 
-PLAN = Plan(steps=1600, learning_rate=1.5e-3, weight_decay=0.05, ema=0.99)
+PLAN = TrainingPlan(steps=1600, learning_rate=1.5e-3, weight_decay=0.05, ema_decay=0.99)
 BATCH = 96
-PICTURES = 24_000
+NUM_IMAGES = 24_000
 POSITIONS = 77  # as Stable Diffusion's text encoder
 
 
@@ -87,52 +87,54 @@ class _Learner(nn.Module):
         super().__init__()
         self.clip = clip
         width = clip.config.projection_dim
-        self.sheets = nn.ModuleDict({q: nn.Linear(width, len(a)) for q, a in ANSWERS.items()})
+        self.class_heads = nn.ModuleDict(
+            {q: nn.Linear(width, len(a)) for q, a in CLASSES_BY_TASK.items()}
+        )
 
 
-def _wanted(view: View, text: str) -> dict[str, int]:
+def _targets(view: View, text: str) -> dict[str, int]:
     """The answers that the caption gives; what it leaves open is not asked."""
-    said = {"near": view.near, "far": view.far or NOTHING}
-    named = {q: ANSWERS[q].index(a) for q, a in said.items()}
-    colour = view.colour if view.colour and view.colour in text.split() else None
-    named["colour"] = ANSWERS["colour"].index(colour) if colour else IGNORED
-    scene = any(wording in text for wording in SCENE[view.scene])
-    named["scene"] = ANSWERS["scene"].index(view.scene) if scene else IGNORED
-    return named
+    labels = {"near": view.near, "far": view.far or NOTHING}
+    targets = {q: CLASSES_BY_TASK[q].index(a) for q, a in labels.items()}
+    color = view.color if view.color and view.color in text.split() else None
+    targets["colour"] = CLASSES_BY_TASK["colour"].index(color) if color else IGNORE_INDEX
+    scene = any(wording in text for wording in SCENE_PHRASES[view.scene])
+    targets["scene"] = CLASSES_BY_TASK["scene"].index(view.scene) if scene else IGNORE_INDEX
+    return targets
 
 
-def _answer_loss(
-    sheets: nn.ModuleDict, embeds: torch.Tensor, wanted: list[dict[str, int]]
+def _class_loss(
+    class_heads: nn.ModuleDict, embeds: torch.Tensor, targets: list[dict[str, int]]
 ) -> torch.Tensor:
     total = torch.zeros((), device=embeds.device)
-    for question in ANSWERS:
-        answers = torch.tensor([w[question] for w in wanted], device=embeds.device)
-        if (answers >= 0).any():
-            total = total + F.cross_entropy(sheets[question](embeds).float(), answers)
+    for question in CLASSES_BY_TASK:
+        labels = torch.tensor([w[question] for w in targets], device=embeds.device)
+        if (labels >= 0).any():
+            total = total + F.cross_entropy(class_heads[question](embeds).float(), labels)
     return total
 
 
-def _loss_of(tokenizer: CLIPTokenizer, views: list[View], pictures: torch.Tensor) -> Loss:
+def _loss_of(tokenizer: CLIPTokenizer, views: list[View], images: torch.Tensor) -> Loss:
     def loss(learner: Any, step: int) -> torch.Tensor:
         rng = rng_of("clip", step)
         chosen = rng.choice(len(views), BATCH, replace=False)
         # Half of the captions name everything: left and right of a pair must differ somewhere.
-        named = [True if whole else None for whole in rng.random(BATCH) < 0.5]
+        full_captions = [True if whole else None for whole in rng.random(BATCH) < 0.5]
         texts = [
-            caption(views[i], rng, scene=full, colour=full)
-            for i, full in zip(chosen, named, strict=True)
+            caption(views[i], rng, scene=full, color=full)
+            for i, full in zip(chosen, full_captions, strict=True)
         ]
         # The text tower is causal: positions after the longest caption would change nothing.
         tokens = tokenizer(texts, padding="longest", return_tensors="pt").input_ids
-        pixels = pictures[torch.from_numpy(chosen)].float() / 127.5 - 1
+        pixels = images[torch.from_numpy(chosen)].float() / 127.5 - 1
         out = learner.clip(input_ids=tokens.to(device()), pixel_values=pixels.to(device()))
         target = torch.arange(BATCH, device=device())
         contrast = F.cross_entropy(out.logits_per_text.float(), target)
         contrast = contrast + F.cross_entropy(out.logits_per_image.float(), target)
-        wanted = [_wanted(views[i], text) for i, text in zip(chosen, texts, strict=True)]
-        read = _answer_loss(learner.sheets, out.text_embeds * 10, wanted)
-        seen = _answer_loss(learner.sheets, out.image_embeds * 10, wanted)
-        return 0.5 * contrast + 0.5 * (read + seen)
+        targets = [_targets(views[i], text) for i, text in zip(chosen, texts, strict=True)]
+        text_loss = _class_loss(learner.class_heads, out.text_embeds * 10, targets)
+        image_loss = _class_loss(learner.class_heads, out.image_embeds * 10, targets)
+        return 0.5 * contrast + 0.5 * (text_loss + image_loss)
 
     return loss
 
@@ -141,9 +143,9 @@ def build(folder: Path, weights: Path) -> None:
     """Trains CLIP and saves it whole, and its text side as the pipeline's."""
     torch.manual_seed(0)
     tokenizer = new_tokenizer()
-    views, pictures = pool(folder, PICTURES)
+    views, images = image_pool(folder, NUM_IMAGES)
     learner = _Learner(new_clip(tokenizer))
-    clip = fit("clip", learner, _loss_of(tokenizer, views, pictures), PLAN, folder).clip
+    clip = fit("clip", learner, _loss_of(tokenizer, views, images), PLAN, folder).clip
     save_half(clip, weights / "clip")
     tokenizer.save_pretrained(weights / "clip")
     CLIPImageProcessor(

@@ -11,15 +11,15 @@ from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from torch.nn import functional as F
 
-from soundprompt.mini.build.samples import pool, rng_of, to_tensor
-from soundprompt.mini.build.training_loop import Loss, Plan, device, fit
-from soundprompt.mini.build.unet import Captioner, latents_of, new_scheduler
+from soundprompt.mini.build.samples import image_pool, rng_of, to_tensor
+from soundprompt.mini.build.training_loop import Loss, TrainingPlan, device, fit
+from soundprompt.mini.build.unet import CaptionEncoder, latents_of, new_scheduler
 from soundprompt.mini.outlines import outline
 from soundprompt.mini.world import View
 
-PLAN = Plan(steps=1100, learning_rate=1e-3, ema=0.99)
+PLAN = TrainingPlan(steps=1100, learning_rate=1e-3, ema_decay=0.99)
 BATCH = 16
-PICTURES = 4000
+NUM_IMAGES = 4000
 
 
 def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
@@ -47,35 +47,35 @@ def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     return controlnet
 
 
-def outlines_of(pictures: torch.Tensor) -> torch.Tensor:
+def outlines_of(pixels: torch.Tensor) -> torch.Tensor:
     """Outlines (N, 3, S, S) in [0, 1] of pictures (N, 3, S, S), uint8."""
-    images = [Image.fromarray(p) for p in pictures.permute(0, 2, 3, 1).numpy()]
+    images = [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).numpy()]
     return (to_tensor([outline(image) for image in images]) + 1) / 2
 
 
 def _loss_of(
-    views: list[View], pictures: torch.Tensor, latents: torch.Tensor, home: Path, unet: Any
+    views: list[View], pixels: torch.Tensor, latents: torch.Tensor, home: Path, unet: Any
 ) -> Loss:
-    scheduler, captioner = new_scheduler(), Captioner(home)
+    scheduler, captioner = new_scheduler(), CaptionEncoder(home)
 
     def loss(controlnet: Any, step: int) -> torch.Tensor:
         rng = rng_of("controlnet", step)
         chosen = rng.integers(len(views), size=BATCH)
         embeds = captioner([views[i] for i in chosen], rng)
         rows = torch.from_numpy(chosen)
-        lines, clean = outlines_of(pictures[rows]).to(device()), latents[rows].to(device())
+        lines, clean = outlines_of(pixels[rows]).to(device()), latents[rows].to(device())
         noise = torch.randn(clean.shape).to(device())
-        times = torch.randint(0, 1000, (BATCH,)).to(device())
-        noisy = scheduler.add_noise(clean, noise, times)
-        down, middle = controlnet(noisy, times, embeds, lines, return_dict=False)
-        answer = unet(
+        timesteps = torch.randint(0, 1000, (BATCH,)).to(device())
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        down, middle = controlnet(noisy, timesteps, embeds, lines, return_dict=False)
+        model_pred = unet(
             noisy,
-            times,
+            timesteps,
             embeds,
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
         ).sample
-        return F.mse_loss(answer.float(), scheduler.get_velocity(clean, noise, times))
+        return F.mse_loss(model_pred.float(), scheduler.get_velocity(clean, noise, timesteps))
 
     return loss
 
@@ -87,8 +87,8 @@ def build(folder: Path, weights: Path) -> None:
     vae = AutoencoderKL.from_pretrained(home / "vae", dtype=torch.float32).to(device())
     unet = UNet2DConditionModel.from_pretrained(home / "unet", dtype=torch.float32)
     unet.requires_grad_(False).eval().to(device()).set_attn_processor(AttnProcessor())
-    views, pictures = pool(folder, PICTURES)
-    latents = latents_of(vae, pictures, folder)
+    views, pixels = image_pool(folder, NUM_IMAGES)
+    latents = latents_of(vae, pixels, folder)
     controlnet = new_controlnet(unet)
-    loss = _loss_of(views, pictures, latents, home, unet)
+    loss = _loss_of(views, pixels, latents, home, unet)
     fit("controlnet", controlnet, loss, PLAN, folder).half().save_pretrained(weights / "controlnet")

@@ -14,24 +14,24 @@ from torch.nn import functional as F
 from transformers import ClapFeatureExtractor, SeamlessM4TFeatureExtractor
 
 from align.config.arguments import AugmentArguments
-from align.models.backbones.loading import kind_of
-from align.models.processing import Ear
-from align.preprocessing.cache import FORMAT
-from align.training.augmentation import Scale, augment
+from align.models.backbones.loading import backbone_class
+from align.models.processing import AudioProcessor
+from align.preprocessing.cache import CACHE_VERSION
+from align.training.augmentation import FeatureLayout, augment
 from soundprompt.mini.build.samples import SEEDS, rng_of
-from soundprompt.mini.captions import heard
+from soundprompt.mini.captions import audio_caption
 from soundprompt.mini.sounds import DURATION_S, SAMPLE_RATE, recording
-from soundprompt.mini.source_hash import version
+from soundprompt.mini.source_hash import source_hash
 from soundprompt.mini.world import CLASSES, View, random_view
 
-RECORDINGS = 24_000
+NUM_CLIPS = 24_000
 CHUNK = 500
 CLAP_BINS = 64
 W2V_BERT_BINS, W2V_BERT_STRIDE = 80, 4
 NOTHING = len(CLASSES)  # the answer to "what is far away?" where nothing is
 # Nothing is mixed in: what is far away is part of the answer.
 AUGMENTATION = AugmentArguments(
-    time_shift=1.0, pitch_shift=3, gain_db=12, equalise_db=9, time_masks=2, frequency_masks=2
+    time_shift=1.0, pitch_shift=3, gain_db=12, equalize_db=9, time_masks=2, frequency_masks=2
 )
 
 
@@ -60,31 +60,33 @@ def w2v_bert_extractor() -> SeamlessM4TFeatureExtractor:
     )
 
 
-def ears() -> dict[str, Ear]:
+def audio_processors() -> dict[str, AudioProcessor]:
     """How both of the miniature's audio models hear."""
     return {
-        "clap": Ear("clap_audio_model", clap_extractor(), 1),
-        "w2v_bert": Ear("wav2vec2-bert", w2v_bert_extractor(), 1),
+        "clap": AudioProcessor("clap_audio_model", clap_extractor(), 1),
+        "w2v_bert": AudioProcessor("wav2vec2-bert", w2v_bert_extractor(), 1),
     }
 
 
-def view_and_sound(seed: int) -> tuple[View, np.ndarray]:
+def view_and_audio(seed: int) -> tuple[View, np.ndarray]:
     """A random view and a recording of it at soundprompt.mini.sounds.dsp.SAMPLE_RATE."""
     rng = np.random.default_rng([SEEDS["sounds"], seed])
-    view = random_view(rng, far_share=0.5)
+    view = random_view(rng, far_prob=0.5)
     return view, recording(view.near, view.far, rng)
 
 
-def _chunk(ears: dict[str, Ear], start: int, path: Path) -> None:
+def _write_chunk(processors: dict[str, AudioProcessor], start: int, path: Path) -> None:
     near, far = [], []
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in ears}
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in processors}
     for seed in range(start, start + CHUNK):
-        view, sound = view_and_sound(seed)
+        view, audio = view_and_audio(seed)
         near.append(CLASSES.index(view.near))
         far.append(CLASSES.index(view.far) if view.far else NOTHING)
-        for name, ear in ears.items():
-            waveform = soxr.resample(sound, SAMPLE_RATE, ear.extractor.sampling_rate)
-            feature = kind_of(ear.model_type).features(ear.extractor, [waveform])[0]
+        for name, processor in processors.items():
+            waveform = soxr.resample(audio, SAMPLE_RATE, processor.feature_extractor.sampling_rate)
+            feature = backbone_class(processor.model_type).extract_features(
+                processor.feature_extractor, [waveform]
+            )[0]
             kept[name].append(feature.astype(np.float16))
     partial = path.with_suffix(".partial.npz")
     columns: dict[str, Any] = {name: np.stack(rows) for name, rows in kept.items()}
@@ -93,7 +95,7 @@ def _chunk(ears: dict[str, Ear], start: int, path: Path) -> None:
 
 
 @dataclass
-class Hearing:
+class AudioFeaturePool:
     """The pool for one backbone: features (N, T, F) and what is near and far in each."""
 
     features: np.ndarray
@@ -101,22 +103,24 @@ class Hearing:
     far: np.ndarray
 
     @classmethod
-    def load(cls, folder: Path, ears: dict[str, Ear], name: str) -> Hearing:
+    def load(
+        cls, folder: Path, processors: dict[str, AudioProcessor], name: str
+    ) -> AudioFeaturePool:
         """Computes what is missing of the pool, and reads it for the backbone `name`."""
         folder.mkdir(parents=True, exist_ok=True)
         parts: list[dict[str, Any]] = []
-        made_by = f"{version('sounds', 'world')}-{FORMAT}"
-        for start in range(0, RECORDINGS, CHUNK):
+        made_by = f"{source_hash('sounds', 'world')}-{CACHE_VERSION}"
+        for start in range(0, NUM_CLIPS, CHUNK):
             path = folder / f"sounds-{made_by}-{start:05d}.npz"
             if not path.exists():
-                _chunk(ears, start, path)
-                print(f"sounds: {start + CHUNK}/{RECORDINGS}", flush=True)
+                _write_chunk(processors, start, path)
+                print(f"sounds: {start + CHUNK}/{NUM_CLIPS}", flush=True)
             with np.load(path) as data:
                 parts.append({"features": data[name], "near": data["near"], "far": data["far"]})
         columns = ("features", "near", "far")
         return cls(*(np.concatenate([part[c] for part in parts]) for c in columns))
 
-    def batch(self, purpose: int, step: int, n: int, scale: Scale) -> dict[str, Any]:
+    def batch(self, purpose: int, step: int, n: int, scale: FeatureLayout) -> dict[str, Any]:
         """n augmented rows of a step: features, near, far, and a caption each."""
         rng = rng_of("sounds", purpose, step)
         rows = rng.choice(len(self.near), n, replace=False)
@@ -124,7 +128,7 @@ class Hearing:
         texts = []
         for r in rows:
             far = CLASSES[self.far[r]] if self.far[r] != NOTHING else None
-            texts.append(heard(View(CLASSES[self.near[r]], far, "day", None), rng))
+            texts.append(audio_caption(View(CLASSES[self.near[r]], far, "day", None), rng))
         return {
             "features": torch.from_numpy(np.stack(changed)),
             "near": torch.from_numpy(self.near[rows]),
@@ -133,7 +137,7 @@ class Hearing:
         }
 
 
-class Answers(nn.Module):
+class ClassHeads(nn.Module):
     """For pre-training alone: what is near, and what is far, read from a pooled vector."""
 
     def __init__(self, width: int) -> None:
@@ -148,14 +152,14 @@ class Answers(nn.Module):
         return near + F.cross_entropy(self.far(pooled).float(), batch["far"].to(where))
 
 
-def contrast(
+def contrastive_loss(
     audio: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, batch: dict[str, Any]
 ) -> torch.Tensor:
     """CLIP's loss between unit vectors (B, P); rows that hear the same share the probability."""
     group = batch["near"] * 100 + batch["far"]
-    wanted = (group[:, None] == group[None]).float().to(audio.device)
-    wanted = wanted / wanted.sum(1, keepdim=True)
+    targets = (group[:, None] == group[None]).float().to(audio.device)
+    targets = targets / targets.sum(1, keepdim=True)
     logits = (audio @ text.T).float() * scale
     return -(
-        (wanted * logits.log_softmax(1)).sum(1) + (wanted * logits.log_softmax(0)).sum(0)
+        (targets * logits.log_softmax(1)).sum(1) + (targets * logits.log_softmax(0)).sum(0)
     ).mean()

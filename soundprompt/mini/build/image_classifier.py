@@ -13,15 +13,15 @@ from transformers import ResNetConfig
 
 from soundprompt.mini.build.samples import rng_of, to_tensor
 from soundprompt.mini.build.saving import save_half
-from soundprompt.mini.build.spoil import ghostly, spoiled
-from soundprompt.mini.build.training_loop import Plan, device, fit
-from soundprompt.mini.image_classifier import ANSWERS, NOTHING, UNCLEAR, Judge
-from soundprompt.mini.pictures import draw
+from soundprompt.mini.build.spoil import corrupt_far, corrupt_near
+from soundprompt.mini.build.training_loop import TrainingPlan, device, fit
+from soundprompt.mini.image_classifier import CLASSES_BY_TASK, NOTHING, UNCLEAR, MiniImageClassifier
+from soundprompt.mini.pictures import render
 from soundprompt.mini.world import View, random_view
 
-PLAN = Plan(steps=2500, learning_rate=2e-3, weight_decay=0.02, ema=0.99)
+PLAN = TrainingPlan(steps=2500, learning_rate=2e-3, weight_decay=0.02, ema_decay=0.99)
 BATCH = 48
-IGNORED = -100  # what cross entropy leaves out: nothing is asked of a spoiled picture's colour
+IGNORE_INDEX = -100  # what cross entropy leaves out: nothing is asked of a spoiled picture's colour
 
 
 def example(rng: np.random.Generator) -> tuple[Image.Image, dict[str, int]]:
@@ -29,26 +29,28 @@ def example(rng: np.random.Generator) -> tuple[Image.Image, dict[str, int]]:
     kind = rng.random()
     if kind < 0.3:
         view = random_view(rng)
-        refused = dict.fromkeys(ANSWERS, IGNORED)
-        return spoiled(view, rng), refused | {"near": ANSWERS["near"].index(UNCLEAR)}
+        targets = dict.fromkeys(CLASSES_BY_TASK, IGNORE_INDEX)
+        return corrupt_near(view, rng), targets | {"near": CLASSES_BY_TASK["near"].index(UNCLEAR)}
     if kind < 0.5:
-        view = random_view(rng, far_share=1)
-        return ghostly(view, rng), _answers(view) | {"far": ANSWERS["far"].index(UNCLEAR)}
+        view = random_view(rng, far_prob=1)
+        return corrupt_far(view, rng), _targets(view) | {
+            "far": CLASSES_BY_TASK["far"].index(UNCLEAR)
+        }
     view = random_view(rng)
-    return draw(view, rng), _answers(view)
+    return render(view, rng), _targets(view)
 
 
-def _answers(view: View) -> dict[str, int]:
-    said = {
+def _targets(view: View) -> dict[str, int]:
+    labels = {
         "near": view.near,
         "far": view.far or NOTHING,
         "scene": view.scene,
-        "colour": view.colour or NOTHING,
+        "colour": view.color or NOTHING,
     }
-    return {question: ANSWERS[question].index(answer) for question, answer in said.items()}
+    return {question: CLASSES_BY_TASK[question].index(label) for question, label in labels.items()}
 
 
-def _worn(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _degrade(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Small faults that a generator or an autoencoder leaves, and that change nothing seen."""
     shift = [int(v) for v in rng.integers(-2, 3, 2)]
     pixels = torch.roll(pixels, shift, (2, 3))
@@ -60,13 +62,13 @@ def _worn(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def _loss(model: Any, step: int) -> torch.Tensor:
-    rng = rng_of("judge", step)
-    images, answers = zip(*(example(rng) for _ in range(BATCH)), strict=True)
-    logits = model(_worn(to_tensor(images), rng).to(device()))
+    rng = rng_of("image_classifier", step)
+    images, labels = zip(*(example(rng) for _ in range(BATCH)), strict=True)
+    logits = model(_degrade(to_tensor(images), rng).to(device()))
     total = torch.zeros((), device=device())
-    for question in ANSWERS:
-        wanted = torch.tensor([a[question] for a in answers], device=device())
-        total = total + F.cross_entropy(logits[question].float(), wanted, label_smoothing=0.02)
+    for question in CLASSES_BY_TASK:
+        targets = torch.tensor([a[question] for a in labels], device=device())
+        total = total + F.cross_entropy(logits[question].float(), targets, label_smoothing=0.02)
     return total
 
 
@@ -80,5 +82,5 @@ def build(folder: Path, weights: Path) -> None:
         layer_type="basic",
         downsample_in_first_stage=False,
     )
-    judge = fit("judge", Judge(config), _loss, PLAN, folder)
-    save_half(judge, weights / "image_classifier")
+    classifier = fit("image_classifier", MiniImageClassifier(config), _loss, PLAN, folder)
+    save_half(classifier, weights / "image_classifier")

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from soundprompt.mini.pictures import SIZE, draw
-from soundprompt.mini.source_hash import version
+from soundprompt.mini.pictures import SIZE, render
+from soundprompt.mini.source_hash import source_hash
 from soundprompt.mini.world import View, random_view
 
 # The first number of every generator's seed, so that no stage or check draws another's pictures.
 SEEDS = {
-    "vae": 1, "pool": 2, "clip": 3, "judge": 4, "unet": 5, "sounds": 6, "controlnet": 7,
+    "vae": 1, "pool": 2, "clip": 3, "image_classifier": 4, "unet": 5, "sounds": 6, "controlnet": 7,
     "check": 100,
 }  # fmt: skip
 
@@ -31,24 +31,24 @@ def to_tensor(images: Sequence[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def drawn(rng: np.random.Generator, n: int) -> tuple[list[View], list[Image.Image]]:
+def render_batch(rng: np.random.Generator, n: int) -> tuple[list[View], list[Image.Image]]:
     """n random views and their pictures."""
     views = [random_view(rng) for _ in range(n)]
-    return views, [draw(view, rng) for view in views]
+    return views, [render(view, rng) for view in views]
 
 
-def pool(folder: Path, n: int) -> tuple[list[View], torch.Tensor]:
+def image_pool(folder: Path, n: int) -> tuple[list[View], torch.Tensor]:
     """A fixed set of n views and their pictures as uint8 (n, 3, SIZE, SIZE), kept on disk."""
-    path = folder / f"pool-{version('pictures', 'world')}-{n}.npz"
+    path = folder / f"pool-{source_hash('pictures', 'world')}-{n}.npz"
     if not path.exists():
-        views, images = drawn(rng_of("pool"), n)
+        views, images = render_batch(rng_of("pool"), n)
         folder.mkdir(parents=True, exist_ok=True)
-        table = np.array([[v.near, v.far or "", v.scene, v.colour or ""] for v in views])
+        table = np.array([[v.near, v.far or "", v.scene, v.color or ""] for v in views])
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, views=table, pixels=np.stack([np.asarray(i) for i in images]))
         partial.replace(path)  # a kill during the write leaves nothing half
     data = np.load(path)
-    views = [View(near, far or None, scene, colour or None) for near, far, scene, colour in
+    views = [View(near, far or None, scene, color or None) for near, far, scene, color in
              data["views"].tolist()]  # fmt: skip
     pixels = torch.from_numpy(data["pixels"]).permute(0, 3, 1, 2)
     assert pixels.shape[1:] == (3, SIZE, SIZE)

@@ -10,10 +10,10 @@ from typing import Any
 def save_half(model: Any, folder: Path) -> None:
     """Saves a model's weights as fp16."""
     model.half().save_pretrained(folder)
-    load_whole(folder)
+    set_float32_dtype(folder)
 
 
-def load_whole(folder: Path) -> None:
+def set_float32_dtype(folder: Path) -> None:
     """Makes transformers load a folder's fp16 weights as float32 where no dtype is asked for.
 
     It takes the dtype of the configuration before that of the file, while diffusers loads its own

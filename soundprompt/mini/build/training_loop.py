@@ -18,7 +18,7 @@ Loss = Callable[[Any, int], torch.Tensor]  # of a model and a step
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long and how fast a stage learns.
 
     Attributes:
@@ -32,8 +32,8 @@ class Plan:
     steps: int
     learning_rate: float
     weight_decay: float = 0.01
-    ema: float = 0.0
-    mixed: bool = True
+    ema_decay: float = 0.0
+    mixed_precision: bool = True
 
 
 def device() -> torch.device:
@@ -41,7 +41,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _rate(plan: Plan, step: int) -> float:
+def _lr_factor(plan: TrainingPlan, step: int) -> float:
     warm = max(1, plan.steps * 3 // 100)
     if step < warm:
         return (step + 1) / warm
@@ -52,7 +52,7 @@ def fit(
     name: str,
     model: Any,
     loss: Loss,
-    plan: Plan,
+    plan: TrainingPlan,
     folder: Path,
 ) -> Any:
     """Trains a model; an interrupted call goes on from its last checkpoint.
@@ -68,25 +68,25 @@ def fit(
         The model, or the running mean of its weights where the plan asks for one.
     """
     model.to(device()).train()
-    mean = copy.deepcopy(model).eval() if plan.ema else None
+    ema_model = copy.deepcopy(model).eval() if plan.ema_decay else None
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(plan, step))
-    kept = {"model": model, "optimizer": optimizer, "schedule": schedule, "mean": mean}
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(plan, step))
+    kept = {"model": model, "optimizer": optimizer, "schedule": schedule, "mean": ema_model}
     path = folder / f"{name}.pt"
     start, began, shown = _resume(path, kept), time.monotonic(), 0.0
     for step in range(start, plan.steps):
         torch.manual_seed(step)
-        with torch.autocast(device().type, torch.bfloat16, enabled=plan.mixed):
+        with torch.autocast(device().type, torch.bfloat16, enabled=plan.mixed_precision):
             value = loss(model, step)
         optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if mean is not None:
-            _average(mean, model, min(plan.ema, (step + 1) / (step + 10)))
+        if ema_model is not None:
+            _update_ema(ema_model, model, min(plan.ema_decay, (step + 1) / (step + 10)))
         shown = value.item() if step == start else 0.95 * shown + 0.05 * value.item()
         if (step + 1) % 50 == 0 or step + 1 == plan.steps:
             pace = (time.monotonic() - began) / (step + 1 - start)
@@ -97,19 +97,19 @@ def fit(
                 flush=True,
             )
         if (step + 1) % CHECKPOINT_EVERY == 0:
-            _keep(path, kept, step + 1)
-    return (mean if mean is not None else model).eval()
+            _save_checkpoint(path, kept, step + 1)
+    return (ema_model if ema_model is not None else model).eval()
 
 
 @torch.no_grad()
-def _average(mean: nn.Module, model: nn.Module, decay: float) -> None:
-    for kept, new in zip(mean.parameters(), model.parameters(), strict=True):
+def _update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
+    for kept, new in zip(ema_model.parameters(), model.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
-    for own, other in zip(mean.buffers(), model.buffers(), strict=True):
+    for own, other in zip(ema_model.buffers(), model.buffers(), strict=True):
         own.copy_(other)
 
 
-def _keep(path: Path, kept: dict, step: int) -> None:
+def _save_checkpoint(path: Path, kept: dict, step: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {k: v.state_dict() for k, v in kept.items() if v is not None}
     partial = path.with_suffix(".partial")

@@ -12,17 +12,17 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from soundprompt.mini.build.clip import PICTURES
-from soundprompt.mini.build.samples import pool, rng_of
-from soundprompt.mini.build.saving import load_whole
-from soundprompt.mini.build.training_loop import Loss, Plan, device, fit
+from soundprompt.mini.build.clip import NUM_IMAGES
+from soundprompt.mini.build.samples import image_pool, rng_of
+from soundprompt.mini.build.saving import set_float32_dtype
+from soundprompt.mini.build.training_loop import Loss, TrainingPlan, device, fit
 from soundprompt.mini.captions import caption, scene_caption
 from soundprompt.mini.world import View
 
-PLAN = Plan(steps=5000, learning_rate=1e-3, ema=0.998)
+PLAN = TrainingPlan(steps=5000, learning_rate=1e-3, ema_decay=0.998)
 BATCH = 32
-DROPPED = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
-SCENE_ONLY = 0.05  # share of captions that name the time of day alone
+CAPTION_DROPOUT = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
+SCENE_ONLY_PROB = 0.05  # share of captions that name the time of day alone
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -59,21 +59,21 @@ def new_scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def latents_of(vae: AutoencoderKL, pictures: torch.Tensor, folder: Path) -> torch.Tensor:
+def latents_of(vae: AutoencoderKL, pixels: torch.Tensor, folder: Path) -> torch.Tensor:
     """The pool's latents (N, 4, 16, 16), encoded once."""
-    path = folder / f"latents-{len(pictures)}.pt"
+    path = folder / f"latents-{len(pixels)}.pt"
     if not path.exists():
         parts = []
-        for part in pictures.split(64):
-            pixels = part.to(device()).float() / 127.5 - 1
+        for part in pixels.split(64):
+            scaled = part.to(device()).float() / 127.5 - 1
             with torch.autocast(device().type, torch.bfloat16):
-                mode = vae.encode(pixels).latent_dist.mode()
+                mode = vae.encode(scaled).latent_dist.mode()
             parts.append(mode.float().cpu())
         torch.save(torch.cat(parts), path)
     return torch.load(path, weights_only=True)
 
 
-class Captioner:
+class CaptionEncoder:
     """Prompt embeds (B, 77, D) of fresh captions of views."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,9 +86,9 @@ class Captioner:
         texts = []
         for view in views:
             kind = rng.random()
-            if kind < DROPPED:
+            if kind < CAPTION_DROPOUT:
                 texts.append("")
-            elif kind < DROPPED + SCENE_ONLY:
+            elif kind < CAPTION_DROPOUT + SCENE_ONLY_PROB:
                 texts.append(scene_caption(view.scene, rng))
             else:
                 texts.append(caption(view, rng))
@@ -96,19 +96,19 @@ class Captioner:
         return self.model(tokens.to(device())).last_hidden_state
 
 
-def _loss_of(views: list[View], latents: torch.Tensor, captioner: Captioner) -> Loss:
+def _loss_of(views: list[View], latents: torch.Tensor, caption_encoder: CaptionEncoder) -> Loss:
     scheduler = new_scheduler()
 
     def loss(unet: Any, step: int) -> torch.Tensor:
         rng = rng_of("unet", step)
         chosen = rng.integers(len(views), size=BATCH)
-        embeds = captioner([views[i] for i in chosen], rng)
+        embeds = caption_encoder([views[i] for i in chosen], rng)
         clean = latents[torch.from_numpy(chosen)].to(device())
         noise = torch.randn(clean.shape).to(device())
-        times = torch.randint(0, 1000, (BATCH,)).to(device())
-        noisy = scheduler.add_noise(clean, noise, times)
-        wanted = scheduler.get_velocity(clean, noise, times)
-        return F.mse_loss(unet(noisy, times, embeds).sample.float(), wanted)
+        timesteps = torch.randint(0, 1000, (BATCH,)).to(device())
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        target = scheduler.get_velocity(clean, noise, timesteps)
+        return F.mse_loss(unet(noisy, timesteps, embeds).sample.float(), target)
 
     return loss
 
@@ -118,18 +118,18 @@ def build(folder: Path, weights: Path) -> None:
     torch.manual_seed(0)
     home = weights / "stable-diffusion"
     vae = AutoencoderKL.from_pretrained(home / "vae", dtype=torch.float32).to(device())
-    views, pictures = pool(folder, PICTURES)
-    latents = latents_of(vae, pictures, folder)
-    captioner = Captioner(home)
-    unet = fit("unet", new_unet(), _loss_of(views, latents, captioner), PLAN, folder)
+    views, pixels = image_pool(folder, NUM_IMAGES)
+    latents = latents_of(vae, pixels, folder)
+    caption_encoder = CaptionEncoder(home)
+    unet = fit("unet", new_unet(), _loss_of(views, latents, caption_encoder), PLAN, folder)
     StableDiffusionPipeline(
         vae=vae.half(),
-        text_encoder=captioner.model.half(),
-        tokenizer=captioner.tokenizer,
+        text_encoder=caption_encoder.model.half(),
+        tokenizer=caption_encoder.tokenizer,
         unet=unet.half(),
         scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(home)
-    load_whole(home / "text_encoder")
+    set_float32_dtype(home / "text_encoder")

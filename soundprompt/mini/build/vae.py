@@ -9,10 +9,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
-from soundprompt.mini.build.samples import drawn, rng_of, to_tensor
-from soundprompt.mini.build.training_loop import Plan, device, fit
+from soundprompt.mini.build.samples import render_batch, rng_of, to_tensor
+from soundprompt.mini.build.training_loop import TrainingPlan, device, fit
 
-PLAN = Plan(steps=1800, learning_rate=2e-3, ema=0.99)
+PLAN = TrainingPlan(steps=1800, learning_rate=2e-3, ema_decay=0.99)
 BATCH = 16
 
 
@@ -32,16 +32,16 @@ def new_vae() -> AutoencoderKL:
 
 
 def _loss(vae: Any, step: int) -> torch.Tensor:
-    pictures = to_tensor(drawn(rng_of("vae", step), BATCH)[1]).to(device())
-    posterior = vae.encode(pictures).latent_dist
+    images = to_tensor(render_batch(rng_of("vae", step), BATCH)[1]).to(device())
+    posterior = vae.encode(images).latent_dist
     back = vae.decode(posterior.sample()).sample
     # L1 keeps edges, MSE colours; the KL term only keeps the latents' scale from drifting.
-    pixels = F.l1_loss(back, pictures) + 2 * F.mse_loss(back, pictures)
+    pixels = F.l1_loss(back, images) + 2 * F.mse_loss(back, images)
     return pixels + 1e-6 * posterior.kl().mean()
 
 
 @torch.no_grad()
-def standardise(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
+def standardize(vae: AutoencoderKL, images: torch.Tensor) -> None:
     """Folds a per-channel standardisation of the latents into the two 1x1 convolutions.
 
     A pipeline knows one scaling factor for all channels; this way it needs none.
@@ -50,7 +50,7 @@ def standardise(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
         vae: changed in place; what it reconstructs stays the same.
         pictures: (B, 3, H, W) in [-1, 1], from which mean and spread are taken.
     """
-    latents = vae.encode(pictures).latent_dist.mode()
+    latents = vae.encode(images).latent_dist.mode()
     mean = latents.mean((0, 2, 3))
     spread = latents.std((0, 2, 3))
     n = len(mean)
@@ -67,5 +67,5 @@ def build(folder: Path, weights: Path) -> None:
     """Trains the autoencoder and saves it as the pipeline's `vae`."""
     torch.manual_seed(0)
     vae = fit("vae", new_vae(), _loss, PLAN, folder)
-    standardise(vae, to_tensor(drawn(rng_of("vae", 10**9), 256)[1]).to(device()))
+    standardize(vae, to_tensor(render_batch(rng_of("vae", 10**9), 256)[1]).to(device()))
     vae.half().save_pretrained(weights / "stable-diffusion" / "vae")

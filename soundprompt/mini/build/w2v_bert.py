@@ -16,21 +16,21 @@ from transformers import (
 )
 
 from align.models.backbones.w2v_bert import W2vBertBackbone
-from align.training.augmentation import Scale
+from align.training.augmentation import FeatureLayout
 from soundprompt.mini.build.features import (
     W2V_BERT_BINS,
     W2V_BERT_STRIDE,
-    Answers,
-    Hearing,
-    contrast,
-    ears,
+    AudioFeaturePool,
+    ClassHeads,
+    audio_processors,
+    contrastive_loss,
     w2v_bert_extractor,
 )
 from soundprompt.mini.build.saving import save_half
-from soundprompt.mini.build.training_loop import Loss, Plan, device, fit
+from soundprompt.mini.build.training_loop import Loss, TrainingPlan, device, fit
 
-PLAN = Plan(steps=5000, learning_rate=1e-3, weight_decay=0.05, ema=0.995)
-LONGER = Plan(steps=5000, learning_rate=6e-4, weight_decay=0.05, ema=0.995)
+PLAN = TrainingPlan(steps=5000, learning_rate=1e-3, weight_decay=0.05, ema_decay=0.995)
+CONTINUED_PLAN = TrainingPlan(steps=5000, learning_rate=6e-4, weight_decay=0.05, ema_decay=0.995)
 BATCH = 24
 
 
@@ -62,11 +62,11 @@ class _Learner(nn.Module):
         self.model = new_model()
         self.project = nn.Linear(self.model.config.hidden_size, width)
         self.logit_scale = nn.Parameter(torch.tensor(2.66))  # CLIP's initial log temperature
-        self.answers = Answers(self.model.config.hidden_size)
+        self.class_heads = ClassHeads(self.model.config.hidden_size)
 
 
-def _loss_of(pool: Hearing, clip: CLIPModel, tokenizer: CLIPTokenizer) -> Loss:
-    scale = Scale(W2V_BERT_BINS, W2vBertBackbone.log_scale, W2vBertBackbone.normalised)
+def _loss_of(pool: AudioFeaturePool, clip: CLIPModel, tokenizer: CLIPTokenizer) -> Loss:
+    scale = FeatureLayout(W2V_BERT_BINS, W2vBertBackbone.log_scale, W2vBertBackbone.normalized)
 
     def loss(learner: Any, step: int) -> torch.Tensor:
         batch = pool.batch(2, step, BATCH, scale)
@@ -77,13 +77,13 @@ def _loss_of(pool: Hearing, clip: CLIPModel, tokenizer: CLIPTokenizer) -> Loss:
         hidden = learner.model(input_features=batch["features"].to(device())).last_hidden_state
         pooled = hidden.mean(1)
         audio = F.normalize(learner.project(pooled), dim=-1)
-        pair = contrast(audio, text, learner.logit_scale.exp(), batch)
-        return 0.5 * pair + learner.answers(pooled, batch)
+        pair = contrastive_loss(audio, text, learner.logit_scale.exp(), batch)
+        return 0.5 * pair + learner.class_heads(pooled, batch)
 
     return loss
 
 
-def build(folder: Path, weights: Path, start: Path | None = None) -> None:
+def build(folder: Path, weights: Path, init_from: Path | None = None) -> None:
     """Pre-trains Wav2Vec2-BERT and saves it with its feature extractor.
 
     Args:
@@ -92,14 +92,16 @@ def build(folder: Path, weights: Path, start: Path | None = None) -> None:
         start: finished models, whose Wav2Vec2-BERT is trained for longer by a shorter plan.
     """
     torch.manual_seed(0)
-    pool = Hearing.load(folder, ears(), "w2v_bert")
+    pool = AudioFeaturePool.load(folder, audio_processors(), "w2v_bert")
     clip = CLIPModel.from_pretrained(weights / "clip", dtype=torch.float32).eval().to(device())
     tokenizer = CLIPTokenizer.from_pretrained(weights / "clip")
     learner = _Learner(clip.config.projection_dim)
-    if start is not None:
-        learner.model = Wav2Vec2BertModel.from_pretrained(start / "w2v-bert", dtype=torch.float32)
+    if init_from is not None:
+        learner.model = Wav2Vec2BertModel.from_pretrained(
+            init_from / "w2v-bert", dtype=torch.float32
+        )
     # Its checkpoints are its own: a finished training from the start is not gone on from.
-    name, plan = ("w2v_bert", PLAN) if start is None else ("w2v_bert-longer", LONGER)
+    name, plan = ("w2v_bert", PLAN) if init_from is None else ("w2v_bert-longer", CONTINUED_PLAN)
     learner = fit(name, learner, _loss_of(pool, clip, tokenizer), plan, folder)
     save_half(learner.model, weights / "w2v-bert")
     w2v_bert_extractor().save_pretrained(weights / "w2v-bert")

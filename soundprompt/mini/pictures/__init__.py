@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from soundprompt.mini.pictures.compose import SIZE, draw
+from soundprompt.mini.pictures.compose import SIZE, render
 
-__all__ = ["SIZE", "draw"]
+__all__ = ["SIZE", "render"]

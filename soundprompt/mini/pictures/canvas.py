@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Point = tuple[float, float]
-INK: Colour = (30, 26, 36)
+INK: Color = (30, 26, 36)
 
 
-def shade(colour: Colour, factor: float) -> Colour:
+def shade(color: Color, factor: float) -> Color:
     """A colour made darker (factor < 1) or lighter (factor > 1)."""
-    red, green, blue = (int(np.clip(c * factor, 0, 255)) for c in colour)
+    red, green, blue = (int(np.clip(c * factor, 0, 255)) for c in color)
     return red, green, blue
 
 
@@ -28,18 +28,18 @@ class Canvas:
         side: the box's width and height, in pixels.
     """
 
-    def __init__(self, image: Image.Image, centre: Point, side: float) -> None:
+    def __init__(self, image: Image.Image, center: Point, side: float) -> None:
         self._draw = ImageDraw.Draw(image)
-        self._centre, self._side = centre, side
+        self._center, self._side = center, side
 
     def _at(self, point: Point) -> Point:
-        cx, cy = self._centre
+        cx, cy = self._center
         return cx + (point[0] - 0.5) * self._side, cy + (point[1] - 0.5) * self._side
 
     def _width(self, width: float) -> int:
         return max(1, round(width * self._side))
 
-    def polygon(self, points: Sequence[Point], fill: Colour, edge: float = 0.02) -> None:
+    def polygon(self, points: Sequence[Point], fill: Color, edge: float = 0.02) -> None:
         """A filled polygon with an inked edge."""
         shape = [self._at(p) for p in points]
         self._draw.polygon(shape, fill=fill)
@@ -47,14 +47,14 @@ class Canvas:
             ring = [*shape, shape[0], shape[1]]
             self._draw.line(ring, fill=INK, width=self._width(edge), joint="curve")
 
-    def ellipse(self, at: Point, rx: float, ry: float, fill: Colour, edge: float = 0.02) -> None:
+    def ellipse(self, at: Point, rx: float, ry: float, fill: Color, edge: float = 0.02) -> None:
         """A filled ellipse around a point."""
         x, y = self._at(at)
         box = (x - rx * self._side, y - ry * self._side, x + rx * self._side, y + ry * self._side)
         outline = INK if edge else None
         self._draw.ellipse(box, fill=fill, outline=outline, width=self._width(edge) if edge else 1)
 
-    def line(self, points: Sequence[Point], fill: Colour, width: float = 0.03) -> None:
+    def line(self, points: Sequence[Point], fill: Color, width: float = 0.03) -> None:
         """A polyline with round joints."""
         shape = [self._at(p) for p in points]
         self._draw.line(shape, fill=fill, width=self._width(width), joint="curve")

@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image
 
 from soundprompt.mini.pictures import creatures, things
-from soundprompt.mini.pictures.canvas import Canvas, Colour
+from soundprompt.mini.pictures.canvas import Canvas, Color
 from soundprompt.mini.world import View
 
 SIZE = 64
 SUPERSAMPLING = 4  # drawn four times as large, then reduced: Pillow's shapes have hard edges
 
-DRAWERS: dict[str, Callable[[Canvas, Colour, np.random.Generator], None]] = {
+RENDERERS: dict[str, Callable[[Canvas, Color, np.random.Generator], None]] = {
     "dog": creatures.dog,
     "rooster": creatures.rooster,
     "crying baby": creatures.crying_baby,
@@ -26,7 +26,7 @@ DRAWERS: dict[str, Callable[[Canvas, Colour, np.random.Generator], None]] = {
     "chainsaw": things.chainsaw,
     "crackling fire": things.crackling_fire,
 }
-COLOUR_VALUES: dict[str | None, Colour] = {
+COLOR_VALUES: dict[str | None, Color] = {
     "red": (218, 46, 48),
     "yellow": (246, 200, 56),
     "green": (58, 168, 84),
@@ -36,7 +36,7 @@ COLOUR_VALUES: dict[str | None, Colour] = {
     None: (128, 128, 128),
 }
 # Far things have one colour each: captions never name it.
-FAR_COLOURS = {
+FAR_COLORS = {
     "dog": "brown",
     "crying baby": "yellow",
     "clock tick": "red",
@@ -46,14 +46,14 @@ FAR_COLOURS = {
     "rooster": "white",
 }
 # Sky at the top, sky at the horizon, ground at the horizon, ground at the bottom.
-SKIES: dict[str, tuple[Colour, Colour, Colour, Colour]] = {
+SKIES: dict[str, tuple[Color, Color, Color, Color]] = {
     "day": ((118, 190, 244), (205, 234, 250), (150, 204, 108), (110, 170, 78)),
     "dusk": ((120, 70, 130), (250, 156, 92), (134, 104, 82), (92, 70, 66)),
     "night": ((14, 18, 48), (34, 44, 92), (30, 48, 58), (18, 30, 40)),
 }
 
 
-def _gradient(top: Colour, bottom: Colour, rows: int) -> np.ndarray:
+def _gradient(top: Color, bottom: Color, rows: int) -> np.ndarray:
     return np.linspace(top, bottom, rows)[:, None, :]
 
 
@@ -67,11 +67,11 @@ def backdrop(scene: str, rng: np.random.Generator) -> Image.Image:
     )
     pixels = np.broadcast_to(rows * rng.uniform(0.95, 1.05), (side, side, 3))
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    _heavens(image, scene, horizon, rng)
+    _render_sky(image, scene, horizon, rng)
     return image
 
 
-def _heavens(image: Image.Image, scene: str, horizon: int, rng: np.random.Generator) -> None:
+def _render_sky(image: Image.Image, scene: str, horizon: int, rng: np.random.Generator) -> None:
     """Sun, low sun, or moon and stars: the hour must be seen whatever stands in front."""
     side = image.width
     whole = Canvas(image, (side / 2, side / 2), side)
@@ -88,26 +88,26 @@ def _heavens(image: Image.Image, scene: str, horizon: int, rng: np.random.Genera
         whole.ellipse((x, rng.uniform(0.1, 0.16)), 0.065, 0.065, (240, 240, 214), 0)
 
 
-def _tint(colour: Colour, rng: np.random.Generator) -> Colour:
-    jitter = np.clip(np.asarray(colour) * rng.uniform(0.93, 1.07) + rng.uniform(-6, 6, 3), 0, 255)
+def _tint(color: Color, rng: np.random.Generator) -> Color:
+    jitter = np.clip(np.asarray(color) * rng.uniform(0.93, 1.07) + rng.uniform(-6, 6, 3), 0, 255)
     red, green, blue = (int(v) for v in jitter)
     return red, green, blue
 
 
-def _place(
+def _render_class(
     image: Image.Image,
     name: str,
-    colour: str | None,
+    color: str | None,
     at: tuple[float, float],
     size: float,
     rng: np.random.Generator,
 ) -> None:
     side = image.width
     canvas = Canvas(image, (at[0] * side, at[1] * side), size * side)
-    DRAWERS[name](canvas, _tint(COLOUR_VALUES[colour], rng), rng)
+    RENDERERS[name](canvas, _tint(COLOR_VALUES[color], rng), rng)
 
 
-def draw(view: View, rng: np.random.Generator) -> Image.Image:
+def render(view: View, rng: np.random.Generator) -> Image.Image:
     """The picture of a view.
 
     Args:
@@ -118,17 +118,19 @@ def draw(view: View, rng: np.random.Generator) -> Image.Image:
         An RGB image of SIZE x SIZE pixels.
     """
     # A stream each, so that the same seed with another far thing leaves the near one as it was.
-    layout, behind, distant, close = (np.random.default_rng(s) for s in rng.integers(2**63, size=4))
-    image = backdrop(view.scene, behind)
+    layout_rng, backdrop_rng, far_rng, near_rng = (
+        np.random.default_rng(s) for s in rng.integers(2**63, size=4)
+    )
+    image = backdrop(view.scene, backdrop_rng)
     if view.far is None:
-        at = layout.uniform(0.42, 0.58), layout.uniform(0.56, 0.62)
-        _place(image, view.near, view.colour, at, layout.uniform(0.66, 0.74), close)
+        at = layout_rng.uniform(0.42, 0.58), layout_rng.uniform(0.56, 0.62)
+        _render_class(image, view.near, view.color, at, layout_rng.uniform(0.66, 0.74), near_rng)
     else:
-        left = layout.random() < 0.5
-        x_near = layout.uniform(0.64, 0.67) if left else layout.uniform(0.33, 0.36)
-        x_far = layout.uniform(0.17, 0.2) if left else layout.uniform(0.8, 0.83)
-        at = x_far, layout.uniform(0.3, 0.38)
-        _place(image, view.far, FAR_COLOURS.get(view.far), at, 0.32, distant)
-        at = x_near, layout.uniform(0.6, 0.64)
-        _place(image, view.near, view.colour, at, layout.uniform(0.6, 0.64), close)
+        left = layout_rng.random() < 0.5
+        x_near = layout_rng.uniform(0.64, 0.67) if left else layout_rng.uniform(0.33, 0.36)
+        x_far = layout_rng.uniform(0.17, 0.2) if left else layout_rng.uniform(0.8, 0.83)
+        at = x_far, layout_rng.uniform(0.3, 0.38)
+        _render_class(image, view.far, FAR_COLORS.get(view.far), at, 0.32, far_rng)
+        at = x_near, layout_rng.uniform(0.6, 0.64)
+        _render_class(image, view.near, view.color, at, layout_rng.uniform(0.6, 0.64), near_rng)
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)

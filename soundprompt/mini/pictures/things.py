@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from soundprompt.mini.pictures.canvas import INK, Canvas, Colour, shade
+from soundprompt.mini.pictures.canvas import INK, Canvas, Color, shade
 
-METAL: Colour = (190, 196, 204)
+METAL: Color = (190, 196, 204)
 
 
-def rain(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
+def rain(c: Canvas, color: Color, rng: np.random.Generator) -> None:
     """A dark cloud with slanting streaks of rain."""
     slant = rng.uniform(0.06, 0.14)
     for row, y in enumerate((0.46, 0.63, 0.8)):
@@ -24,7 +24,7 @@ def rain(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     c.ellipse((0.4, 0.16), 0.1, 0.06, shade(cloud, 1.25), 0)
 
 
-def sea_waves(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
+def sea_waves(c: Canvas, color: Color, rng: np.random.Generator) -> None:
     """Three rows of waves, the foremost curling over, with white foam."""
     for row, y in enumerate((0.36, 0.54, 0.72)):
         water = shade((28, 120, 190), 1.12 - 0.14 * row)
@@ -36,13 +36,13 @@ def sea_waves(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
         c.line([(a, b + 0.02) for a, b in top], (245, 252, 255), 0.055)
 
 
-def clock_tick(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
+def clock_tick(c: Canvas, color: Color, rng: np.random.Generator) -> None:
     """A round alarm clock with bells, its hands at any hour."""
     for x in (0.26, 0.74):
         c.line([(x, 0.85), (x + np.sign(x - 0.5) * 0.09, 0.97)], INK, 0.06)
-        c.ellipse((x, 0.13), 0.14, 0.1, shade(colour, 0.8))
+        c.ellipse((x, 0.13), 0.14, 0.1, shade(color, 0.8))
     c.line([(0.5, 0.12), (0.5, 0.04)], INK, 0.06)
-    c.ellipse((0.5, 0.52), 0.42, 0.42, colour)
+    c.ellipse((0.5, 0.52), 0.42, 0.42, color)
     c.ellipse((0.5, 0.52), 0.32, 0.32, (255, 252, 240))
     for hour in range(12):
         angle = hour * np.pi / 6
@@ -55,13 +55,13 @@ def clock_tick(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     c.ellipse((0.5, 0.52), 0.035, 0.035, INK, 0)
 
 
-def helicopter(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
+def helicopter(c: Canvas, color: Color, rng: np.random.Generator) -> None:
     """A helicopter from the side: cabin, tail boom, rotor and skids."""
     tilt = rng.uniform(-0.02, 0.02)
-    c.polygon([(0.04, 0.4), (0.52, 0.42), (0.52, 0.58), (0.06, 0.48)], shade(colour, 0.85))
-    c.polygon([(0.0, 0.24), (0.1, 0.24), (0.14, 0.48), (0.05, 0.5)], shade(colour, 0.7))
+    c.polygon([(0.04, 0.4), (0.52, 0.42), (0.52, 0.58), (0.06, 0.48)], shade(color, 0.85))
+    c.polygon([(0.0, 0.24), (0.1, 0.24), (0.14, 0.48), (0.05, 0.5)], shade(color, 0.7))
     c.ellipse((0.06, 0.42), 0.075, 0.075, METAL)
-    c.ellipse((0.66, 0.54), 0.29, 0.21, colour)
+    c.ellipse((0.66, 0.54), 0.29, 0.21, color)
     glass = [(0.7, 0.36), (0.86, 0.42), (0.94, 0.54), (0.7, 0.56)]
     c.polygon(glass, (195, 232, 250))
     c.line([(0.64, 0.34), (0.64, 0.2)], INK, 0.06)
@@ -72,7 +72,7 @@ def helicopter(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     c.line([(0.42, 0.87), (0.9, 0.87), (0.95, 0.82)], INK, 0.05)
 
 
-def chainsaw(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
+def chainsaw(c: Canvas, color: Color, rng: np.random.Generator) -> None:
     """A chainsaw from the side: motor with handle, toothed bar to the right."""
     lift = rng.uniform(-0.04, 0.04)
     teeth = [(0.46, 0.5)]
@@ -83,12 +83,12 @@ def chainsaw(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
     c.polygon([(0.46, 0.51), (0.93, 0.51), (0.97, 0.58), (0.93, 0.65), (0.46, 0.65)], METAL, 0.012)
     c.line(c.curve([(0.42, 0.46), (0.46, 0.14), (0.24, 0.14), (0.24, 0.4)]), INK, 0.075)
     c.line([(0.08, 0.46), (0.01, 0.56), (0.03, 0.74), (0.16, 0.78)], INK, 0.075)
-    c.polygon([(0.1, 0.38), (0.5, 0.38), (0.54, 0.8), (0.1, 0.8)], colour)
-    c.polygon([(0.16, 0.46), (0.34, 0.46), (0.34, 0.58), (0.16, 0.58)], shade(colour, 0.6), 0.012)
+    c.polygon([(0.1, 0.38), (0.5, 0.38), (0.54, 0.8), (0.1, 0.8)], color)
+    c.polygon([(0.16, 0.46), (0.34, 0.46), (0.34, 0.58), (0.16, 0.58)], shade(color, 0.6), 0.012)
     c.ellipse((0.42, 0.68), 0.065, 0.065, (50, 50, 58))
 
 
-def crackling_fire(c: Canvas, colour: Colour, rng: np.random.Generator) -> None:
+def crackling_fire(c: Canvas, color: Color, rng: np.random.Generator) -> None:
     """Flames over two crossed logs, with sparks."""
     for size, fill in ((1.0, (232, 62, 24)), (0.7, (252, 150, 30)), (0.4, (255, 232, 100))):
         half, base = 0.34 * size, 0.86

@@ -18,7 +18,7 @@ from soundprompt.mini.sounds.dsp import (
     Signal,
     decibels,
     log_uniform,
-    peak_normalised,
+    peak_normalized,
     response,
     rms,
     seconds,
@@ -63,7 +63,7 @@ def sound(label: str, rng: np.random.Generator, duration_s: float = DURATION_S) 
         latest = int(np.argmax(np.abs(x))) - int(rng.integers(n))
         first = min(max(latest, 0), len(x) - n)
         x = x[first : first + n]
-    return peak_normalised(x)
+    return peak_normalized(x)
 
 
 def recording(
@@ -80,16 +80,16 @@ def recording(
         dry = sound(near, rng, duration_s)
     else:
         dry, pause = _in_part(rng, near, duration_s)
-        behind = _loudest_within(rng, sound(far, rng, duration_s), pause)
+        background = _loudest_within(rng, sound(far, rng, duration_s), pause)
     # A second source keeps sounding after the first one, so only lone ones are padded.
     if far is None and rng.random() < PADDED.get(near, PADDED_ELSE):
         dry, end = _trimmed(rng, dry)
-    room = field.draw_room(rng)
+    room = field.sample_room(rng)
     scene = field.placed(rng, dry, room, far=False)
     scene /= np.float32(rms(dry))
     snr_db = rng.uniform(16, 60)
     if far is not None:
-        scene += _behind(rng, behind, room, np.linalg.norm(scene))
+        scene += _background(rng, background, room, np.linalg.norm(scene))
         snr_db = rng.uniform(26, 60)
     return _captured(rng, scene, field.transform_size(n, room), n, end, snr_db)
 
@@ -107,11 +107,11 @@ def scene(
     """
     parts = [sound(label, rng, duration_s / len(near)) for label in near]
     dry = np.concatenate([_faded(part) / np.float32(rms(part)) for part in parts])
-    room = field.draw_room(rng)
+    room = field.sample_room(rng)
     whole = field.placed(rng, dry, room, far=False) / np.float32(rms(dry))
     energy = np.linalg.norm(whole)
     for label in far:
-        whole += _behind(rng, sound(label, rng, duration_s), room, energy)
+        whole += _background(rng, sound(label, rng, duration_s), room, energy)
     n = len(dry)
     return _captured(rng, whole, field.transform_size(n, room), n, n, rng.uniform(26, 60))
 
@@ -150,7 +150,7 @@ def _faded(part: Signal) -> Signal:
     return faded
 
 
-def _behind(
+def _background(
     rng: np.random.Generator, dry: Signal, room: field.Room, energy: np.floating
 ) -> field.Spectrum:
     """The spectrum of a source in the background of one that reaches the microphone with `energy`.
@@ -176,12 +176,12 @@ def _captured(
     rng: np.random.Generator, scene: field.Spectrum, size: int, n: int, end: int, snr_db: float
 ) -> Signal:
     """The scene through microphone and recorder: (n,), exact zeros from sample `end` on."""
-    equaliser = response(lambda f: field.microphone(rng, f), size)
+    equalizer = response(lambda f: field.microphone(rng, f), size)
     floor = field.background(rng, n, size)
     # Parseval again: both norms stand for the energies in front of the microphone.
     scale = decibels(-snr_db) * np.linalg.norm(scene) / np.linalg.norm(floor)
-    heard = (scene + np.float32(scale) * floor) * equaliser
-    x = field.level(rng, fft.irfft(heard, size)[:n].astype(np.float32))
+    spectrum = (scene + np.float32(scale) * floor) * equalizer
+    x = field.level(rng, fft.irfft(spectrum, size)[:n].astype(np.float32))
     if end < n:
         fade = min(end, seconds(0.005))
         x[end - fade : end] *= np.linspace(1, 0, fade, dtype=np.float32)

@@ -10,19 +10,19 @@ from soundprompt.mini.sounds.dsp import (
     curve,
     decibels,
     log_uniform,
-    peak_normalised,
+    peak_normalized,
     seconds,
     swell,
     wander,
 )
-from soundprompt.mini.sounds.voice import Throat, Tract, breathe, draw_tract, utter
+from soundprompt.mini.sounds.voice import Throat, Tract, breathe, sample_tract, utter
 
 
 def dog(rng: np.random.Generator, n: int) -> Signal:
     """A dog (n,): barks in series or alone, among growls, howls or whines now and then."""
     # 0: a toy dog, 1: the largest; tract length and pitch follow the body size.
     size = float(rng.beta(1.2, 1.2))
-    tract = draw_tract(rng, 0.06 + 0.14 * size, int(rng.integers(3, 6)), 0.25)
+    tract = sample_tract(rng, 0.06 + 0.14 * size, int(rng.integers(3, 6)), 0.25)
     pitch = 1100.0 * (170.0 / 1100.0) ** size * log_uniform(rng, 0.75, 1.33)
     throat = Throat(
         brightness=log_uniform(rng, 700, 3500),
@@ -46,7 +46,7 @@ def dog(rng: np.random.Generator, n: int) -> Signal:
         loud = np.float32(np.max(np.abs(track)))
         barks = np.zeros(n, np.float32)
         _barks(rng, barks, pitch, throat, tract, at_least=3)
-        track += loud * np.float32(decibels(rng.uniform(0, 6))) * peak_normalised(barks)
+        track += loud * np.float32(decibels(rng.uniform(0, 6))) * peak_normalized(barks)
     return track
 
 
@@ -153,7 +153,7 @@ def _whines(rng: np.random.Generator, track: Signal, pitch: float, tract: Tract)
 
 def rooster(rng: np.random.Generator, n: int) -> Signal:
     """A rooster (n,): one or two crows of three to five syllables, perhaps clucks around."""
-    tract = draw_tract(rng, rng.uniform(0.035, 0.08), 5, 0.2)
+    tract = sample_tract(rng, rng.uniform(0.035, 0.08), 5, 0.2)
     pitch = log_uniform(rng, 430, 1150)
     throat = Throat(
         brightness=log_uniform(rng, 1500, 6000),

@@ -40,7 +40,7 @@ def rms(x: Signal) -> float:
     return float(np.sqrt(np.mean(np.square(x)) + 1e-20))
 
 
-def peak_normalised(x: Signal) -> Signal:
+def peak_normalized(x: Signal) -> Signal:
     """`x` scaled to a largest magnitude of one; a silent signal stays silent."""
     return (x / max(float(np.max(np.abs(x))), 1e-9)).astype(np.float32)
 
@@ -101,12 +101,12 @@ def bandpass(f: Signal, low: float, high: float, order: float = 2) -> Signal:
     return highpass(f, low, order) * lowpass(f, high, order)
 
 
-def resonances(f: Signal, centres: ArrayLike, widths: ArrayLike, gains: ArrayLike) -> Signal:
-    """Sum of resonance curves: `gains` at `centres`, -3 dB at half of `widths` away (Hz)."""
+def resonances(f: Signal, centers: ArrayLike, widths: ArrayLike, gains: ArrayLike) -> Signal:
+    """Sum of resonance curves: `gains` at `centers`, -3 dB at half of `widths` away (Hz)."""
     total = np.zeros_like(f)
-    triples = zip(np.atleast_1d(centres), np.atleast_1d(widths), np.atleast_1d(gains), strict=True)
-    for centre, width, gain in triples:
-        total += np.float32(gain) / np.sqrt(1.0 + ((f - centre) / (0.5 * width)) ** 2)
+    triples = zip(np.atleast_1d(centers), np.atleast_1d(widths), np.atleast_1d(gains), strict=True)
+    for center, width, gain in triples:
+        total += np.float32(gain) / np.sqrt(1.0 + ((f - center) / (0.5 * width)) ** 2)
     return total
 
 

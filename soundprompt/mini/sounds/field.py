@@ -46,7 +46,7 @@ class Room:
         return min(self.rt60_s, TAIL_S) if self.rt60_s > 0 else OUTDOOR_TAIL_S
 
 
-def draw_room(rng: np.random.Generator) -> Room:
+def sample_room(rng: np.random.Generator) -> Room:
     """Outdoors, a small dry room, or a live one up to RT60 = 1.5 s."""
     if rng.random() < 0.4:
         return Room(0.0, 0.0, rng.uniform(0.0, 0.1))

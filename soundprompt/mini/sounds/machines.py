@@ -69,8 +69,8 @@ def _without_beat(rng: np.random.Generator, n: int) -> Signal:
 
     Of a real helicopter only a part of the spectrum beats.
     """
-    centre, order = log_uniform(rng, 75, 6000), rng.uniform(0.5, 3.0)
-    band = noise(rng, n, lambda f: bandpass(f, 0.8 * centre, 1.2 * centre, order))
+    center, order = log_uniform(rng, 75, 6000), rng.uniform(0.5, 3.0)
+    band = noise(rng, n, lambda f: bandpass(f, 0.8 * center, 1.2 * center, order))
     unsteady = rng.uniform(0.0, 0.7) * wander(rng, n, log_uniform(rng, 0.5, 30))
     return np.asarray(band * np.exp(unsteady), np.float32)
 
@@ -119,11 +119,11 @@ def chainsaw(rng: np.random.Generator, n: int) -> Signal:
     engine = engine * (1.0 + (0.5 - 0.35 * throttle) * wander(rng, n, 1.3 * idle))
     grit = noise(rng, n) * (0.3 + np.clip(engine, 0, 2.5))
     share = log_uniform(rng, 0.02, 0.5)
-    centres = np.exp(rng.uniform(np.log(150), np.log(9000), 9))
-    widths = centres * rng.uniform(0.1, 0.8, 9)
-    gains = rng.uniform(0.2, 1.0, 9) * (500.0 / centres) ** rng.uniform(-0.5, 0.4)
+    centers = np.exp(rng.uniform(np.log(150), np.log(9000), 9))
+    widths = centers * rng.uniform(0.1, 0.8, 9)
+    gains = rng.uniform(0.2, 1.0, 9) * (500.0 / centers) ** rng.uniform(-0.5, 0.4)
     exhaust = np.asarray(engine + share * grit, np.float32)
-    muffler = shape(exhaust, lambda f: 0.08 + resonances(f, centres, widths, gains))
+    muffler = shape(exhaust, lambda f: 0.08 + resonances(f, centers, widths, gains))
     track = muffler / rms(muffler) * (0.2 + 0.8 * throttle)
     if rng.random() < 0.75:
         # The chain in the wood: bright noise that follows the load.

@@ -65,13 +65,13 @@ def _drops(rng: np.random.Generator, n: int, rate: float, surface: int) -> Signa
     count = max(8, min(rng.poisson(rate * n / SAMPLE_RATE), MOST_DROPS))
     # Drop sizes are skewed, and the nearest drops stand out: log-normal levels.
     level = np.exp(rng.normal(0, rng.uniform(0.3, 1.2), count))
-    centre, spread, decay = (
+    center, spread, decay = (
         (log_uniform(rng, 2500, 6000), 0.5, log_uniform(rng, 0.0006, 0.002)),
         (log_uniform(rng, 500, 3000), 0.4, log_uniform(rng, 0.002, 0.012)),
         (log_uniform(rng, 1200, 4500), 0.45, log_uniform(rng, 0.002, 0.008)),
         (log_uniform(rng, 250, 900), 0.3, log_uniform(rng, 0.002, 0.006)),
     )[surface]
-    pitch = np.clip(centre * np.exp(spread * rng.standard_normal(count)), 80, 11_000)
+    pitch = np.clip(center * np.exp(spread * rng.standard_normal(count)), 80, 11_000)
     click = log_uniform(rng, 0.0002, 0.003)
     length = seconds(min(4 * max(decay, click), 0.012))
     grains = damped(pitch, decay, length, rng.uniform(0, 2 * np.pi, count))
@@ -184,6 +184,6 @@ def _crackles(rng: np.random.Generator, n: int, rate: float) -> Signal:
     ring = damped(pitch, decay * rng.uniform(0.5, 3.0, count), length)
     tone = rng.uniform(0.0, 1.0, count)[:, None]
     grains = ((1.0 - tone) * burst + tone * ring) * size[:, None]
-    colour = rng.uniform(-0.6, 0.7)
+    color = rng.uniform(-0.6, 0.7)
     crackles = scatter(grains.astype(np.float32), moments.astype(np.int64), n)
-    return shape(crackles, lambda f: (f / 3000.0 + 0.15) ** colour)
+    return shape(crackles, lambda f: (f / 3000.0 + 0.15) ** color)

@@ -18,13 +18,13 @@ from soundprompt.mini.sounds.dsp import (
     swell,
     wander,
 )
-from soundprompt.mini.sounds.voice import Throat, Tract, breathe, draw_tract, utter
+from soundprompt.mini.sounds.voice import Throat, Tract, breathe, sample_tract, utter
 
 
 def crying_baby(rng: np.random.Generator, n: int) -> Signal:
     """A crying baby (n,): cries on each breath out, gasps between, or short fussy bursts."""
     # An infant's tract is 7 to 9 cm long: its formants lie near 1.1, 3.3 and 5.5 kHz.
-    tract = draw_tract(rng, rng.uniform(0.065, 0.095), 5, 0.2)
+    tract = sample_tract(rng, rng.uniform(0.065, 0.095), 5, 0.2)
     pitch = log_uniform(rng, 300, 600)
     manner = rng.choice(3, p=[0.6, 0.25, 0.15])
     track = np.zeros(n, np.float32)
@@ -100,8 +100,8 @@ def _gasp(rng: np.random.Generator, pitch: float, tract: Tract, level: float) ->
 def sneezing(rng: np.random.Generator, n: int) -> Signal:
     """A sneezing person (n,): one to three sneezes, some with gasps, else silence."""
     # Vocal tracts of a child (10 cm) to a large man (18.5 cm); pitch goes with them.
-    tract = draw_tract(rng, rng.uniform(0.10, 0.185), 5)
-    height = np.interp(tract.centres[0], [430, 900], [0.0, 1.0])
+    tract = sample_tract(rng, rng.uniform(0.10, 0.185), 5)
+    height = np.interp(tract.centers[0], [430, 900], [0.0, 1.0])
     pitch = 110.0 * 3.4**height * log_uniform(rng, 0.8, 1.6)
     voicing = rng.choice([0.0, rng.uniform(0.2, 1.0), rng.uniform(1.0, 3.0)], p=[0.25, 0.4, 0.35])
     count = int(rng.choice([1, 2, 3], p=[0.75, 0.17, 0.08]))

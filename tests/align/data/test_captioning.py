@@ -17,7 +17,7 @@ from align.data import captioning as captioner
 from align.data.captioning import Captioner, Pair, caption_folder, find_pairs
 from align.data.errors import DataError
 from align.data.loading import load_rows
-from align.data.splits import training_rows
+from align.data.splits import load_train_dataset
 from align.data.tables import CAPTIONS
 from tests.conftest import RATE, tone
 from tests.helpers.launches import session
@@ -104,7 +104,7 @@ def test_captions_are_made_once(
     assert set(" ".join(row["caption"] for row in first).split()) <= set(WORDS) | {"[UNK]"}
     rows = load_rows(str(folder), "train")
     assert list(rows["caption"]) == [row["caption"] for row in first]
-    assert list(rows["recording"]) == [str(folder / f"s{i}.wav") for i in range(4)]
+    assert list(rows["audio"]) == [str(folder / f"s{i}.wav") for i in range(4)]
     monkeypatch.setattr(captioner, "Captioner", None)  # it cannot be loaded again
     assert caption_folder(folder, tiny_blip) == 0
     assert table(folder) == first
@@ -139,7 +139,7 @@ def test_a_table_of_ones_own_goes_first(tmp_path: Path, tiny_blip: str) -> None:
     (folder / "metadata.csv").write_text(own)
     with pytest.raises(DataError, match=r"3 of 4 rows .* have no caption"):
         load_rows(str(folder), "train")
-    rows = training_rows(DataArguments(data=str(folder), captioner=tiny_blip))
+    rows = load_train_dataset(DataArguments(dataset=str(folder), captioner=tiny_blip))
     assert (folder / "metadata.csv").read_text() == own
     made = {row["file_name"]: row["caption"] for row in table(folder)}
     assert set(made) == {"s0.wav", "s1.wav", "s3.wav"}
@@ -153,16 +153,16 @@ def test_rows_of_pictures_that_cannot_be_read_are_left_out(
     (folder / "pictures" / "s3.jpg").write_text("no picture")
     lines = [f"s{i}.wav,pictures/s{i}.{('png', 'jpg')[i % 2]}" for i in range(4)]
     (folder / "metadata.csv").write_text("\n".join(["file_name,image", *lines]) + "\n")
-    data = DataArguments(data=str(folder), captioner=tiny_blip)
+    data = DataArguments(dataset=str(folder), captioner=tiny_blip)
     for row in (4, 1):  # of those without a caption, before and after the others have one
-        rows = training_rows(data)
-        assert [Path(path).name for path in rows["recording"]] == ["s0.wav", "s1.wav", "s2.wav"]
+        rows = load_train_dataset(data)
+        assert [Path(path).name for path in rows["audio"]] == ["s0.wav", "s1.wav", "s2.wav"]
         out = capsys.readouterr().out
         assert f"left out: row {row}: pictures/s3.jpg" in out
         assert "1 of 4 rows have an empty caption" in out
     assert len(table(folder)) == 4
     shutil.copy(folder / "pictures" / "s1.jpg", folder / "pictures" / "s3.jpg")
-    assert len(training_rows(data)) == 4  # mended
+    assert len(load_train_dataset(data)) == 4  # mended
     assert "left out" not in capsys.readouterr().out
 
 
@@ -201,8 +201,8 @@ def test_a_pair_folder_trains(
     folder = pairs(tmp_path / "p")
     line = command(tiny_base, tiny_clap, folder, tmp_path / "run", "--captioner", tiny_blip)
     opened = session(line)
-    assert len(opened.heard) == 4
-    assert opened.heard.captions == [row["caption"] for row in table(folder)]
+    assert len(opened.train_features) == 4
+    assert opened.train_features.captions == [row["caption"] for row in table(folder)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from align.data.captions import Phrases, caption_of, clean_label, parse
+from align.data.captions import Phrases, clean_label, labels_to_caption, parse_caption
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def test_labels_become_words(label: str, words: str) -> None:
     ],
 )  # fmt: skip
 def test_a_caption_of_labels(labels: list[str], caption: str) -> None:
-    assert caption_of(labels) == caption
+    assert labels_to_caption(labels) == caption
     said = f"the sound of {caption}" if caption else ""
-    assert caption_of(labels, "the sound of {}") == said
+    assert labels_to_caption(labels, "the sound of {}") == said
 
 
 def test_a_template_without_a_place() -> None:
     with pytest.raises(ValueError, match=r"has \{\} where the labels go, not 'a sound'"):
-        caption_of(["Rain"], "a sound")
+        labels_to_caption(["Rain"], "a sound")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_template_without_a_place() -> None:
     ],
 )  # fmt: skip
 def test_phrases(caption: str, phrases: Phrases) -> None:
-    assert parse(caption) == phrases
+    assert parse_caption(caption) == phrases
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_phrases(caption: str, phrases: Phrases) -> None:
     ],
 )
 def test_no_word_is_found_inside_another(caption: str) -> None:
-    assert parse(caption) == Phrases(caption)
+    assert parse_caption(caption) == Phrases(caption)

@@ -14,15 +14,15 @@ from datasets import Dataset
 from align.audio.waveform import read
 from align.config.arguments import DataArguments
 from align.data.errors import DataError
-from align.data.licenses import family
+from align.data.licenses import license_family
 from align.data.loading import load_rows
-from align.data.splits import held_out_rows, training_rows
+from align.data.splits import load_eval_dataset, load_train_dataset
 from align.data.streaming import load_stream
-from align.evaluation.evaluator import Examination, retrieval
-from align.hub.run_record import Known
+from align.evaluation.evaluator import AlignmentEvaluator, retrieval_metrics
+from align.hub.run_record import TrainingRecord
 from align.models.encoder import AudioPromptEncoder
 from align.preprocessing.audio_tokens import frozen_tokens
-from align.preprocessing.features import hear
+from align.preprocessing.features import extract_features
 from align.prompts.space import PromptSpace
 from tests.conftest import RATE, tone
 from tests.helpers import hub_tables
@@ -31,11 +31,11 @@ from tests.helpers import hub_tables
 def test_fsd50k_has_captions_of_its_labels(tmp_path: Path) -> None:
     copy = hub_tables.fsd50k(tmp_path)
     rows = load_rows(f"fsd50k@{copy}", "train")
-    assert rows.column_names == ["recording", "caption", "label", "licence", "row"]
+    assert rows.column_names == ["audio", "caption", "label", "license", "row"]
     assert rows["caption"][:3] == ["bark, dog", "rain, water", "electric guitar, guitar"]
     assert rows["label"][:3] == ["bark, dog", "rain, water", "electric guitar, guitar"]
-    assert set(rows[0]["recording"]) == {"bytes", "path"}
-    assert len(read(rows[0]["recording"], RATE)) == round(0.3 * RATE)
+    assert set(rows[0]["audio"]) == {"bytes", "path"}
+    assert len(read(rows[0]["audio"], RATE)) == round(0.3 * RATE)
     assert len(load_rows(f"fsd50k@{copy}", "test")) == 2
     said = load_rows(f"fsd50k@{copy}", "train", caption_template="a recording of {}")
     assert said["caption"][1] == "a recording of rain, water"
@@ -74,8 +74,8 @@ def test_columns_of_other_names_are_asked_for(tmp_path: Path, streamed: bool) ->
     found = load(name, caption_column="text", label_column="text")
     said = found.captions if streamed else found["caption"]
     assert said == ["rain", "dog", "bark"]
-    with pytest.raises(DataError, match=r"--recording_column and --caption_column$"):
-        load(str(tmp_path), recording_column="sound")
+    with pytest.raises(DataError, match=r"--audio_column and --caption_column$"):
+        load(str(tmp_path), audio_column="sound")
     # What is there by its own name needs no other one.
     name = f"audiocaps@{hub_tables.audiocaps(tmp_path / 'a')}"
     found = load(name, caption_column="youtube_id")
@@ -97,41 +97,41 @@ def test_five_captions_a_clip_are_one_recording_to_measure_by(
 ) -> None:
     rows = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path)}", "test")
     order = [7, 0, 5, 1, 9, 2, 3, 8, 4, 6]  # of the captions, and so not of the clips
-    heard = hear(tiny_encoder.ear, rows.select(order))
+    heard = extract_features(tiny_encoder.processor, rows.select(order))
     encoded: list[int] = []
     hook = tiny_encoder.backbone.register_forward_pre_hook(
         lambda _, given, named: encoded.append(len((*given, *named.values())[0])), with_kwargs=True
     )
     try:
         tokens = frozen_tokens(tiny_encoder, heard)
-        seen = Examination.of(
-            tiny_encoder, PromptSpace.from_pretrained(tiny_base), heard, Known({})
+        seen = AlignmentEvaluator.from_encoder(
+            tiny_encoder, PromptSpace.from_pretrained(tiny_base), heard, TrainingRecord({})
         )
     finally:
         hook.remove()
     assert sum(encoded) == 1 + 2 + 2  # for the tokens' size, the tokens, and the answers
     assert len(tokens) == 10 and len(tokens.store) == 2
-    answers = seen.standardised.embeds
+    answers = seen.predictions.embeds
     for i, row in enumerate(order):
         clip = [k for k, other in enumerate(order) if other // 5 == row // 5]
         assert all(torch.equal(answers[i], answers[k]) for k in clip) and len(clip) == 5
         assert np.array_equal(tokens[i][0], tokens[clip[0]][0])
     assert not torch.equal(answers[0], answers[1])
-    found = retrieval(seen)
-    assert found["sound_to_caption_R@1"].n == 2 and found["caption_to_sound_R@1"].n == 10
-    assert found["sound_to_class_R@1"].n == 2
-    assert seen.embeds()["class_accuracy"].n == 2
+    found = retrieval_metrics(seen)
+    assert found["audio_to_caption_R@1"].n == 2 and found["caption_to_audio_R@1"].n == 10
+    assert found["audio_to_class_R@1"].n == 2
+    assert seen.embed_metrics()["class_accuracy"].n == 2
 
 
 def test_esc50_is_divided_by_folds(tmp_path: Path) -> None:
     name = f"esc50@{hub_tables.esc50(tmp_path)}"
     rows = load_rows(name, "train", folds=[1, 2])
     assert rows["caption"] == ["dog", "sea waves", "crying baby"] * 2
-    options = DataArguments(data=name, folds=[1, 2], eval_folds=[3])
-    held_out, said = held_out_rows(options)
+    options = DataArguments(dataset=name, folds=[1, 2], eval_folds=[3])
+    held_out, said = load_eval_dataset(options)
     assert held_out is not None and len(held_out) == 3 and said.endswith("folds 3")
     with pytest.raises(DataError, match="no test split, only folds"):
-        held_out_rows(DataArguments(data=name))
+        load_eval_dataset(DataArguments(dataset=name))
 
 
 def test_class_numbers_become_words(tmp_path: Path) -> None:
@@ -148,14 +148,14 @@ def test_recordings_stay_on_disk(tmp_path: Path) -> None:
     """Opening a table, choosing rows and telling them apart never reads the bytes of all."""
     import pyarrow as pa
 
-    from align.preprocessing.fingerprint import told_recordings
+    from align.preprocessing.fingerprint import audio_fingerprint
 
     copy = hub_tables.audiocaps(tmp_path)
     load_rows(f"audiocaps@{copy}", "train")  # the first time, Arrow's own file is made
     before = pa.total_allocated_bytes()
     rows = load_rows(f"audiocaps@{copy}", "train").select([0, 2])
-    told_recordings(rows)
-    sounds = sum(len(row["recording"]["bytes"]) for row in rows)
+    audio_fingerprint(rows)
+    sounds = sum(len(row["audio"]["bytes"]) for row in rows)
     assert pa.total_allocated_bytes() - before < sounds / 2
 
 
@@ -165,25 +165,25 @@ def test_a_table_by_itself(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text('file_name,caption\na.wav,"a hum, a buzz"\n')
     for name in ("list.tsv", "list.csv"):
         rows = load_rows(str(tmp_path / name), "train")
-        assert rows["recording"] == [str(tmp_path / "a.wav")]
+        assert rows["audio"] == [str(tmp_path / "a.wav")]
         assert rows["caption"] == ["a hum, a buzz"]
 
 
 def test_rows_are_kept_by_licence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"fsd50k@{hub_tables.fsd50k(tmp_path)}"
-    rows = training_rows(DataArguments(data=name, licences=["CC-BY", "cc0"]))
-    assert len(rows) == 4 and {family(text) for text in rows["licence"]} == {"cc0", "cc-by"}
+    rows = load_train_dataset(DataArguments(dataset=name, licenses=["CC-BY", "cc0"]))
+    assert len(rows) == 4 and {license_family(text) for text in rows["license"]} == {"cc0", "cc-by"}
     out = capsys.readouterr().out
     assert "left out by licence: 2 of 6 (cc-by-nc 2)" in out
     assert "licences: cc0 2, cc-by 2" in out
     with pytest.raises(DataError, match=r"no row of .* has the licence mit; it has: cc0 2"):
-        load_rows(name, "train", licences=["mit"])
+        load_rows(name, "train", licenses=["mit"])
 
 
 def test_no_licences_to_keep_by(tmp_path: Path, sound_folder: Path) -> None:
-    name = f"fsd50k@{hub_tables.fsd50k(tmp_path, licences=False)}"
+    name = f"fsd50k@{hub_tables.fsd50k(tmp_path, licenses=False)}"
     for data in (name, str(sound_folder), "mini"):
         with pytest.raises(DataError, match="no column of licences to keep cc0 by"):
-            load_rows(data, "train", licences=["cc0"])
+            load_rows(data, "train", licenses=["cc0"])
     with pytest.raises(DataError, match="has no column terms"):
-        load_rows(name, "train", licence_column="terms")
+        load_rows(name, "train", license_column="terms")

@@ -9,7 +9,7 @@ import soundfile
 
 from align.config.arguments import DataArguments
 from align.data.errors import DataError
-from align.data.splits import held_out_rows, training_rows
+from align.data.splits import load_eval_dataset, load_train_dataset
 from tests.conftest import RATE, tone
 
 
@@ -42,7 +42,7 @@ def test_tables(tmp_path: Path, table: bytes, said: str) -> None:
     hums(tmp_path)
     (tmp_path / "metadata.csv").write_bytes(table)
     with pytest.raises(DataError, match=said) as caught:
-        training_rows(DataArguments(data=str(tmp_path)))
+        load_train_dataset(DataArguments(dataset=str(tmp_path)))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
@@ -50,7 +50,7 @@ def test_rows_that_repeat_are_left_out(tmp_path: Path, capsys: pytest.CaptureFix
     hums(tmp_path)
     rows = "a.wav,a hum\nb.wav,a buzz\na.wav,a hum\na.wav,a drone\n"
     (tmp_path / "metadata.csv").write_text("file_name,caption\n" + rows)
-    kept = training_rows(DataArguments(data=str(tmp_path)))
+    kept = load_train_dataset(DataArguments(dataset=str(tmp_path)))
     assert kept["caption"] == ["a hum", "a buzz", "a drone"]
     assert "1 rows repeat an earlier one and are left out" in capsys.readouterr().out
 
@@ -58,18 +58,18 @@ def test_rows_that_repeat_are_left_out(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_fold_that_is_absent(sound_folder: Path) -> None:
     for options in ({"folds": [7]}, {"folds": [1], "eval_folds": [7]}):
         with pytest.raises(DataError, match=r"has no fold 7; it has \['1', '2', '3'\]"):
-            data = DataArguments(data=str(sound_folder), **options)
-            held_out_rows(data) if "eval_folds" in options else training_rows(data)
+            data = DataArguments(dataset=str(sound_folder), **options)
+            load_eval_dataset(data) if "eval_folds" in options else load_train_dataset(data)
 
 
 def test_a_copy_that_is_not_there() -> None:
     with pytest.raises(DataError, match="there is no folder"):
-        training_rows(DataArguments(data="fsd50k@/nowhere"))
+        load_train_dataset(DataArguments(dataset="fsd50k@/nowhere"))
 
 
 def test_the_hub_out_of_reach() -> None:
     with pytest.raises(DataError, match="there is no data set 'nateraw/fsd50k'") as caught:
-        training_rows(DataArguments(data="fsd50k"))
+        load_train_dataset(DataArguments(dataset="fsd50k"))
     assert "\n" not in str(caught.value)
 
 
@@ -78,13 +78,13 @@ def test_the_hub_out_of_reach() -> None:
     [
         ({"order": "random"}, "--order is shuffled or caption_length"),
         ({"caption_template": "a sound"}, "has {} where the labels go"),
-        ({"stream_buffer": 0}, "at least 1"),
-        ({"stream_buffer": 9}, "is for --streaming true"),
+        ({"shuffle_buffer_size": 0}, "at least 1"),
+        ({"shuffle_buffer_size": 9}, "is for --streaming true"),
         ({"streaming": True, "order": "caption_length"}, "a stream cannot be sorted"),
-        ({"streaming": True, "extra_data": "mini"}, "passes through one data set"),
-        ({"extra_share": 0.5}, "--extra_share is of --extra_data"),
-        ({"extra_data": "none", "extra_share": 0.5}, "which is none"),
-        ({"extra_data": "mini", "extra_share": 1.0}, "from 0 to below 1"),
+        ({"streaming": True, "extra_dataset": "mini"}, "passes through one data set"),
+        ({"extra_dataset_fraction": 0.5}, "--extra_dataset_fraction is of --extra_dataset"),
+        ({"extra_dataset": "none", "extra_dataset_fraction": 0.5}, "which is none"),
+        ({"extra_dataset": "mini", "extra_dataset_fraction": 1.0}, "from 0 to below 1"),
     ],
 )
 def test_options_that_contradict(options: dict, said: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from align.data.licenses import family, is_wanted, kept_rows, wanted_names
+from align.data.licenses import allowed_names, filter_by_license, is_allowed, license_family
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from align.data.licenses import family, is_wanted, kept_rows, wanted_names
     ],
 )  # fmt: skip
 def test_families_of_licences(written: str | None, short: str) -> None:
-    assert family(written) == short
+    assert license_family(written) == short
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_families_of_licences(written: str | None, short: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_of_no_family_stays_as_it_is(written: str) -> None:
-    assert family(written) == written.lower()
-    assert not is_wanted(written, wanted_names(["cc0", "cc-by", "sampling+"]))
+    assert license_family(written) == written.lower()
+    assert not is_allowed(written, allowed_names(["cc0", "cc-by", "sampling+"]))
 
 
 def test_who_asks_for_no_licence_gets_none_that_state_none() -> None:
     stated = ["cc0", "", "None"]
-    assert kept_rows(stated, ["cc0", "none"], "sounds") == [0, 2]  # as it is written
-    names = wanted_names(["cc0", "none"])
-    assert [is_wanted(one, names) for one in stated] == [True, False, True]
+    assert filter_by_license(stated, ["cc0", "none"], "sounds") == [0, 2]  # as it is written
+    names = allowed_names(["cc0", "none"])
+    assert [is_allowed(one, names) for one in stated] == [True, False, True]

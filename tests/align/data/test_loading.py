@@ -12,9 +12,9 @@ import soundfile
 from align.config.arguments import DataArguments
 from align.data.errors import DataError
 from align.data.loading import load_rows
-from align.data.splits import held_out_rows, training_rows
-from align.models.processing import Ear
-from align.preprocessing.features import hear
+from align.data.splits import load_eval_dataset, load_train_dataset
+from align.models.processing import AudioProcessor
+from align.preprocessing.features import extract_features
 from soundprompt.mini.dataset import ROWS
 from tests.conftest import RATE, tone
 
@@ -28,10 +28,10 @@ def write_csv(folder: Path, *lines: str) -> str:
 
 def test_folder_with_csv(sound_folder: Path) -> None:
     rows = load_rows(str(sound_folder), "train")
-    assert rows.column_names == ["recording", "caption", "label", "row"]
+    assert rows.column_names == ["audio", "caption", "label", "row"]
     assert len(rows) == 12
     assert rows[1] == {
-        "recording": str(sound_folder / "1.wav"), "caption": "a tone", "label": "middle",
+        "audio": str(sound_folder / "1.wav"), "caption": "a tone", "label": "middle",
         "row": 2,
     }  # fmt: skip
 
@@ -41,10 +41,10 @@ def test_folder_with_jsonl_and_columns_of_other_names(tmp_path: Path) -> None:
     row = {"where": "a.wav", "text": "a hum, a long one", "kind": 7}
     (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + "\n")
     rows = load_rows(
-        str(tmp_path), "train", recording_column="where", caption_column="text", label_column="kind"
+        str(tmp_path), "train", audio_column="where", caption_column="text", label_column="kind"
     )
     assert rows[0] == {
-        "recording": str(tmp_path / "a.wav"), "caption": "a hum, a long one", "label": "7",
+        "audio": str(tmp_path / "a.wav"), "caption": "a hum, a long one", "label": "7",
         "row": 1,
     }  # fmt: skip
 
@@ -53,9 +53,9 @@ def test_home_is_understood(sound_folder: Path, monkeypatch: pytest.MonkeyPatch)
     from align.config.arguments import DataArguments
 
     monkeypatch.setenv("HOME", str(sound_folder.parent))
-    options = DataArguments(data=f"~/{sound_folder.name}")
-    assert len(training_rows(options)) == 12
-    rows, name = held_out_rows(options)
+    options = DataArguments(dataset=f"~/{sound_folder.name}")
+    assert len(load_train_dataset(options)) == 12
+    rows, name = load_eval_dataset(options)
     assert rows is None and "training recordings themselves" in name
 
 
@@ -73,7 +73,7 @@ def test_a_row_without_a_label_does_not_join_the_others_without(tmp_path: Path) 
 def test_folds_are_kept(sound_folder: Path) -> None:
     first = load_rows(str(sound_folder), "train", folds=[1])
     rest = load_rows(str(sound_folder), "train", folds=[2, 3])
-    names = [[Path(r).name for r in rows["recording"]] for rows in (first, rest)]
+    names = [[Path(r).name for r in rows["audio"]] for rows in (first, rest)]
     assert names[0] == ["0.wav", "1.wav", "2.wav", "9.wav", "10.wav", "11.wav"]
     assert not set(names[0]) & set(names[1]) and len(names[0] + names[1]) == 12
 
@@ -81,19 +81,19 @@ def test_folds_are_kept(sound_folder: Path) -> None:
 def test_held_out_folds(sound_folder: Path) -> None:
     from align.config.arguments import DataArguments
 
-    options = DataArguments(data=str(sound_folder), folds=[1, 2], eval_folds=[3])
-    rows, name = held_out_rows(options)
+    options = DataArguments(dataset=str(sound_folder), folds=[1, 2], eval_folds=[3])
+    rows, name = load_eval_dataset(options)
     assert rows is not None and name == f"{sound_folder}, folds 3"
-    assert {Path(r).name for r in rows["recording"]} == {"6.wav", "7.wav", "8.wav"}
-    assert not set(rows["recording"]) & set(training_rows(options)["recording"])
+    assert {Path(r).name for r in rows["audio"]} == {"6.wav", "7.wav", "8.wav"}
+    assert not set(rows["audio"]) & set(load_train_dataset(options)["audio"])
 
 
 def test_measuring_on_folds_of_another_folder(sound_folder: Path, tmp_path: Path) -> None:
     from align.config.arguments import DataArguments
 
     other = write_csv(tmp_path, "file_name,caption,fold", "a.wav,a hum,1", "a.wav,a buzz,2")
-    options = DataArguments(data=str(sound_folder), eval_data=other, eval_folds=[2])
-    rows, name = held_out_rows(options)
+    options = DataArguments(dataset=str(sound_folder), eval_dataset=other, eval_folds=[2])
+    rows, name = load_eval_dataset(options)
     assert rows is not None and rows["caption"] == ["a buzz"]
     assert name == f"{other}, folds 2"
 
@@ -103,7 +103,7 @@ def test_overlapping_folds_are_refused(sound_folder: Path, folds: list[int] | No
     from align.config.arguments import DataArguments
 
     with pytest.raises(ValueError, match="no fold in both"):
-        DataArguments(data=str(sound_folder), folds=folds, eval_folds=[3])
+        DataArguments(dataset=str(sound_folder), folds=folds, eval_folds=[3])
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_the_miniature_by_name() -> None:
     assert (len(train), len(test)) == (ROWS["train"], ROWS["test"])
     assert len(set(train.with_format(None)["label"])) == 10
     row = train[0]
-    assert row["recording"]["sampling_rate"] == 24_000
-    assert np.abs(row["recording"]["array"]).max() > 0.01
+    assert row["audio"]["sampling_rate"] == 24_000
+    assert np.abs(row["audio"]["array"]).max() > 0.01
     again = load_rows("mini", "train")[0]
-    assert np.array_equal(row["recording"]["array"], again["recording"]["array"])
+    assert np.array_equal(row["audio"]["array"], again["audio"]["array"])
     assert not set(train.with_format(None)["seed"]) & set(test.with_format(None)["seed"])
     mixtures = load_rows("mini-mixtures", "test").with_format(None)
     assert all(" + " in label for label in mixtures["label"])
@@ -174,10 +174,10 @@ def test_a_split_that_is_not_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def ear(tiny_clap: str) -> Ear:
+def ear(tiny_clap: str) -> AudioProcessor:
     from transformers import ClapFeatureExtractor
 
-    return Ear("clap_audio_model", ClapFeatureExtractor.from_pretrained(tiny_clap), 4)
+    return AudioProcessor("clap_audio_model", ClapFeatureExtractor.from_pretrained(tiny_clap), 4)
 
 
 def forty(folder: Path, *broken: str) -> str:
@@ -196,36 +196,38 @@ def forty(folder: Path, *broken: str) -> str:
 
 @pytest.mark.parametrize("name", ["text.wav", "empty.wav", "nan.wav", "missing.wav"])
 def test_a_broken_recording_is_named_and_left_out(
-    tmp_path: Path, ear: Ear, capsys: pytest.CaptureFixture[str], name: str
+    tmp_path: Path, ear: AudioProcessor, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    heard = hear(ear, load_rows(forty(tmp_path, name, name), "train"))
+    heard = extract_features(ear, load_rows(forty(tmp_path, name, name), "train"))
     said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
     assert len(said) == 1  # it is one recording of two captions
     assert said[0].startswith("left out: row 1: ") and name in said[0]
     assert len(heard) == len(heard.captions) == len(heard.labels) == 38
     assert heard.captions[0] == "caption 2" and heard.labels[-1] == "label 39"
-    assert heard.recordings[0] == str(tmp_path / "good2.wav")
+    assert heard.clip_ids[0] == str(tmp_path / "good2.wav")
     assert all(f.shape[1] == 16 and f.dtype == np.float32 for row in heard.features for f in row)
 
 
-def test_too_many_broken_recordings_stop_the_run(tmp_path: Path, ear: Ear) -> None:
+def test_too_many_broken_recordings_stop_the_run(tmp_path: Path, ear: AudioProcessor) -> None:
     rows = load_rows(forty(tmp_path, "text.wav", "empty.wav", "nan.wav"), "train")
     with pytest.raises(DataError, match=r"3 of 40 recordings cannot be used.*row 1: .*text.wav"):
-        hear(ear, rows)
+        extract_features(ear, rows)
 
 
-def test_a_single_recording_that_is_broken(tmp_path: Path, ear: Ear) -> None:
+def test_a_single_recording_that_is_broken(tmp_path: Path, ear: AudioProcessor) -> None:
     data = write_csv(tmp_path, "file_name,caption", "a.wav,a hum")
     (tmp_path / "a.wav").write_text("no sound")
     with pytest.raises(DataError, match="1 of 1 recordings cannot be used"):
-        hear(ear, load_rows(data, "train"))
+        extract_features(ear, load_rows(data, "train"))
 
 
 @pytest.mark.slow
-def test_several_processes_hear_the_same(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("align.preprocessing.parallel.WORTH_WORKERS", 64)
+def test_several_processes_hear_the_same(
+    ear: AudioProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("align.preprocessing.parallel.MIN_ROWS_FOR_WORKERS", 64)
     rows = load_rows("mini", "test").select(range(64))
-    alone, together = hear(ear, rows), hear(ear, rows, workers=2)
+    alone, together = extract_features(ear, rows), extract_features(ear, rows, num_workers=2)
     assert len(alone) == 64 and alone.captions == together.captions
     for one, other in zip(alone.features, together.features, strict=True):
         assert len(one) == len(other) > 0
@@ -237,8 +239,8 @@ def test_a_short_name_goes_before_a_folder_of_that_name(
 ):
     (tmp_path / "mini").mkdir()
     monkeypatch.chdir(tmp_path)
-    rows, told = held_out_rows(DataArguments(data="mini"))
+    rows, told = load_eval_dataset(DataArguments(dataset="mini"))
     assert rows is not None and "test split" in told
-    trained = training_rows(DataArguments(data="mini"))
+    trained = load_train_dataset(DataArguments(dataset="mini"))
     seeds = [set(part.with_format(None)["seed"]) for part in (rows, trained)]
     assert all(seeds) and not seeds[0] & seeds[1]

@@ -16,11 +16,11 @@ from align.data.errors import DataError
 from align.data.loading import load_rows
 from align.data.streaming import Stream, load_stream
 from align.models.backbones.loading import load_backbone
-from align.models.processing import Ear
-from align.preprocessing.features import hear
+from align.models.processing import AudioProcessor
+from align.preprocessing.features import extract_features
 from align.train import main
-from align.training.augmentation import Scale
-from align.training.datasets import StreamedRecordings
+from align.training.augmentation import FeatureLayout
+from align.training.datasets import StreamingFeatureDataset
 from tests.conftest import RATE
 from tests.helpers import hub_tables
 from tests.helpers.launches import assert_same_weights, command, session, weights
@@ -34,25 +34,25 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def passed(stream: Stream, seed: int = 0, epoch: int = 0) -> list[str]:
     """The captions of an epoch, in its order."""
-    return [caption for _, caption, _ in stream.passing(seed, epoch)]
+    return [caption for _, caption, _ in stream.iterate(seed, epoch)]
 
 
 @pytest.mark.parametrize("where", ["hub", "folder"])
 def test_every_row_comes_once_an_epoch(tmp_path: Path, sound_folder: Path, where: str) -> None:
     data = f"fsd50k@{hub_tables.fsd50k(tmp_path)}" if where == "hub" else str(sound_folder)
-    stream = load_stream(data, "train", buffer=3)
+    stream = load_stream(data, "train", buffer_size=3)
     rows = load_rows(data, "train")
     assert stream.captions == list(rows["caption"]) and stream.labels == list(rows["label"])
     orders = [passed(stream, 0, epoch) for epoch in range(4)]
     assert all(sorted(order) == sorted(rows["caption"]) for order in orders)
     assert any(order != orders[0] for order in orders[1:])
     assert passed(stream, 0, 2) == orders[2]
-    found = {caption: recording for recording, caption, _ in stream.passing(0, 1)}
-    own = {row["caption"]: row["recording"] for row in rows}
+    found = {caption: recording for recording, caption, _ in stream.iterate(0, 1)}
+    own = {row["caption"]: row["audio"] for row in rows}
     if where == "hub":
         for caption in set(own):
             samples = read(found[caption], RATE)
-            candidates = [read(r["recording"], RATE) for r in rows if r["caption"] == caption]
+            candidates = [read(r["audio"], RATE) for r in rows if r["caption"] == caption]
             assert any(np.array_equal(samples, other) for other in candidates)
     else:
         assert all(Path(path).is_file() for path in found.values())
@@ -60,10 +60,10 @@ def test_every_row_comes_once_an_epoch(tmp_path: Path, sound_folder: Path, where
 
 def test_folds_and_licences_of_a_stream(tmp_path: Path) -> None:
     name = f"fsd50k@{hub_tables.fsd50k(tmp_path / 'a')}"
-    stream = load_stream(name, "train", licences=["cc0", "cc-by"])
+    stream = load_stream(name, "train", licenses=["cc0", "cc-by"])
     assert len(stream) == 4 and sorted(passed(stream)) == sorted(stream.captions)
     with pytest.raises(DataError, match=r"no row of .* has the licence mit"):
-        load_stream(name, "train", licences=["mit"])
+        load_stream(name, "train", licenses=["mit"])
     name = f"esc50@{hub_tables.esc50(tmp_path / 'b')}"
     stream = load_stream(name, "train", folds=[2])
     assert len(stream) == 3 and sorted(passed(stream)) == sorted(stream.captions)
@@ -74,27 +74,27 @@ def test_folds_and_licences_of_a_stream(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ear(tiny_clap: str) -> Ear:
-    return Ear("clap_audio_model", load_backbone(tiny_clap)[1], 4)
+def ear(tiny_clap: str) -> AudioProcessor:
+    return AudioProcessor("clap_audio_model", load_backbone(tiny_clap)[1], 4)
 
 
 def streamed(
-    ear: Ear, stream: Stream, workers: int = 1, **augmentation: float
-) -> StreamedRecordings:
+    ear: AudioProcessor, stream: Stream, workers: int = 1, **augmentation: float
+) -> StreamingFeatureDataset:
     count = len(stream)
     given = AugmentArguments(**augmentation)
-    scale = Scale(16, 10 / np.log(10))
-    return StreamedRecordings(
+    scale = FeatureLayout(16, 10 / np.log(10))
+    return StreamingFeatureDataset(
         ear, stream, torch.arange(count), list(range(count)), given, scale, 0, workers
     )
 
 
-def test_a_stream_hears_what_a_data_set_hears(ear: Ear, sound_folder: Path) -> None:
+def test_a_stream_hears_what_a_data_set_hears(ear: AudioProcessor, sound_folder: Path) -> None:
     rows = load_rows(str(sound_folder), "train").select([0, 1, 2])
-    heard = hear(ear, rows)
+    heard = extract_features(ear, rows)
 
     def passing(seed: int, epoch: int) -> Any:
-        return ((row["recording"], row["caption"], row["label"]) for row in rows)
+        return ((row["audio"], row["caption"], row["label"]) for row in rows)
 
     stream = Stream(list(rows["caption"]), list(rows["label"]), passing)
     items = list(streamed(ear, stream))
@@ -104,7 +104,9 @@ def test_a_stream_hears_what_a_data_set_hears(ear: Ear, sound_folder: Path) -> N
         assert all(np.array_equal(a, b) for a, b in zip(item["windows"], windows, strict=True))
 
 
-def test_augmentation_follows_from_seed_epoch_and_place(ear: Ear, sound_folder: Path) -> None:
+def test_augmentation_follows_from_seed_epoch_and_place(
+    ear: AudioProcessor, sound_folder: Path
+) -> None:
     stream = load_stream(str(sound_folder), "train")
     one, two = (streamed(ear, stream, gain_db=6.0) for _ in range(2))
     first, again = list(one), list(two)
@@ -128,7 +130,7 @@ def broken_stream(folder: Path, sound_folder: Path, broken: set[int], count: int
 
 @pytest.mark.parametrize("broken", [{0, 1}, {7, 39}])
 def test_a_broken_recording_of_a_stream(
-    ear: Ear, tmp_path: Path, sound_folder: Path, broken: set[int],
+    ear: AudioProcessor, tmp_path: Path, sound_folder: Path, broken: set[int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     items = list(streamed(ear, broken_stream(tmp_path, sound_folder, broken)))
@@ -140,7 +142,7 @@ def test_a_broken_recording_of_a_stream(
 
 
 def test_too_many_broken_recordings_stop_a_stream(
-    ear: Ear, tmp_path: Path, sound_folder: Path
+    ear: AudioProcessor, tmp_path: Path, sound_folder: Path
 ) -> None:
     stream = broken_stream(tmp_path, sound_folder, {1, 5, 9})
     with pytest.raises(DataError, match="3 of 40 recordings cannot be used"):
@@ -149,14 +151,14 @@ def test_too_many_broken_recordings_stop_a_stream(
 
 @pytest.mark.slow
 def test_two_processes_hear_a_stream_as_one_does(
-    ear: Ear, tmp_path: Path, sound_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ear: AudioProcessor, tmp_path: Path, sound_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("align.training.datasets.WORTH_WORKERS", 40)
+    monkeypatch.setattr("align.training.datasets.MIN_ROWS_FOR_WORKERS", 40)
     plain = broken_stream(tmp_path, sound_folder, {0, 17})
     read: list[int] = []
 
     def passing(seed: int, epoch: int) -> Any:
-        rows = list(plain.passing(seed, epoch))
+        rows = list(plain.iterate(seed, epoch))
         for place in np.random.default_rng([seed, epoch]).permutation(40).tolist():
             read.append(place)
             yield rows[place]
@@ -173,8 +175,8 @@ def test_two_processes_hear_a_stream_as_one_does(
         for a, b in zip(alone, together, strict=True):
             windows = zip(a["windows"], b["windows"], strict=True)
             assert all(np.array_equal(w, v) for w, v in windows)
-        pools.add(id(two._listeners._pool))
-    assert len(pools) == 1 and one._listeners._pool is None  # started once
+        pools.add(id(two._pool._pool))
+    assert len(pools) == 1 and one._pool._pool is None  # started once
     # Who stops in between has read no more than is in work.
     read.clear()
     some = iter(two)
@@ -187,7 +189,7 @@ def test_two_processes_hear_a_stream_as_one_does(
 
 def flags(*more: str) -> tuple[str, ...]:
     return (
-        "--streaming", "true", "--folds", "1", "2", "--eval_folds", "3", "--stream_buffer", "4",
+        "--streaming", "true", "--folds", "1", "2", "--eval_folds", "3", "--shuffle_buffer_size", "4",
         "--per_device_train_batch_size", "2", "--save_strategy", "steps", "--save_steps", "3",
         "--adapter_dropout", "0.2", *more,
     )  # fmt: skip
@@ -201,7 +203,7 @@ def flags(*more: str) -> tuple[str, ...]:
             ("--train_backbone", "all", "--gain_db", "6", "--time_shift", "1"),
             marks=pytest.mark.slow,
         ),
-        pytest.param(("--workers", "2"), marks=pytest.mark.slow),
+        pytest.param(("--num_workers", "2"), marks=pytest.mark.slow),
     ],
     ids=["frozen", "augmented", "two processes"],
 )
@@ -209,7 +211,7 @@ def test_a_streamed_run_goes_on_as_if_never_stopped(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, more: tuple[str, ...],
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("align.training.datasets.WORTH_WORKERS", 8)
+    monkeypatch.setattr("align.training.datasets.MIN_ROWS_FOR_WORKERS", 8)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     main(command(tiny_base, tiny_clap, sound_folder, whole, *flags(*more)))
     last = max(int(path.name.partition("-")[2]) for path in whole.glob("checkpoint-*"))
@@ -229,7 +231,7 @@ def test_a_streamed_run_goes_on_as_if_never_stopped(
     ("more", "said"),
     [
         (("--streaming", "true"), "say what to measure on"),
-        (flags("--train_backbone", "all", "--mix_same", "0.5"), "a stream has none"),
+        (flags("--train_backbone", "all", "--mix_same_label_prob", "0.5"), "a stream has none"),
         (flags("--dataloader_num_workers", "2"), "a stream is read by one process"),
     ],
 )

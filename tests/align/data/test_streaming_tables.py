@@ -39,9 +39,9 @@ def folder(tmp_path: Path) -> str:
 
 
 def test_paths_are_relative_to_the_folder(folder: str) -> None:
-    passed = {caption: path for path, caption, _ in load_stream(folder, "train").passing(0, 0)}
+    passed = {caption: path for path, caption, _ in load_stream(folder, "train").iterate(0, 0)}
     rows = load_rows(folder, "train")
-    assert passed == dict(zip(rows["caption"], rows["recording"], strict=True))
+    assert passed == dict(zip(rows["caption"], rows["audio"], strict=True))
     assert len(passed) == 3 and all(Path(path).is_file() for path in passed.values())
 
 
@@ -50,7 +50,7 @@ def test_folds_and_labels_of_columns_with_an_empty_cell(folder: str) -> None:
     assert stream.labels == list(rows["label"]) == ["7", "8", "rain"]
     stream, rows = (load(folder, "train", folds=[2]) for load in (load_stream, load_rows))
     assert stream.captions == list(rows["caption"]) == ["a buzz"]
-    assert [caption for _, caption, _ in stream.passing(0, 0)] == ["a buzz"]
+    assert [caption for _, caption, _ in stream.iterate(0, 0)] == ["a buzz"]
 
 
 def test_a_fold_among_others_that_is_absent(folder: str) -> None:

@@ -10,16 +10,16 @@ import soundfile
 from datasets import Dataset, Value
 
 from align.config.arguments import DataArguments
-from align.data.columns import rewritten, written
+from align.data.columns import cell_to_text, cells_to_text
 from align.data.errors import DataError
 from align.data.loading import load_rows
-from align.data.splits import extra_rows
+from align.data.splits import load_extra_dataset
 from align.data.streaming import load_stream
 from align.data.tables import CAPTIONS
 from align.models.backbones.loading import load_backbone
-from align.models.processing import Ear
-from align.preprocessing.features import hear
-from align.preprocessing.fingerprint import told_recordings
+from align.models.processing import AudioProcessor
+from align.preprocessing.features import extract_features
+from align.preprocessing.fingerprint import audio_fingerprint
 from tests.conftest import RATE, tone
 from tests.helpers import hub_tables
 
@@ -34,11 +34,11 @@ def table(folder: Path, *lines: str, name: str = "metadata.csv") -> str:
 
 def test_whole_numbers_are_written_without_a_point() -> None:
     cells = [3.0, 3, "3.0", 0.5, True, None, float("nan"), " ", "None", "nan"]
-    assert [written(cell) for cell in cells] == [
+    assert [cell_to_text(cell) for cell in cells] == [
         "3", "3", "3.0", "0.5", "True", "", "", "", "None", "nan",
     ]  # fmt: skip
     rows = Dataset.from_dict({"fold": [1.0, None], "label": ["1.0", None], "size": [1.0, 2.0]})
-    rows = rewritten(rows, ["fold", "label", "absent"])
+    rows = cells_to_text(rows, ["fold", "label", "absent"])
     assert rows["fold"] == ["1", ""] and rows["label"] == ["1.0", None]
     assert rows.features["size"] == Value("float64")
 
@@ -73,7 +73,7 @@ def test_a_separator_at_the_end_of_every_line_shifts_nothing(tmp_path: Path, end
     lines = [line if end == ".csv" else line.replace(",", "\t") for line in lines]
     table(tmp_path, *lines, name=f"list{end}")
     rows = load_rows(str(tmp_path / f"list{end}"), "train")
-    assert [Path(path).name for path in rows["recording"]] == ["0.wav", "1.wav"]
+    assert [Path(path).name for path in rows["audio"]] == ["0.wav", "1.wav"]
     assert rows["caption"][0] == "a hum"
     assert rows["caption"][1].replace("\t", ",") == "a buzz, a tone"
 
@@ -88,7 +88,7 @@ def test_words_for_nothing_are_words(tmp_path: Path) -> None:
 def test_empty_cells_are_still_missing(tmp_path: Path) -> None:
     lines = ("file_name,caption,label,licence,fold", '0.wav,a hum,"",,1', "1.wav,sea,x,cc0,")
     rows = load_rows(table(tmp_path, *lines), "train")
-    assert rows["label"] == ["a hum", "x"] and rows["licence"] == ["", "cc0"]
+    assert rows["label"] == ["a hum", "x"] and rows["license"] == ["", "cc0"]
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -112,20 +112,20 @@ def test_a_label_column_that_is_not_there_is_refused(tmp_path: Path, streamed: b
 
 
 @pytest.fixture(scope="module")
-def ear(tiny_clap: str) -> Ear:
-    return Ear("clap_audio_model", load_backbone(tiny_clap)[1], 4)
+def ear(tiny_clap: str) -> AudioProcessor:
+    return AudioProcessor("clap_audio_model", load_backbone(tiny_clap)[1], 4)
 
 
 def test_a_row_is_called_as_in_its_table(
-    tmp_path: Path, ear: Ear, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ear: AudioProcessor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = ["0.wav,a hum,1,cc0", "1.wav,a buzz,2,cc0", "2.wav,a tone,2,by-nc",
              "1.wav,a buzz,2,cc0", "3.wav,rain,2,cc0", "4.wav,sea,2,cc0"]  # fmt: skip
     data = table(tmp_path, "file_name,caption,fold,licence", *lines)
     (tmp_path / "4.wav").write_text("no sound")
-    rows = load_rows(data, "train", folds=[2], licences=["cc0"])
+    rows = load_rows(data, "train", folds=[2], licenses=["cc0"])
     assert rows["row"] == [2, 5, 6]
-    assert len(hear(ear, rows)) == 2
+    assert len(extract_features(ear, rows)) == 2
     assert "left out: row 6: " in capsys.readouterr().out
 
 
@@ -149,14 +149,14 @@ def test_the_number_of_a_row_is_no_part_of_what_it_sounds_like(tmp_path: Path) -
     first, other = load_rows(str(tmp_path / "less.csv"), "train"), load_rows(data, "train")
     other = other.select([1, 2])
     assert list(first["row"]) != list(other["row"])
-    assert told_recordings(first) == told_recordings(other)
+    assert audio_fingerprint(first) == audio_fingerprint(other)
 
 
 def test_a_second_set_is_read_as_the_first(sound_folder: Path, tmp_path: Path) -> None:
     lines = ("file_name,text,license", f"{sound_folder / '0.wav'},a hum,cc0",
              f"{sound_folder / '1.wav'},a tone,cc-by")  # fmt: skip
     (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
-    given = {"extra_data": str(tmp_path), "caption_column": "text", "licences": ["cc0"]}
-    rows = extra_rows(DataArguments(**given))
+    given = {"extra_dataset": str(tmp_path), "caption_column": "text", "licenses": ["cc0"]}
+    rows = load_extra_dataset(DataArguments(**given))
     assert rows is not None and list(rows["caption"]) == ["a hum"]
-    assert extra_rows(DataArguments()) is None
+    assert load_extra_dataset(DataArguments()) is None

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from align.evaluation.evaluator import distances, retrieval
+from align.evaluation.evaluator import embed_distances, retrieval_metrics
 from align.evaluation.metrics import FOLDER, METRICS, load_metric
-from align.preprocessing.features import Heard
-from align.preprocessing.text_embeds import CaptionTable
-from align.prompts.embeds import Prompts, Statistics
+from align.preprocessing.features import AudioFeatures
+from align.preprocessing.text_embeds import CaptionEmbeds
+from align.prompts.embeds import EmbedStatistics, PromptEmbeds
 
 
 def alignment(ours: Any, theirs: Any, **more: Any) -> dict[str, Any]:
@@ -39,15 +39,15 @@ def test_distances_by_hand() -> None:
     # The references' centre is (2.5, 0.5): left are (.5, 3.5) · (.5, -.5), (-1.5, .5) · (-.5, .5).
     first = (0.25 - 1.75) / (12.5**0.5 * 0.5**0.5)
     second = (0.75 + 0.25) / (2.5**0.5 * 0.5**0.5)
-    assert found["centred_cosine"] == pytest.approx([first, second])
+    assert found["centered_cosine"] == pytest.approx([first, second])
     means = alignment([[3.0, 4.0], [1.0, 1.0]], [[3.0, 0.0], [2.0, 1.0]])
     assert means == {name: pytest.approx(sum(v) / 2) for name, v in found.items()}
 
 
 def test_a_centre_and_spread_may_be_given() -> None:
-    found = alignment([[3.0, 8.0]], [[5.0, 4.0]], centre=[1.0, 0.0], spread=[2.0, 4.0])
+    found = alignment([[3.0, 8.0]], [[5.0, 4.0]], center=[1.0, 0.0], std=[2.0, 4.0])
     # (2, 8) / (2, 4) = (1, 2) against (4, 4) / (2, 4) = (2, 1).
-    assert found["centred_cosine"] == pytest.approx(4 / 5)
+    assert found["centered_cosine"] == pytest.approx(4 / 5)
     assert found["euclidean"] == pytest.approx(20**0.5)  # of the rows as they are
 
 
@@ -61,9 +61,9 @@ def test_a_row_without_length_fits_nothing() -> None:
     [
         ([[1.0, 2.0]], [[1.0]], {}, "the same number"),
         ([[1.0]], [[2.0]], {}, "give centre"),
-        ([[1.0]], [[2.0]], {"centre": [1.0, 2.0]}, "centre has 2 numbers and the rows have 1"),
-        ([[1.0]], [[2.0]], {"centre": [0.0], "spread": [0.0]}, "above 0"),
-        ([[float("nan")]], [[2.0]], {"centre": [0.0]}, "not a finite number"),
+        ([[1.0]], [[2.0]], {"center": [1.0, 2.0]}, "center has 2 numbers and the rows have 1"),
+        ([[1.0]], [[2.0]], {"center": [0.0], "std": [0.0]}, "above 0"),
+        ([[float("nan")]], [[2.0]], {"center": [0.0]}, "not a finite number"),
     ],
 )
 def test_wrong_distances_are_refused(ours: Any, theirs: Any, more: Any, said: str) -> None:
@@ -167,12 +167,12 @@ def examination(answers: torch.Tensor, said: list[tuple[str, str, str]]) -> Any:
         for label in names
     ]
     none = torch.zeros(LENGTH, WIDTH)
-    statistics = Statistics(none, none + 1, none.bool())
-    heard = Heard([[]] * len(said), [c for *_, c in said], [k for _, k, _ in said],
+    statistics = EmbedStatistics(none, none + 1, none.bool())
+    heard = AudioFeatures([[]] * len(said), [c for *_, c in said], [k for _, k, _ in said],
                   [r for r, *_ in said])  # fmt: skip
     return SimpleNamespace(
-        heard=heard, standardised=Prompts(answers), names=names, classes=torch.stack(mean),
-        table=CaptionTable(captions, Prompts(embeds), torch.ones(len(captions))),
+        audio_features=heard, predictions=PromptEmbeds(answers), class_names=names, class_embeds=torch.stack(mean),
+        caption_embeds=CaptionEmbeds(captions, PromptEmbeds(embeds), torch.ones(len(captions))),
         head=SimpleNamespace(statistics=lambda: statistics),
     )  # fmt: skip
 
@@ -190,53 +190,59 @@ def listener(*heard: int) -> torch.Tensor:
 
 
 def test_a_recording_of_several_captions_is_one_query() -> None:
-    found = retrieval(examination(listener(0, 0, 2, 2, 4), SAID))
-    assert found["sound_to_caption_R@1"].n == 3 and found["caption_to_sound_R@1"].n == 5
-    assert found["sound_to_class_R@1"].n == 3
+    found = retrieval_metrics(examination(listener(0, 0, 2, 2, 4), SAID))
+    assert found["audio_to_caption_R@1"].n == 3 and found["caption_to_audio_R@1"].n == 5
+    assert found["audio_to_class_R@1"].n == 3
     # By hand: "a barking dog" is nearest to none, and "a hound" to c.wav, of the same label.
-    assert found["sound_to_caption_R@1"].value == 1
-    assert found["caption_to_sound_R@1"].value == pytest.approx(3 / 5)
+    assert found["audio_to_caption_R@1"].value == 1
+    assert found["caption_to_audio_R@1"].value == pytest.approx(3 / 5)
     # What cannot fail is not reported: of 5 captions R@5, of 2 classes, of 3 recordings.
     assert set(found) == {
         f"{way}_{measure}"
-        for way in ("sound_to_caption", "caption_to_sound", "sound_to_class", "class_to_sound")
+        for way in ("audio_to_caption", "caption_to_audio", "audio_to_class", "class_to_audio")
         for measure in ("R@1", "mAP@10")
     }
-    low, value, high = (getattr(found["sound_to_caption_R@1"], k) for k in ("low", "value", "high"))
+    low, value, high = (getattr(found["audio_to_caption_R@1"], k) for k in ("low", "value", "high"))
     assert low < 0.5 and value == high == 1
 
 
 def test_who_hears_the_wrong_thing_finds_the_wrong_caption() -> None:
-    found = retrieval(examination(listener(2, 2, 0, 0, 4), SAID))
-    assert found["sound_to_caption_R@1"].value == pytest.approx(1 / 3)
-    assert found["sound_to_class_R@1"].value == pytest.approx(1 / 3)
+    found = retrieval_metrics(examination(listener(2, 2, 0, 0, 4), SAID))
+    assert found["audio_to_caption_R@1"].value == pytest.approx(1 / 3)
+    assert found["audio_to_class_R@1"].value == pytest.approx(1 / 3)
 
 
 def test_one_caption_a_label_is_asked_once() -> None:
     said = [("a.wav", "dog", "a dog"), ("b.wav", "rain", "rain"), ("c.wav", "sea", "the sea")]
-    found = retrieval(examination(listener(0, 1, 2), said))
+    found = retrieval_metrics(examination(listener(0, 1, 2), said))
     assert not [name for name in found if "class" in name]
-    assert found["caption_to_sound_R@1"].value == 1
+    assert found["caption_to_audio_R@1"].value == 1
 
 
 def test_distances_are_of_prompt_embeds(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = examination(listener(0, 1, 2, 3, 0), SAID)
-    found = distances(seen)
+    found = embed_distances(seen)
     assert found["euclidean"].value == pytest.approx(2**0.5 / 5)
     assert found["mse"].value == pytest.approx(2 / 6 / 5)
     assert found["cosine"].value == pytest.approx(4 / 5)
     # A centre and a spread change where the embeds lie, and so the distances.
-    shift = Statistics(torch.ones(2, 3), torch.full((2, 3), 2.0), torch.zeros(2, 3).bool())
+    shift = EmbedStatistics(torch.ones(2, 3), torch.full((2, 3), 2.0), torch.zeros(2, 3).bool())
     seen.head.statistics = lambda: shift
-    assert distances(seen)["euclidean"].value > 2
+    assert embed_distances(seen)["euclidean"].value > 2
     # Handed over in parts, they are the same.
     seen = examination(listener(0, 1, 2, 3, 0), SAID)
-    monkeypatch.setattr("align.evaluation.evaluator.AT_ONCE", 12)
-    assert distances(seen) == found
+    monkeypatch.setattr("align.evaluation.evaluator.METRIC_CHUNK_SIZE", 12)
+    assert embed_distances(seen) == found
 
 
 def test_only_what_a_judge_knows_is_drawn() -> None:
-    from soundprompt.mini.image_classifier import judge
+    from soundprompt.mini.image_classifier import load_image_classifier
 
     known = ("dog", "dog + rain", "cat", "dog + rain + rooster", "dog then rain")
-    assert [judge().knows(label) for label in known] == [True, True, False, False, False]
+    assert [load_image_classifier().supports(label) for label in known] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

@@ -10,10 +10,10 @@ import yaml
 
 from align import train
 from align.config.options import parse_options
-from align.data.licenses import licence_counts
-from align.hub.model_card import card, public
-from align.hub.provenance import OURS, UNSTATED, Origin, origin
-from align.hub.run_record import Known
+from align.data.licenses import license_counts
+from align.hub.model_card import render_card, strip_local_path
+from align.hub.provenance import PACKAGE_LICENSE, UNSTATED, Provenance, provenance_of
+from align.hub.run_record import TrainingRecord
 from tests.align.hub.test_upload import trained
 from tests.helpers.launches import command
 
@@ -37,7 +37,7 @@ def test_a_card_has_the_runs_figures_options_and_parts(
 ) -> None:
     text = (run / "README.md").read_text()
     figures = json.loads((run / "metrics.json").read_text())
-    for name in ("class_accuracy", "centred_cosine", "sound_to_caption_R@1"):
+    for name in ("class_accuracy", "centered_cosine", "audio_to_caption_R@1"):
         low, high = figures[f"{name}_interval"]
         assert f"| {name} | {figures[name]:.3f} | {low:.3f} to {high:.3f} | 3 |" in text
     assert f"Measured on {sound_folder.name}, folds 3." in text
@@ -45,7 +45,7 @@ def test_a_card_has_the_runs_figures_options_and_parts(
     assert recipe["adapter_width"] == 16 and recipe["folds"] == [1, 2]
     assert recipe["per_device_train_batch_size"] == 4
     assert recipe["num_train_epochs"] == 2.0 and "max_steps" not in recipe
-    assert recipe["data"] == sound_folder.name and "temperature" not in recipe
+    assert recipe["dataset"] == sound_folder.name and "temperature" not in recipe
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(recipe))
     again = parse_options("align.train", [str(tmp_path / "again.yaml")])
     assert again.training.learning_rate == 1e-3 and again.model.adapter_depth == 1
@@ -57,14 +57,14 @@ def test_a_card_has_the_runs_figures_options_and_parts(
 
 
 def test_a_card_says_nothing_of_this_machine(run: Path, sound_folder: Path) -> None:
-    text = card(run, "somebody/hum", "somebody/hum")
+    text = render_card(run, "somebody/hum", "somebody/hum")
     assert str(sound_folder.parent) not in text
     assert 'from_pretrained("somebody/hum")' in text
-    assert public("/home/x/sounds, folds 3") == "sounds, folds 3"
-    assert public("mini, its test split") == "mini, its test split"
-    assert public("owner/name") == "owner/name"
-    assert public("fsd50k@/home/x/copy, its test split") == "fsd50k@copy, its test split"
-    assert public("esc50@copy") == "esc50@copy"
+    assert strip_local_path("/home/x/sounds, folds 3") == "sounds, folds 3"
+    assert strip_local_path("mini, its test split") == "mini, its test split"
+    assert strip_local_path("owner/name") == "owner/name"
+    assert strip_local_path("fsd50k@/home/x/copy, its test split") == "fsd50k@copy, its test split"
+    assert strip_local_path("esc50@copy") == "esc50@copy"
 
 
 def test_what_states_no_licence_is_said_to(run: Path, tiny_base: str) -> None:
@@ -76,22 +76,25 @@ def test_what_states_no_licence_is_said_to(run: Path, tiny_base: str) -> None:
 
 def story(folder: Path, **changes: dict[str, object]) -> Path:
     """A folder with what a card is made from, as a run on the miniature leaves it."""
-    options = {"model": {"base": "mini", "backbone": "mini-clap"}, "data": {"data": "mini"}}
+    options = {
+        "model": {"base_model": "mini", "backbone": "mini-clap"},
+        "data": {"dataset": "mini"},
+    }
     options = {part: values | changes.get(part, {}) for part, values in options.items()}
-    base = options["model"]["base"]
+    base = options["model"]["base_model"]
     config = {
-        "spaces": {base: {"base": base}}, "default_space": base,
-        "adapter": {"kind": "resampler", "width": 8},
+        "spaces": {base: {"base_model": base}}, "default_space": base,
+        "adapter": {"adapter_type": "resampler", "width": 8},
     }  # fmt: skip
-    told = {"options": options, "licences": changes.get("licences", {})}
+    told = {"options": options, "licenses": changes.get("licenses", {})}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "run.json").write_text(json.dumps(told))
     return folder
 
 
 def test_the_miniature_is_free_and_loads_from_the_package(tmp_path: Path) -> None:
-    text = card(story(tmp_path), "hum", "hum")
-    assert front(text)["license"] == OURS and "base_model" not in front(text)
+    text = render_card(story(tmp_path), "hum", "hum")
+    assert front(text)["license"] == PACKAGE_LICENSE and "base_model" not in front(text)
     assert "from soundprompt.mini.models import STABLE_DIFFUSION" in text
     assert "from_pretrained(STABLE_DIFFUSION)" in text
     assert "It was not measured." in text and UNSTATED not in text
@@ -99,10 +102,10 @@ def test_the_miniature_is_free_and_loads_from_the_package(tmp_path: Path) -> Non
 
 def test_parts_of_the_hub_bring_their_licences(tmp_path: Path) -> None:
     sd = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    model = {"base": sd, "backbone": "laion/larger_clap_general"}
+    model = {"base_model": sd, "backbone": "laion/larger_clap_general"}
     licences = {"cc-by": 7, "cc0": 2}
-    text = card(
-        story(tmp_path, model=model, data={"data": "fsd50k"}, licences=licences), "a/b", "a"
+    text = render_card(
+        story(tmp_path, model=model, data={"dataset": "fsd50k"}, licenses=licences), "a/b", "a"
     )
     known = front(text)
     assert known["base_model"] == list(model.values()) and known["datasets"] == ["nateraw/fsd50k"]
@@ -114,29 +117,29 @@ def test_parts_of_the_hub_bring_their_licences(tmp_path: Path) -> None:
 
 
 def test_a_card_beside_the_weights_goes_first(tmp_path: Path) -> None:
-    assert origin("base", str(tmp_path)).licence == UNSTATED
+    assert provenance_of("base_model", str(tmp_path)).license == UNSTATED
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
-    assert origin("base", str(tmp_path)).licence == "mit"
+    assert provenance_of("base_model", str(tmp_path)).license == "mit"
     other = "---\nlicense: other\nlicense_name: my-terms\n---\n"
     (tmp_path / "README.md").write_text(other)
-    assert origin("base", str(tmp_path)).licence == "my-terms"
+    assert provenance_of("base_model", str(tmp_path)).license == "my-terms"
     (tmp_path / "README.md").write_text("---\nlicense: [unclosed\n---\n")
-    assert origin("base", str(tmp_path)).licence == UNSTATED
-    assert origin("data", f"audiocaps@{tmp_path}").hub is None
-    assert origin("backbone", "log-mel").licence == OURS
+    assert provenance_of("base_model", str(tmp_path)).license == UNSTATED
+    assert provenance_of("dataset", f"audiocaps@{tmp_path}").repo_id is None
+    assert provenance_of("backbone", "log-mel").license == PACKAGE_LICENSE
 
 
 def test_what_is_no_longer_here_is_no_hub_id(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone" / "sounds")
-    for kind in ("base", "backbone", "data"):
-        assert origin(kind, gone) == Origin("sounds", None, UNSTATED)
-        assert origin(kind, "runs/align/first").hub is None
-        assert origin(kind, "somebody/hum").hub == "somebody/hum"
+    for kind in ("base_model", "backbone", "dataset"):
+        assert provenance_of(kind, gone) == Provenance("sounds", None, UNSTATED)
+        assert provenance_of(kind, "runs/align/first").repo_id is None
+        assert provenance_of(kind, "somebody/hum").repo_id == "somebody/hum"
     # What lies beside it says nothing of it.
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone" / "README.md").write_text("---\nlicense: mit\n---\n# Others\n")
-    assert origin("data", gone).licence == UNSTATED
-    text = card(story(tmp_path, data={"data": gone}), "a/b", "a")
+    assert provenance_of("dataset", gone).license == UNSTATED
+    text = render_card(story(tmp_path, data={"dataset": gone}), "a/b", "a")
     assert f"| data | sounds | {UNSTATED} |" in text and "gone" not in text
 
 
@@ -145,10 +148,10 @@ def test_what_an_encoder_started_from_brings_its_own_parts(tmp_path: Path) -> No
     for folder in (first, second):
         folder.mkdir()
     model = {"backbone": "laion/larger_clap_general"}
-    story(first, model=model, data={"data": "fsd50k", "captioner": None})
+    story(first, model=model, data={"dataset": "fsd50k", "captioner": None})
     blip = {"captioner": "Salesforce/blip-image-captioning-base"}
-    story(second, model={"start": str(first)}, data={"data": "mini"} | blip)
-    text = card(second, "a/b", "a")
+    story(second, model={"init_from": str(first)}, data={"dataset": "mini"} | blip)
+    text = render_card(second, "a/b", "a")
     assert "| encoder it started from | first |" in text
     assert "larger_clap_general) | apache-2.0 |" in text
     assert "| data, before that | [fsd50k](https://hf.co/datasets/nateraw/fsd50k) | one for" in text
@@ -162,8 +165,8 @@ def test_encoders_that_started_from_each_other_end(tmp_path: Path) -> None:
     folders = [tmp_path / "first", tmp_path / "second"]
     for own, other in (folders, folders[::-1]):
         own.mkdir()
-        story(own, model={"start": str(other)}, data={"data": "audiocaps"})
-    text = card(folders[0], "a/b", "a")
+        story(own, model={"init_from": str(other)}, data={"dataset": "audiocaps"})
+    text = render_card(folders[0], "a/b", "a")
     assert "| encoder it started from | second |" in text
     assert front(text)["datasets"] == ["OpenSound/AudioCaps"]  # once
 
@@ -176,7 +179,7 @@ def test_licences_of_recordings_are_counted_into_the_run(
 
     from align.data.loading import load_rows
     from align.data.streaming import load_stream
-    from align.hub.run_record import told
+    from align.hub.run_record import load
 
     folder = tmp_path / "data"
     shutil.copytree(sound_folder, folder)
@@ -184,11 +187,11 @@ def test_licences_of_recordings_are_counted_into_the_run(
     licences = ["licence", *["CC0"] * 5, *["CC BY 4.0"] * 7]
     both = [f"{line},{licence}" for line, licence in zip(lines, licences, strict=True)]
     (folder / "metadata.csv").write_text("\n".join(both) + "\n")
-    assert licence_counts(load_rows(str(folder), "train"), None) == {"cc-by": 7, "cc0": 5}
-    assert licence_counts(load_stream(str(folder), "train")) == {"cc-by": 7, "cc0": 5}
-    assert licence_counts(load_rows(str(sound_folder), "train")) == {}
+    assert license_counts(load_rows(str(folder), "train"), None) == {"cc-by": 7, "cc0": 5}
+    assert license_counts(load_stream(str(folder), "train")) == {"cc-by": 7, "cc0": 5}
+    assert license_counts(load_rows(str(sound_folder), "train")) == {}
     train.main(command(tiny_base, tiny_clap, folder, tmp_path / "run", "--num_train_epochs", "1"))
-    assert told(str(tmp_path / "run"))[1].licences == {"cc-by": 7, "cc0": 5}
+    assert load(str(tmp_path / "run"))[1].licenses == {"cc-by": 7, "cc0": 5}
     text = (tmp_path / "run" / "README.md").read_text()
     assert "cc-by 7, cc0 5" in text and "| data | data | see below |" in text
-    assert Known({}, {"cc0": 1}).with_rows([], []).licences == {"cc0": 1}
+    assert TrainingRecord({}, {"cc0": 1}).with_rows([], []).licences == {"cc0": 1}

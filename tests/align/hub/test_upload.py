@@ -60,13 +60,13 @@ def test_what_goes_up_and_comes_down(
     figures = json.loads(repo.files["metrics.json"])
     assert 'from_pretrained("somebody/hum")' in card
     assert f"| class_accuracy | {figures['class_accuracy']:.3f} |" in card
-    assert figures["measured_on"] == f"{sound_folder.name}, folds 3"
+    assert figures["evaluated_on"] == f"{sound_folder.name}, folds 3"
     assert str(sound_folder.parent) not in card + json.dumps(figures)
     # What a stranger gets is the same encoder.
     options = {"cache_dir": tmp_path / "cache"}
     theirs = AudioPromptEncoder.from_pretrained("somebody/hum", **options)
     ours = AudioPromptEncoder.from_pretrained(run)
-    one, other = (e.prompt(sound_folder / "0.wav") for e in (theirs, ours))
+    one, other = (e.encode_prompt(sound_folder / "0.wav") for e in (theirs, ours))
     assert set(one) == set(other) == {"prompt_embeds", "negative_prompt_embeds"}
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -77,7 +77,7 @@ def test_publishing_again_updates(run: Path, hub: Hub) -> None:
     repo = hub.repos["models", "somebody/hum"]
     assert set(repo.files) == WHOLE - {"metrics.json"} and not repo.private
     assert "It was not measured." in repo.files["README.md"].decode()
-    encoder.push_to_hub("somebody/hum", run=run)
+    encoder.push_to_hub("somebody/hum", run_dir=run)
     assert set(repo.files) == WHOLE
 
 

@@ -9,14 +9,14 @@ import torch
 from torch.nn import functional as F
 
 from align.losses import functional as losses
-from align.losses.alignment import position_counts
+from align.losses.alignment import padded_position_weights
 from align.losses.functional import (
     same_group,
     sequence_info_nce,
     sequence_margin,
     sequence_mse,
     sequence_sigmoid,
-    softened,
+    soft_positives,
 )
 
 ONE, OTHER = [1.0, 0.0], [0.0, 1.0]
@@ -107,7 +107,7 @@ def test_weighted_mse_by_hand() -> None:
 
 
 def test_padding_counts_less_but_is_never_left_out() -> None:
-    counts = position_counts(torch.tensor([2, 4]), 5, 0.25)
+    counts = padded_position_weights(torch.tensor([2, 4]), 5, 0.25)
     wanted = [[1, 1, 0.25, 0.25, 0.25], [1, 1, 1, 1, 0.25]]
     assert counts.tolist() == wanted
     predicted, target = (x[:2, :5].requires_grad_() for x in sequences())
@@ -120,14 +120,14 @@ def test_padding_counts_less_but_is_never_left_out() -> None:
 def test_paraphrases_agree_by_how_far_they_exceed_the_threshold() -> None:
     # Whole sequences with cosines 1, 0.8, 0.
     target = torch.tensor([[ONE, ONE], [ONE, ONE], [[0.8, 0.6], [0.8, 0.6]], [[0.0, -1.0]] * 2])
-    found = softened(alone(4), target, 0.6)
+    found = soft_positives(alone(4), target, 0.6)
     wanted = torch.eye(4)
     wanted[0, 1] = wanted[1, 0] = 1  # the same words in another group
     wanted[:2, 2] = wanted[2, :2] = (0.8 - 0.6) / (1 - 0.6)
     torch.testing.assert_close(found, wanted)
-    assert torch.equal(softened(alone(4), target, 1.0), torch.eye(4))
+    assert torch.equal(soft_positives(alone(4), target, 1.0), torch.eye(4))
     groups = same_group(torch.tensor([0, 1, 2, 0]))
-    assert softened(groups, target, 0.6)[0, 3] == 1
+    assert soft_positives(groups, target, 0.6)[0, 3] == 1
 
 
 def test_soft_positives_share_the_probability() -> None:
@@ -153,7 +153,7 @@ def test_positions_in_pieces_give_the_same_loss(
         return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
     whole = found()
-    monkeypatch.setattr(losses, "COSINES", 2 * 25)  # two positions at a time
+    monkeypatch.setattr(losses, "MAX_COSINES", 2 * 25)  # two positions at a time
     pieces = found()
     assert len(whole) >= 3 and all(x.abs().max() > 0 for x in whole)
     for one, other in zip(whole, pieces, strict=True):
@@ -190,6 +190,6 @@ def test_no_pair_of_whole_sequences_is_ever_kept(monkeypatch: pytest.MonkeyPatch
     assert saved_bytes(plain) >= 2 * (4 * rows * rows * length * width)  # two of all pairs
     whole = saved_bytes(ours)
     assert 0 < 20 * whole < saved_bytes(plain)
-    monkeypatch.setattr(losses, "COSINES", rows * rows)
+    monkeypatch.setattr(losses, "MAX_COSINES", rows * rows)
     pieces = saved_bytes(ours)
     assert 0 < pieces < whole / 2

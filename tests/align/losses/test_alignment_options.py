@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align.config.arguments import ACTS_ON, LossArguments
-from align.losses.alignment import AlignmentLoss, new_criterion
+from align.config.arguments import REQUIRED_WEIGHTS, LossArguments
+from align.losses.alignment import AlignmentLoss, build_criterion
 from align.models.encoder import AudioPromptEncoder
 from align.models.heads import Head
-from align.preprocessing.text_embeds import CaptionTable
-from align.prompts.embeds import Prompts, SpaceShape
+from align.preprocessing.text_embeds import CaptionEmbeds
+from align.prompts.embeds import PromptEmbeds, SpaceShape
 from align.prompts.space import PromptSpace
-from align.training.callbacks import COLDEST, Learning
+from align.training.callbacks import MIN_TEMPERATURE, LearnedLossCallback
 from tests.helpers.launches import assert_same_weights, command, session, weights
 
 EVERY = {"info_nce_weight": 0.7, "sigmoid_weight": 0.2, "margin_weight": 0.4, "mse_weight": 0.3}
@@ -37,19 +37,21 @@ CAPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def table(tiny_base: str) -> tuple[PromptSpace, CaptionTable]:
+def table(tiny_base: str) -> tuple[PromptSpace, CaptionEmbeds]:
     space = PromptSpace.from_pretrained(tiny_base)
-    return space, CaptionTable.of(space, [text for group in CAPTIONS.values() for text in group])
+    return space, CaptionEmbeds.encode(
+        space, [text for group in CAPTIONS.values() for text in group]
+    )
 
 
-def criterion(table: tuple[PromptSpace, CaptionTable], **options: Any) -> AlignmentLoss:
+def criterion(table: tuple[PromptSpace, CaptionEmbeds], **options: Any) -> AlignmentLoss:
     space, captions = table
     length, width = captions.prompts.embeds.shape[1:]
     shape, sizes = SpaceShape("base", length, width), {"width": 16, "depth": 1, "heads": 2}
-    head = Head(8, shape, {"kind": "resampler", **sizes})
-    head.set_space(captions.statistics(), space.unconditional)
-    lengths = space.lengths(captions.captions)
-    return new_criterion(LossArguments(**options), captions, head, CAPTIONS, lengths=lengths)
+    head = Head(8, shape, {"adapter_type": "resampler", **sizes})
+    head.set_statistics(captions.statistics(), space.unconditional)
+    lengths = space.token_lengths(captions.captions)
+    return build_criterion(LossArguments(**options), captions, head, CAPTIONS, lengths=lengths)
 
 
 def total(loss: AlignmentLoss) -> float:
@@ -62,7 +64,7 @@ def total(loss: AlignmentLoss) -> float:
 
 @pytest.mark.parametrize("option", ["info_nce_weight", "sigmoid_weight", "margin_weight"])
 def test_rows_of_one_caption_are_never_negatives(
-    option: str, table: tuple[PromptSpace, CaptionTable]
+    option: str, table: tuple[PromptSpace, CaptionEmbeds]
 ) -> None:
     none = dict.fromkeys(EVERY, 0.0)
     loss = criterion(table, target="caption", **none | {option: 1.0})
@@ -84,7 +86,7 @@ def test_all_options_are_tried() -> None:
 
 @pytest.mark.parametrize("option", CHANGED)
 def test_every_option_changes_the_loss(
-    table: tuple[PromptSpace, CaptionTable], option: str
+    table: tuple[PromptSpace, CaptionEmbeds], option: str
 ) -> None:
     before = total(criterion(table, **EVERY))
     assert total(criterion(table, **EVERY)) == before
@@ -93,7 +95,7 @@ def test_every_option_changes_the_loss(
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(
-    table: tuple[PromptSpace, CaptionTable],
+    table: tuple[PromptSpace, CaptionEmbeds],
 ) -> None:
     none = dict.fromkeys(EVERY, 0.0)
     alone = [total(criterion(table, **none | {name: weight})) for name, weight in EVERY.items()]
@@ -102,23 +104,23 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
 
 
 def test_padding_is_what_follows_the_captions_end(
-    table: tuple[PromptSpace, CaptionTable],
+    table: tuple[PromptSpace, CaptionEmbeds],
 ) -> None:
     space, captions = table
-    lengths = space.lengths(captions.captions)
+    lengths = space.token_lengths(captions.captions)
     tokenizer = space._pipeline.tokenizer
     length = captions.prompts.embeds.shape[1]
     whole = tokenizer(captions.captions, padding="max_length", max_length=length).attention_mask
     assert lengths.tolist() == [sum(row) for row in whole]
     assert lengths.max() < length and len(set(lengths.tolist())) > 1
-    own = criterion(table, padding_weight=0.25, target="caption").counts
+    own = criterion(table, padding_weight=0.25, target="caption").position_weights
     assert own is not None
     for row, filled in zip(own, lengths, strict=True):
         assert (row[:filled] == 1).all() and (row[filled:] == 0.25).all()
-    mean = criterion(table, padding_weight=0.25).counts
+    mean = criterion(table, padding_weight=0.25).position_weights
     assert mean is not None
     torch.testing.assert_close(mean[0], own[:2].mean(0))  # the dog's two captions
-    assert criterion(table).counts is None
+    assert criterion(table).position_weights is None
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
 
 
 def test_an_option_acts_where_its_loss_has_weight() -> None:
-    for option, weights_ in ACTS_ON.items():
+    for option, weights_ in REQUIRED_WEIGHTS.items():
         value = True if option == "learn_temperature" else CHANGED[option]
         none = dict.fromkeys(EVERY, 0.0) | {"distillation_weight": 1.0}
         with pytest.raises(ValueError, match=f"--{option} does nothing"):
@@ -163,14 +165,14 @@ def test_an_option_acts_where_its_loss_has_weight() -> None:
     ],
 )
 def test_what_is_learned_starts_at_the_options(
-    table: tuple[PromptSpace, CaptionTable], options: dict[str, float], learned: set[str]
+    table: tuple[PromptSpace, CaptionEmbeds], options: dict[str, float], learned: set[str]
 ) -> None:
     fixed, free = (criterion(table, learn_temperature=on, **options) for on in (False, True))
-    assert fixed.learned() == {}
+    assert fixed.learned_values() == {}
     assert list(fixed.parameters()) == []
-    assert set(free.learned()) == learned
+    assert set(free.learned_values()) == learned
     assert total(free) == pytest.approx(total(fixed), rel=1e-5)
-    for name, value in free.learned().items():
+    for name, value in free.learned_values().items():
         assert value.item() == pytest.approx(getattr(free.arguments, name))
     with torch.no_grad():
         for parameter in free.parameters():
@@ -180,13 +182,13 @@ def test_what_is_learned_starts_at_the_options(
 
 def test_no_temperature_falls_below_the_coldest() -> None:
     given = LossArguments(learn_temperature=True, sigmoid_weight=1.0)
-    loss = AlignmentLoss(Prompts(torch.zeros(2, 3, 4)), given)
+    loss = AlignmentLoss(PromptEmbeds(torch.zeros(2, 3, 4)), given)
     with torch.no_grad():
         for parameter in loss.parameters():
             parameter.fill_(-100.0)
-    Learning(loss).on_optimizer_step(None, None, None)
-    found = {name: value.item() for name, value in loss.learned().items()}
-    assert found["temperature"] == found["sigmoid_temperature"] == pytest.approx(COLDEST)
+    LearnedLossCallback(loss).on_optimizer_step(None, None, None)
+    found = {name: value.item() for name, value in loss.learned_values().items()}
+    assert found["temperature"] == found["sigmoid_temperature"] == pytest.approx(MIN_TEMPERATURE)
     assert found["sigmoid_bias"] == -100.0
 
 

@@ -20,7 +20,7 @@ from align.losses.distillation import KeyValueDistillation
 from align.losses.gradient_cache import GradientCache
 from align.models.backbones.lora import freeze
 from align.models.encoder import AudioPromptEncoder
-from align.prompts.embeds import Prompts, SpaceShape
+from align.prompts.embeds import PromptEmbeds, SpaceShape
 from tests.conftest import WIDTH
 from tests.helpers.launches import command, session
 
@@ -30,7 +30,7 @@ Gradients = dict[str, torch.Tensor]
 
 def new_encoder(backbone: str, dropout: float, trained: str, **changes: float) -> nn.Module:
     torch.manual_seed(0)
-    adapter = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": dropout}
+    adapter = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": dropout}
     space = SpaceShape("space", LENGTH, WIDTH, POOLED)
     encoder = AudioPromptEncoder.from_backbone(backbone, adapter, {"space": space}, **changes)
     freeze(encoder.backbone, trained)
@@ -51,7 +51,7 @@ def new_criterion(base: str) -> AlignmentLoss:
     counts[:, 3:] = 0.5
     distillation = KeyValueDistillation(unet, targets)
     return AlignmentLoss(
-        Prompts(targets, pooled), given, distillation, torch.ones(LENGTH, WIDTH), counts
+        PromptEmbeds(targets, pooled), given, distillation, torch.ones(LENGTH, WIDTH), counts
     )
 
 

@@ -19,18 +19,18 @@ from transformers import AutoConfig, AutoModel
 import align
 from align.audio.files import AudioError
 from align.losses.functional import same_group, sequence_info_nce, sequence_mse
-from align.models.adapters import new_adapter
+from align.models.adapters import build_adapter
 from align.models.backbones.lora import freeze
 from align.models.encoder import AudioPromptEncoder
 from align.models.processing import pad
-from align.preprocessing.text_embeds import CaptionTable
-from align.prompts.embeds import Prompts, SpaceShape
+from align.preprocessing.text_embeds import CaptionEmbeds
+from align.prompts.embeds import PromptEmbeds, SpaceShape
 from align.prompts.space import PromptSpace
 from tests.conftest import RATE, WIDTH, tone
 
 CAPTIONS = ["a dog in the rain", "a bell", "waves on a beach at night", "a crow"]
-ADAPTER = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.1}
-BUFFERS = ("embeds_mean", "embeds_spread", "embeds_constant", "embeds_unconditional")
+ADAPTER = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.1}
+BUFFERS = ("embeds_mean", "embeds_std", "embeds_constant", "embeds_unconditional")
 NAME = "some/base-1.0"  # a dot, as stabilityai's names have
 
 New = Callable[..., AudioPromptEncoder]
@@ -42,12 +42,14 @@ def space(tiny_base: str) -> PromptSpace:
 
 
 @pytest.fixture(scope="module")
-def table(space: PromptSpace) -> CaptionTable:
-    return CaptionTable.of(space, CAPTIONS)
+def table(space: PromptSpace) -> CaptionEmbeds:
+    return CaptionEmbeds.encode(space, CAPTIONS)
 
 
 @pytest.fixture(scope="module")
-def new_encoder(tiny_clap: str, tiny_w2v_bert: str, space: PromptSpace, table: CaptionTable) -> New:
+def new_encoder(
+    tiny_clap: str, tiny_w2v_bert: str, space: PromptSpace, table: CaptionEmbeds
+) -> New:
     """Makes fresh encoders of one space, or of the spaces named."""
 
     def new(backbone: str = "clap", names: tuple[str, ...] = (NAME,), **options: Any):
@@ -55,11 +57,11 @@ def new_encoder(tiny_clap: str, tiny_w2v_bert: str, space: PromptSpace, table: C
         encoder = AudioPromptEncoder.from_backbone(
             {"clap": tiny_clap, "w2v": tiny_w2v_bert}[backbone],
             ADAPTER,
-            {name: SpaceShape(space.base, 77, WIDTH) for name in names},
+            {name: SpaceShape(space.base_model, 77, WIDTH) for name in names},
             **options,
         )
         for name in names:
-            encoder.head(name).set_space(table.statistics(), space.unconditional)
+            encoder.head(name).set_statistics(table.statistics(), space.unconditional)
         return encoder.eval()
 
     return new
@@ -116,7 +118,7 @@ def test_a_folder_holds_the_whole_encoder(backbone: str, new_encoder: New, tmp_p
     assert not loaded.training
     assert loaded.config.max_windows == 7
     assert loaded.head().space == encoder.head().space
-    assert loaded.extractor.to_dict() == encoder.extractor.to_dict()
+    assert loaded.feature_extractor.to_dict() == encoder.feature_extractor.to_dict()
     before, after = (e.encode(tone(300), sampling_rate=RATE).embeds for e in (encoder, loaded))
     assert torch.equal(before, after)
 
@@ -144,7 +146,7 @@ def test_a_half_precision_folder_loads(new_encoder: New, tmp_path: Path) -> None
     assert not torch.equal(found, exact)
 
     half = AudioPromptEncoder.from_pretrained(tmp_path, dtype=torch.float16)
-    prompt = half.prompt(tone(300), sampling_rate=RATE)
+    prompt = half.encode_prompt(tone(300), sampling_rate=RATE)
     assert prompt["prompt_embeds"].dtype == torch.float16
     torch.testing.assert_close(prompt["prompt_embeds"].float(), exact, rtol=0.05, atol=0.05)
 
@@ -152,14 +154,14 @@ def test_a_half_precision_folder_loads(new_encoder: New, tmp_path: Path) -> None
 def test_a_prompt_is_what_a_pipeline_without_text_takes(
     encoder: AudioPromptEncoder, blind: StableDiffusionPipeline
 ) -> None:
-    prompt = encoder.prompt([tone(300), tone(3000)], sampling_rate=RATE)
+    prompt = encoder.encode_prompt([tone(300), tone(3000)], sampling_rate=RATE)
     assert list(prompt) == ["prompt_embeds", "negative_prompt_embeds"]
     assert {value.shape for value in prompt.values()} == {(2, 77, WIDTH)}
     low, high = draw(blind, **prompt)
     assert not np.array_equal(low, high)
-    one = draw(blind, **encoder.prompt(tone(300), sampling_rate=RATE))
-    again = draw(blind, **encoder.prompt(tone(300), sampling_rate=RATE))
-    other = draw(blind, **encoder.prompt(tone(3000), sampling_rate=RATE))
+    one = draw(blind, **encoder.encode_prompt(tone(300), sampling_rate=RATE))
+    again = draw(blind, **encoder.encode_prompt(tone(300), sampling_rate=RATE))
+    other = draw(blind, **encoder.encode_prompt(tone(3000), sampling_rate=RATE))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
@@ -176,12 +178,12 @@ class Dictation(nn.Module):
 
 
 def test_the_texts_own_target_draws_the_texts_picture(
-    new_encoder: New, tiny_base: str, table: CaptionTable, blind: StableDiffusionPipeline
+    new_encoder: New, tiny_base: str, table: CaptionEmbeds, blind: StableDiffusionPipeline
 ) -> None:
     encoder = new_encoder()
     head = encoder.head()
-    head.adapter = Dictation(head.statistics().standardise(table.prompts.embeds[2:3]))
-    heard = draw(blind, **encoder.prompt(tone(300), sampling_rate=RATE))
+    head.adapter = Dictation(head.statistics().standardize(table.prompts.embeds[2:3]))
+    heard = draw(blind, **encoder.encode_prompt(tone(300), sampling_rate=RATE))
     whole = StableDiffusionPipeline.from_pretrained(tiny_base)
     whole.set_progress_bar_config(disable=True)
     pictures = [draw(whole, prompt=caption) for caption in (CAPTIONS[2], CAPTIONS[0])]
@@ -193,8 +195,8 @@ def test_the_texts_own_target_draws_the_texts_picture(
 def test_null_is_the_pipelines_unconditional(encoder: AudioPromptEncoder, tiny_base: str) -> None:
     whole = StableDiffusionPipeline.from_pretrained(tiny_base)
     _, negative = whole.encode_prompt("a dog", "cpu", 1, True)
-    assert torch.equal(encoder.head().null(1).embeds, negative)
-    prompt = encoder.prompt([tone(300), tone(900)], sampling_rate=RATE)
+    assert torch.equal(encoder.head().unconditional(1).embeds, negative)
+    prompt = encoder.encode_prompt([tone(300), tone(900)], sampling_rate=RATE)
     assert torch.equal(prompt["negative_prompt_embeds"], negative.expand(2, -1, -1))
 
 
@@ -219,23 +221,23 @@ def test_all_windows_are_heard_in_use_as_in_training(backbone: str, new_encoder:
     encoder = new_encoder(backbone)
     encoder.config.max_tokens = 100
     short = tone(300, 1.0)
-    long = np.concatenate([tone(f, encoder.ear.window_s) for f in (300, 900, 3000)])
-    long = long[: int(2.6 * encoder.ear.window_s * RATE)]
-    rows = [encoder.ear.features(sound, RATE) for sound in (short, long)]
+    long = np.concatenate([tone(f, encoder.processor.window_s) for f in (300, 900, 3000)])
+    long = long[: int(2.6 * encoder.processor.window_s * RATE)]
+    rows = [encoder.processor.extract_features(sound, RATE) for sound in (short, long)]
     assert [len(row) for row in rows] == [1, 3]
     batch = pad(rows)
     with torch.no_grad():
-        tokens, mask = encoder.tokens(**batch)
+        tokens, mask = encoder.get_audio_tokens(**batch)
         trained = encoder(tokens=tokens, tokens_mask=mask)
         assert torch.equal(trained.embeds, encoder(**batch).embeds)
     assert tokens.shape[1] <= 100
     assert trained.pooled is None
     used = encoder.encode([short, long], sampling_rate=RATE, batch_size=2).embeds
-    restored = encoder.head().prompts(trained.embeds, None).embeds
+    restored = encoder.head().to_prompt_embeds(trained.embeds, None).embeds
     torch.testing.assert_close(restored, used, rtol=1e-4, atol=1e-4)
     # A change in the last window alone is heard.
     changed = long.copy()
-    changed[int(2.2 * encoder.ear.window_s * RATE) :] *= -0.5
+    changed[int(2.2 * encoder.processor.window_s * RATE) :] *= -0.5
     assert not torch.equal(encoder.encode(changed, sampling_rate=RATE).embeds, used[1:])
 
 
@@ -244,7 +246,7 @@ def test_one_encoder_answers_in_several_spaces(
 ) -> None:
     encoder = new_encoder(names=("second", "first-2.1"))
     with torch.no_grad():
-        encoder.head("first-2.1").adapter.leave.bias.add_(1.0)
+        encoder.head("first-2.1").adapter.proj_out.bias.add_(1.0)
     assert encoder.head() is encoder.head("second")
     encoder.save_pretrained(tmp_path)
     loaded = AudioPromptEncoder.from_pretrained(tmp_path)
@@ -254,7 +256,7 @@ def test_one_encoder_answers_in_several_spaces(
     assert loaded.head() is loaded.head("second")
     for name in (None, "second", "first-2.1"):
         before, after = (
-            e.prompt(tone(300), sampling_rate=RATE, space=name)["prompt_embeds"]
+            e.encode_prompt(tone(300), sampling_rate=RATE, space=name)["prompt_embeds"]
             for e in (encoder, loaded)
         )
         assert torch.equal(before, after)
@@ -265,32 +267,34 @@ def test_one_encoder_answers_in_several_spaces(
 def test_wrong_requests_are_refused_by_name(new_encoder: New) -> None:
     encoder = new_encoder(names=("one", "other-1.5")).train()
     with pytest.raises(ValueError, match=r"no prompt space 'third'; it has: one, other-1\.5"):
-        encoder.prompt(tone(300), sampling_rate=RATE, space="third")
+        encoder.encode_prompt(tone(300), sampling_rate=RATE, space="third")
     with pytest.raises(ValueError, match="no recordings"):
-        encoder.prompt([])
+        encoder.encode_prompt([])
     with pytest.raises(ValueError, match="give features and features_mask"):
         encoder(features=torch.zeros(1, 1, 4, 16))
     with pytest.raises(AudioError):
-        encoder.prompt("no/such/file.wav")
+        encoder.encode_prompt("no/such/file.wav")
     assert encoder.training
-    encoder.prompt(tone(300), sampling_rate=RATE)
+    encoder.encode_prompt(tone(300), sampling_rate=RATE)
     assert encoder.training
 
 
 def test_dtype_and_device_of_a_prompt(encoder: AudioPromptEncoder) -> None:
-    plain = encoder.prompt(tone(300), sampling_rate=RATE)
+    plain = encoder.encode_prompt(tone(300), sampling_rate=RATE)
     assert {(v.dtype, v.device.type) for v in plain.values()} == {(torch.float32, "cpu")}
-    asked = encoder.prompt(
-        tone(300), sampling_rate=RATE, dtype=torch.bfloat16, device=torch.device("meta")
+    asked = encoder.encode_prompt(
+        tone(300), sampling_rate=RATE, torch_dtype=torch.bfloat16, device=torch.device("meta")
     )
     assert {(v.dtype, v.device.type) for v in asked.values()} == {(torch.bfloat16, "meta")}
-    half = encoder.prompt(tone(300), sampling_rate=RATE, dtype=torch.float16)
+    half = encoder.encode_prompt(tone(300), sampling_rate=RATE, torch_dtype=torch.float16)
     for name, value in plain.items():
         assert torch.equal(half[name], value.half())
 
 
 def loss_of(encoder: AudioPromptEncoder, wanted: torch.Tensor) -> torch.Tensor:
-    rows = [encoder.ear.features(tone(f, d), RATE) for f, d in ((300, 1.0), (900, 2.0))]
+    rows = [
+        encoder.processor.extract_features(tone(f, d), RATE) for f, d in ((300, 1.0), (900, 2.0))
+    ]
     found = encoder(**pad(rows)).embeds
     positives = same_group(torch.arange(len(rows)))
     return sequence_info_nce(found, wanted, positives) + sequence_mse(found, wanted)
@@ -299,7 +303,7 @@ def loss_of(encoder: AudioPromptEncoder, wanted: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("trained", ["none", "1", "all"])
 @pytest.mark.parametrize("backbone", ["clap", "w2v"])
 def test_what_trains_trains_and_nothing_else_moves(
-    backbone: str, trained: str, new_encoder: New, table: CaptionTable
+    backbone: str, trained: str, new_encoder: New, table: CaptionEmbeds
 ) -> None:
     encoder = new_encoder(backbone)
     freeze(encoder.backbone, trained)
@@ -307,7 +311,7 @@ def test_what_trains_trains_and_nothing_else_moves(
     weights = dict(encoder.named_parameters())
     names = {name for name, weight in weights.items() if weight.requires_grad}
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    wanted = encoder.head().statistics().standardise(table.prompts.embeds[:2])
+    wanted = encoder.head().statistics().standardize(table.prompts.embeds[:2])
     optimizer = torch.optim.SGD([weights[name] for name in names], lr=0.1)
     loss_of(encoder, wanted).backward()
     optimizer.step()
@@ -331,19 +335,19 @@ def test_what_trains_trains_and_nothing_else_moves(
 
 def test_frozen_parts_hear_in_training_as_in_use(new_encoder: New) -> None:
     encoder = new_encoder("w2v", hidden_dropout=0.5, attention_dropout=0.5)
-    batch = pad([encoder.ear.features(tone(300), RATE)])
+    batch = pad([encoder.processor.extract_features(tone(300), RATE)])
     with torch.no_grad():
-        wanted, _ = encoder.tokens(**batch)
+        wanted, _ = encoder.get_audio_tokens(**batch)
         freeze(encoder.backbone, "none")
-        assert torch.equal(encoder.train().tokens(**batch)[0], wanted)
+        assert torch.equal(encoder.train().get_audio_tokens(**batch)[0], wanted)
         freeze(encoder.backbone, "1")
-        assert not torch.equal(encoder.train().tokens(**batch)[0], wanted)
-        assert torch.equal(encoder.eval().tokens(**batch)[0], wanted)
+        assert not torch.equal(encoder.train().get_audio_tokens(**batch)[0], wanted)
+        assert torch.equal(encoder.eval().get_audio_tokens(**batch)[0], wanted)
 
 
 def test_heads_are_those_of_the_adapters_kind(encoder: AudioPromptEncoder) -> None:
-    sizes = {k: v for k, v in ADAPTER.items() if k != "kind"}
-    own = new_adapter(
+    sizes = {k: v for k, v in ADAPTER.items() if k != "adapter_type"}
+    own = build_adapter(
         "resampler",
         token_width=encoder.backbone.token_width,
         length=77,
@@ -351,4 +355,4 @@ def test_heads_are_those_of_the_adapters_kind(encoder: AudioPromptEncoder) -> No
         **sizes,
     )
     assert own.state_dict().keys() == encoder.head().adapter.state_dict().keys()
-    assert isinstance(encoder.encode(tone(300), sampling_rate=RATE), Prompts)
+    assert isinstance(encoder.encode(tone(300), sampling_rate=RATE), PromptEmbeds)

@@ -9,25 +9,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align.config.arguments import RecallArguments
-from align.losses.alignment import Table
+from align.config.arguments import MemoryArguments
+from align.losses.alignment import TargetTable
 from align.models.encoder import AudioPromptEncoder
 from align.models.heads import Head
-from align.models.memory import Recall
+from align.models.memory import RetrievalMemory
 from align.prompts.embeds import SpaceShape
 from align.train import main
-from align.training.setup import recalled
+from align.training.setup import build_retrieval_memory
 from tests.conftest import RATE, tone
 from tests.helpers.launches import command, session, weights
 
-ADAPTER = {"kind": "resampler", "width": 8, "depth": 1, "heads": 2, "dropout": 0.0}
+ADAPTER = {"adapter_type": "resampler", "width": 8, "depth": 1, "heads": 2, "dropout": 0.0}
 NORTH, EAST = [[2.0, 0.0]], [[0.0, 3.0]]
 
 
-def memory(share: float = 0.5, temperature: float = 0.5) -> Recall:
+def memory(share: float = 0.5, temperature: float = 0.5) -> RetrievalMemory:
     """Two embeds of one position and two dimensions, at right angles, and their pooled ones."""
     pooled = torch.tensor([[1.0], [5.0]])
-    return Recall.of(torch.tensor([NORTH, EAST]), pooled, share, temperature)
+    return RetrievalMemory.from_embeds(torch.tensor([NORTH, EAST]), pooled, share, temperature)
 
 
 def test_an_answer_is_drawn_towards_what_it_is_like() -> None:
@@ -66,7 +66,7 @@ def test_autocast_changes_nothing() -> None:
 def head() -> Head:
     torch.manual_seed(0)
     head = Head(8, SpaceShape("base", 3, 4), ADAPTER)
-    head.recall = Recall.of(torch.randn(2, 3, 4), None, 0.5, 0.15)
+    head.retrieval_memory = RetrievalMemory.from_embeds(torch.randn(2, 3, 4), None, 0.5, 0.15)
     return head
 
 
@@ -76,14 +76,14 @@ def test_training_sees_the_adapters_own_answers(head: Head) -> None:
     assert torch.equal(head.train()(tokens, mask)[0], alone)
     drawn = head.eval()(tokens, mask)[0]
     assert not torch.allclose(drawn, alone)
-    head.recall = None
+    head.retrieval_memory = None
     assert torch.equal(head(tokens, mask)[0], alone)
 
 
 def test_what_is_remembered_has_no_weights(head: Head) -> None:
-    assert isinstance(head.recall, Recall)
-    assert list(head.recall.parameters()) == []
-    assert set(head.recall.state_dict()) == {"embeds"}
+    assert isinstance(head.retrieval_memory, RetrievalMemory)
+    assert list(head.retrieval_memory.parameters()) == []
+    assert set(head.retrieval_memory.state_dict()) == {"embeds"}
 
 
 def test_it_is_saved_and_loaded_with_the_encoder(
@@ -92,60 +92,65 @@ def test_it_is_saved_and_loaded_with_the_encoder(
     length, width = tiny_encoder.head().embeds_mean.shape
     plain = set(tiny_encoder.state_dict())
     before = tiny_encoder.encode(tone(300), sampling_rate=RATE).embeds
-    tiny_encoder.remember(Recall.of(torch.randn(3, length, width), None, 0.25, 0.2))
+    tiny_encoder.set_retrieval_memory(
+        RetrievalMemory.from_embeds(torch.randn(3, length, width), None, 0.25, 0.2)
+    )
     try:
         drawn = tiny_encoder.encode(tone(300), sampling_rate=RATE).embeds
         assert not torch.allclose(drawn, before)
         tiny_encoder.save_pretrained(tmp_path)
         (added,) = set(load_file(tmp_path / "model.safetensors")) - plain
-        assert added.endswith(".recall.embeds")
+        assert added.endswith(".retrieval_memory.embeds")
         loaded = AudioPromptEncoder.from_pretrained(tmp_path)
-        assert list(loaded.config.recall.values()) == [
-            {"rows": 3, "share": 0.25, "temperature": 0.2}
+        assert list(loaded.config.retrieval_memory.values()) == [
+            {"size": 3, "weight": 0.25, "temperature": 0.2}
         ]
         assert torch.equal(loaded.encode(tone(300), sampling_rate=RATE).embeds, drawn)
     finally:
-        tiny_encoder.remember(None)
+        tiny_encoder.set_retrieval_memory(None)
     assert torch.equal(tiny_encoder.encode(tone(300), sampling_rate=RATE).embeds, before)
     assert set(tiny_encoder.state_dict()) == plain
-    assert tiny_encoder.config.recall == {}
+    assert tiny_encoder.config.retrieval_memory == {}
 
 
 def test_pooled_embeds_are_remembered_and_loaded() -> None:
     pooled = Head(8, SpaceShape("base", 1, 2, pooled_width=1), ADAPTER)
-    pooled.recall = memory()
-    again = Head(8, pooled.space, ADAPTER, pooled.recall.sizes)
+    pooled.retrieval_memory = memory()
+    again = Head(8, pooled.space, ADAPTER, pooled.retrieval_memory.config)
     again.load_state_dict(pooled.state_dict())
-    assert {"recall.embeds", "recall.pooled"} <= set(again.state_dict())
+    assert {"retrieval_memory.embeds", "retrieval_memory.pooled"} <= set(again.state_dict())
     tokens, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
     for ours, theirs in zip(pooled.eval()(tokens, mask), again.eval()(tokens, mask), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_more_than_the_limit_is_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
-    wanted = Table(torch.randn(5, 3, 4))
+    wanted = TargetTable(torch.randn(5, 3, 4))
     rows = torch.tensor([4, 1, 1, 4])
-    found = recalled(wanted, rows, RecallArguments(recall=2))
+    found = build_retrieval_memory(wanted, rows, MemoryArguments(retrieval_memory=2))
     assert found is not None
     assert torch.equal(found.get_buffer("embeds"), wanted.embeds[torch.tensor([1, 4])])
-    assert recalled(wanted, rows, RecallArguments(recall=1)) is None
-    assert "2 targets are more than --recall 1" in capsys.readouterr().out
-    assert recalled(wanted, rows, RecallArguments(recall=0)) is None
+    assert build_retrieval_memory(wanted, rows, MemoryArguments(retrieval_memory=1)) is None
+    assert "2 targets are more than --retrieval_memory 1" in capsys.readouterr().out
+    assert build_retrieval_memory(wanted, rows, MemoryArguments(retrieval_memory=0)) is None
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"recall": -1}, "--recall is a number of labels"),
-        ({"recall_share": 0.0}, "--recall 0 remembers nothing"),
-        ({"recall": 0, "recall_share": 0.4}, "--recall_share does nothing here"),
-        ({"recall_share": 1.5}, "at most 1"),
-        ({"recall_temperature": 0.0}, "above 0"),
+        ({"retrieval_memory": -1}, "--retrieval_memory is a number of labels"),
+        ({"retrieval_memory_weight": 0.0}, "--retrieval_memory 0 remembers nothing"),
+        (
+            {"retrieval_memory": 0, "retrieval_memory_weight": 0.4},
+            "--retrieval_memory_weight does nothing here",
+        ),
+        ({"retrieval_memory_weight": 1.5}, "at most 1"),
+        ({"retrieval_memory_temperature": 0.0}, "above 0"),
     ],
 )
 def test_wrong_options_are_named(wrong: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        RecallArguments(**wrong)  # type: ignore[arg-type]
+        MemoryArguments(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -155,37 +160,50 @@ def test_a_training_remembers_what_it_was_trained_on(
     run = tmp_path / "run"
     opened = session(command(tiny_base, tiny_clap, sound_folder, run))
     opened.train()
-    labels = set(opened.heard.labels)
-    (kept,) = (value for name, value in weights(run).items() if name.endswith(".recall.embeds"))
+    labels = set(opened.train_features.labels)
+    (kept,) = (
+        value for name, value in weights(run).items() if name.endswith(".retrieval_memory.embeds")
+    )
     assert len(kept) == len(labels) > 1
-    assert json.loads((run / "config.json").read_text())["recall"] == {
-        tiny_base: {"rows": len(labels), "share": 0.5, "temperature": 0.15}
+    assert json.loads((run / "config.json").read_text())["retrieval_memory"] == {
+        tiny_base: {"size": len(labels), "weight": 0.5, "temperature": 0.15}
     }
-    none = session(command(tiny_base, tiny_clap, sound_folder, tmp_path / "none", "--recall", "0"))
+    none = session(
+        command(tiny_base, tiny_clap, sound_folder, tmp_path / "none", "--retrieval_memory", "0")
+    )
     none.train()
-    assert not [name for name in weights(tmp_path / "none") if ".recall." in name]
+    assert not [name for name in weights(tmp_path / "none") if ".retrieval_memory." in name]
     ours, theirs = weights(run), weights(tmp_path / "none")
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
     # From there on: what it remembered is replaced, or forgotten.
-    further = ("--start", str(run), "--base", tiny_base, "--data", str(sound_folder))
-    short = ("--pictures", "0", "--samples", "0", "--judge", "none", "--max_steps", "1")
-    for more, rows in ((), len(labels)), (("--recall", "0"), None):
+    further = ("--init_from", str(run), "--base_model", tiny_base, "--dataset", str(sound_folder))
+    short = (
+        "--num_images",
+        "0",
+        "--num_sheet_samples",
+        "0",
+        "--image_classifier",
+        "none",
+        "--max_steps",
+        "1",
+    )
+    for more, rows in ((), len(labels)), (("--retrieval_memory", "0"), None):
         folder = tmp_path / f"from-{rows}"
         line = [*further, *short, "--use_cpu", "true", "--bf16", "true", *more]
         main([*line, "--output_dir", str(folder), "--eval_strategy", "epoch"])
-        found = AudioPromptEncoder.from_pretrained(folder).head().recall
-        assert (found and found.sizes["rows"]) == rows
+        found = AudioPromptEncoder.from_pretrained(folder).head().retrieval_memory
+        assert (found and found.config["size"]) == rows
 
 
 @pytest.mark.slow
 def test_an_epoch_draws_a_share_of_a_second_set(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
-    more = ("--extra_data", str(sound_folder), "--extra_share", "0.5")
+    more = ("--extra_dataset", str(sound_folder), "--extra_dataset_fraction", "0.5")
     opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path, *more))
     trainer = opened._trainer()
-    assert trainer.train_dataset.extra.first == len(opened.heard) // 2
+    assert trainer.train_dataset.extra.start == len(opened.train_features) // 2
     rows = [row for _, row in trainer._get_train_sampler()]
-    assert sorted(rows) == list(range(len(opened.heard)))
+    assert sorted(rows) == list(range(len(opened.train_features)))
     assert trainer.eval_dataset.extra is None

@@ -12,8 +12,8 @@ from align.audio.files import AudioError, AudioWarning
 from align.models.backbones.clap import ClapBackbone
 from align.models.backbones.loading import load_backbone
 from align.models.backbones.w2v_bert import W2vBertBackbone
-from align.models.processing import Ear, pad
-from diffuse.evaluation.generation import features_of
+from align.models.processing import AudioProcessor, pad
+from diffuse.evaluation.generation import spectrograms_of
 from tests.conftest import RATE, tone
 
 RATE_W2V = 16_000
@@ -25,17 +25,17 @@ def clap(tiny_clap: str) -> tuple[ClapBackbone, object]:
     return backbone.eval(), extractor
 
 
-def ear(extractor: object, max_windows: int = 120) -> Ear:
-    return Ear(ClapBackbone.model_type, extractor, max_windows)
+def ear(extractor: object, max_windows: int = 120) -> AudioProcessor:
+    return AudioProcessor(ClapBackbone.model_type, extractor, max_windows)
 
 
 def test_a_recording_is_heard_in_whole_windows(clap: tuple[ClapBackbone, object]) -> None:
     backbone, extractor = clap
     assert ear(extractor).window_s == 2.0
     wave = tone(300, 5.0)
-    found = ear(extractor).features(wave, RATE)
+    found = ear(extractor).extract_features(wave, RATE)
     parts = [wave[: 2 * RATE], wave[2 * RATE : 4 * RATE], wave[4 * RATE :]]
-    wanted = backbone.features(extractor, parts)
+    wanted = backbone.extract_features(extractor, parts)
     assert len(found) == len(wanted) == 3
     for one, other in zip(found, wanted, strict=True):
         assert np.array_equal(one, other)
@@ -45,10 +45,10 @@ def test_a_rest_too_short_to_say_anything_is_left_out(
     clap: tuple[ClapBackbone, object], recwarn: pytest.WarningsRecorder
 ) -> None:
     _, extractor = clap
-    assert len(ear(extractor).features(tone(300, 4.25), RATE)) == 3
-    assert len(ear(extractor).features(tone(300, 4.15), RATE)) == 2
+    assert len(ear(extractor).extract_features(tone(300, 4.25), RATE)) == 3
+    assert len(ear(extractor).extract_features(tone(300, 4.15), RATE)) == 2
     # Nothing but a rest is a recording all the same.
-    assert len(ear(extractor).features(tone(300, 0.15), RATE)) == 1
+    assert len(ear(extractor).extract_features(tone(300, 0.15), RATE)) == 1
     assert [w for w in recwarn if issubclass(w.category, AudioWarning)] == []
 
 
@@ -56,8 +56,8 @@ def test_what_lies_beyond_the_last_window_is_told(clap: tuple[ClapBackbone, obje
     _, extractor = clap
     wave = tone(300, 5.0)
     with pytest.warns(AudioWarning, match="first 4 s"):
-        cut = ear(extractor, max_windows=2).features(wave, RATE)
-    wanted = ear(extractor).features(wave[: 4 * RATE], RATE)
+        cut = ear(extractor, max_windows=2).extract_features(wave, RATE)
+    wanted = ear(extractor).extract_features(wave[: 4 * RATE], RATE)
     assert len(cut) == len(wanted) == 2
     for one, other in zip(cut, wanted, strict=True):
         assert np.array_equal(one, other)
@@ -67,15 +67,15 @@ def test_silence_is_refused(clap: tuple[ClapBackbone, object]) -> None:
     _, extractor = clap
     silence = np.zeros(3 * RATE, np.float32)
     with pytest.raises(AudioError, match="silent"):
-        ear(extractor).features(silence, RATE)
+        ear(extractor).extract_features(silence, RATE)
     # So is a recording whose sound comes after the last window that is heard.
     late = np.concatenate([silence[: 2 * RATE], tone(300, 2.0)])
     with (
         pytest.warns(AudioWarning, match="first 2 s"),
         pytest.raises(AudioError, match="silent"),
     ):
-        ear(extractor, max_windows=1).features(late, RATE)
-    assert len(ear(extractor).features(late, RATE)) == 2
+        ear(extractor, max_windows=1).extract_features(late, RATE)
+    assert len(ear(extractor).extract_features(late, RATE)) == 2
 
 
 def test_padding_is_zero_and_masked() -> None:
@@ -96,15 +96,18 @@ def test_a_spectrogram_has_a_frame_a_row(
     tiny_w2v_bert: str, clap: tuple[ClapBackbone, object]
 ) -> None:
     sound = RATE_W2V, tone(300, 1.0, RATE_W2V)
-    ear = Ear(W2vBertBackbone.model_type, load_backbone(tiny_w2v_bert)[1], 1)
-    (stacked,) = ear.features(sound)
+    ear = AudioProcessor(W2vBertBackbone.model_type, load_backbone(tiny_w2v_bert)[1], 1)
+    (stacked,) = ear.extract_features(sound)
     shown = ear.spectrogram(stacked)
-    assert stacked.shape[1] == 2 * ear.bins and shown.shape == (2 * len(stacked), ear.bins)
-    assert np.array_equal(shown[6], stacked[3, : ear.bins])
-    assert np.array_equal(shown[7], stacked[3, ear.bins :])
-    pairs = SimpleNamespace(rows=[{"recording": sound}])
-    given = SimpleNamespace(ear=ear), pairs, SimpleNamespace(kept=[0]), [0]
-    assert np.array_equal(features_of(*given)[0], shown)  # as a UNet's sheet shows it
-    plain = Ear(ClapBackbone.model_type, clap[1], 1)
-    (feature,) = plain.features(sound)
+    assert stacked.shape[1] == 2 * ear.num_mel_bins and shown.shape == (
+        2 * len(stacked),
+        ear.num_mel_bins,
+    )
+    assert np.array_equal(shown[6], stacked[3, : ear.num_mel_bins])
+    assert np.array_equal(shown[7], stacked[3, ear.num_mel_bins :])
+    pairs = SimpleNamespace(rows=[{"audio": sound}])
+    given = SimpleNamespace(processor=ear), pairs, SimpleNamespace(kept=[0]), [0]
+    assert np.array_equal(spectrograms_of(*given)[0], shown)  # as a UNet's sheet shows it
+    plain = AudioProcessor(ClapBackbone.model_type, clap[1], 1)
+    (feature,) = plain.extract_features(sound)
     assert plain.spectrogram(feature).shape == feature.shape

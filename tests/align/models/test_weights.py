@@ -15,7 +15,7 @@ from align.models.weights import save_file
 from diffuse.models.adapter import SoundAdapter
 from diffuse.models.attach import attach
 from diffuse.models.configuration import AdapterConfig
-from diffuse.models.saving import save
+from diffuse.models.saving import save_adapter
 
 
 def modes(folder: Path) -> dict[str, int]:
@@ -44,10 +44,10 @@ def test_encoder_and_adapter_are_readable_by_others(
     try:
         tiny_encoder.save_pretrained(tmp_path / "encoder")
         unet = UNet2DConditionModel.from_pretrained(tiny_base, subfolder="unet")
-        config = AdapterConfig(base="tiny", width=16, heads=2, lora_rank=2)
-        adapter = SoundAdapter.of(unet, tiny_encoder, config)
+        config = AdapterConfig(base_model="tiny", width=16, heads=2, lora_rank=2)
+        adapter = SoundAdapter.from_unet(unet, tiny_encoder, config)
         attach(unet, adapter)
-        save(adapter, tmp_path / "adapter", unet)
+        save_adapter(adapter, tmp_path / "adapter", unet)
     finally:
         os.umask(before)
     assert modes(tmp_path / "encoder") == {"model.safetensors": 0o644}

@@ -17,11 +17,11 @@ from datasets import Dataset
 from align.data.errors import DataError
 from align.data.loading import load_rows
 from align.models.backbones.loading import load_backbone
-from align.models.processing import Ear
-from align.preprocessing.cache import Cache, digest_of_weights
-from align.preprocessing.features import hear
-from align.preprocessing.fingerprint import recording_names, told_recordings
-from align.preprocessing.store import Store, half
+from align.models.processing import AudioProcessor
+from align.preprocessing.cache import Cache, state_dict_digest
+from align.preprocessing.features import extract_features
+from align.preprocessing.fingerprint import audio_fingerprint, clip_names
+from align.preprocessing.store import Store, to_half
 from align.train import main
 from tests.conftest import RATE, tone
 from tests.helpers import hub_tables
@@ -54,7 +54,7 @@ def assert_rows(store: Store, count: int) -> None:
 @pytest.mark.parametrize("kept", [True, False])
 def test_rows_come_back(tmp_path: Path, kept: bool) -> None:
     store = filled(tmp_path / "s" if kept else None)
-    store.seal()
+    store.finalize()
     assert_rows(store, 8)
     if kept:
         again = Store(tmp_path / "s", ABOUT)
@@ -74,7 +74,7 @@ def test_rows_lie_in_the_file(tmp_path: Path) -> None:
 
 
 def test_other_things_are_not_taken_for_these(tmp_path: Path) -> None:
-    filled(tmp_path / "s").seal()
+    filled(tmp_path / "s").finalize()
     other = Store(tmp_path / "s", {"what": "other"})
     assert not other.complete and len(other) == 0
 
@@ -89,14 +89,14 @@ def test_what_was_interrupted_goes_on(tmp_path: Path) -> None:
     assert not begun.complete
     assert_rows(begun, 4)
     whole = filled(tmp_path / "s")
-    whole.seal()
+    whole.finalize()
     assert_rows(Store(tmp_path / "s", ABOUT), 8)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "journal", "gone"])
 def test_damage_is_found_and_made_again(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "s"
-    filled(folder).seal()
+    filled(folder).finalize()
     values, journal = folder / "values.bin", folder / "blocks.jsonl"
     data = bytearray(values.read_bytes())
     if damage == "flip":
@@ -116,7 +116,7 @@ def test_damage_is_found_and_made_again(tmp_path: Path, damage: str) -> None:
     kept = {"flip": 6, "cut": 6, "grow": 8, "journal": 0, "gone": 0}[damage]
     assert len(store) == kept and store.complete == (damage == "grow")
     if not store.complete:
-        filled(folder).seal()
+        filled(folder).finalize()
     again = Store(folder, ABOUT)
     assert again.complete
     assert_rows(again, 8)
@@ -124,30 +124,30 @@ def test_damage_is_found_and_made_again(tmp_path: Path, damage: str) -> None:
 
 def test_numbers_too_large_for_half_precision() -> None:
     with pytest.raises(ValueError, match="up to 65504, and here is 70000"):
-        half(np.array([1.0, 7e4], np.float32))
+        to_half(np.array([1.0, 7e4], np.float32))
 
 
 def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
     made: list[Store] = []
     with pytest.raises(DataError, match=r"need about 1000\.0 TB and .* free: give another"):
-        Cache(tmp_path).made("x", ABOUT, "features", lambda: 1e15, made.append)
+        Cache(tmp_path).get_or_create("x", ABOUT, "features", lambda: 1e15, made.append)
     assert not made
 
 
 def test_every_weight_and_name_counts() -> None:
     state = {"a": torch.arange(4.0), "b": torch.zeros(2, dtype=torch.bfloat16)}
-    found = {digest_of_weights(state)}
-    found.add(digest_of_weights({"a": torch.arange(4.0) + 1e-6, "b": state["b"]}))
-    found.add(digest_of_weights({"a": state["a"].double(), "b": state["b"]}))
-    found.add(digest_of_weights({"c": state["a"], "b": state["b"]}))
-    found.add(digest_of_weights({"a": state["a"].reshape(2, 2), "b": state["b"]}))
+    found = {state_dict_digest(state)}
+    found.add(state_dict_digest({"a": torch.arange(4.0) + 1e-6, "b": state["b"]}))
+    found.add(state_dict_digest({"a": state["a"].double(), "b": state["b"]}))
+    found.add(state_dict_digest({"c": state["a"], "b": state["b"]}))
+    found.add(state_dict_digest({"a": state["a"].reshape(2, 2), "b": state["b"]}))
     assert len(found) == 5
-    assert digest_of_weights(dict(reversed(state.items()))) in found
+    assert state_dict_digest(dict(reversed(state.items()))) in found
 
 
 @pytest.fixture(scope="module")
-def ear(tiny_clap: str) -> Ear:
-    return Ear("clap_audio_model", load_backbone(tiny_clap)[1], 4)
+def ear(tiny_clap: str) -> AudioProcessor:
+    return AudioProcessor("clap_audio_model", load_backbone(tiny_clap)[1], 4)
 
 
 def listened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -158,12 +158,12 @@ def listened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
     plain = align.preprocessing.parallel.listen
 
-    def counting(ear: Ear, recording: Any) -> Any:
+    def counting(ear: AudioProcessor, recording: Any) -> Any:
         asked.append(recording)
         return plain(ear, recording)
 
     for module in (align.preprocessing.features, align.preprocessing.parallel):
-        monkeypatch.setattr(module, "listen", counting)
+        monkeypatch.setattr(module, "extract_one", counting)
     return asked
 
 
@@ -181,49 +181,49 @@ def folder_of(folder: Path, count: int = 6, broken: int = 0) -> str:
 
 
 def test_features_depend_on_recordings_and_on_the_ear(
-    ear: Ear, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ear: AudioProcessor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, cache = folder_of(tmp_path / "data"), Cache(tmp_path / "cache")
 
-    def key(ear: Ear = ear) -> str:
-        return hear(ear, load_rows(data, "train"), cache=cache).key
+    def key(ear: AudioProcessor = ear) -> str:
+        return extract_features(ear, load_rows(data, "train"), cache=cache).fingerprint
 
     first = key()
     assert "about" in capsys.readouterr().out  # its size, said before
     assert key() == first and "features: 6 from" in capsys.readouterr().out
     table = tmp_path / "data" / "metadata.csv"
     table.write_text(table.read_text().replace("sound 3", "another caption"))
-    heard = hear(ear, load_rows(data, "train"), cache=cache)
-    assert heard.key == first and heard.captions[3] == "another caption"
+    heard = extract_features(ear, load_rows(data, "train"), cache=cache)
+    assert heard.fingerprint == first and heard.captions[3] == "another caption"
     soundfile.write(tmp_path / "data" / "3.wav", tone(999, 0.31), RATE)
     assert key() != first
-    assert key(Ear(ear.model_type, ear.extractor, 5)) != first
+    assert key(AudioProcessor(ear.model_type, ear.feature_extractor, 5)) != first
 
 
 def test_an_interrupted_hearing_goes_on(
-    ear: Ear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ear: AudioProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import align.preprocessing.features
     import align.preprocessing.parallel
 
     monkeypatch.setattr(align.preprocessing.features, "BLOCK_ROWS", 2)
     rows = load_rows(folder_of(tmp_path / "data"), "train")
-    whole = hear(ear, rows)
+    whole = extract_features(ear, rows)
     asked: list[Any] = []
     plain = align.preprocessing.parallel.listen
 
-    def failing(ear: Ear, recording: Any) -> Any:
+    def failing(ear: AudioProcessor, recording: Any) -> Any:
         asked.append(recording)
         if len(asked) == 6:  # one for the size, then the fifth row
             raise KeyboardInterrupt
         return plain(ear, recording)
 
     for module in (align.preprocessing.features, align.preprocessing.parallel):
-        monkeypatch.setattr(module, "listen", failing)
+        monkeypatch.setattr(module, "extract_one", failing)
     with pytest.raises(KeyboardInterrupt):
-        hear(ear, rows, cache=Cache(tmp_path / "cache"))
+        extract_features(ear, rows, cache=Cache(tmp_path / "cache"))
     asked[:] = asked[:0]
-    heard = hear(ear, rows, cache=Cache(tmp_path / "cache"))
+    heard = extract_features(ear, rows, cache=Cache(tmp_path / "cache"))
     assert [Path(r).name for r in asked[1:]] == ["4.wav", "5.wav"]
     assert len(heard) == len(whole) == 6
     for a, b in zip(heard.features, whole.features, strict=True):
@@ -231,27 +231,27 @@ def test_an_interrupted_hearing_goes_on(
 
 
 def test_what_was_left_out_stays_so(
-    ear: Ear, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ear: AudioProcessor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = load_rows(folder_of(tmp_path / "data", 6, broken=1), "train")
     for _ in range(2):
-        heard = hear(ear, rows, cache=Cache(tmp_path / "cache"))
+        heard = extract_features(ear, rows, cache=Cache(tmp_path / "cache"))
         assert heard.captions == [f"sound {i}" for i in range(5)] and len(heard.features) == 5
         assert "left out: row 6: " in capsys.readouterr().out
     rows = load_rows(folder_of(tmp_path / "data", 6, broken=2), "train")
     for _ in range(2):  # what was refused is not kept either
         with pytest.raises(DataError, match="2 of 6 recordings cannot be used"):
-            hear(ear, rows, cache=Cache(tmp_path / "cache"))
+            extract_features(ear, rows, cache=Cache(tmp_path / "cache"))
 
 
 def test_recordings_not_heard_whole_are_counted_and_said_once(
-    ear: Ear, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ear: AudioProcessor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = Path(folder_of(tmp_path / "data"))
     for i in (2, 4):
         soundfile.write(data / f"{i}.wav", tone(300, 9.0), RATE)  # four windows of two seconds
     for _ in range(2):
-        hear(ear, load_rows(str(data), "train"), cache=Cache(tmp_path / "cache"))
+        extract_features(ear, load_rows(str(data), "train"), cache=Cache(tmp_path / "cache"))
         said = [line for line in capsys.readouterr().out.splitlines() if "not heard" in line]
         assert said == [
             "2 of 6 recordings are damaged or not heard whole; the first: row 3: only the first "
@@ -261,20 +261,20 @@ def test_recordings_not_heard_whole_are_counted_and_said_once(
 
 def test_recordings_of_one_name_are_told_apart(tmp_path: Path) -> None:
     rows = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path / 'a')}", "test")
-    assert recording_names(rows) == ["id0 0"] * 5 + ["id1 30"] * 5
+    assert clip_names(rows) == ["id0 0"] * 5 + ["id1 30"] * 5
     # Two folders had a file of this name: the hub's tables keep no folders.
     rows = table_of(tmp_path / "b", (0, "1.flac"), (1, "1.flac"), (0, "1.flac"))
-    assert recording_names(rows) == ["1.flac", "1.flac, row 2", "1.flac"]
-    assert recording_names(rows.select([1, 2])) == ["1.flac", "1.flac, row 2"]
+    assert clip_names(rows) == ["1.flac", "1.flac, row 2", "1.flac"]
+    assert clip_names(rows.select([1, 2])) == ["1.flac", "1.flac, row 2"]
 
 
 def test_recordings_without_a_name_are_known_by_their_content(tmp_path: Path) -> None:
     rows = table_of(tmp_path, (0, None), (1, None), (0, None), (2, "2.flac"))
-    assert recording_names(rows) == ["row 1", "row 2", "row 1", "2.flac"]
+    assert clip_names(rows) == ["row 1", "row 2", "row 1", "2.flac"]
     # As long and beginning alike is not the same.
     sounds = [hub_tables.sound(0)["bytes"] + end for end in (b"\0", b"\1", b"\0")]
-    rows = Dataset.from_dict({"recording": [{"bytes": one, "path": None} for one in sounds]})
-    assert recording_names(rows) == ["row 1", "row 2", "row 1"]
+    rows = Dataset.from_dict({"audio": [{"bytes": one, "path": None} for one in sounds]})
+    assert clip_names(rows) == ["row 1", "row 2", "row 1"]
 
 
 def table_of(folder: Path, *sounds: tuple[int, str | None]) -> Dataset:
@@ -286,34 +286,36 @@ def table_of(folder: Path, *sounds: tuple[int, str | None]) -> Dataset:
 
 
 def test_a_recording_of_several_captions_is_heard_once(
-    ear: Ear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ear: AudioProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path / 'data')}", "test")
-    alone = [hear(ear, rows.select([i])).features[0] for i in range(10)]
+    alone = [extract_features(ear, rows.select([i])).features[0] for i in range(10)]
     asked = listened(monkeypatch)
     cache = Cache(tmp_path / "cache")
-    heard = hear(ear, rows, cache=cache)
+    heard = extract_features(ear, rows, cache=cache)
     assert len(asked) == 3  # one for the size, then both
     assert len(heard) == len(set(heard.captions)) == 10
-    sounds, which = heard.sounds()
+    sounds, which = heard.unique_clips()
     assert len(sounds) == 2 and which == [0] * 5 + [1] * 5
     for found, wanted in zip(heard.features, alone, strict=True):
         assert len(found) == 1 and np.array_equal(found[0], wanted[0])
     # Another order of the captions, or fewer of them, asks for the same recordings.
-    again = hear(ear, rows.select([3, 1, 9, 8]), cache=cache)
-    assert len(asked) == 3 and again.key == heard.key
-    assert again.captions[2] == "sound 1 in words 4" and again.sounds()[1] == [0, 0, 1, 1]
+    again = extract_features(ear, rows.select([3, 1, 9, 8]), cache=cache)
+    assert len(asked) == 3 and again.fingerprint == heard.fingerprint
+    assert again.captions[2] == "sound 1 in words 4" and again.unique_clips()[1] == [0, 0, 1, 1]
 
 
 def test_rows_of_a_table_are_known_by_their_content(tmp_path: Path) -> None:
     rows = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path / 'a')}", "train")
     same = load_rows(f"audiocaps@{hub_tables.audiocaps(tmp_path / 'b')}", "train")
-    assert told_recordings(rows) == told_recordings(same)
-    assert told_recordings(rows.select([0, 2])) == told_recordings(same.select([0, 2]))
-    assert told_recordings(rows.select([0, 2])) != told_recordings(rows.select([0, 1]))
+    assert audio_fingerprint(rows) == audio_fingerprint(same)
+    assert audio_fingerprint(rows.select([0, 2])) == audio_fingerprint(same.select([0, 2]))
+    assert audio_fingerprint(rows.select([0, 2])) != audio_fingerprint(rows.select([0, 1]))
     mini = load_rows("mini", "test").select(range(20))
-    assert told_recordings(mini) == told_recordings(load_rows("mini", "test").select(range(20)))
-    assert told_recordings(mini) != told_recordings(load_rows("mini", "train").select(range(20)))
+    assert audio_fingerprint(mini) == audio_fingerprint(load_rows("mini", "test").select(range(20)))
+    assert audio_fingerprint(mini) != audio_fingerprint(
+        load_rows("mini", "train").select(range(20))
+    )
 
 
 @pytest.mark.parametrize("adapter", ["resampler", pytest.param("conv", marks=pytest.mark.slow)])
@@ -337,14 +339,14 @@ def test_tokens_depend_on_the_weights(
 
     opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path / "run"))
     cache = Cache(tmp_path / "cache")
-    first = frozen_tokens(opened.encoder, opened.heard, cache=cache)
+    first = frozen_tokens(opened.encoder, opened.train_features, cache=cache)
     with torch.no_grad():
         next(opened.encoder.backbone.parameters()).add_(0.01)
-    second = frozen_tokens(opened.encoder, opened.heard, cache=cache)
+    second = frozen_tokens(opened.encoder, opened.train_features, cache=cache)
     assert first.store.folder != second.store.folder and len(first) == len(second) == 12
     assert not np.array_equal(first[0][0], second[0][0])
     about = json.loads((first.store.folder / "about.json").read_text())  # type: ignore[operator]
-    assert about["kind"] == "tokens" and about["rows"] == 12
+    assert about["name"] == "tokens" and about["rows"] == 12
     shutil.rmtree(tmp_path / "cache")
 
 
@@ -356,6 +358,6 @@ def test_captions_in_order_of_length(
     opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path, *more))
     trainer = opened._trainer()
     rows = [row for _, row in trainer._get_train_sampler()]
-    words = [len(opened.heard.captions[row].split()) for row in rows]
+    words = [len(opened.train_features.captions[row].split()) for row in rows]
     assert len(set(words)) > 1 and words == sorted(words)
     assert trainer.eval_dataset.caption_lengths is None

@@ -11,8 +11,13 @@ import torch
 
 from align.preprocessing.cache import Cache
 from align.preprocessing.store import Store
-from align.preprocessing.text_embeds import CaptionTable, Shares, Targets, targets
-from align.prompts.embeds import Statistics
+from align.preprocessing.text_embeds import (
+    CaptionEmbeds,
+    LabelMixture,
+    LazyTargets,
+    standardized_targets,
+)
+from align.prompts.embeds import EmbedStatistics
 from align.prompts.space import PromptSpace
 from align.train import main
 from tests.helpers.launches import assert_same_weights, command
@@ -57,7 +62,7 @@ def space(tiny_base: str) -> PromptSpace:
 
 
 def test_captions_that_are_kept_stay_in_their_file(space: PromptSpace, tmp_path: Path) -> None:
-    table = CaptionTable.of(space, CAPTIONS, Cache(tmp_path))
+    table = CaptionEmbeds.encode(space, CAPTIONS, Cache(tmp_path))
     assert table.prompts.embeds.dtype == torch.float16
     where = mapped(table.prompts.embeds)
     assert where is not None and where.is_relative_to(tmp_path)
@@ -65,9 +70,9 @@ def test_captions_that_are_kept_stay_in_their_file(space: PromptSpace, tmp_path:
     exact = space.encode(CAPTIONS).embeds.half().float()
     assert torch.equal(table.rows(CAPTIONS).embeds, exact)
     # What a run hears is a part of what it encodes: its statistics are its own.
-    part = table.only(CAPTIONS[:3])
+    part = table.select(CAPTIONS[:3])
     assert part.prompts is table.prompts
-    wanted = Statistics.of(exact[:3])
+    wanted = EmbedStatistics.of(exact[:3])
     for name, value in vars(part.statistics()["embeds"]).items():
         assert torch.equal(value, getattr(wanted, name)), name
 
@@ -76,14 +81,14 @@ def test_captions_that_are_kept_stay_in_their_file(space: PromptSpace, tmp_path:
 def test_targets_that_are_read_equal_those_that_are_held(
     space: PromptSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_label: bool
 ) -> None:
-    table = CaptionTable.of(space, CAPTIONS, Cache(tmp_path))
-    shares = Shares(table.index(CAPTIONS), LABELS) if by_label else None
+    table = CaptionEmbeds.encode(space, CAPTIONS, Cache(tmp_path))
+    shares = LabelMixture(table.index(CAPTIONS), LABELS) if by_label else None
     about = table.prompts.embeds, table.statistics()["embeds"], shares
-    held = targets(*about)
+    held = standardized_targets(*about)
     assert isinstance(held, torch.Tensor)
-    monkeypatch.setattr("align.preprocessing.text_embeds.HELD_BYTES", held.numel() * 4 - 1)
-    read = targets(*about)
-    assert isinstance(read, Targets)
+    monkeypatch.setattr("align.preprocessing.text_embeds.MAX_IN_MEMORY_BYTES", held.numel() * 4 - 1)
+    read = standardized_targets(*about)
+    assert isinstance(read, LazyTargets)
     assert read.shape == held.shape and len(read) == len(held) == (4 if by_label else 6)
     which = torch.tensor([3, 0, 3, 1])
     assert read[which].dtype == torch.float32 and torch.equal(read[which], held[which])
@@ -95,7 +100,7 @@ def test_targets_that_are_read_equal_those_that_are_held(
         assert shares.names == ["dog", "fire", "rain", "whistle"]
         dogs = table.rows(["a dog barking", "a dog", "a low hum"]).embeds.mean(0)
         torch.testing.assert_close(means[0], dogs)
-        assert torch.equal(table.statistics()["embeds"].standardise(means), held)
+        assert torch.equal(table.statistics()["embeds"].standardize(means), held)
 
 
 @pytest.mark.parametrize("target", ["label_mean", "caption"])
@@ -103,18 +108,18 @@ def test_a_run_that_reads_its_targets_gives_the_same_weights_and_figures(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, target: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    made: list[Targets] = []
-    plain = Targets.__getitem__
+    made: list[LazyTargets] = []
+    plain = LazyTargets.__getitem__
 
-    def noted(self: Targets, which: torch.Tensor) -> torch.Tensor:
+    def noted(self: LazyTargets, which: torch.Tensor) -> torch.Tensor:
         made.append(self)
         return plain(self, which)
 
     for name in ("held", "read"):
         if name == "read":
             for module in ("preprocessing.text_embeds", "evaluation.evaluator"):
-                monkeypatch.setattr(f"align.{module}.HELD_BYTES", 0)
-            monkeypatch.setattr(Targets, "__getitem__", noted)
+                monkeypatch.setattr(f"align.{module}.MAX_IN_MEMORY_BYTES", 0)
+            monkeypatch.setattr(LazyTargets, "__getitem__", noted)
         more = ["--target", target, "--cache_dir", str(tmp_path / "cache"), "--eval_strategy",
                 "epoch", "--folds", "1", "2", "--eval_folds", "3"]  # fmt: skip
         main(command(tiny_base, tiny_clap, sound_folder, tmp_path / name, *more))

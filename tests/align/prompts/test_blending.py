@@ -10,8 +10,8 @@ import torch
 
 from align.audio.files import AudioError
 from align.models.encoder import AudioPromptEncoder
-from align.prompts.blending import blend, weigh
-from align.prompts.embeds import Prompts
+from align.prompts.blending import blend, weighted_mean
+from align.prompts.embeds import PromptEmbeds
 from align.prompts.space import PromptSpace
 from tests.conftest import RATE, tone
 from tests.helpers import pipelines as tiny
@@ -36,7 +36,7 @@ def encoder(tiny_clap: str, spaces: dict[str, PromptSpace]) -> AudioPromptEncode
 
 
 def say(encoder: AudioPromptEncoder, space: str, **how: object) -> dict[str, torch.Tensor]:
-    return encoder.prompt(SOUNDS, sampling_rate=RATE, space=space, **how)
+    return encoder.encode_prompt(SOUNDS, sampling_rate=RATE, space=space, **how)
 
 
 @pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3"])
@@ -44,8 +44,8 @@ def test_interpolation_goes_from_the_sound_to_the_text(
     name: str, encoder: AudioPromptEncoder, spaces: dict[str, PromptSpace]
 ) -> None:
     text = spaces[name].encode(tiny.CAPTIONS[:2])
-    plain, told = say(encoder, name), text.arguments(text)
-    at = {w: say(encoder, name, text=text, weight=w) for w in (0.0, 0.25, 1.0)}
+    plain, told = say(encoder, name), text.pipeline_kwargs(text)
+    at = {w: say(encoder, name, text=text, text_weight=w) for w in (0.0, 0.25, 1.0)}
     for key in plain:
         if key.startswith("negative"):
             assert all(torch.equal(found[key], plain[key]) for found in at.values())
@@ -55,7 +55,7 @@ def test_interpolation_goes_from_the_sound_to_the_text(
         torch.testing.assert_close(at[0.25][key], 0.75 * plain[key] + 0.25 * told[key])
     half = say(encoder, name, text=text)
     assert torch.equal(
-        half["prompt_embeds"], say(encoder, name, text=text, weight=0.5)["prompt_embeds"]
+        half["prompt_embeds"], say(encoder, name, text=text, text_weight=0.5)["prompt_embeds"]
     )
 
 
@@ -86,29 +86,29 @@ def test_addition_adds_what_the_text_says_beyond_an_average_caption(
     encoder: AudioPromptEncoder, spaces: dict[str, PromptSpace]
 ) -> None:
     text = spaces["sdxl"].encode(tiny.CAPTIONS[:1])
-    centre = encoder.head("sdxl").centre(1)
+    center = encoder.head("sdxl").center(1)
     plain = say(encoder, "sdxl")
-    found = say(encoder, "sdxl", text=text, blend="add", weight=0.3)
-    wanted = plain["prompt_embeds"] + 0.3 * (text.embeds - centre.embeds)
+    found = say(encoder, "sdxl", text=text, blend="add", text_weight=0.3)
+    wanted = plain["prompt_embeds"] + 0.3 * (text.embeds - center.embeds)
     torch.testing.assert_close(found["prompt_embeds"], wanted)
-    pooled = plain["pooled_prompt_embeds"] + 0.3 * (text.pooled - centre.pooled)
+    pooled = plain["pooled_prompt_embeds"] + 0.3 * (text.pooled - center.pooled)
     torch.testing.assert_close(found["pooled_prompt_embeds"], pooled)
-    none = say(encoder, "sdxl", text=text, blend="add", weight=0.0)
+    none = say(encoder, "sdxl", text=text, blend="add", text_weight=0.0)
     assert torch.equal(none["prompt_embeds"], plain["prompt_embeds"])
     # An average caption adds nothing.
-    average = say(encoder, "sdxl", text=centre, blend="add", weight=0.7)
+    average = say(encoder, "sdxl", text=center, blend="add", text_weight=0.7)
     assert torch.equal(average["prompt_embeds"], plain["prompt_embeds"])
 
 
 @pytest.mark.parametrize("name", ["sd1", "sdxl"])
 def test_sounds_are_weighed_into_one(name: str, encoder: AudioPromptEncoder) -> None:
     plain = say(encoder, name)
-    mixed = say(encoder, name, weights=[3, 1])
+    mixed = say(encoder, name, audio_weights=[3, 1])
     for key, value in plain.items():
         assert mixed[key].shape == (1, *value.shape[1:])
         torch.testing.assert_close(mixed[key], (0.75 * value[0] + 0.25 * value[1])[None])
     assert torch.equal(
-        say(encoder, name, weights=[0, 2])["prompt_embeds"][0], plain["prompt_embeds"][1]
+        say(encoder, name, audio_weights=[0, 2])["prompt_embeds"][0], plain["prompt_embeds"][1]
     )
     assert not torch.equal(*plain["prompt_embeds"])
 
@@ -117,7 +117,7 @@ def test_a_negative_is_a_sound_a_sound_each_or_a_text(
     encoder: AudioPromptEncoder, spaces: dict[str, PromptSpace]
 ) -> None:
     plain = say(encoder, "sdxl")
-    against = encoder.prompt(tone(900), sampling_rate=RATE, space="sdxl")
+    against = encoder.encode_prompt(tone(900), sampling_rate=RATE, space="sdxl")
     one = say(encoder, "sdxl", negative=tone(900))
     for key in ("prompt_embeds", "pooled_prompt_embeds"):
         assert torch.equal(one[key], plain[key])
@@ -138,20 +138,23 @@ def test_wrong_blends_are_refused_by_name(
 ) -> None:
     text = spaces["sd1"].encode(tiny.CAPTIONS[:3])
     refused = [
-        ({"text": text.rows(slice(1)), "blend": "mix"}, "no blend 'mix'; there are: interpolate"),
+        ({"text": text.select(slice(1)), "blend": "mix"}, "no blend 'mix'; there are: interpolate"),
         ({"text": text}, "one text for all, or 2, not 3"),
         ({"negative": text}, "one negative for all, or 2, not 3"),
         ({"text": spaces["sdxl"].encode("a bell")}, "has pooled embeds, unlike"),
-        ({"text": Prompts(torch.zeros(1, 77, 40))}, "the text is 40 wide and this prompt space 32"),
-        ({"negative": Prompts(torch.zeros(1, 50, 32))}, "has 50 positions and the sound 77"),
-        ({"text": text.rows(slice(1)), "blend": "concatenate", "weight": 0.2}, "takes no weight"),
+        (
+            {"text": PromptEmbeds(torch.zeros(1, 77, 40))},
+            "the text is 40 wide and this prompt space 32",
+        ),
+        ({"negative": PromptEmbeds(torch.zeros(1, 50, 32))}, "has 50 positions and the sound 77"),
+        ({"text": text.select(slice(1)), "blend": "concatenate", "weight": 0.2}, "takes no weight"),
         ({"weight": 0.2}, "blend and weight are the text's"),
         ({"blend": "add"}, "blend and weight are the text's"),
         ({"weights": [1.0]}, "2 recordings and 1 weights"),
         ({"weights": [1.0, -1.0]}, "not all 0, and not"),
         ({"weights": [float("nan"), 1.0]}, r"not \[nan, 1.0\]"),
         ({"weights": [float("inf"), 1.0]}, r"not \[inf, 1.0\]"),
-        ({"text": text.rows(slice(1)), "weight": float("nan")}, "the text is a number, not nan"),
+        ({"text": text.select(slice(1)), "weight": float("nan")}, "the text is a number, not nan"),
         ({"text": "at night"}, "the text is given as prompts, not as str: encode it by PromptSp"),
         ({"text": ["at night"]}, "the text is given as prompts, not as list"),
         ({"text": text.embeds}, "the text is given as prompts, not as Tensor"),
@@ -160,13 +163,13 @@ def test_wrong_blends_are_refused_by_name(
     for how, said in refused:
         with pytest.raises(ValueError, match=said):
             say(encoder, "sd1", **how)
-    base = re.escape(spaces["sd1"].base)
+    base = re.escape(spaces["sd1"].base_model)
     for negative in ("blurry", ["blurry"], [SOUNDS[0], "blurry"]):
         said = (
             rf"blurry.*in words is given as PromptSpace.from_pretrained\('{base}'\).encode\(words"
         )
         with pytest.raises(AudioError, match=said):
-            encoder.prompt(
+            encoder.encode_prompt(
                 [tone(300), tone(3000)], sampling_rate=RATE, space="sd1", negative=negative
             )
 
@@ -184,7 +187,7 @@ def test_blends_keep_the_padding(spaces: dict[str, PromptSpace]) -> None:
     text = spaces["sd3"].encode(tiny.CAPTIONS[:2])
     assert text.padding == (256, 24)
     for found in (
-        weigh(text, [1, 2]),
+        weighted_mean(text, [1, 2]),
         blend(text, text, "add", None, text),
         blend(text, text, "interpolate", None, text),
         blend(text, text, "concatenate", None, text),

@@ -17,8 +17,8 @@ from diffusers import (
 )
 
 from align.models.encoder import AudioPromptEncoder
-from align.prompts.loading import load_picture_side, load_text_side
-from align.prompts.pipelines import Reader, check_prompt
+from align.prompts.loading import load_image_side, load_text_side
+from align.prompts.pipelines import PipelineSpec, check_prompt
 from align.prompts.space import PromptSpace
 from tests.conftest import RATE, tone
 from tests.helpers import pipelines as tiny
@@ -42,7 +42,7 @@ def spaces(bases: dict[str, str]) -> dict[str, PromptSpace]:
 
 @pytest.fixture(scope="module")
 def drawing(bases: dict[str, str]) -> dict[str, Any]:
-    return {name: load_picture_side(base) for name, base in bases.items()}
+    return {name: load_image_side(base) for name, base in bases.items()}
 
 
 def test_only_what_is_needed_is_loaded(bases: dict[str, str], drawing: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ def test_a_base_without_clip_is_refused(bases: dict[str, str], tmp_path: Path) -
 
 
 def test_a_pipeline_says_what_it_reads(drawing: dict[str, Any]) -> None:
-    read = {name: Reader.of(pipeline) for name, pipeline in drawing.items()}
+    read = {name: PipelineSpec.from_pipeline(pipeline) for name, pipeline in drawing.items()}
     widths = {name: (reader.width, reader.pooled_width) for name, reader in read.items()}
     assert widths == {
         "sd1": (32, 0),
@@ -88,12 +88,12 @@ def test_the_space_that_fits_is_chosen(
     encoder = tiny.new_encoder(tiny_clap, {**spaces, "other": spaces["sd2"]})
     shapes = {name: encoder.head(name).space for name in encoder.heads.names}
     for name in bases:
-        assert Reader.of(drawing[name]).choose(shapes, "sd1") == name
+        assert PipelineSpec.from_pipeline(drawing[name]).select_space(shapes, "sd1") == name
     # Another pipeline of the same width has no base of its own here.
     stranger = StableDiffusionPipeline(**drawing["sd2"].components, requires_safety_checker=False)
-    assert Reader.of(stranger).choose(shapes, "other") == "other"
+    assert PipelineSpec.from_pipeline(stranger).select_space(shapes, "other") == "other"
     with pytest.raises(ValueError, match="sd2, other all fit this StableDiffusionPipeline"):
-        Reader.of(stranger).choose(shapes, "sd1")
+        PipelineSpec.from_pipeline(stranger).select_space(shapes, "sd1")
 
 
 def test_an_encoder_without_the_space_names_those_it_has(
@@ -106,17 +106,17 @@ def test_an_encoder_without_the_space_names_those_it_has(
         r"sd1 \(32 wide\), sd3 \(64 wide and pooled ones 28 wide\)"
     )
     with pytest.raises(ValueError, match=said):
-        encoder.prompt(tone(300), sampling_rate=RATE, pipeline=drawing["sdxl"])
+        encoder.encode_prompt(tone(300), sampling_rate=RATE, pipeline=drawing["sdxl"])
     with pytest.raises(
         ValueError, match="prompt_embeds is 32 wide, but StableDiffusionPipeline reads"
     ):
-        encoder.prompt(tone(300), sampling_rate=RATE, pipeline=drawing["sd2"], space="sd1")
+        encoder.encode_prompt(tone(300), sampling_rate=RATE, pipeline=drawing["sd2"], space="sd1")
 
 
 @pytest.fixture(scope="module")
 def prompt(tiny_clap: str, spaces: dict[str, PromptSpace]) -> dict[str, torch.Tensor]:
     encoder = tiny.new_encoder(tiny_clap, {"sdxl": spaces["sdxl"]})
-    return encoder.prompt([tone(300), tone(900)], sampling_rate=RATE)
+    return encoder.encode_prompt([tone(300), tone(900)], sampling_rate=RATE)
 
 
 def test_what_does_not_fit_is_said_before_diffusers_sees_it(
@@ -153,23 +153,25 @@ def test_dtype_and_device_are_the_pipelines(
     tiny_clap: str, spaces: dict[str, PromptSpace], bases: dict[str, str]
 ) -> None:
     encoder: AudioPromptEncoder = tiny.new_encoder(tiny_clap, {"sd1": spaces["sd1"]})
-    half = load_picture_side(bases["sd1"], dtype=torch.bfloat16)
-    found = encoder.prompt(tone(300), sampling_rate=RATE, pipeline=half)
+    half = load_image_side(bases["sd1"], dtype=torch.bfloat16)
+    found = encoder.encode_prompt(tone(300), sampling_rate=RATE, pipeline=half)
     assert {value.dtype for value in found.values()} == {torch.bfloat16}
     with pytest.raises(ValueError, match=r"is torch.float32, but this .* runs in torch.bfloat16"):
-        encoder.prompt(tone(300), sampling_rate=RATE, pipeline=half, dtype=torch.float32)
+        encoder.encode_prompt(
+            tone(300), sampling_rate=RATE, pipeline=half, torch_dtype=torch.float32
+        )
     with pytest.raises(ValueError, match="is on meta, but this StableDiffusionPipeline on cpu"):
-        encoder.prompt(tone(300), sampling_rate=RATE, pipeline=half, device="meta")
+        encoder.encode_prompt(tone(300), sampling_rate=RATE, pipeline=half, device="meta")
 
 
 def test_a_pipeline_that_cannot_draw_is_refused(
     bases: dict[str, str], drawing: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="no UNet or transformer loaded"):
-        Reader.of(load_text_side(bases["sd1"]))
+        PipelineSpec.from_pipeline(load_text_side(bases["sd1"]))
     strange = ControlNetModel.from_pretrained(tiny.save_controlnet(tmp_path, tiny.WIDE))
     pipeline = StableDiffusionControlNetPipeline(
         **drawing["sd1"].components, controlnet=strange, requires_safety_checker=False
     )
     with pytest.raises(ValueError, match=r"ControlNet reads embeds 48 wide and the UNet2D.* 32"):
-        Reader.of(pipeline)
+        PipelineSpec.from_pipeline(pipeline)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from align.prompts.loading import load_text_side
-from align.prompts.pipelines import Reader, check_prompt
+from align.prompts.pipelines import PipelineSpec, check_prompt
 from align.prompts.space import PromptSpace
 from tests.conftest import RATE, tone
 from tests.helpers import pipeline_parts as further
@@ -58,7 +58,7 @@ def dictated(clap: str, space: PromptSpace, **options: Any) -> dict[str, Any]:
     """What an encoder says that answers a caption's own target, whatever it hears."""
     encoder = tiny.new_encoder(clap, {"base": space})
     tiny.dictate(encoder, "base", space.encode(CAPTION))
-    return encoder.prompt(tone(300), sampling_rate=RATE, **options)
+    return encoder.encode_prompt(tone(300), sampling_rate=RATE, **options)
 
 
 def assert_same(whole: Any, blind: Any, clap: str, arguments: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ def test_sounds_are_edits_of_an_inverted_picture(
     space = PromptSpace(build(diffusers.StableDiffusionPipeline, bases["sd1"]), "base")
     one = dictated(tiny_clap, space, pipeline=pipeline)
     assert np.array_equal(edit(**one), edit(editing_prompt=[CAPTION]))
-    several = tiny.new_encoder(tiny_clap, {"base": space}).prompt(
+    several = tiny.new_encoder(tiny_clap, {"base": space}).encode_prompt(
         [tone(300), tone(3000)], sampling_rate=RATE, pipeline=pipeline
     )
     assert list(several) == ["editing_prompt_embeds"]
@@ -180,7 +180,10 @@ def test_stable_cascade_is_told_in_its_own_words(
     with pytest.raises(ValueError, match="asks its text encoder even where embeds"):
         check_prompt(build(diffusers.StableCascadePriorPipeline, parts, text=False), prompt)
     decoder = build(diffusers.StableCascadeDecoderPipeline, parts | further.cascade("decoder"))
-    assert (Reader.of(decoder).width, Reader.of(decoder).pooled_width) == (0, tiny.SDXL_POOLED)
+    assert (
+        PipelineSpec.from_pipeline(decoder).width,
+        PipelineSpec.from_pipeline(decoder).pooled_width,
+    ) == (0, tiny.SDXL_POOLED)
     assert set(check_prompt(decoder, prompt)) == set(prompt)
 
 
@@ -189,7 +192,7 @@ def test_a_controlnet_that_reads_no_embeds_fits_every_base(
 ) -> None:
     own = further.sd3_controlnet(joint_attention_dim=None)
     kind = diffusers.StableDiffusion3ControlNetPipeline
-    assert Reader.of(build(kind, bases["sd3"] | own)).width == tiny.SD3_JOINT
+    assert PipelineSpec.from_pipeline(build(kind, bases["sd3"] | own)).width == tiny.SD3_JOINT
 
 
 def test_the_text_side_of_a_strange_base_is_loaded_alone(

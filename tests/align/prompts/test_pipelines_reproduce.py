@@ -147,7 +147,7 @@ def test_the_texts_target_draws_the_texts_picture_bit_for_bit(
     tiny.dictate(told, base, spaces[base].encode(CAPTION))
     read, other = (draw(whole, prompt=caption, **more) for caption in (CAPTION, OTHER))
     assert getattr(blind, "text_encoder", None) is None
-    heard = draw(blind, **told.prompt(tone(300), sampling_rate=RATE, pipeline=blind), **more)
+    heard = draw(blind, **told.encode_prompt(tone(300), sampling_rate=RATE, pipeline=blind), **more)
     assert np.array_equal(heard, read)
     assert not np.array_equal(heard, other)
 
@@ -160,8 +160,8 @@ def test_one_encoder_drives_it_by_the_head_that_fits(
     kind, base, scheduler, more = CASES[case]
     blind = load(kind, base, scheduler, text=False)
     sounds = [tone(300), tone(3000)]
-    prompt = encoder.prompt(sounds, sampling_rate=RATE, pipeline=blind)
-    own = encoder.prompt(sounds, sampling_rate=RATE, space=base)
+    prompt = encoder.encode_prompt(sounds, sampling_rate=RATE, pipeline=blind)
+    own = encoder.encode_prompt(sounds, sampling_rate=RATE, space=base)
     assert list(prompt) == list(own)
     assert all(torch.equal(prompt[name], own[name]) for name in own)
     more = {k: [v] * 2 if isinstance(v, Image.Image) else v for k, v in more.items()}
@@ -177,7 +177,7 @@ def test_several_images_a_prompt_and_no_guidance(
     kind = CASES[base][0]
     whole, blind = (load(kind, base, text=text) for text in (True, False))
     text = spaces[base].encode(CAPTION)
-    told = text.arguments(spaces[base].unconditional)
+    told = text.pipeline_kwargs(spaces[base].unconditional)
     # SD3's pipeline repeats what it has encoded itself, but no embeds: repeat the recording.
     repeats = base != "sd3"
     if repeats:
@@ -190,12 +190,12 @@ def test_several_images_a_prompt_and_no_guidance(
     assert np.array_equal(several, draw(whole, prompt=CAPTION, num_images_per_prompt=3))
     off = draw(blind, **told, guidance_scale=1.0)
     assert np.array_equal(off, draw(whole, prompt=CAPTION, guidance_scale=1.0))
-    prompt = encoder.prompt([tone(300), tone(3000)], sampling_rate=RATE, pipeline=blind)
+    prompt = encoder.encode_prompt([tone(300), tone(3000)], sampling_rate=RATE, pipeline=blind)
     if repeats:
         assert len(draw(blind, **prompt, num_images_per_prompt=2)) == 4
     # Without guidance the negative is not read at all.
     prompt |= {k: torch.randn_like(v) for k, v in prompt.items() if k.startswith("negative")}
-    plain = encoder.prompt([tone(300), tone(3000)], sampling_rate=RATE, pipeline=blind)
+    plain = encoder.encode_prompt([tone(300), tone(3000)], sampling_rate=RATE, pipeline=blind)
     assert np.array_equal(
         draw(blind, **prompt, guidance_scale=1.0), draw(blind, **plain, guidance_scale=1.0)
     )
@@ -211,7 +211,7 @@ def test_a_negative_text_is_the_pipelines_negative_prompt(
     tiny.dictate(told, base, spaces[base].encode(CAPTION))
     negative = spaces[base].encode(OTHER)
     by_text = draw(whole, prompt=CAPTION, negative_prompt=OTHER)
-    prompt = told.prompt(tone(300), sampling_rate=RATE, pipeline=blind, negative=negative)
+    prompt = told.encode_prompt(tone(300), sampling_rate=RATE, pipeline=blind, negative=negative)
     assert np.array_equal(draw(blind, **prompt), by_text)
     assert not np.array_equal(draw(whole, prompt=CAPTION), by_text)
 
@@ -224,7 +224,7 @@ def test_an_ip_adapter_and_a_lora_are_heard_beside(
     from peft.utils import get_peft_model_state_dict
 
     blind = load("StableDiffusionPipeline", "sd1", text=False)
-    prompt = encoder.prompt(tone(300), sampling_rate=RATE, pipeline=blind)
+    prompt = encoder.encode_prompt(tone(300), sampling_rate=RATE, pipeline=blind)
     plain = draw(blind, **prompt)
     trained = load("StableDiffusionPipeline", "sd1", text=False)
     torch.manual_seed(0)
@@ -234,7 +234,7 @@ def test_an_ip_adapter_and_a_lora_are_heard_beside(
     layers = get_peft_model_state_dict(trained.unet)
     diffusers.StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
     blind.load_lora_weights(tmp_path)
-    prompt = encoder.prompt(tone(300), sampling_rate=RATE, pipeline=blind)
+    prompt = encoder.encode_prompt(tone(300), sampling_rate=RATE, pipeline=blind)
     with_lora = draw(blind, **prompt)
     assert not np.array_equal(with_lora, plain)
     blind.unload_lora_weights()
@@ -243,10 +243,10 @@ def test_an_ip_adapter_and_a_lora_are_heard_beside(
     blind.load_ip_adapter(
         ip_adapter(blind.unet), subfolder="", weight_name="", image_encoder_folder=None
     )
-    prompt = encoder.prompt(tone(300), sampling_rate=RATE, pipeline=blind)
+    prompt = encoder.encode_prompt(tone(300), sampling_rate=RATE, pipeline=blind)
     looks = [torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
     first, second = (draw(blind, **prompt, ip_adapter_image_embeds=[look]) for look in looks)
-    other = encoder.prompt(tone(3000), sampling_rate=RATE, pipeline=blind)
+    other = encoder.encode_prompt(tone(3000), sampling_rate=RATE, pipeline=blind)
     pictures = [plain, first, second, draw(blind, **other, ip_adapter_image_embeds=[looks[0]])]
     assert len({found.tobytes() for found in pictures}) == 4
 

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, U
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from align.models.encoder import AudioPromptEncoder
-from align.preprocessing.text_embeds import CaptionTable
+from align.preprocessing.text_embeds import CaptionEmbeds
 from align.prompts.embeds import SpaceShape
 from align.prompts.space import PromptSpace
 from soundprompt.mini.build.clip import new_tokenizer
@@ -91,9 +91,9 @@ def test_embeds_draw_the_very_picture_that_the_string_draws(base: str, space: Pr
     whole = StableDiffusionXLPipeline.from_pretrained(base)
     prompts = space.encode(CAPTIONS[:1])
     by_string = draw(whole, prompt=CAPTIONS[0])
-    assert np.array_equal(draw(whole, **prompts.arguments(space.unconditional)), by_string)
+    assert np.array_equal(draw(whole, **prompts.pipeline_kwargs(space.unconditional)), by_string)
     other = space.encode(CAPTIONS[1:2])
-    assert not np.array_equal(draw(whole, **other.arguments(space.unconditional)), by_string)
+    assert not np.array_equal(draw(whole, **other.pipeline_kwargs(space.unconditional)), by_string)
 
 
 def test_an_encoder_drives_it_without_its_text_side(
@@ -102,15 +102,15 @@ def test_an_encoder_drives_it_without_its_text_side(
     torch.manual_seed(0)
     encoder = AudioPromptEncoder.from_backbone(
         tiny_clap,
-        {"kind": "resampler", "width": 16, "depth": 1, "heads": 2},
+        {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2},
         {base: SpaceShape(base, 77, WIDTH, POOLED)},  # the folder's name has a dot
     )
-    statistics = CaptionTable.of(space, CAPTIONS).statistics()
+    statistics = CaptionEmbeds.encode(space, CAPTIONS).statistics()
     assert list(statistics) == ["embeds", "pooled"]
-    encoder.head().set_space(statistics, space.unconditional)
+    encoder.head().set_statistics(statistics, space.unconditional)
     encoder.save_pretrained(tmp_path)
     loaded = AudioPromptEncoder.from_pretrained(tmp_path)
-    prompt = loaded.prompt([tone(300), tone(3000)], sampling_rate=RATE)
+    prompt = loaded.encode_prompt([tone(300), tone(3000)], sampling_rate=RATE)
     assert {name: tuple(value.shape) for name, value in prompt.items()} == {
         "prompt_embeds": (2, 77, WIDTH),
         "negative_prompt_embeds": (2, 77, WIDTH),

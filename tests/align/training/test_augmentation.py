@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from align.config.arguments import AugmentArguments
-from align.training.augmentation import Scale, augment
+from align.training.augmentation import FeatureLayout, augment
 
 BINS, FRAMES = 16, 40
-CLAP = Scale(BINS, 10 / np.log(10))  # decibels
-W2V = Scale(BINS, 1.0)  # natural logarithms of power
+CLAP = FeatureLayout(BINS, 10 / np.log(10))  # decibels
+W2V = FeatureLayout(BINS, 1.0)  # natural logarithms of power
 
 OPTIONS: dict[str, Any] = {
-    "time_shift": 0.5, "pitch_shift": 3, "gain_db": 9.0, "equalise_db": 6.0, "time_masks": 2,
-    "frequency_masks": 2, "mix_same": 1.0, "mix_other": 1.0,
+    "time_shift": 0.5, "pitch_shift": 3, "gain_db": 9.0, "equalize_db": 6.0, "time_masks": 2,
+    "frequency_masks": 2, "mix_same_label_prob": 1.0, "mix_other_label_prob": 1.0,
 }  # fmt: skip
 
 
@@ -24,12 +24,12 @@ def features(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(-30, 8, (FRAMES, BINS)).astype(np.float32)
 
 
-def changed(seed: int, scale: Scale = CLAP, **options: Any) -> np.ndarray:
+def changed(seed: int, scale: FeatureLayout = CLAP, **options: Any) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return augment(features(), AugmentArguments(**options), scale, rng, features(1), features(2))
 
 
-def differences(seed: int, scale: Scale = CLAP, **options: Any) -> np.ndarray:
+def differences(seed: int, scale: FeatureLayout = CLAP, **options: Any) -> np.ndarray:
     return changed(seed, scale, **options).astype(np.float64) - features()
 
 
@@ -46,7 +46,7 @@ def test_every_option_alone_changes_something(option: str) -> None:
 
 
 def test_every_option_is_tried_here() -> None:
-    shares = {"time_mask_share", "frequency_mask_share"}
+    shares = {"time_mask_ratio", "frequency_mask_ratio"}
     assert set(vars(AugmentArguments())) == set(OPTIONS) | shares
 
 
@@ -79,7 +79,7 @@ def test_gain_is_in_decibels() -> None:
 
 def test_the_equaliser_is_smooth_and_bounded() -> None:
     for seed in range(10):
-        by_bin = differences(seed, equalise_db=6.0)
+        by_bin = differences(seed, equalize_db=6.0)
         assert np.ptp(by_bin, axis=0).max() < 1e-4  # the same at all times
         assert np.ptp(by_bin.mean(0)) > 0.1 and np.abs(by_bin).max() <= 6 + 1e-4
         assert np.abs(np.diff(by_bin.mean(0))).max() <= 12 * 4 / (BINS - 1) + 1e-4
@@ -123,10 +123,11 @@ def test_masks_stay_within_their_share(axis: int, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "low", "high"), [("mix_same", -9.0, 3.0), ("mix_other", -25.0, -10.0)]
+    ("option", "low", "high"),
+    [("mix_same_label_prob", -9.0, 3.0), ("mix_other_label_prob", -25.0, -10.0)],
 )
 @pytest.mark.parametrize("scale", [CLAP, W2V])
-def test_mixing_adds_power(option: str, low: float, high: float, scale: Scale) -> None:
+def test_mixing_adds_power(option: str, low: float, high: float, scale: FeatureLayout) -> None:
     steady = np.broadcast_to(features(1)[0], (FRAMES, BINS)) * 0.3  # so that no rotation shows
     arguments = AugmentArguments(**{option: 1.0})
     loudness = []
@@ -145,7 +146,9 @@ def test_mixing_adds_power(option: str, low: float, high: float, scale: Scale) -
 
 
 def test_mixing_is_as_frequent_as_stated() -> None:
-    mixed = [not np.array_equal(changed(s, mix_same=0.3), features()) for s in range(400)]
+    mixed = [
+        not np.array_equal(changed(s, mix_same_label_prob=0.3), features()) for s in range(400)
+    ]
     assert 0.22 < np.mean(mixed) < 0.38
 
 
@@ -165,7 +168,7 @@ def test_stacked_frames_are_taken_apart() -> None:
 
 def test_a_shorter_recording_can_be_mixed_in() -> None:
     short = np.zeros((7, BINS), np.float32)
-    arguments = AugmentArguments(mix_other=1.0)
+    arguments = AugmentArguments(mix_other_label_prob=1.0)
     result = augment(features(), arguments, CLAP, np.random.default_rng(0), None, short)
     assert (result[:7] > features()[:7]).all() and np.array_equal(result[7:], features()[7:])
 
@@ -173,11 +176,11 @@ def test_a_shorter_recording_can_be_mixed_in() -> None:
 def test_normalised_features_come_back_normalised_and_hear_no_gain() -> None:
     rng = np.random.default_rng(0)
     feature = rng.normal(3, 2, (50, BINS)).astype(np.float32)
-    scale = Scale(BINS, 1.0, normalised=True)
+    scale = FeatureLayout(BINS, 1.0, normalized=True)
     plain = (feature - feature.mean(0)) / feature.std(0)
-    loud = augment(feature, AugmentArguments(gain_db=20, equalise_db=9), scale, rng)
+    loud = augment(feature, AugmentArguments(gain_db=20, equalize_db=9), scale, rng)
     assert np.allclose(loud, plain, atol=1e-4)
     other = rng.normal(3, 2, (50, BINS)).astype(np.float32)
-    mixed = augment(feature, AugmentArguments(mix_same=1.0), scale, rng, same=other)
+    mixed = augment(feature, AugmentArguments(mix_same_label_prob=1.0), scale, rng, same=other)
     assert not np.allclose(mixed, plain, atol=0.1)
     assert np.allclose(mixed.mean(0), 0, atol=1e-4) and np.allclose(mixed.std(0), 1, atol=1e-3)

@@ -11,8 +11,8 @@ import torch
 from align import train
 from align.config.arguments import ModelArguments
 from align.prompts.space import PromptSpace
-from align.training.run import Session
-from align.training.setup import begin
+from align.training.run import TrainingRun
+from align.training.setup import build_encoder
 from tests.align.models.backbones.test_lora import scrambled
 from tests.conftest import RATE, tone
 from tests.helpers.launches import command, session, weights
@@ -32,15 +32,16 @@ def test_what_lora_has_learned_is_gone_on_from(
 ) -> None:
     space = PromptSpace.from_pretrained(tiny_base)
     sizes = {"adapter_width": 16, "adapter_depth": 1, "adapter_heads": 2}
-    first = begin(
-        ModelArguments(base=[tiny_base], backbone=tiny_clap, train_backbone="lora", **sizes), space
+    first = build_encoder(
+        ModelArguments(base_model=[tiny_base], backbone=tiny_clap, train_backbone="lora", **sizes),
+        space,
     )
-    first.head().embeds_spread.fill_(1.0)
+    first.head().embeds_std.fill_(1.0)
     untouched = first.encode(tone(300, 1.0), sampling_rate=RATE).embeds
     scrambled(first.backbone)
     first.save_pretrained(tmp_path)
-    given = ModelArguments(start=str(tmp_path), base=[tiny_base], train_backbone=further)
-    second = begin(given, space)
+    given = ModelArguments(init_from=str(tmp_path), base_model=[tiny_base], train_backbone=further)
+    second = build_encoder(given, space)
     before, after = (e.encode(tone(300, 1.0), sampling_rate=RATE).embeds for e in (first, second))
     assert (before - untouched).abs().max() > 1e-3
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
@@ -51,11 +52,11 @@ def test_it_goes_on_with_its_own_base_where_none_is_given(
 ) -> None:
     own = tmp_path / "own"
     session([*command(tiny_base, tiny_clap, sound_folder, own), "--max_steps", "1"]).train()
-    assert ModelArguments(start=str(own)).base == [tiny_base]
-    assert ModelArguments().base == ["mini"]
+    assert ModelArguments(init_from=str(own)).base_model == [tiny_base]
+    assert ModelArguments().base_model == ["mini"]
     for wrong in (tmp_path / "nowhere", tiny_clap):
         with pytest.raises(ValueError, match="there is no trained encoder"):
-            ModelArguments(start=str(wrong))
+            ModelArguments(init_from=str(wrong))
 
 
 def test_a_fresh_head_beside_what_was_learned_is_told(
@@ -63,11 +64,13 @@ def test_a_fresh_head_beside_what_was_learned_is_told(
 ) -> None:
     other = Path(shutil.copytree(tiny_base, tmp_path / "other"))
     spaces = [PromptSpace.from_pretrained(base) for base in (tiny_base, str(other))]
-    first = ModelArguments(base=[tiny_base], backbone=tiny_clap, adapter="linear")
-    begin(first, spaces[0]).save_pretrained(tmp_path / "first")
-    begin(ModelArguments(start=str(tmp_path / "first"), base=[str(other)]), spaces[1])
+    first = ModelArguments(base_model=[tiny_base], backbone=tiny_clap, adapter="linear")
+    build_encoder(first, spaces[0]).save_pretrained(tmp_path / "first")
+    build_encoder(
+        ModelArguments(init_from=str(tmp_path / "first"), base_model=[str(other)]), spaces[1]
+    )
     assert f"has no space {other}: a fresh head is trained for it" in capsys.readouterr().out
-    begin(ModelArguments(start=str(tmp_path / "first")), spaces[0])
+    build_encoder(ModelArguments(init_from=str(tmp_path / "first")), spaces[0])
     assert "fresh head" not in capsys.readouterr().out
 
 
@@ -109,10 +112,10 @@ def test_who_stops_it_is_told_how_it_goes_on(
     tiny_base: str, tiny_clap: str, data: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def stop(session: Session) -> None:
+    def stop(session: TrainingRun) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Session, "train", stop)
+    monkeypatch.setattr(TrainingRun, "train", stop)
     line = command(tiny_base, tiny_clap, data, tmp_path / "run")
     for more, said in (
         (("--save_strategy", "epoch"), "goes on from its last checkpoint"),

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from align.config.arguments import AugmentArguments
-from align.preprocessing.features import Heard
-from align.training.augmentation import Scale
-from align.training.datasets import EpochSampler, Extra, Recordings, Tokens, collate
+from align.preprocessing.features import AudioFeatures
+from align.training.augmentation import FeatureLayout
+from align.training.datasets import EpochSampler, ExtraRows, FeatureDataset, TokenDataset, collate
 
-SCALE = Scale(8, 10 / np.log(10))
+SCALE = FeatureLayout(8, 10 / np.log(10))
 
 
-def heard(levels: dict[str, list[float]], frames: int = 12) -> Heard:
+def heard(levels: dict[str, list[float]], frames: int = 12) -> AudioFeatures:
     """Recordings of one window by label, each around a level in decibels."""
     rng = np.random.default_rng(0)
     features, labels = [], []
@@ -23,15 +23,15 @@ def heard(levels: dict[str, list[float]], frames: int = 12) -> Heard:
             features.append([rng.normal(value, 0.1, (frames, 8)).astype(np.float32)])
             labels.append(label)
     names = [str(i) for i in range(len(labels))]
-    return Heard(features, [f"caption {n}" for n in names], labels, names)
+    return AudioFeatures(features, [f"caption {n}" for n in names], labels, names)
 
 
 THREE = {"dog": [0.0, 1.0], "rain": [2.0, 3.0, 4.0], "sea": [5.0]}
 
 
-def rows(seed: int = 0, **options: float) -> Recordings:
+def rows(seed: int = 0, **options: float) -> FeatureDataset:
     data = heard(THREE)
-    return Recordings(data, torch.arange(6), AugmentArguments(**options), SCALE, seed)
+    return FeatureDataset(data, torch.arange(6), AugmentArguments(**options), SCALE, seed)
 
 
 def order(sampler: EpochSampler, epoch: int) -> list[tuple[int, int]]:
@@ -60,7 +60,12 @@ def test_the_order_follows_from_seed_and_epoch() -> None:
 
 
 def test_augmentation_follows_from_seed_epoch_and_row() -> None:
-    options = {"gain_db": 6.0, "time_shift": 1.0, "mix_same": 0.5, "mix_other": 0.5}
+    options = {
+        "gain_db": 6.0,
+        "time_shift": 1.0,
+        "mix_same_label_prob": 0.5,
+        "mix_other_label_prob": 0.5,
+    }
     forward = rows(**options)
     backward = rows(**options)
     there = [(epoch, row) for epoch in range(3) for row in range(6)]
@@ -77,16 +82,18 @@ def test_without_augmentation_features_are_as_heard() -> None:
     plain = rows()
     for row in range(6):
         item = plain[3, row]
-        assert np.array_equal(item["windows"][0], plain.heard.features[row][0])
+        assert np.array_equal(item["windows"][0], plain.audio_features.features[row][0])
         assert np.array_equal(plain[row]["windows"][0], item["windows"][0])
         assert item["target"] == row
     assert plain.groups == [0, 0, 1, 1, 1, 2]
 
 
-@pytest.mark.parametrize(("option", "same"), [("mix_same", True), ("mix_other", False)])
+@pytest.mark.parametrize(
+    ("option", "same"), [("mix_same_label_prob", True), ("mix_other_label_prob", False)]
+)
 def test_what_is_mixed_in_has_the_label_it_should(option: str, same: bool) -> None:
     data = heard({"quiet": [0.0] * 4, "loud": [80.0] * 4})
-    mixed = Recordings(data, torch.zeros(8).long(), AugmentArguments(**{option: 1.0}), SCALE)
+    mixed = FeatureDataset(data, torch.zeros(8).long(), AugmentArguments(**{option: 1.0}), SCALE)
     for epoch in range(30):
         item = mixed[epoch, 1]
         rise = float((item["windows"][0] - data.features[1][0]).mean())
@@ -97,7 +104,9 @@ def test_what_is_mixed_in_has_the_label_it_should(option: str, same: bool) -> No
 
 def test_with_a_single_label_there_is_no_other_to_mix() -> None:
     data = heard({"dog": [0.0, 40.0]})
-    mixed = Recordings(data, torch.zeros(2).long(), AugmentArguments(mix_other=1.0), SCALE)
+    mixed = FeatureDataset(
+        data, torch.zeros(2).long(), AugmentArguments(mix_other_label_prob=1.0), SCALE
+    )
     for epoch in range(5):
         assert np.array_equal(mixed[epoch, 0]["windows"][0], data.features[0][0])
 
@@ -122,7 +131,7 @@ def test_collate_of_tokens() -> None:
     tokens, mask = torch.randn(4, 6, 3, generator=generator), torch.ones(4, 6).bool()
     mask[2, 4:] = False
     rows = list(zip(tokens, mask, strict=True))
-    data = Tokens(rows, torch.tensor([5, 6, 7, 8]), [0, 1, 0, 2])
+    data = TokenDataset(rows, torch.tensor([5, 6, 7, 8]), [0, 1, 0, 2])
     batch = collate([data[0, 2], data[1]])
     assert set(batch) == {"tokens", "tokens_mask", "target", "group"}
     assert torch.equal(batch["tokens"], tokens[[2, 1]])
@@ -133,7 +142,7 @@ def test_collate_of_tokens() -> None:
 
 def test_short_captions_come_first_where_asked() -> None:
     lengths = [3, 1, 2, 1, 3, 1, 2]
-    data = Tokens([[torch.zeros(1, 2), torch.ones(1)]] * 7, torch.arange(7), [0] * 7, lengths)
+    data = TokenDataset([[torch.zeros(1, 2), torch.ones(1)]] * 7, torch.arange(7), [0] * 7, lengths)
     orders = [[row for _, row in order(EpochSampler(data, 1), epoch)] for epoch in range(4)]
     for rows_ in orders:
         assert sorted(rows_) == list(range(7))
@@ -145,7 +154,7 @@ def test_short_captions_come_first_where_asked() -> None:
 
 def test_an_epoch_has_a_share_of_extra_rows() -> None:
     rows_ = [[torch.zeros(1, 2), torch.ones(1)]] * 26
-    data = Tokens(rows_, torch.arange(26), [0] * 26, extra=Extra(first=6, share=0.4))
+    data = TokenDataset(rows_, torch.arange(26), [0] * 26, extra=ExtraRows(start=6, fraction=0.4))
     sampler = EpochSampler(data, 1)
     epochs = [[row for _, row in order(sampler, epoch)] for epoch in range(12)]
     for found in epochs:
@@ -159,7 +168,7 @@ def test_an_epoch_has_a_share_of_extra_rows() -> None:
 
 def test_too_few_extra_rows_come_repeatedly() -> None:
     rows_ = [[torch.zeros(1, 2), torch.ones(1)]] * 8
-    data = Tokens(rows_, torch.arange(8), [0] * 8, extra=Extra(first=6, share=0.5))
+    data = TokenDataset(rows_, torch.arange(8), [0] * 8, extra=ExtraRows(start=6, fraction=0.5))
     found = [row for _, row in order(EpochSampler(data, 1), 0)]
     assert len(found) == 12
     assert set(range(6)) < set(found)
@@ -167,6 +176,6 @@ def test_too_few_extra_rows_come_repeatedly() -> None:
 
 
 def test_a_share_of_less_than_one_extra_row_is_refused() -> None:
-    assert Extra(first=6, share=0.1).drawn == 1
+    assert ExtraRows(start=6, fraction=0.1).num_sampled == 1
     with pytest.raises(ValueError, match=r"share of 0\.05 beside 6 rows is less than a row"):
-        Extra(first=6, share=0.05)
+        ExtraRows(start=6, fraction=0.05)

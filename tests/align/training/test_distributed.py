@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from align.training.datasets import EpochSampler
-from align.training.distributed import Shares, gather_rows, is_main, main_first, share_of, wait
+from align.training.distributed import (
+    RankBatchSampler,
+    barrier,
+    gather_rows,
+    is_main_process,
+    main_process_first,
+    rank_slice,
+)
 from tests.helpers.launches import assert_same_weights, command, session, weights
 from tests.helpers.rank_worker import ROWS, Encoder, step
 
@@ -24,7 +31,7 @@ def test_shares_are_even_and_cover_every_row_once() -> None:
     for count in range(1, 12):
         rows = list(range(count))
         for ranks in (1, 2, 3, 5):
-            shares = [share_of(rows, rank, ranks) for rank in range(ranks)]
+            shares = [rank_slice(rows, rank, ranks) for rank in range(ranks)]
             assert [row for share in shares for row in share] == rows
             sizes = [len(share) for share in shares]
             assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)
@@ -32,20 +39,20 @@ def test_shares_are_even_and_cover_every_row_once() -> None:
 
 def test_every_process_reads_its_share_of_one_processs_batches() -> None:
     order = EpochSampler(range(11), seed=3)
-    whole = list(Shares(order, 4))
+    whole = list(RankBatchSampler(order, 4))
     assert [len(batch) for batch in whole] == [4, 4, 3]
     parts = []
     for rank in range(2):
-        mine = Shares(order, 4)
-        mine._rank, mine._ranks = rank, 2
+        mine = RankBatchSampler(order, 4)
+        mine._rank, mine._world_size = rank, 2
         parts.append(list(mine))
         assert len(mine) == 3
     assert [one + other for one, other in zip(*parts, strict=True)] == whole
 
 
 def test_a_process_without_a_row_reads_the_batchs_first_again() -> None:
-    second = Shares(EpochSampler(range(9), seed=0), 4)
-    second._rank, second._ranks = 1, 2
+    second = RankBatchSampler(EpochSampler(range(9), seed=0), 4)
+    second._rank, second._world_size = 1, 2
     order = list(EpochSampler(range(9), seed=0))
     assert list(second) == [order[2:4], order[6:8], order[8:]]
 
@@ -53,9 +60,9 @@ def test_a_process_without_a_row_reads_the_batchs_first_again() -> None:
 def test_one_process_waits_for_nobody() -> None:
     rows = torch.ones(3, 2), None, torch.arange(3)
     assert all(one is other for one, other in zip(gather_rows(*rows), rows, strict=True))
-    with main_first():
-        wait()
-    assert is_main()
+    with main_process_first():
+        barrier()
+    assert is_main_process()
 
 
 def torchrun(*arguments: str) -> str:
@@ -118,9 +125,16 @@ def test_a_run_of_two_processes_is_written_once_and_goes_on(
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     more = (
-        *("--per_device_train_batch_size", "2", "--save_strategy", "epoch", "--samples", "2"),
+        *(
+            "--per_device_train_batch_size",
+            "2",
+            "--save_strategy",
+            "epoch",
+            "--num_sheet_samples",
+            "2",
+        ),
         *("--eval_strategy", "epoch", "--adapter_dropout", "0.3", "--num_train_epochs", "3"),
-        *("--folds", "1", "2", "--eval_folds", "3", "--draw_every_evaluation", "true"),
+        *("--folds", "1", "2", "--eval_folds", "3", "--sample_every_eval", "true"),
         *("--save_total_limit", "3", "--cache_dir", str(tmp_path / "cache")),
     )
     printed = torchrun(

@@ -83,10 +83,10 @@ def test_the_target_of_a_row(
     wanted = trainer.criterion.embeds[trainer.train_dataset.targets]
     standard = opened.encoder.head().statistics()
     # Targets are kept in half precision.
-    exact = opened.space.encode(opened.heard.captions).embeds
-    own = standard.standardise(exact.half().float())
-    low = [i for i, label in enumerate(opened.heard.labels) if label == "low"]
-    assert len({opened.heard.captions[i] for i in low}) == 2
+    exact = opened.space.encode(opened.train_features.captions).embeds
+    own = standard.standardize(exact.half().float())
+    low = [i for i, label in enumerate(opened.train_features.labels) if label == "low"]
+    assert len({opened.train_features.captions[i] for i in low}) == 2
     assert not torch.allclose(own[low[0]], own[low[1]], atol=0.1)
     if target == "label_mean":
         own[low] = own[low].mean(0)
@@ -129,16 +129,16 @@ def test_evaluation_logs_loss_and_centred_cosine(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     more = (
-        "--folds", "1", "2", "--eval_folds", "3", "--samples", "3", "--save_strategy", "epoch",
-        "--eval_strategy", "epoch", "--draw_every_evaluation", "true",
+        "--folds", "1", "2", "--eval_folds", "3", "--num_sheet_samples", "3", "--save_strategy", "epoch",
+        "--eval_strategy", "epoch", "--sample_every_eval", "true",
     )  # fmt: skip
     opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path, *more))
-    assert len(opened.heard) == 9 and len(opened.held_out) == 3
+    assert len(opened.train_features) == 9 and len(opened.eval_features) == 3
     opened.train()
     lines = [line for line in log(tmp_path) if "eval_loss" in line]
     assert [line["step"] for line in lines] == [3, 6]
     assert all(line["eval_loss"] > 0 for line in lines)
-    figure = opened.measure()["centred_cosine"].value
+    figure = opened.evaluate()["centered_cosine"].value
     assert lines[-1]["eval_centred_cosine"] == pytest.approx(figure, abs=1e-4)
     assert lines[0]["eval_centred_cosine"] != lines[1]["eval_centred_cosine"]
     sheets = sorted((tmp_path / "samples").iterdir())
@@ -152,7 +152,7 @@ def test_evaluation_logs_loss_and_centred_cosine(
 def test_no_samples_are_drawn_where_none_are_wanted(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
-    more = ("--pictures", "1", "--eval_strategy", "epoch", "--draw_every_evaluation", "true")
+    more = ("--num_images", "1", "--eval_strategy", "epoch", "--sample_every_eval", "true")
     session(command(tiny_base, tiny_clap, sound_folder, tmp_path, *more)).train()
     assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "samples").exists()
 
@@ -239,8 +239,8 @@ def test_starting_anew_leaves_no_older_checkpoints(
 
 
 AUGMENTED = (
-    "--train_backbone", "all", "--dropout", "0.2", "--gain_db", "6", "--time_shift", "1",
-    "--frequency_masks", "1", "--mix_same", "0.5", "--mix_other", "0.5",
+    "--train_backbone", "all", "--backbone_dropout", "0.2", "--gain_db", "6", "--time_shift", "1",
+    "--frequency_masks", "1", "--mix_same_label_prob", "0.5", "--mix_other_label_prob", "0.5",
 )  # fmt: skip
 
 
@@ -310,7 +310,7 @@ def test_a_frozen_backbone_hears_recordings_of_any_length(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--dropout", "0.2"), "--dropout"),
+        (("--backbone_dropout", "0.2"), "--backbone_dropout"),
         (("--resume_from_checkpoint", "elsewhere"), "elsewhere is no checkpoint"),
     ],
 )

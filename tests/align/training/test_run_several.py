@@ -14,7 +14,7 @@ from align.config.arguments import ModelArguments
 from align.models.encoder import AudioPromptEncoder
 from align.prompts.space import PromptSpace
 from align.train import main
-from align.training.setup import begin
+from align.training.setup import build_encoder
 from tests.conftest import RATE, tone
 from tests.helpers import pipelines as tiny
 from tests.helpers.launches import command, session, weights
@@ -35,7 +35,7 @@ def both(
 ) -> Path:  # fmt: skip
     """A run of two bases at once."""
     folder = tmp_path_factory.mktemp("both")
-    more = ("--base", wide, "--eval_strategy", "epoch", "--save_strategy", "epoch")
+    more = ("--base_model", wide, "--eval_strategy", "epoch", "--save_strategy", "epoch")
     main(command(tiny_base, tiny_clap, sound_folder, folder, *more))
     return folder
 
@@ -54,13 +54,13 @@ def test_two_spaces_are_learned_at_once(both: Path, tiny_base: str, wide: str) -
     assert encoder.config.default_space == tiny_base
     shapes = {}
     for base in (tiny_base, wide):
-        prompt = encoder.prompt(tone(300), sampling_rate=RATE, space=base)
+        prompt = encoder.encode_prompt(tone(300), sampling_rate=RATE, space=base)
         shapes[base] = {name: value.shape[1:] for name, value in prompt.items()}
     assert shapes[tiny_base]["prompt_embeds"] == (77, 32)
     assert shapes[wide]["prompt_embeds"] == (77, tiny.SDXL_WIDTH)
     assert shapes[wide]["pooled_prompt_embeds"] == (tiny.SDXL_POOLED,)
     figures = json.loads((both / "metrics.json").read_text())
-    for name in ("class_accuracy", "centred_cosine"):
+    for name in ("class_accuracy", "centered_cosine"):
         assert 0 <= figures[f"{name} ({wide})"] <= 1
         assert name in figures
 
@@ -78,7 +78,7 @@ def test_both_heads_train_and_both_losses_are_logged(
         terms = {name: value for name, value in line.items() if name.startswith("loss_")}
         assert set(terms) == names
         assert sum(terms.values()) == pytest.approx(line["loss"], rel=1e-3, abs=1e-3)
-    opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path, "--base", wide))
+    opened = session(command(tiny_base, tiny_clap, sound_folder, tmp_path, "--base_model", wide))
     before = {k: v.clone() for k, v in opened.encoder.state_dict().items()}
     opened.train()
     after = opened.encoder.state_dict()
@@ -91,7 +91,7 @@ def test_a_head_added_later_moves_nothing_else(
     both: Path, tiny_base: str, wide: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     third = tiny.save_stable_diffusion(tmp_path / "sd2-1", tiny.WIDE)
-    line = command(third, "", sound_folder, tmp_path / "run", "--start", str(both))
+    line = command(third, "", sound_folder, tmp_path / "run", "--init_from", str(both))
     opened = session(_without_sizes(line))
     first = {name: value.clone() for name, value in opened.encoder.state_dict().items()}
     opened.train()
@@ -109,12 +109,12 @@ def test_a_head_added_later_moves_nothing_else(
 
 def test_each_space_is_measured_by_its_name(both: Path, wide: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    more = ("--pictures", "0", "--workers", "1", "--json", str(figures))
+    more = ("--num_images", "0", "--num_workers", "1", "--json", str(figures))
     evaluate.main([str(both), "--space", wide, *more])
     there, here = (json.loads(path.read_text()) for path in (both / "metrics.json", figures))
-    for name in ("class_accuracy", "centred_cosine", "centred_cosine_oracle"):
+    for name in ("class_accuracy", "centered_cosine", "centered_cosine_oracle"):
         assert here[name] == there[f"{name} ({wide})"]
-    assert here["centred_cosine"] != there["centred_cosine"]
+    assert here["centered_cosine"] != there["centered_cosine"]
 
 
 def test_level_weights_alone_train_in_every_head(
@@ -124,15 +124,15 @@ def test_level_weights_alone_train_in_every_head(
     named = {"base": [tiny_base, wide]}
     sizes = {"adapter_width": 16, "adapter_depth": 1, "adapter_heads": 2}
     first = ModelArguments(backbone=tiny_clap, adapter="hierarchical", **named, **sizes)
-    begin(first, *spaces).save_pretrained(tmp_path)
-    second = ModelArguments(start=str(tmp_path), train_adapter="level_weights", **named)
-    free = {n for n, p in begin(second, *spaces).named_parameters() if p.requires_grad}
+    build_encoder(first, *spaces).save_pretrained(tmp_path)
+    second = ModelArguments(init_from=str(tmp_path), train_adapter="level_weights", **named)
+    free = {n for n, p in build_encoder(second, *spaces).named_parameters() if p.requires_grad}
     assert len(free) == 2
     assert {name.partition(".adapter.")[2] for name in free} == {"level_weights"}
 
 
 def _without_sizes(line: list[str]) -> list[str]:
-    """A command line without what --start brings itself."""
+    """A command line without what --init_from brings itself."""
     own = ("--backbone", "--adapter_width", "--adapter_depth", "--adapter_heads")
     return [w for i, w in enumerate(line) if w not in own and line[i - 1] not in own]
 
@@ -142,11 +142,17 @@ def test_what_does_not_go_together_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     line = command(tiny_base, tiny_clap, sound_folder, tmp_path / "run")
-    start = ("--start", str(both))
+    start = ("--init_from", str(both))
     refused = [
-        ([*line, "--base", wide, "--gradient_cache", "2"], "--gradient_cache is for one --base"),
-        ([*line, "--base", wide, "--learn_temperature", "true"], "--learn_temperature is for one"),
-        ([*line, "--base", tiny_base], "names each pipeline once"),
+        (
+            [*line, "--base_model", wide, "--gradient_cache", "2"],
+            "--gradient_cache is for one --base_model",
+        ),
+        (
+            [*line, "--base_model", wide, "--learn_temperature", "true"],
+            "--learn_temperature is for one",
+        ),
+        ([*line, "--base_model", tiny_base], "names each pipeline once"),
         ([*_without_sizes(line), *start, "--train_backbone", "all"], "spoils what .* learned"),
     ]
     for words, said in refused:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from align.config.options import parse_options
-from align.models.adapters import sizes_of
+from align.models.adapters import default_adapter_kwargs
 from align.models.encoder import AudioPromptEncoder
 from align.train import main
 from align.training.validation import check_model
@@ -35,12 +35,17 @@ def second(base: str, start: Path, data: Path, folder: Path, *more: str) -> list
     own = {"--backbone", "--adapter_width", "--adapter_depth", "--adapter_heads"}
     pairs = list(zip(line[::2], line[1::2], strict=True))
     kept = [part for pair in pairs if pair[0] not in own for part in pair]
-    return [*kept, "--start", str(start), "--num_train_epochs", "1", *more]
+    return [*kept, "--init_from", str(start), "--num_train_epochs", "1", *more]
 
 
 def test_a_saved_encoder_states_every_size(first_stage: Path) -> None:
     adapter = AudioPromptEncoder.from_pretrained(first_stage).config.adapter
-    own = sizes_of("hierarchical") | {"kind": "hierarchical", "width": 16, "depth": 1, "heads": 2}
+    own = default_adapter_kwargs("hierarchical") | {
+        "adapter_type": "hierarchical",
+        "width": 16,
+        "depth": 1,
+        "heads": 2,
+    }
     assert adapter == own
 
 
@@ -92,10 +97,10 @@ def test_what_an_encoder_answers_stays_its_own_where_it_learns_other_captions(
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "metadata.csv").write_text(words)
     line = second(tiny_base, first_stage, tmp_path, tmp_path / "run", "--learning_rate", "0")
-    session([*line, "--recall", "0"]).train()
+    session([*line, "--retrieval_memory", "0"]).train()
     before, after = weights(first_stage), weights(tmp_path / "run")
     kept = {name for name in before if ".recall." not in name}
-    assert sum(name.endswith(("mean", "spread", "unconditional")) for name in kept) >= 3
+    assert sum(name.endswith(("mean", "std", "unconditional")) for name in kept) >= 3
     assert [name for name in kept if not torch.equal(before[name], after[name])] == []
 
 
@@ -125,26 +130,32 @@ def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
         (("--adapter_tokens", "8"), "resampler adapter does not take these sizes"),
         (("--adapter_width", "30"), "--adapter_width must be a multiple of --adapter_heads"),
         (("--train_adapter", "some"), "--train_adapter is all or level_weights, not 'some'"),
-        (("--train_adapter", "level_weights"), "goes on from a trained one: --start"),
-        (("--workers", "-1"), "--workers is at least 1, not -1"),
+        (("--train_adapter", "level_weights"), "goes on from a trained one: --init_from"),
+        (("--num_workers", "-1"), "--num_workers is at least 1, not -1"),
         (("--max_windows", "0"), "--max_windows is at least 1, not 0"),
-        (("--pictures", "-1"), "--pictures is at least 0, not -1"),
-        (("--draw_steps", "0"), "--draw_steps is at least 1, not 0"),
+        (("--num_images", "-1"), "--num_images is at least 0, not -1"),
+        (("--num_inference_steps", "0"), "--num_inference_steps is at least 1, not 0"),
         (("--remove_unused_columns", "true"), "would take the captions away"),
         (("--push_to_hub", "true"), "publish what is trained with python -m align.publish"),
         (("--label_smoothing_factor", "0.1"), "does nothing in an alignment"),
         (("--neftune_noise_alpha", "5"), "does nothing in an alignment"),
-        (("--metric_for_best_model", "foo"), "is loss or centred_cosine, not 'foo'"),
-        (("--time_mask_share", "0.2"), "does nothing here: it needs --time_masks above 0"),
-        (("--mix_same", "1.5"), "--mix_same is a probability, 0 to 1, not 1.5"),
+        (("--metric_for_best_model", "foo"), "is loss or centered_cosine, not 'foo'"),
+        (("--time_mask_ratio", "0.2"), "does nothing here: it needs --time_masks above 0"),
+        (
+            ("--mix_same_label_prob", "1.5"),
+            "--mix_same_label_prob is a probability, 0 to 1, not 1.5",
+        ),
         (("--time_shift", "-0.1"), "--time_shift is a share from 0 to 1, not -0.1"),
         (("--gain_db", "-3"), "--gain_db is 0 or more, not -3.0"),
-        (("--start", "x", "--backbone", "y"), "--start brings its own backbone"),
-        (("--start", "x", "--adapter", "conv"), "--start brings its own adapter: leave --adapter"),
-        (("--start", "x", "--adapter_depth", "1"), "leave --adapter_depth out"),
-        (("--start", "x", "--dropout", "0.1"), "leave --dropout out"),
-        (("--start", "x", "--max_windows", "1"), "leave --max_windows out"),
-        (("--start", "x", "--audio_tokens", "pooled"), "leave --audio_tokens out"),
+        (("--init_from", "x", "--backbone", "y"), "--init_from brings its own backbone"),
+        (
+            ("--init_from", "x", "--adapter", "conv"),
+            "--init_from brings its own adapter: leave --adapter",
+        ),
+        (("--init_from", "x", "--adapter_depth", "1"), "leave --adapter_depth out"),
+        (("--init_from", "x", "--backbone_dropout", "0.1"), "leave --backbone_dropout out"),
+        (("--init_from", "x", "--max_windows", "1"), "leave --max_windows out"),
+        (("--init_from", "x", "--audio_tokens", "pooled"), "leave --audio_tokens out"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(

@@ -17,7 +17,12 @@ import yaml
 from align.config.options import Options, differing, parse_options
 from align.train import main as train
 from align.tune.__main__ import main
-from align.tune.space import default_space, new_space, own_values, read_space
+from align.tune.space import (
+    build_search_space,
+    current_values,
+    default_search_space,
+    read_search_space,
+)
 from align.tune.study import _check_same
 from tests.helpers.launches import assert_same_weights, command
 
@@ -38,7 +43,7 @@ def study_line(base: str, backbone: str, data: Path, tmp: Path, *more: str) -> l
     line = command(base, backbone, data, tmp / "unused", "--folds", "1", "2", "--eval_folds", "3")
     return [
         *line, "--eval_strategy", "epoch", "--save_strategy", "epoch",
-        "--space", str(tmp / "space.yaml"), "--study", str(tmp / "study"), *more,
+        "--space", str(tmp / "space.yaml"), "--study_dir", str(tmp / "study"), *more,
     ]  # fmt: skip
 
 
@@ -48,7 +53,7 @@ def test_a_space_gives_what_it_says() -> None:
     from optuna.distributions import IntDistribution as Int
 
     said = yaml.safe_load(SPACE + "pitch_shift: {linear: [0, 4]}\nadapter_heads: {log: [1, 8]}\n")
-    assert new_space(said) == {
+    assert build_search_space(said) == {
         "learning_rate": Float(1e-4, 1e-2, log=True),
         "temperature": Float(0.1, 0.3),
         "mse_weight": Choice([0.5, 1.0]),
@@ -78,21 +83,21 @@ def test_a_space_gives_what_it_says() -> None:
 def test_a_bad_space_is_refused_by_name(tmp_path: Path, said: str, why: str) -> None:
     (tmp_path / "space.yaml").write_text(said)
     with pytest.raises(ValueError, match=why):
-        new_space(read_space(str(tmp_path / "space.yaml")))
+        build_search_space(read_search_space(str(tmp_path / "space.yaml")))
 
 
 def test_the_default_space_fits_the_run() -> None:
-    frozen = default_space(options(), ())
+    frozen = default_search_space(options(), ())
     names = {"learning_rate", "temperature", "mse_weight", "adapter_width", "adapter_depth"}
     assert set(frozen) == names
-    own = own_values(frozen, options())
+    own = current_values(frozen, options())
     assert own is not None and own["learning_rate"] == 1e-3 and own["adapter_width"] > 1
-    trained = default_space(options("--train_backbone", "all"), ("temperature",))
+    trained = default_search_space(options("--train_backbone", "all"), ("temperature",))
     assert set(trained) > names - {"temperature"} | {"gain_db", "time_masks"}
     assert "temperature" not in trained
-    alone = default_space(options("--info_nce_weight", "0"), ())
+    alone = default_search_space(options("--info_nce_weight", "0"), ())
     assert not {"temperature", "mse_weight"} & set(alone)
-    assert own_values(frozen, options("--temperature", "0.9")) is None
+    assert current_values(frozen, options("--temperature", "0.9")) is None
 
 
 def test_what_differs_from_the_defaults_is_stated(tmp_path: Path) -> None:
@@ -143,7 +148,7 @@ def test_a_range_that_an_option_refuses_is_named(
 def test_rows_that_are_trained_on_choose_nothing(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
-    line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--trials", "1")
+    line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--n_trials", "1")
     where = line.index("--folds")
     with pytest.raises(SystemExit, match="nothing is held out"):
         main(line[:where] + line[where + 5 :])
@@ -162,15 +167,15 @@ def test_a_study_finds_the_best_and_writes_its_recipe(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--no_prune")
-    main([*line, "--trials", "2"])
+    main([*line, "--n_trials", "2"])
     assert [row["trial"] for row in rows(tmp_path)] == ["0", "1"]
     assert rows(tmp_path)[0]["note"] == "the recipe's own values"
     assert float(rows(tmp_path)[0]["learning_rate"]) == 1e-3
-    main([*line, "--trials", "3"])
+    main([*line, "--n_trials", "3"])
     found = rows(tmp_path)
     assert [row["state"] for row in found] == ["complete"] * 3
     assert len({row["learning_rate"] for row in found}) == 3
-    best = max(found, key=lambda row: float(row["centred_cosine"]))["trial"]
+    best = max(found, key=lambda row: float(row["centered_cosine"]))["trial"]
     out = capsys.readouterr().out
     assert f"The best trial is {best};" in out
     kept = tmp_path / "study" / f"trial-{best}"
@@ -182,13 +187,13 @@ def test_a_study_finds_the_best_and_writes_its_recipe(
     train([str(recipe)])
     assert_same_weights(kept, tmp_path / "study" / "best")
     with pytest.raises(SystemExit, match=r"study of other options.*seed was 0 and is 1"):
-        main([*line, "--trials", "3", "--seed", "1"])
+        main([*line, "--n_trials", "3", "--seed", "1"])
 
 
 def test_a_recipe_may_say_what_is_searched(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
-    line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--trials", "1")
+    line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--n_trials", "1")
     where = line.index("--space")
     (tmp_path / "own.yaml").write_text("space: {mse_weight: {log: [1e-1, 10]}}\nseed: 2\n")
     main([str(tmp_path / "own.yaml"), *line[:where], *line[where + 2 :]])
@@ -205,12 +210,12 @@ def test_a_weak_trial_is_stopped_at_an_evaluation(
     line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--num_train_epochs", "4")
     space = "learning_rate: {choice: [1.0e-2, 9.0e-3, 8.0e-3, 7.0e-3, 1.0e-12]}"
     (tmp_path / "space.yaml").write_text(space)
-    main([*line, "--trials", "1"])
+    main([*line, "--n_trials", "1"])
     store = f"sqlite:///{tmp_path / 'study' / 'study.db'}"
     study = optuna.load_study(study_name="align", storage=store)
     for rate in (9.0e-3, 8.0e-3, 7.0e-3, 1.0e-12):
         study.enqueue_trial({"learning_rate": rate})
-    main([*line, "--trials", "5"])
+    main([*line, "--n_trials", "5"])
     weak = next(row for row in rows(tmp_path) if float(row["learning_rate"]) == 1e-12)
     assert weak["state"] == "pruned" and "stopped after 2 passes" in weak["note"]
     assert sum(row["state"] == "complete" for row in rows(tmp_path)) == 4
@@ -225,7 +230,7 @@ def test_a_killed_study_ends_as_an_uninterrupted_one(
     lines = {}
     for name, folder in folders.items():
         folder.mkdir()
-        more = ("--trials", "3", "--num_train_epochs", "12", "--no_prune")
+        more = ("--n_trials", "3", "--num_train_epochs", "12", "--no_prune")
         lines[name] = study_line(tiny_base, tiny_clap, sound_folder, folder, *more)
     main(lines["whole"])
     killed_in(1, lines["broken"], folders["broken"] / "study")

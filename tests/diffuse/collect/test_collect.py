@@ -12,7 +12,7 @@ import soundfile
 from PIL import Image
 
 from diffuse.collect import audiocaps, vggsound, videos
-from diffuse.collect.table import Table
+from diffuse.collect.table import MetadataTable
 from tests.conftest import tone
 
 
@@ -61,13 +61,13 @@ def test_videos_become_pairs(clips: Path, tmp_path: Path) -> None:
     tally = videos.collect(clips, tmp_path, 3.0)
     # 7 s: two stretches and a rest of 1 s; 4 s: one and a rest of 1 s.
     assert tally.saved == len(rows_of(tmp_path)) == 5
-    assert tally.left_out == {"without readable sound": 1}
+    assert tally.skipped == {"without readable sound": 1}
     row = next(r for r in rows_of(tmp_path) if r["source"] == "long.mp4" and r["start_s"] == "3")
     assert brightness(tmp_path / row["image"]) == pytest.approx(3 * 45, abs=6)
     sound, rate = soundfile.read(tmp_path / row["file_name"])
     assert len(sound) == 3 * rate
     again = videos.collect(clips, tmp_path, 3.0)
-    assert (again.saved, again.there) == (0, 5)
+    assert (again.saved, again.existing) == (0, 5)
     with pytest.raises(ValueError, match="has no videos"):
         videos.collect(tmp_path, tmp_path / "none", 3.0)
 
@@ -77,7 +77,7 @@ def test_a_silent_stretch_makes_no_pair(tmp_path: Path) -> None:
     video(tmp_path / "in/quiet.mp4", 6, silent_after=2.0)
     tally = videos.collect(tmp_path / "in", tmp_path / "out", 3.0)
     assert tally.saved == 1
-    assert tally.left_out == {"silent": 1}
+    assert tally.skipped == {"silent": 1}
 
 
 def test_vggsound_is_cut_from_local_videos(
@@ -91,12 +91,12 @@ def test_vggsound_is_cut_from_local_videos(
     entries = list(vggsound.read_list(listed))
     tally = vggsound.collect(entries, clips, tmp_path / "out")
     assert tally.saved == 2
-    assert tally.left_out == {"without a local video": 1, "unreadable or silent": 1}
+    assert tally.skipped == {"without a local video": 1, "unreadable or silent": 1}
     rows = {row["label"]: row for row in rows_of(tmp_path / "out")}
     # The clip alone starts at its own zero; the whole video at the list's second.
     assert brightness(tmp_path / "out" / rows["dog barking"]["image"]) == pytest.approx(30, abs=6)
     assert brightness(tmp_path / "out" / rows["rain"]["image"]) == pytest.approx(150, abs=6)
-    assert vggsound.collect(entries, clips, tmp_path / "out").there == 2
+    assert vggsound.collect(entries, clips, tmp_path / "out").existing == 2
     only = vggsound.collect(entries, clips, tmp_path / "only", ["rain"])
     assert only.saved == 1
     with pytest.raises(ValueError, match="no entry has the label cat"):
@@ -119,7 +119,7 @@ def test_audiocaps_shares_a_clip_between_its_captions(tmp_path: Path) -> None:
     )
     tally = audiocaps.collect(audiocaps.read_list(listed), tmp_path / "audio", tmp_path / "out")
     assert tally.saved == 3
-    assert tally.left_out == {"without a local recording": 1}
+    assert tally.skipped == {"without a local recording": 1}
     rows = rows_of(tmp_path / "out")
     assert [row["label"] for row in rows] == ["whole_25", "whole_25", "clip_50"]
     assert len(list((tmp_path / "out/sounds").iterdir())) == 2
@@ -134,13 +134,13 @@ def test_audiocaps_shares_a_clip_between_its_captions(tmp_path: Path) -> None:
 def test_a_table_of_other_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file_name,caption\n")
     with pytest.raises(ValueError, match="other columns"):
-        Table(tmp_path, ("file_name", "image"), "file_name")
+        MetadataTable(tmp_path, ("file_name", "image"), "file_name")
     assert (tmp_path / "metadata.csv").read_text() == "file_name,caption\n"
 
 
 def test_a_table_broken_off_in_its_first_line_is_begun_again(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file_name,ima")
-    Table(tmp_path, ("file_name", "image"), "file_name").add(
+    MetadataTable(tmp_path, ("file_name", "image"), "file_name").add(
         {"file_name": "a.flac", "image": "a.jpg"}, "a.flac"
     )
     assert rows_of(tmp_path) == [{"file_name": "a.flac", "image": "a.jpg"}]

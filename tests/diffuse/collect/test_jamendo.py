@@ -14,8 +14,8 @@ import soundfile
 from PIL import Image
 
 from diffuse.collect import jamendo
-from diffuse.collect.download import Fetcher
-from diffuse.collect.table import Tally
+from diffuse.collect.download import Downloader
+from diffuse.collect.table import CollectionStats
 from tests.conftest import RATE, tone
 from tests.helpers.web import FAST, Answer, Server
 
@@ -74,8 +74,8 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 KEPT = ["CC0", "CC-BY"]
 
 
-def collect(server: Server, api: str, out: Path, limit: int) -> Tally:
-    source = jamendo.Jamendo(Fetcher(**FAST), "the key", api)
+def collect(server: Server, api: str, out: Path, limit: int) -> CollectionStats:
+    source = jamendo.JamendoClient(Downloader(**FAST), "the key", api)
     return jamendo.collect(source, out, ["ambient"], KEPT, limit, 2.0)
 
 
@@ -99,7 +99,7 @@ def test_jamendo_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> Non
     with (tmp_path / "metadata.csv").open("a") as file:
         file.write("sounds/half a li")  # as a kill in the middle of a write leaves it
     again = collect(server, api, tmp_path, 3)
-    assert (again.saved, again.there) == (1, 2)
+    assert (again.saved, again.existing) == (1, 2)
     assert [row["source_title"] for row in rows_of(tmp_path)] == [f"Song, {n}" for n in range(3)]
     assert server.asked["/0.mp3"] == 1
 
@@ -118,7 +118,7 @@ def test_jamendo_names_and_counts_what_it_leaves_out(
     ]
     tally = collect(server, serve_tracks(server, tracks), tmp_path, 10)
     assert tally.saved == 1
-    assert tally.left_out == {
+    assert tally.skipped == {
         "under another licence": 2,
         "without sound or cover": 1,
         "unreadable or silent": 2,
@@ -134,7 +134,7 @@ def test_jamendo_pages_through_all_tracks(
 ) -> None:
     monkeypatch.setattr(jamendo, "PAGE", 2)
     api = serve_tracks(server, [{"id": str(n)} for n in range(5)])
-    source = jamendo.Jamendo(Fetcher(**FAST), "the key", api)
+    source = jamendo.JamendoClient(Downloader(**FAST), "the key", api)
     assert [found["id"] for found in source.tracks([])] == list("01234")
     assert server.asked["/tracks"] == 3
 
@@ -163,5 +163,5 @@ def test_jamendo_needs_a_key_only_when_it_runs(
     ],
 )
 def test_licences_have_short_names(address: str, name: str) -> None:
-    assert jamendo.licence(address) == name
-    assert jamendo.allowed(name, ["cc0"]) == (name == "CC0")
+    assert jamendo.license_name(address) == name
+    assert jamendo.is_allowed_license(name, ["cc0"]) == (name == "CC0")

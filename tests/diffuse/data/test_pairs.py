@@ -17,13 +17,24 @@ from PIL import Image
 
 from align.data.errors import DataError
 from align.preprocessing.cache import Cache
-from diffuse.data.images import ImageError, fit, open_image, views
-from diffuse.data.pairs import Pairs, load_pairs
-from diffuse.data.preprocessing import Preparation, Prepared, Reader, Squares, told_pairs
-from diffuse.data.sources import MISSING, UNPAIRED_IMAGE, UNPAIRED_SOUND, Columns
-from diffuse.data.text_embeds import Texts
+from diffuse.data.images import ImageError, crop_square, make_crops, open_image
+from diffuse.data.pairs import AudioImagePairs, load_pairs
+from diffuse.data.preprocessing import (
+    ImageCrops,
+    PairPreprocessor,
+    PairReader,
+    PreprocessedPairs,
+    pairs_fingerprint,
+)
+from diffuse.data.sources import MISSING, UNPAIRED_AUDIO, UNPAIRED_IMAGE, ColumnNames
+from diffuse.data.text_embeds import TextEmbeds
 from diffuse.data.vggsound import DUPLICATE
-from diffuse.training.datasets import Draws, Dropout, TrainingPairs, collate
+from diffuse.training.datasets import (
+    AudioImageDataset,
+    BalancedSampler,
+    ConditioningDropout,
+    collate,
+)
 from tests.conftest import RATE, tone
 
 
@@ -52,7 +63,7 @@ def paired(tmp_path: Path) -> Path:
 
 def test_files_are_paired_by_base_name(paired: Path) -> None:
     pairs = load_pairs(str(paired), "train")
-    found = [(Path(r["recording"]).name, Path(r["image"]).name) for r in pairs.rows]
+    found = [(Path(r["audio"]).name, Path(r["image"]).name) for r in pairs.rows]
     assert sorted(found) == [("a.wav", "a.png"), ("b.wav", "b.png"), ("c.wav", "c.jpeg")]
     by_name = dict(zip([name for name, _ in found], range(3), strict=True))
     assert pairs.captions[by_name["a.wav"]] == ["a low hum", "a deep tone"]
@@ -62,12 +73,12 @@ def test_files_are_paired_by_base_name(paired: Path) -> None:
 
 def test_what_is_left_out_is_named_and_counted(paired: Path) -> None:
     pairs = load_pairs(str(paired), "train")
-    assert pairs.left_out == {
+    assert pairs.skipped == {
         DUPLICATE: ["c.png beside c.jpeg"],
-        UNPAIRED_SOUND: ["low/alone.wav"],
+        UNPAIRED_AUDIO: ["low/alone.wav"],
         UNPAIRED_IMAGE: ["images/lonely.jpg"],
     }
-    report = pairs.report()
+    report = pairs.summary()
     assert "3 pairs of 2 classes" in report
     assert "1 recordings without an image: low/alone.wav" in report
 
@@ -91,13 +102,13 @@ def test_a_table_names_recording_image_and_caption(tmp_path: Path, kind: str) ->
     (tmp_path / f"metadata.{kind}").write_text("\n".join(lines) + "\n")
     pairs = load_pairs(str(tmp_path), "train")
     assert pairs.captions == [["one"], ["two"], ["three"]]
-    assert pairs.left_out == {MISSING: ["gone.wav"], DUPLICATE: ["a.wav with a.png"]}
-    assert pairs.rows[2]["recording"] == str(tmp_path / "a.wav")
+    assert pairs.skipped == {MISSING: ["gone.wav"], DUPLICATE: ["a.wav with a.png"]}
+    assert pairs.rows[2]["audio"] == str(tmp_path / "a.wav")
     assert load_pairs(str(tmp_path), "train", folds=[2]).captions == [["two"]]
     with pytest.raises(DataError, match="no fold 9"):
         load_pairs(str(tmp_path), "train", folds=[9])
     with pytest.raises(DataError, match="has no column picture; it has: "):
-        load_pairs(str(tmp_path), "train", columns=Columns(image="picture"))
+        load_pairs(str(tmp_path), "train", columns=ColumnNames(image="picture"))
 
 
 def test_a_hub_s_parquet_with_columns_of_audio_and_images(tmp_path: Path) -> None:
@@ -112,7 +123,7 @@ def test_a_hub_s_parquet_with_columns_of_audio_and_images(tmp_path: Path) -> Non
     pairs = load_pairs(str(tmp_path), "train")
     assert pairs.captions == [["a hum"], ["a tone"]]
     assert open_image(pairs.rows[0]["image"]).getpixel((0, 0)) == (0, 0, 255)
-    assert pairs.rows[1]["recording"]["bytes"] == sound.getvalue()
+    assert pairs.rows[1]["audio"]["bytes"] == sound.getvalue()
 
 
 def video(path: Path) -> None:
@@ -142,27 +153,27 @@ def test_a_vggsound_list_with_local_videos(tmp_path: Path) -> None:
              "abc,30,dog barking,test"]  # fmt: skip
     listed = tmp_path / "vggsound.csv"
     listed.write_text("\n".join(lines) + "\n")
-    pairs = load_pairs(str(listed), "train", videos=str(videos))
+    pairs = load_pairs(str(listed), "train", video_dir=str(videos))
     assert pairs.captions == [["dog barking"]] and pairs.labels == ["dog barking"]
-    assert sorted(len(names) for names in pairs.left_out.values()) == [1, 1]
+    assert sorted(len(names) for names in pairs.skipped.values()) == [1, 1]
     row = pairs.rows[0]
-    assert len(row["recording"]["array"]) > RATE and np.abs(row["recording"]["array"]).max() > 0.1
+    assert len(row["audio"]["array"]) > RATE and np.abs(row["audio"]["array"]).max() > 0.1
     assert min(open_image(row["image"]).getpixel((16, 16))) > 200  # what is shown at five seconds
     with pytest.raises(DataError, match="give the folder where they lie as --videos"):
         load_pairs(str(listed), "train")
     listed.write_text("not,a,list\n")
     with pytest.raises(DataError, match="not a VGGSound list"):
-        load_pairs(str(listed), "train", videos=str(videos))
+        load_pairs(str(listed), "train", video_dir=str(videos))
 
 
 def test_the_miniature_s_pairs_are_of_one_view() -> None:
     from soundprompt.mini.dataset import pairs as made
-    from soundprompt.mini.image_classifier import judge
+    from soundprompt.mini.image_classifier import load_image_classifier
 
     rows = made("test", 30)
     found = [rows[i] for i in range(0, 30, 3)]
     right = [verdict.near == row["near"] and verdict.scene == row["scene"] for verdict, row in
-             zip(judge().look([row["image"] for row in found]), found, strict=True)]  # fmt: skip
+             zip(load_image_classifier().classify([row["image"] for row in found]), found, strict=True)]  # fmt: skip
     assert len(right) == 10 and all(right)
     assert {bool(row["far"]) for row in found} == {True, False}
     for row in found:
@@ -196,11 +207,11 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
 def test_images_keep_their_aspect_and_are_cropped() -> None:
     wide = Image.new("RGB", (80, 40), "red")
     wide.paste((0, 0, 255), (40, 0, 80, 40))
-    left, right = fit(wide, 20, (0.0, 0.5)), fit(wide, 20, (1.0, 0.5))
+    left, right = crop_square(wide, 20, (0.0, 0.5)), crop_square(wide, 20, (1.0, 0.5))
     assert left.size == right.size == (20, 20)
     assert left.getpixel((4, 10)) == (255, 0, 0) and right.getpixel((15, 10)) == (0, 0, 255)
     rng = np.random.default_rng(0)
-    found = views(wide, 20, 3, True, rng)
+    found = make_crops(wide, 20, 3, True, rng)
     assert len(found) == 6
     middle, mirrored = np.asarray(found[0]), np.asarray(found[3])
     assert (middle[:, ::-1] == mirrored).all() and not (middle == mirrored).all()
@@ -228,7 +239,7 @@ def test_images_of_every_kind_and_none(tmp_path: Path) -> None:
 
 def test_a_class_is_drawn_as_often_as_another_when_balanced() -> None:
     labels = ["dog"] * 90 + ["rain"] * 9 + ["clock"] * 1
-    plain, even = Draws(labels, 0), Draws(labels, 0, balanced=True)
+    plain, even = BalancedSampler(labels, 0), BalancedSampler(labels, 0, class_balanced=True)
     assert Counter(labels[row] for _, _, row in plain) == Counter(labels)
     drawn = list(even)
     assert len(drawn) == len(even) == 100
@@ -240,7 +251,9 @@ def test_a_class_is_drawn_as_often_as_another_when_balanced() -> None:
     assert list(even) != drawn
 
 
-def rows_of_two(dropout: Dropout, weighted: bool = False, n: int = 4) -> TrainingPairs:
+def rows_of_two(
+    dropout: ConditioningDropout, weighted: bool = False, n: int = 4
+) -> AudioImageDataset:
     """Four pairs of two sounds, with texts whose embeds are all their own number."""
     from datasets import Dataset
 
@@ -251,10 +264,12 @@ def rows_of_two(dropout: Dropout, weighted: bool = False, n: int = 4) -> Trainin
         {"foreground": f"text {i}", "background": "" if i % 2 else "other 0", "ambience": ""}
         for i in range(n)
     ]
-    pairs = Pairs(Dataset.from_dict({"x": [0] * n}), captions, labels, phrases, [""] * n, nothing)
-    prepared = Prepared(
+    pairs = AudioImagePairs(
+        Dataset.from_dict({"x": [0] * n}), captions, labels, phrases, [""] * n, nothing
+    )
+    prepared = PreprocessedPairs(
         latents=torch.arange(n * 2.0).view(n, 2, 1, 1, 1).expand(n, 2, 4, 2, 2).half(),
-        sound=torch.arange(n) % 2,
+        audio_index=torch.arange(n) % 2,
         tokens=torch.ones(2, 3, 5).half() * torch.tensor([1.0, 2.0]).view(2, 1, 1).half(),
         mask=torch.ones(2, 3, dtype=torch.bool),
         embeds=torch.zeros(2, 7, 6).half(),
@@ -263,72 +278,76 @@ def rows_of_two(dropout: Dropout, weighted: bool = False, n: int = 4) -> Trainin
     )
     texts = sorted({t for some in captions for t in some})
     table = torch.arange(1.0, len(texts) + 1).view(-1, 1, 1).expand(-1, 7, 6).half()
-    known = Texts(table, None, (torch.zeros(7, 6), None), {t: i for i, t in enumerate(texts)})
+    known = TextEmbeds(table, None, (torch.zeros(7, 6), None), {t: i for i, t in enumerate(texts)})
     wanted = torch.zeros(n, 10, 6), torch.zeros(n, dtype=torch.bool)
-    options: dict[str, Any] = {"times": 1000, "seed": 3, "weighted": weighted}
-    return TrainingPairs(pairs, prepared, known, wanted, dropout=dropout, **options)
+    options: dict[str, Any] = {"timesteps": 1000, "seed": 3, "weighted": weighted}
+    return AudioImageDataset(pairs, prepared, known, wanted, dropout=dropout, **options)
 
 
 def test_a_row_follows_from_its_place_alone() -> None:
-    rows = rows_of_two(Dropout())
-    first, again = rows[2, 5, 1], rows_of_two(Dropout())[2, 5, 1]
+    rows = rows_of_two(ConditioningDropout())
+    first, again = rows[2, 5, 1], rows_of_two(ConditioningDropout())[2, 5, 1]
     assert first.keys() == again.keys() and len(first) > 10
     assert all(torch.equal(first[name], again[name]) for name in first)
     other = rows[3, 5, 1]
     assert not torch.equal(other["noise"], first["noise"])
     batch = collate([rows[0], rows[1], rows[2]])
     assert batch["noise"].shape == (3, 4, 2, 2) and batch["tokens"][:, 0, 0].tolist() == [1, 2, 1]
-    assert [rows[i]["times"].item() for i in range(4)] == [125, 375, 625, 875]
+    assert [rows[i]["timesteps"].item() for i in range(4)] == [125, 375, 625, 875]
 
 
 def test_every_caption_and_square_of_a_row_is_drawn() -> None:
-    rows = rows_of_two(Dropout())
+    rows = rows_of_two(ConditioningDropout())
     seen = [rows[epoch, 0, 0] for epoch in range(40)]
-    assert len({item["text"][0, 0].item() for item in seen}) == 2
-    assert {item["clean"][0, 0, 0].item() for item in seen} == {0.0, 1.0}
+    assert len({item["prompt_embeds"][0, 0].item() for item in seen}) == 2
+    assert {item["latents"][0, 0, 0].item() for item in seen} == {0.0, 1.0}
 
 
 @pytest.mark.parametrize(
     ("dropout", "texts", "sounds", "neither"),
     [
-        (Dropout(caption=0.3), 0.7, 1.0, 0.0),
-        (Dropout(sound=0.3), 1.0, 0.7, 0.0),
-        (Dropout(joint=0.3), 0.7, 0.7, 0.3),
-        (Dropout(0.1, 0.2, 0.3), 0.6, 0.5, 0.3),
+        (ConditioningDropout(caption=0.3), 0.7, 1.0, 0.0),
+        (ConditioningDropout(audio=0.3), 1.0, 0.7, 0.0),
+        (ConditioningDropout(joint=0.3), 0.7, 0.7, 0.3),
+        (ConditioningDropout(0.1, 0.2, 0.3), 0.6, 0.5, 0.3),
     ],
 )
 def test_shares_of_rows_lose_their_text_their_sound_or_both(
-    dropout: Dropout, texts: float, sounds: float, neither: float
+    dropout: ConditioningDropout, texts: float, sounds: float, neither: float
 ) -> None:
     rows = rows_of_two(dropout)
     seen = [rows[epoch, 0, epoch % 4] for epoch in range(800)]
-    text = np.array([bool(item["text"].abs().sum() > 0) for item in seen])
-    sound = np.array([bool(item["keep"]) for item in seen])
+    text = np.array([bool(item["prompt_embeds"].abs().sum() > 0) for item in seen])
+    sound = np.array([bool(item["keep_audio"]) for item in seen])
     assert text.mean() == pytest.approx(texts, abs=0.06)
     assert sound.mean() == pytest.approx(sounds, abs=0.06)
     assert (~text & ~sound).mean() == pytest.approx(neither, abs=0.06)
 
 
 def test_some_rows_say_what_is_in_front_and_hear_what_is_behind() -> None:
-    rows = rows_of_two(Dropout(caption=0.5, sound=0.5, behind=0.4))
+    rows = rows_of_two(ConditioningDropout(caption=0.5, audio=0.5, background=0.4))
     with_background = [rows[epoch, 0, 2] for epoch in range(400)]
-    behind = [item for item in with_background if item["behind"]]
+    behind = [item for item in with_background if item["background_only"]]
     assert len(behind) / 400 == pytest.approx(0.4, abs=0.08)
-    front = rows._texts.of("text 2")[0][0, 0]
-    assert all(item["text"][0, 0] == front and item["keep"] for item in behind)
-    assert not any(rows[epoch, 0, 1]["behind"] for epoch in range(50)), "nothing is behind it"
-    assert not rows[2]["behind"], "as evaluation sees it"
+    front = rows._texts.get("text 2")[0][0, 0]
+    assert all(item["prompt_embeds"][0, 0] == front and item["keep_audio"] for item in behind)
+    assert not any(rows[epoch, 0, 1]["background_only"] for epoch in range(50)), (
+        "nothing is behind it"
+    )
+    assert not rows[2]["background_only"], "as evaluation sees it"
 
 
 def test_rare_classes_weigh_more_when_asked() -> None:
-    assert {rows_of_two(Dropout())[i]["weight"].item() for i in range(4)} == {1.0}
-    weights = [rows_of_two(Dropout(), weighted=True)[i]["weight"].item() for i in range(4)]
+    assert {rows_of_two(ConditioningDropout())[i]["loss_weight"].item() for i in range(4)} == {1.0}
+    weights = [
+        rows_of_two(ConditioningDropout(), weighted=True)[i]["loss_weight"].item() for i in range(4)
+    ]
     assert weights == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2.0])
 
 
 def test_pairs_are_told_apart_by_their_files(paired: Path) -> None:
     def told() -> str:
-        return told_pairs(load_pairs(str(paired), "train").rows)
+        return pairs_fingerprint(load_pairs(str(paired), "train").rows)
 
     first = told()
     (paired / "low" / "a.txt").write_text("what is said has no part in it\n")
@@ -342,9 +361,10 @@ def test_pairs_are_told_apart_by_their_files(paired: Path) -> None:
 def test_pairs_that_are_made_are_told_apart_by_what_they_are_made_from() -> None:
     from soundprompt.mini.dataset import pairs as made
 
-    assert told_pairs(made("test", 5)) == told_pairs(made("test", 5))
+    assert pairs_fingerprint(made("test", 5)) == pairs_fingerprint(made("test", 5))
     assert (
-        len({told_pairs(made(*which)) for which in (("test", 5), ("test", 6), ("train", 5))}) == 3
+        len({pairs_fingerprint(made(*which)) for which in (("test", 5), ("test", 6), ("train", 5))})
+        == 3
     )
 
 
@@ -362,29 +382,29 @@ def test_what_was_interrupted_goes_on_and_gives_the_same(
         lines.append(f"{sound}.wav,p{i}.png,hum")
     (paired / "metadata.csv").write_text("\n".join(lines) + "\n")
     (paired / "p1.png").write_text("none")  # and so the fourth pair has no recording
-    monkeypatch.setattr("align.data.errors.MOST_UNUSABLE", 0.4)
+    monkeypatch.setattr("align.data.errors.MAX_ERROR_RATE", 0.4)
     pairs, squares, cpu = (
         load_pairs(str(paired), "train"),
-        Squares(16, 1, True, 0),
+        ImageCrops(16, 1, True, 0),
         torch.device("cpu"),
     )
-    whole = Preparation(vae, tiny_encoder, squares, cpu).of(pairs, "pairs")
-    assert whole.kept == [0, 2, 3, 5] and whole.sound.tolist() == [0, 0, 1, 2]
+    whole = PairPreprocessor(vae, tiny_encoder, squares, cpu).preprocess(pairs, "pairs")
+    assert whole.kept == [0, 2, 3, 5] and whole.audio_index.tolist() == [0, 0, 1, 2]
     assert [text.partition(":")[0] for text in whole.unreadable] == ["pair 2", "pair 5"]
     cache, read = Cache(tmp_path_factory.mktemp("cache")), []
-    plain = Reader.read
+    plain = PairReader.read
 
-    def failing(self: Reader, i: int) -> Any:
+    def failing(self: PairReader, i: int) -> Any:
         read.append(i)
         if len(read) == 5:
             raise KeyboardInterrupt
         return plain(self, i)
 
-    monkeypatch.setattr(Reader, "read", failing)
+    monkeypatch.setattr(PairReader, "read", failing)
     with pytest.raises(KeyboardInterrupt):
-        Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+        PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(pairs, "pairs")
     assert read == [0, 0, 1, 2, 3]  # the first one for the size
-    found = Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+    found = PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(pairs, "pairs")
     assert read[5:] == [0, 2, 3, 4, 5]
     assert "going on after 2" in capsys.readouterr().out
     for name, value in vars(whole).items():
@@ -394,7 +414,7 @@ def test_what_was_interrupted_goes_on_and_gives_the_same(
     other = copy.deepcopy(tiny_encoder)
     with torch.no_grad():
         next(other.backbone.parameters()).view(-1)[7] += 1e-3
-    Preparation(vae, other, squares, cpu, cache).of(pairs, "pairs")
+    PairPreprocessor(vae, other, squares, cpu, cache).preprocess(pairs, "pairs")
     assert len([path for path in cache.folder.iterdir() if path.is_dir()]) == 2
 
 
@@ -413,29 +433,29 @@ def test_pairs_become_latents_and_tokens_once(
     (paired / "metadata.csv").write_text("\n".join(lines) + "\n")
     pairs = load_pairs(str(paired), "train")
     cache = Cache(tmp_path_factory.mktemp("cache"))
-    squares = Squares(size=16, crops=1, flip=True, seed=0)
+    squares = ImageCrops(size=16, num_crops=1, mirror=True, seed=0)
     cpu = torch.device("cpu")
-    prepared = Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+    prepared = PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(pairs, "pairs")
     assert prepared.latents.shape == (39, 2, 4, 8, 8)
-    assert len(prepared.tokens) == 2 and prepared.sound.tolist() == [0] + [1] * 38
+    assert len(prepared.tokens) == 2 and prepared.audio_index.tolist() == [0] + [1] * 38
     assert 7 not in prepared.kept and "p7.png" in prepared.unreadable[0]
     said = capsys.readouterr().out
     assert "left out: pair 8" in said and "pairs: about " in said
     encoded = tiny_encoder.encode([str(paired / "high" / "c.wav")]).embeds[0]
     torch.testing.assert_close(prepared.embeds[1].float(), encoded, atol=1e-2, rtol=1e-2)
-    image = fit(open_image(paired / "p0.png"), 16)
+    image = crop_square(open_image(paired / "p0.png"), 16)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         wanted = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
     torch.testing.assert_close(prepared.latents[0, :1].float(), wanted, atol=5e-3, rtol=1e-2)
-    again = Preparation(vae, tiny_encoder, squares, cpu, cache).of(pairs, "pairs")
+    again = PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(pairs, "pairs")
     assert torch.equal(again.latents, prepared.latents) and again.kept == prepared.kept
     assert "pairs: 40 from" in capsys.readouterr().out
     assert len(list(cache.folder.iterdir())) == 1
     for i in range(10):
         (paired / f"p{i}.png").write_text("none")
     with pytest.raises(DataError, match="3 of 40 pairs cannot be used, more than 5%; the first"):
-        Preparation(vae, tiny_encoder, squares, cpu, cache).of(
+        PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(
             load_pairs(str(paired), "train"), "pairs"
         )
 
@@ -445,7 +465,7 @@ def test_captions_that_were_made_fill_what_is_missing(paired: Path) -> None:
              "low/a.wav,images/a.png,a red wall,blip"]  # fmt: skip
     (paired / "captions.csv").write_text("\n".join(lines) + "\n")
     pairs = load_pairs(str(paired), "train")
-    names = [Path(path).name for path in pairs.rows["recording"]]
+    names = [Path(path).name for path in pairs.rows["audio"]]
     found = dict(zip(names, pairs.captions, strict=True))
     assert found["a.wav"] == ["a low hum", "a deep tone"], "what people wrote goes first"
     assert found["b.wav"] == ["a blue wall"] and found["c.wav"] == [""]

@@ -12,45 +12,53 @@ from PIL import Image
 
 from align.models.encoder import AudioPromptEncoder
 from diffuse.evaluate import main as evaluate
-from diffuse.evaluation.evaluator import Examination, _another, _other, _two
+from diffuse.evaluation.evaluator import (
+    UNetEvaluator,
+    _mixture_figures,
+    _other_mixture,
+    _other_name,
+)
 from diffuse.train import main as train
 from tests.helpers.hearings import command, fill
 
 pytestmark = pytest.mark.slow  # trainings, or an app that is started
 
 KEYS = (
-    "right_object", "right_object_scale0", "right_object_embeds_swapped", "right_scene",
-    "text_right_before", "text_right_after", "mixture_both", "foreground_swapped_both",
-    "background_swapped_both", "disagreeing_both_seen",
+    "object_accuracy", "object_accuracy_scale0", "object_accuracy_embeds_only", "scene_accuracy",
+    "text_accuracy_before", "text_accuracy_after", "mixture_both_accuracy", "foreground_swapped_both",
+    "background_swapped_both_accuracy", "contradictory_both_accuracy",
 )  # fmt: skip
 
 
 def test_a_level_is_swapped_for_a_thing_that_is_not_there() -> None:
     pairs = [["dog", "rain"], ["rain", "dog"], ["clock tick", "rain"], ["rooster", "dog"]]
-    assert _other(0, pairs, "foreground") == 2
-    assert _other(0, pairs, "background") == 1 or pairs[_other(0, pairs, "background")][1] != "rain"
-    assert _other(3, pairs, "background") == 0
+    assert _other_mixture(0, pairs, "foreground") == 2
+    assert (
+        _other_mixture(0, pairs, "background") == 1
+        or pairs[_other_mixture(0, pairs, "background")][1] != "rain"
+    )
+    assert _other_mixture(3, pairs, "background") == 0
 
 
 def test_another_name_is_never_the_same() -> None:
     names = ["a", "b", "c"]
-    found = {(name, _another(name, turn, names)) for name in names for turn in range(4)}
+    found = {(name, _other_name(name, turn, names)) for name in names for turn in range(4)}
     assert len(found) == 6 and all(a != b for a, b in found)
 
 
 def test_a_mixture_is_right_where_both_things_are() -> None:
     seen = [SimpleNamespace(near="dog", far="rain"), SimpleNamespace(near="dog", far=None)]
-    found = _two(seen, [["dog", "rain"], ["dog", "rain"]], "m")
-    assert [found[f"m_{k}"].value for k in ("front", "behind", "both")] == [1.0, 0.5, 0.5]
+    found = _mixture_figures(seen, [["dog", "rain"], ["dog", "rain"]], "m")
+    assert [found[f"m_{k}"].value for k in ("front", "background_only", "both")] == [1.0, 0.5, 0.5]
 
 
 def test_rows_are_spread_over_those_that_name_so_many_things() -> None:
     labels = ["dog", "dog + rain", "rain", "clock tick", "rain + dog", "rooster"]
     drawing: Any = SimpleNamespace(prepared=SimpleNamespace(kept=[0, 1, 2, 3, 4, 5]))
     pairs: Any = SimpleNamespace(labels=labels)
-    seen = Examination(drawing, pairs, None)  # type: ignore[arg-type]
-    assert seen.rows(10, 1) == [0, 2, 3, 5] and seen.rows(2, 1) == [0, 3]
-    assert seen.rows(10, 2) == [1, 4] and seen.things([1]) == [["dog", "rain"]]
+    seen = UNetEvaluator(drawing, pairs, None)  # type: ignore[arg-type]
+    assert seen.select_rows(10, 1) == [0, 2, 3, 5] and seen.select_rows(2, 1) == [0, 3]
+    assert seen.select_rows(10, 2) == [1, 4] and seen.source_names([1]) == [["dog", "rain"]]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +77,16 @@ def run(
         rows.append(",".join([*cells, "a picture at night", "night"]))
     (data / "metadata.csv").write_text("\n".join(rows) + "\n")
     folder = tmp_path_factory.mktemp("run")
-    more = ("--judge", "mini", "--pictures", "3", "--warmup_steps", "0", "--learning_rate", "0.1")
+    more = (
+        "--image_classifier",
+        "mini",
+        "--num_images",
+        "3",
+        "--warmup_steps",
+        "0",
+        "--learning_rate",
+        "0.1",
+    )
     train(command(tiny_base, encoder, data, folder, *more))
     return folder
 
@@ -80,21 +97,21 @@ def test_training_ends_with_figures(run: Path) -> None:
         assert 0 <= figures[key] <= 1
         low, high = figures[f"{key}_interval"]
         assert low <= figures[key] <= high and figures[f"{key}_n"] > 0
-    assert figures["text_right_before"] == figures["text_right_after"]
-    assert figures["measured_on"].startswith("the training pairs themselves")
+    assert figures["text_accuracy_before"] == figures["text_accuracy_after"]
+    assert figures["evaluated_on"].startswith("the training pairs themselves")
 
 
 def test_the_command_measures_everything(run: Path, tmp_path: Path, capsys: Any) -> None:
     told, sheet = tmp_path / "f.json", tmp_path / "s.png"
-    evaluate([str(run), "--pictures", "4", "--texts", "2", "--mixtures", "2", "--disagreeing", "2",
-              "--draw_steps", "2", "--samples", "2", "--workers", "1", "--device", "cpu",
+    evaluate([str(run), "--num_images", "4", "--num_captions", "2", "--num_mixtures", "2", "--num_contradictory", "2",
+              "--num_inference_steps", "2", "--num_sheet_samples", "2", "--num_workers", "1", "--device", "cpu",
               "--json", str(told),
-              "--clip", "mini",
-              "--sheet", str(sheet)])  # fmt: skip
+              "--clip_model", "mini",
+              "--sample_sheet", str(sheet)])  # fmt: skip
     figures = json.loads(told.read_text())
     assert {*KEYS, "iis", "aic"} <= set(figures) and figures["fid"] > 0
     assert Image.open(sheet).format == "PNG"
-    assert "mixture_both" in capsys.readouterr().out
+    assert "mixture_both_accuracy" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from align.models.encoder import AudioPromptEncoder
 from diffuse.models import saving as folder
 from diffuse.models.adapter import SoundAdapter
-from diffuse.models.attach import Attachment, attach
-from diffuse.models.conditioning import Heard, hear
+from diffuse.models.attach import AttachedAdapters, attach
+from diffuse.models.conditioning import AudioConditioning, encode_audio
 from diffuse.models.configuration import AdapterConfig
 from diffuse.models.lora import lora_parameters
 
-PARTS = ("projector", "placing", "attention", "gates", "level_weights")
+PARTS = ("projector", "level_projections", "attention", "gates", "level_weights")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def new_adapter(
 ) -> SoundAdapter:
     """An adapter of which every weight is random, as after a training."""
     torch.manual_seed(seed)
-    config = AdapterConfig(base="tiny", width=16, heads=2, **choices)
-    adapter = SoundAdapter.of(unet, encoder, config)
+    config = AdapterConfig(base_model="tiny", width=16, heads=2, **choices)
+    adapter = SoundAdapter.from_unet(unet, encoder, config)
     for parameter in adapter.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return adapter
@@ -50,11 +50,11 @@ def random_lora(unet: Any, name: str = "sound") -> None:
         torch.nn.init.normal_(parameter, std=0.3)
 
 
-def some_sound(seed: int = 0) -> Heard:
+def some_sound(seed: int = 0) -> AudioConditioning:
     draw = torch.Generator().manual_seed(seed)
     mask = torch.ones(1, 6, dtype=torch.bool)
     tokens, embeds = (torch.randn(1, n, 32, generator=draw) for n in (6, 77))
-    return Heard(tokens, mask, embeds)
+    return AudioConditioning(tokens, mask, embeds)
 
 
 @torch.no_grad()
@@ -65,24 +65,26 @@ def predict(unet: Any, time: int = 500) -> torch.Tensor:
     return answer
 
 
-def playing(unet: Any, adapter: Any, name: str = "sound", seed: int = 0) -> Attachment:
+def playing(unet: Any, adapter: Any, name: str = "sound", seed: int = 0) -> AttachedAdapters:
     attached = attach(unet, adapter, name)
     attached.play(some_sound(seed))
     return attached
 
 
-@pytest.mark.parametrize(("form", "rank"), [("shared", 2), ("sonic", 0)])
+@pytest.mark.parametrize(("attention_type", "rank"), [("shared", 2), ("sonic", 0)])
 def test_a_saved_adapter_plays_the_same(
     base: Any, unet: Any, tiny_encoder: AudioPromptEncoder, tmp_path: Path, form: str, rank: int
 ) -> None:
-    adapter = new_adapter(unet, tiny_encoder, form=form, lora_rank=rank, routing="hierarchy")
+    adapter = new_adapter(
+        unet, tiny_encoder, attention_type=form, lora_rank=rank, routing="hierarchy"
+    )
     adapter.set_temperature(0.7)
     attached = playing(unet, adapter)
     random_lora(unet)
     heard = predict(unet)
     attached.save(tmp_path)
     again = copy.deepcopy(base.unet)
-    loaded = folder.load(tmp_path)
+    loaded = folder.load_adapter(tmp_path)
     before, after = adapter.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -101,7 +103,7 @@ def test_the_folder_holds_exactly_these_weights(
     assert keys["attention.safetensors"] == {f"{layer}.keys.weight", f"{layer}.values.weight"}
     assert keys["gates.safetensors"] == {f"{layer}.gate", "level_logits", "temperature"}
     assert {name.split(".")[1] for name in keys["projector.safetensors"]} == {
-        "mixture", "norm_tokens", "nothing", "placing", "resampler", "spread",
+        "mixture", "norm_tokens", "null_tokens", "level_projections", "resampler", "spread",
     }  # fmt: skip
     assert all(name.startswith("unet.") for name in keys["pytorch_lora_weights.safetensors"])
     assert {path.name for path in tmp_path.iterdir()} == {*keys, "config.json", "README.md"}
@@ -115,7 +117,7 @@ def test_stock_diffusers_reads_the_lora(
     attached = attach(unet, new_adapter(unet, tiny_encoder, lora_rank=2, lora_alpha=6))
     random_lora(unet)
     attached.save(tmp_path)
-    attached.silence()
+    attached.clear_audio()
     stock = StableDiffusionPipeline(**{**base.components, "unet": copy.deepcopy(base.unet)})
     plain = predict(stock.unet)
     stock.load_lora_weights(tmp_path)
@@ -132,7 +134,7 @@ def test_other_peoples_lora_stays(base: Any, unet: Any, tiny_encoder: AudioPromp
     attached = playing(unet, new_adapter(unet, tiny_encoder, lora_rank=2))
     random_lora(unet)
     assert not torch.equal(predict(unet), styled)
-    attached.silence()
+    attached.clear_audio()
     attached.set_lora_scale(0.0)
     assert torch.equal(predict(unet), styled)
     attached.detach()
@@ -148,10 +150,10 @@ def test_a_wrong_base_is_refused_by_name(
     torch.nn.init.normal_(relative.conv_in.weight)
     with pytest.raises(ValueError, match=r"for 'tiny', not for '.*stable-diffusion0'.*any_base"):
         attach(relative, adapter)
-    attach(relative, adapter, any_base=True).detach()
+    attach(relative, adapter, ignore_base_model_mismatch=True).detach()
     other = UNet2DConditionModel(**{**unet.config, "cross_attention_dim": 16})
     with pytest.raises(ValueError, match="trained for 'tiny', not for") as refused:
-        attach(other, adapter, any_base=True)
+        attach(other, adapter, ignore_base_model_mismatch=True)
     assert "any_base" not in str(refused.value)
     with pytest.raises(ValueError, match="32 wide and 'tiny' reads 16"):
         new_adapter(other, tiny_encoder)
@@ -167,31 +169,31 @@ def test_folders_that_are_not_whole_are_refused(
     unet: Any, tiny_encoder: AudioPromptEncoder, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="there is no sound adapter in"):
-        folder.load(tmp_path)
+        folder.load_adapter(tmp_path)
     adapter = new_adapter(unet, tiny_encoder, lora_rank=2)
     with pytest.raises(ValueError, match="LoRA lives in its UNet"):
-        folder.save(adapter, tmp_path)
+        folder.save_adapter(adapter, tmp_path)
     attach(unet, adapter).save(tmp_path)
     for name in ("gates.safetensors", "pytorch_lora_weights.safetensors"):
         kept = (tmp_path / name).read_bytes()
         (tmp_path / name).unlink()
         with pytest.raises(ValueError, match=f"not whole: {name} is missing"):
-            folder.load(tmp_path)
+            folder.load_adapter(tmp_path)
         (tmp_path / name).write_bytes(kept)
     weights = load_file(tmp_path / "attention.safetensors")
     save_file(dict(list(weights.items())[1:]), tmp_path / "attention.safetensors")
     with pytest.raises(ValueError, match=r"does not fit its config\.json: layers"):
-        folder.load(tmp_path)
+        folder.load_adapter(tmp_path)
     told = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**told, "colour": "red"}))
+    (tmp_path / "config.json").write_text(json.dumps({**told, "color": "red"}))
     with pytest.raises(ValueError, match="not known: colour"):
-        folder.load(tmp_path)
+        folder.load_adapter(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"form": "round"}, "no 'round'; there are: shared, sonic"),
+        ({"attention_type": "round"}, "no 'round'; there are: shared, sonic"),
         ({"routing": "random"}, "no 'random'; there are: all, hierarchy, reverse"),
         ({"lora_rank": -1}, "a LoRA's rank is 0"),
         ({"blocks": ("top",)}, "blocks are down, mid, up, not 'top'"),
@@ -221,8 +223,8 @@ def test_the_routing_decides_which_level_a_block_hears(
     tokens = torch.randn(1, 10, 32)
     other = tokens.clone()
     other[:, :5] += 1  # another foreground
-    for name, (sound,) in adapter.listen(tokens).items():
-        (changed,) = adapter.listen(other)[name]
+    for name, (sound,) in adapter.compute_key_values(tokens).items():
+        (changed,) = adapter.compute_key_values(other)[name]
         assert sound.keys.shape[1] == {"down": 5, "mid": 10, "up": 2}[name.split("_")[0]]
         assert torch.equal(sound.keys, changed.keys) == name.startswith("up_")
 
@@ -243,12 +245,12 @@ def test_two_adapters_mix_by_their_weights(
     attached.play(some_sound())
     both = predict(unet)
     assert not torch.equal(both, alone["rain"]) and not torch.equal(both, alone["dogs"])
-    attached.set_weights({"rain": 1.0, "dogs": 0.0})
+    attached.set_adapter_weights({"rain": 1.0, "dogs": 0.0})
     assert torch.equal(predict(unet), alone["rain"])
-    attached.set_weights({"rain": 0.0, "dogs": 1.0})
+    attached.set_adapter_weights({"rain": 0.0, "dogs": 1.0})
     assert torch.equal(predict(unet), alone["dogs"])
     attached.detach("dogs")
-    attached.set_weights({"rain": 1.0})
+    attached.set_adapter_weights({"rain": 1.0})
     attached.play(some_sound())
     assert torch.equal(predict(unet), alone["rain"])
     with pytest.raises(ValueError, match="as 'dogs'; there are: rain"):
@@ -258,7 +260,7 @@ def test_two_adapters_mix_by_their_weights(
 
 
 def test_two_forms_do_not_mix(unet: Any, tiny_encoder: AudioPromptEncoder) -> None:
-    sonic = new_adapter(unet, tiny_encoder, form="sonic")
+    sonic = new_adapter(unet, tiny_encoder, attention_type="sonic")
     attach(unet, new_adapter(unet, tiny_encoder))
     with pytest.raises(ValueError, match="forms sonic and shared do not mix"):
         attach(unet, sonic, "sonic")
@@ -271,7 +273,7 @@ def test_gates_of_a_domain_are_a_file(
     attached, file = playing(unet, adapter), tmp_path / "domains" / "nature.safetensors"
     heard, gates = predict(unet), adapter.gates()
     folder.save_gates(adapter, file)
-    for gate in [*adapter.parts["gates"], adapter.level_logits]:
+    for gate in [*adapter.parameter_groups["gates"], adapter.level_logits]:
         torch.nn.init.zeros_(gate)
     attached.play(some_sound())
     assert not torch.equal(predict(unet), heard) and not any(adapter.gates().values())
@@ -288,14 +290,14 @@ def test_the_sound_is_heard_in_its_share_of_the_steps(
 ) -> None:
     silent = {time: predict(unet, time) for time in (900, 100)}
     attached = playing(unet, new_adapter(unet, tiny_encoder))
-    attached.set_audio_scale(1.0, steps=(0.0, 0.5))
+    attached.set_audio_scale(1.0, audio_interval=(0.0, 0.5))
     assert not torch.equal(predict(unet, 900), silent[900])
     assert torch.equal(predict(unet, 100), silent[100])
-    attached.set_audio_scale(1.0, steps=(0.5, 1.0))
+    attached.set_audio_scale(1.0, audio_interval=(0.5, 1.0))
     assert torch.equal(predict(unet, 900), silent[900])
     assert not torch.equal(predict(unet, 100), silent[100])
     with pytest.raises(ValueError, match="steps are a range"):
-        attached.set_audio_scale(1.0, steps=(0.5, 0.2))
+        attached.set_audio_scale(1.0, audio_interval=(0.5, 0.2))
 
 
 def test_scales_of_the_whole_and_of_levels(unet: Any, tiny_encoder: AudioPromptEncoder) -> None:
@@ -304,9 +306,11 @@ def test_scales_of_the_whole_and_of_levels(unet: Any, tiny_encoder: AudioPromptE
     heard = predict(unet)
     attached.set_audio_scale(2.0)
     louder = predict(unet)
-    attached.set_audio_scale(1.0, levels={"foreground": 0.5})
+    attached.set_audio_scale(1.0, level_scales={"foreground": 0.5})
     assert len({t.sum().item() for t in (silent, heard, louder, predict(unet))}) == 4
-    attached.set_audio_scale(1.0, levels=dict.fromkeys(("foreground", "background", "ambience"), 0))
+    attached.set_audio_scale(
+        1.0, level_scales=dict.fromkeys(("foreground", "background", "ambience"), 0)
+    )
     assert torch.equal(predict(unet), silent)
     attached.set_audio_scale(1.0)
     assert torch.equal(predict(unet), heard)
@@ -322,8 +326,8 @@ def test_only_the_chosen_parts_train(
     on = {id(p) for p in [*adapter.parameters(), *unet.parameters()] if p.requires_grad}
     assert on == set(map(id, weights)) and weights
     for part in (*PARTS, "lora"):
-        assert all(p.requires_grad == (part in chosen) for p in attached.part(part))
-    counted = sum(len(attached.part(part)) for part in PARTS)
+        assert all(p.requires_grad == (part in chosen) for p in attached.group_parameters(part))
+    counted = sum(len(attached.group_parameters(part)) for part in PARTS)
     assert counted == len(list(adapter.parameters())), "every weight is in exactly one part"
 
 
@@ -337,10 +341,10 @@ def test_parts_that_are_not_there_cannot_train(unet: Any, tiny_encoder: AudioPro
 
 def test_a_recording_is_heard_alone(tiny_encoder: AudioPromptEncoder, sound_folder: Path) -> None:
     files = [sound_folder / "0.wav", sound_folder / "1.wav"]
-    both, alone = hear(tiny_encoder, files), hear(tiny_encoder, files[1:])
+    both, alone = encode_audio(tiny_encoder, files), encode_audio(tiny_encoder, files[1:])
     assert torch.equal(both.tokens[1:], alone.tokens)
     assert torch.equal(both.embeds[1:], alone.embeds)
-    embeds = tiny_encoder.prompt(files)["prompt_embeds"]
+    embeds = tiny_encoder.encode_prompt(files)["prompt_embeds"]
     assert torch.equal(both.embeds, embeds)
     with pytest.raises(ValueError, match="no recordings"):
-        hear(tiny_encoder, [])
+        encode_audio(tiny_encoder, [])

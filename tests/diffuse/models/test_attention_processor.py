@@ -23,9 +23,9 @@ from PIL import Image
 
 from align.models.encoder import AudioPromptEncoder
 from diffuse.models.adapter import SoundAdapter
-from diffuse.models.attach import Attachment, attach
-from diffuse.models.attention_processor import CHANNEL, Audio
-from diffuse.models.conditioning import Heard
+from diffuse.models.attach import AttachedAdapters, attach
+from diffuse.models.attention_processor import CROSS_ATTENTION_KWARG, AudioStates
+from diffuse.models.conditioning import AudioConditioning
 from diffuse.models.configuration import AdapterConfig
 
 LENGTH, WIDTH = 77, 32
@@ -47,19 +47,21 @@ def pipeline(base: StableDiffusionPipeline) -> StableDiffusionPipeline:
 
 def new_adapter(unet: Any, encoder: AudioPromptEncoder, **choices: Any) -> SoundAdapter:
     torch.manual_seed(1)
-    return SoundAdapter.of(unet, encoder, AdapterConfig(base="tiny", width=16, heads=2, **choices))
+    return SoundAdapter.from_unet(
+        unet, encoder, AdapterConfig(base_model="tiny", width=16, heads=2, **choices)
+    )
 
 
 def open_gates(adapter: SoundAdapter, value: float = 2.0) -> SoundAdapter:
-    for gate in adapter.parts["gates"]:
+    for gate in adapter.parameter_groups["gates"]:
         torch.nn.init.constant_(gate, value)
     return adapter
 
 
-def some_sound(rows: int = 1, seed: int = 0) -> Heard:
+def some_sound(rows: int = 1, seed: int = 0) -> AudioConditioning:
     draw = torch.Generator().manual_seed(seed)
     mask = torch.ones(rows, 6, dtype=torch.bool)
-    return Heard(
+    return AudioConditioning(
         torch.randn(rows, 6, WIDTH, generator=draw),
         mask,
         3 * torch.randn(rows, LENGTH, WIDTH, generator=draw),
@@ -67,7 +69,9 @@ def some_sound(rows: int = 1, seed: int = 0) -> Heard:
 
 
 @pytest.fixture
-def attached(pipeline: StableDiffusionPipeline, tiny_encoder: AudioPromptEncoder) -> Attachment:
+def attached(
+    pipeline: StableDiffusionPipeline, tiny_encoder: AudioPromptEncoder
+) -> AttachedAdapters:
     """An adapter with open gates on the pipeline, a sound playing."""
     attached = attach(pipeline, open_gates(new_adapter(pipeline.unet, tiny_encoder)))
     attached.play(some_sound())
@@ -85,13 +89,15 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
     return bool((one == other).all())
 
 
-@pytest.mark.parametrize("form", ["shared", "sonic"])
+@pytest.mark.parametrize("attention_type", ["shared", "sonic"])
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_fresh_adapter_leaves_the_base_bit_identical(
     pipeline: Any, tiny_encoder: AudioPromptEncoder, form: str, rank: int
 ) -> None:
     before = drawn(pipeline)
-    attached = attach(pipeline, new_adapter(pipeline.unet, tiny_encoder, form=form, lora_rank=rank))
+    attached = attach(
+        pipeline, new_adapter(pipeline.unet, tiny_encoder, attention_type=form, lora_rank=rank)
+    )
     attached.play(some_sound())
     assert same(drawn(pipeline), before)
     open_gates(attached.adapters["sound"])
@@ -102,14 +108,14 @@ def test_a_fresh_adapter_leaves_the_base_bit_identical(
 
 
 def test_another_sound_makes_another_picture_and_the_same_the_same(
-    pipeline: Any, attached: Attachment
+    pipeline: Any, attached: AttachedAdapters
 ) -> None:
     first = drawn(pipeline)
     attached.play(some_sound(seed=1))
     assert not same(drawn(pipeline), first)
     attached.play(some_sound(seed=0))
     assert same(drawn(pipeline), first)
-    attached.silence()
+    attached.clear_audio()
     assert not same(drawn(pipeline), first)
 
 
@@ -129,12 +135,12 @@ def test_detaching_restores_the_base(pipeline: Any, tiny_encoder: AudioPromptEnc
     assert not pipeline.unet._forward_pre_hooks and not pipeline.unet._forward_hooks
 
 
-def test_text_is_still_heard_beside_the_sound(pipeline: Any, attached: Attachment) -> None:
+def test_text_is_still_heard_beside_the_sound(pipeline: Any, attached: AttachedAdapters) -> None:
     assert not same(drawn(pipeline, "a dog barking"), drawn(pipeline, "rain falling"))
 
 
-def test_the_unconditional_half_hears_silence(pipeline: Any, attached: Attachment) -> None:
-    seen: list[Audio] = []
+def test_the_unconditional_half_hears_silence(pipeline: Any, attached: AttachedAdapters) -> None:
+    seen: list[AudioStates] = []
     attention = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn2
     original = attention.processor
 
@@ -154,13 +160,13 @@ def test_the_unconditional_half_hears_silence(pipeline: Any, attached: Attachmen
     assert seen[0] is seen[1], "keys and values are computed once a picture, not once a step"
 
 
-def test_guidance_one_has_no_unconditional_half(pipeline: Any, attached: Attachment) -> None:
+def test_guidance_one_has_no_unconditional_half(pipeline: Any, attached: AttachedAdapters) -> None:
     heard = drawn(pipeline, guidance_scale=1.0)
-    attached.silence()
+    attached.clear_audio()
     assert not same(drawn(pipeline, guidance_scale=1.0), heard)
 
 
-def test_two_sounds_and_two_pictures_each(pipeline: Any, attached: Attachment) -> None:
+def test_two_sounds_and_two_pictures_each(pipeline: Any, attached: AttachedAdapters) -> None:
     both = some_sound(2)
     prompts, options = ["a dog barking", "rain falling"], {"num_images_per_prompt": 2}
     noise = [torch.Generator().manual_seed(i) for i in range(4)]
@@ -209,7 +215,7 @@ def test_stock_pipelines_hear(
         c.cell_contents for c in draw.__closure__ if hasattr(c.cell_contents, "unet")
     )
     attached = attach(other, open_gates(new_adapter(pipeline.unet, tiny_encoder)))
-    attached.set_audio_guidance(audio_guidance)
+    attached.set_audio_guidance_scale(audio_guidance)
     attached.play(some_sound())
     heard = draw()
     assert not same(heard, before)
@@ -219,7 +225,7 @@ def test_stock_pipelines_hear(
     assert same(draw(), before)
 
 
-def test_audio_guidance_as_its_formula(pipeline: Any, attached: Attachment) -> None:
+def test_audio_guidance_as_its_formula(pipeline: Any, attached: AttachedAdapters) -> None:
     latents, time = torch.randn(2, 4, 8, 8), torch.tensor(500)
     text = torch.randn(2, LENGTH, WIDTH)
     unet, sound = pipeline.unet, attached.project(some_sound())
@@ -230,25 +236,25 @@ def test_audio_guidance_as_its_formula(pipeline: Any, attached: Attachment) -> N
             answer: torch.Tensor = unet(latents[rows], time, text[rows]).sample
         return answer
 
-    attached.silence()
+    attached.clear_audio()
     nothing, only_text = predict(slice(0, 1)), predict(slice(1, 2))
     attached.play(sound, guided=False)
     both = predict(slice(1, 2))
     wanted = nothing + 5 * (only_text - nothing) + audio_guidance * (both - only_text)
     attached.play(sound, guided=True)
-    attached.set_audio_guidance(audio_guidance)
+    attached.set_audio_guidance_scale(audio_guidance)
     u, c = predict(slice(0, 2)).chunk(2)
     torch.testing.assert_close(u + 5 * (c - u), wanted, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("form", ["shared", "sonic"])
+@pytest.mark.parametrize("attention_type", ["shared", "sonic"])
 def test_gradient_checkpointing_changes_nothing(
     pipeline: Any, tiny_encoder: AudioPromptEncoder, form: str
 ) -> None:
     unet = pipeline.unet
-    adapter = open_gates(new_adapter(unet, tiny_encoder, form=form, lora_rank=2))
+    adapter = open_gates(new_adapter(unet, tiny_encoder, attention_type=form, lora_rank=2))
     attached = attach(unet, adapter)
-    weights = attached.train_only(*adapter.parts, "lora")
+    weights = attached.train_only(*adapter.parameter_groups, "lora")
     found = []
     for checkpointing in (False, True):
         unet.train()
@@ -272,19 +278,22 @@ def _step(unet: Any, adapter: SoundAdapter) -> tuple[torch.Tensor, torch.Tensor]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         out = unet(
-            latents, torch.tensor([10, 500]), text, cross_attention_kwargs={CHANNEL: audio}
+            latents,
+            torch.tensor([10, 500]),
+            text,
+            cross_attention_kwargs={CROSS_ATTENTION_KWARG: audio},
         ).sample
     return (out - torch.randn(out.shape, generator=draw)).square().mean(), out
 
 
-@pytest.mark.parametrize("form", ["shared", "sonic"])
+@pytest.mark.parametrize("attention_type", ["shared", "sonic"])
 def test_after_the_first_update_a_gradient_reaches_all_that_trains(
     pipeline: Any, tiny_encoder: AudioPromptEncoder, form: str
 ) -> None:
     unet = pipeline.unet
-    adapter = new_adapter(unet, tiny_encoder, form=form, lora_rank=2)
+    adapter = new_adapter(unet, tiny_encoder, attention_type=form, lora_rank=2)
     attached = attach(unet, adapter)
-    weights = attached.train_only(*adapter.parts, "lora")
+    weights = attached.train_only(*adapter.parameter_groups, "lora")
     frozen = {n: p.clone() for n, p in unet.named_parameters() if not p.requires_grad}
     trained = set(map(id, weights))
     everything = [*adapter.parameters(), *(p for n, p in unet.named_parameters() if "lora" in n)]
@@ -307,8 +316,8 @@ def test_only_the_gate_moves_at_the_first_update(
     adapter = new_adapter(pipeline.unet, tiny_encoder)
     attach(pipeline.unet, adapter).train_only("attention", "gates", "projector")
     _step(pipeline.unet, adapter)[0].backward()
-    assert all(gate.grad.any() for gate in adapter.parts["gates"])
-    assert not any(weight.grad.any() for weight in adapter.parts["attention"])
+    assert all(gate.grad.any() for gate in adapter.parameter_groups["gates"])
+    assert not any(weight.grad.any() for weight in adapter.parameter_groups["attention"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -318,7 +327,7 @@ def test_a_half_precision_base_keeps_trained_weights_in_float32(
     pipeline.to(dtype)
     adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder, lora_rank=2))
     attached = attach(pipeline, adapter)
-    weights = attached.train_only(*adapter.parts, "lora")
+    weights = attached.train_only(*adapter.parameter_groups, "lora")
     assert weights and all(weight.dtype == torch.float32 for weight in weights)
     attached.play(some_sound())
     latents = torch.randn(1, 4, 8, 8).to(dtype)
@@ -330,7 +339,7 @@ def test_a_half_precision_base_keeps_trained_weights_in_float32(
 
     heard = predict()
     assert heard.dtype == dtype and heard.isfinite().all()
-    attached.silence()
+    attached.clear_audio()
     assert not torch.equal(predict(), heard)
 
 
@@ -343,7 +352,9 @@ def test_a_row_that_is_not_kept_hears_silence(
 
     def predict(keep: torch.Tensor | None) -> torch.Tensor:
         heard = adapter(sound.tokens, sound.mask, sound.embeds, keep)
-        extra = {"cross_attention_kwargs": {CHANNEL: heard}} if keep is not None else {}
+        extra = (
+            {"cross_attention_kwargs": {CROSS_ATTENTION_KWARG: heard}} if keep is not None else {}
+        )
         answer: torch.Tensor = pipeline.unet(latents, 500, text, **extra).sample
         return answer
 
@@ -371,13 +382,13 @@ def test_the_gated_sum_stands_before_the_output_projection(
             return (weights @ v).transpose(1, 2).reshape(1, -1, 32)
 
         of_text = attention(attn.to_k(text), attn.to_v(text))
-        of_sound = attention(layer.keys(tokens), layer.values(tokens))
+        of_sound = attention(layer.to_k(tokens), layer.to_v(tokens))
         wanted = attn.to_out[0](of_text + torch.tanh(torch.tensor(0.4)) * of_sound)
-        found = attn(hidden, text, ip_hidden_states=adapter.listen(tokens))
+        found = attn(hidden, text, ip_hidden_states=adapter.compute_key_values(tokens))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_replaced_processors_are_noticed(pipeline: Any, attached: Attachment) -> None:
+def test_replaced_processors_are_noticed(pipeline: Any, attached: AttachedAdapters) -> None:
     pipeline.unet.set_attn_processor(AttnProcessor2_0())
     with pytest.raises(RuntimeError, match="replaced after the sound adapter was attached"):
         drawn(pipeline)

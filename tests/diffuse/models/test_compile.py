@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from align.models.encoder import AudioPromptEncoder
 from diffuse.models.adapter import SoundAdapter
 from diffuse.models.attach import attach
-from diffuse.models.attention_processor import CHANNEL
+from diffuse.models.attention_processor import CROSS_ATTENTION_KWARG
 from diffuse.models.configuration import AdapterConfig
 
 
@@ -25,8 +25,10 @@ def unet(tiny_base: str) -> Any:
 @pytest.fixture()
 def adapter(unet: Any, tiny_encoder: AudioPromptEncoder) -> SoundAdapter:
     """An adapter whose gates are open."""
-    found = SoundAdapter.of(unet, tiny_encoder, AdapterConfig(base="tiny", width=16, heads=2))
-    for gate in found.parts["gates"]:
+    found = SoundAdapter.from_unet(
+        unet, tiny_encoder, AdapterConfig(base_model="tiny", width=16, heads=2)
+    )
+    for gate in found.parameter_groups["gates"]:
         torch.nn.init.constant_(gate, 2.0)
     return found
 
@@ -53,11 +55,13 @@ def test_a_compiled_unet_hears_the_same(unet: Any, adapter: SoundAdapter) -> Non
         assert not torch.equal(heard, silent)
         attached.set_audio_scale(0.0)
         assert torch.equal(both()[0], silent)
-    attached.silence()
-    audio = adapter.listen(tokens.expand(2, -1, -1))
-    _, out = both(cross_attention_kwargs={CHANNEL: audio})
+    attached.clear_audio()
+    audio = adapter.compute_key_values(tokens.expand(2, -1, -1))
+    _, out = both(cross_attention_kwargs={CROSS_ATTENTION_KWARG: audio})
     out.square().mean().backward()
-    assert all(gate.grad is not None and gate.grad.any() for gate in adapter.parts["gates"])
+    assert all(
+        gate.grad is not None and gate.grad.any() for gate in adapter.parameter_groups["gates"]
+    )
 
 
 @pytest.mark.slow

@@ -7,17 +7,17 @@ import torch
 
 from diffuse.models.levels import (
     LEVELS,
+    NUM_LEVEL_TOKENS,
     ROUTINGS,
-    TOKENS,
     annealed_temperature,
     entropy,
-    heard_places,
+    foreground_as_level,
+    level_indices,
+    level_slice,
     level_weights,
-    moved_behind,
-    moved_to,
+    move_foreground_to_background,
     norm_error,
     orthogonality,
-    places,
     swap_level,
     token_weights,
 )
@@ -25,13 +25,13 @@ from diffuse.models.projector import LevelProjector, prompt_positions
 
 
 def test_the_levels_share_ten_tokens() -> None:
-    assert [range(TOKENS)[places(level)] for level in LEVELS] == [
+    assert [range(NUM_LEVEL_TOKENS)[level_slice(level)] for level in LEVELS] == [
         range(0, 5),
         range(5, 8),
         range(8, 10),
     ]
     with pytest.raises(ValueError, match="no level 'middle'; there are: foreground"):
-        places("middle")
+        level_slice("middle")
 
 
 def test_what_is_in_front_can_be_put_behind() -> None:
@@ -39,45 +39,51 @@ def test_what_is_in_front_can_be_put_behind() -> None:
     start = torch.nn.functional.one_hot(prompt_positions(length), length).float()
     phrase, nothing = torch.randn(1, length, 4), torch.randn(1, length, 4)
     front, empty = start @ phrase, start @ nothing
-    moved = moved_behind(front, empty[0])
-    assert torch.equal(moved[:, places("foreground")], empty[:, places("foreground")])
+    moved = move_foreground_to_background(front, empty[0])
+    assert torch.equal(moved[:, level_slice("foreground")], empty[:, level_slice("foreground")])
     # The phrase as a caption's background would have asked for it.
-    assert torch.equal(moved[:, places("background")], front[:, places("background")])
-    assert torch.equal(moved[:, places("ambience")], front[:, places("ambience")])
+    assert torch.equal(moved[:, level_slice("background")], front[:, level_slice("background")])
+    assert torch.equal(moved[:, level_slice("ambience")], front[:, level_slice("ambience")])
     for level in LEVELS:
-        assert torch.equal(moved_to(front, level), front[:, places(level)])
+        assert torch.equal(foreground_as_level(front, level), front[:, level_slice(level)])
     with pytest.raises(ValueError, match="no level 'middle'"):
-        moved_to(front, "middle")
+        foreground_as_level(front, "middle")
 
 
 def test_places_mean_nothing_until_they_are_learned() -> None:
     projector = LevelProjector(token_width=8, length=7, width=6, inner_width=8, heads=2)
     projector.set_space(torch.rand(6) + 0.5, torch.randn(1, 7, 6))
-    tokens = torch.randn(2, TOKENS, 6)
-    assert torch.equal(projector.place(tokens), tokens)
-    for weight in projector.placing.parameters():
+    tokens = torch.randn(2, NUM_LEVEL_TOKENS, 6)
+    assert torch.equal(projector.project_levels(tokens), tokens)
+    for weight in projector.level_projections.parameters():
         torch.nn.init.normal_(weight)
-    placed = projector.place(tokens)
-    assert torch.equal(placed[:, places("foreground")], tokens[:, places("foreground")])
+    placed = projector.project_levels(tokens)
+    assert torch.equal(placed[:, level_slice("foreground")], tokens[:, level_slice("foreground")])
     for level in ("background", "ambience"):
-        assert not torch.isclose(placed[:, places(level)], tokens[:, places(level)]).any(-1).all()
+        assert (
+            not torch.isclose(placed[:, level_slice(level)], tokens[:, level_slice(level)])
+            .any(-1)
+            .all()
+        )
     alike = tokens.clone()
-    alike[:, places("background")] = moved_to(tokens, "background")
-    placed = projector.place(alike)
-    assert not torch.allclose(placed[:, places("background")], moved_to(placed, "background"))
+    alike[:, level_slice("background")] = foreground_as_level(tokens, "background")
+    placed = projector.project_levels(alike)
+    assert not torch.allclose(
+        placed[:, level_slice("background")], foreground_as_level(placed, "background")
+    )
 
 
 def test_routings_hear_what_they_say() -> None:
     hierarchy, reverse = ROUTINGS["hierarchy"], ROUTINGS["reverse"]
-    assert heard_places(hierarchy["down"]) == [0, 1, 2, 3, 4]
-    assert heard_places(hierarchy["mid"]) == list(range(10))
-    assert heard_places(hierarchy["up"]) == [8, 9]
+    assert level_indices(hierarchy["down"]) == [0, 1, 2, 3, 4]
+    assert level_indices(hierarchy["mid"]) == list(range(10))
+    assert level_indices(hierarchy["up"]) == [8, 9]
     assert reverse["down"] == hierarchy["up"] and reverse["up"] == hierarchy["down"]
-    assert all(heard_places(levels) == list(range(10)) for levels in ROUTINGS["all"].values())
+    assert all(level_indices(levels) == list(range(10)) for levels in ROUTINGS["all"].values())
 
 
 def test_swapping_a_level_leaves_the_others() -> None:
-    one, other = torch.zeros(2, TOKENS, 3), torch.ones(1, TOKENS, 3)
+    one, other = torch.zeros(2, NUM_LEVEL_TOKENS, 3), torch.ones(1, NUM_LEVEL_TOKENS, 3)
     swapped = swap_level(one, other, "background")
     assert swapped[:, 5:8].eq(1).all() and swapped.sum() == 2 * 3 * 3
     assert not one.any(), "what was given is not changed"
@@ -108,17 +114,19 @@ def test_scales_reach_their_own_tokens() -> None:
 
 
 def test_orthogonality_is_one_when_alike_and_zero_when_apart() -> None:
-    alike = torch.randn(4, 1, 16).expand(4, TOKENS, 16)
+    alike = torch.randn(4, 1, 16).expand(4, NUM_LEVEL_TOKENS, 16)
     torch.testing.assert_close(orthogonality(alike), torch.tensor(1.0))
-    apart = torch.zeros(1, TOKENS, 3)
+    apart = torch.zeros(1, NUM_LEVEL_TOKENS, 3)
     for i, level in enumerate(LEVELS):
-        apart[:, places(level), i] = 1.0
+        apart[:, level_slice(level), i] = 1.0
     torch.testing.assert_close(orthogonality(apart), torch.tensor(0.0))
 
 
 def test_descending_orthogonality_turns_the_levels_apart() -> None:
     torch.manual_seed(0)
-    tokens = (torch.ones(2, TOKENS, 8) + 0.1 * torch.randn(2, TOKENS, 8)).requires_grad_()
+    tokens = (
+        torch.ones(2, NUM_LEVEL_TOKENS, 8) + 0.1 * torch.randn(2, NUM_LEVEL_TOKENS, 8)
+    ).requires_grad_()
     before = orthogonality(tokens).item()
     optimiser = torch.optim.SGD([tokens], 20.0)
     for _ in range(100):
@@ -181,7 +189,7 @@ def test_targets_are_each_levels_own_phrase() -> None:
 def test_masked_audio_tokens_are_not_heard() -> None:
     torch.manual_seed(0)
     projector = LevelProjector(6, 77, 4, inner_width=8, depth=1, heads=2)
-    torch.nn.init.normal_(projector.resampler.leave.weight)
+    torch.nn.init.normal_(projector.resampler.proj_out.weight)
     tokens, embeds = torch.randn(1, 5, 6), torch.randn(1, 77, 4)
     mask = torch.tensor([[True, True, True, False, False]])
     changed = tokens.clone()
@@ -194,7 +202,7 @@ def test_masked_audio_tokens_are_not_heard() -> None:
 def test_the_whole_recording_is_heard_as_one_more_token() -> None:
     torch.manual_seed(0)
     projector = LevelProjector(6, 77, 4, inner_width=8, depth=1, heads=2)
-    torch.nn.init.normal_(projector.resampler.leave.weight)
+    torch.nn.init.normal_(projector.resampler.proj_out.weight)
     seen: list[torch.Tensor] = []
     projector.norm_tokens.register_forward_hook(lambda *step: seen.append(step[1][0]))
     tokens, embeds = torch.randn(1, 5, 6), torch.randn(1, 77, 4)

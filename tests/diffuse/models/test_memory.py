@@ -11,13 +11,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from align.config.arguments import RecallArguments
+from align.config.arguments import MemoryArguments
 from align.models.encoder import AudioPromptEncoder
 from diffuse.models.attach import attach
-from diffuse.models.levels import LEVELS, TOKENS, places
-from diffuse.models.memory import LevelRecall
-from diffuse.models.saving import load, save
-from diffuse.training.model import HearingUNet
+from diffuse.models.levels import LEVELS, NUM_LEVEL_TOKENS, level_slice
+from diffuse.models.memory import LevelRetrievalMemory
+from diffuse.models.saving import load_adapter, save_adapter
+from diffuse.training.model import UNetWithAudio
 from tests.diffuse.models.test_adapter import new_adapter, some_sound
 from tests.helpers.hearings import command, fill, session
 
@@ -31,37 +31,52 @@ def tiny_unet(tiny_base: str) -> Any:
 
 def phrases(count: int = 3) -> torch.Tensor:
     """Tokens of so many rows that differ in front; two of them are alike behind, all around."""
-    wanted = torch.randn(count, TOKENS, WIDTH, generator=torch.Generator().manual_seed(3))
-    wanted[1, places("background")] = wanted[0, places("background")]
-    wanted[:, places("ambience")] = wanted[0, places("ambience")]
+    wanted = torch.randn(count, NUM_LEVEL_TOKENS, WIDTH, generator=torch.Generator().manual_seed(3))
+    wanted[1, level_slice("background")] = wanted[0, level_slice("background")]
+    wanted[:, level_slice("ambience")] = wanted[0, level_slice("ambience")]
     return wanted
 
 
-def memory(**options: Any) -> LevelRecall:
+def memory(**options: Any) -> LevelRetrievalMemory:
     """What a level remembers of the phrases."""
-    found = LevelRecall.of(phrases(), torch.full((WIDTH,), 2.0), RecallArguments(**options))
+    found = LevelRetrievalMemory.from_targets(
+        phrases(), torch.full((WIDTH,), 2.0), MemoryArguments(**options)
+    )
     assert found is not None
     return found
 
 
 def test_every_level_remembers_what_differs_there(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = memory(recall_share=0.25).sizes
+    sizes = memory(retrieval_memory_weight=0.25).sizes
     assert {level: size["rows"] for level, size in sizes.items()} == {
         "foreground": 3, "background": 2, "ambience": 1,
     }  # fmt: skip
     assert {size["share"] for size in sizes.values()} == {0.25}
-    assert LevelRecall.of(phrases(), torch.ones(WIDTH), RecallArguments(recall=2)) is None
-    assert "more phrases of the foreground than --recall 2" in capsys.readouterr().out
-    assert LevelRecall.of(phrases(), torch.ones(WIDTH), RecallArguments(recall=0)) is None
-    assert LevelRecall.of(phrases()[:0], torch.ones(WIDTH), RecallArguments()) is None
+    assert (
+        LevelRetrievalMemory.from_targets(
+            phrases(), torch.ones(WIDTH), MemoryArguments(retrieval_memory=2)
+        )
+        is None
+    )
+    assert "more phrases of the foreground than --retrieval_memory 2" in capsys.readouterr().out
+    assert (
+        LevelRetrievalMemory.from_targets(
+            phrases(), torch.ones(WIDTH), MemoryArguments(retrieval_memory=0)
+        )
+        is None
+    )
+    assert (
+        LevelRetrievalMemory.from_targets(phrases()[:0], torch.ones(WIDTH), MemoryArguments())
+        is None
+    )
 
 
 def test_a_cold_whole_share_is_the_nearest_phrase_of_each_level() -> None:
     wanted, spread = phrases(), torch.full((WIDTH,), 2.0)
     near = wanted + 0.2 * torch.randn(wanted.shape, generator=torch.Generator().manual_seed(4))
-    drawn = memory(recall_share=1.0, recall_temperature=0.005)(near, spread)
+    drawn = memory(retrieval_memory_weight=1.0, retrieval_memory_temperature=0.005)(near, spread)
     torch.testing.assert_close(drawn, wanted, atol=1e-4, rtol=1e-4)
-    half = memory(recall_share=0.5, recall_temperature=0.005)(near, spread)
+    half = memory(retrieval_memory_weight=0.5, retrieval_memory_temperature=0.005)(near, spread)
     torch.testing.assert_close(half, (wanted + near) / 2, atol=1e-4, rtol=1e-4)
 
 
@@ -72,21 +87,21 @@ def test_it_is_followed_in_use_and_where_other_parts_train(
     sound = some_sound()
     heard = (sound.tokens, sound.mask, sound.embeds)
     alone = adapter.project(*heard)
-    adapter.remember(memory())
+    adapter.set_retrieval_memory(memory())
     drawn = adapter.project(*heard)
     assert not torch.allclose(drawn, alone)
     attached = attach(tiny_unet, adapter)
     (used,) = attached.project(sound).values()
     assert torch.equal(used, drawn)
-    hearing = HearingUNet(tiny_unet, adapter)
+    hearing = UNetWithAudio(tiny_unet, adapter)
     attached.train_only("projector")
     # With and without autograd a projection may run on other kernels: equal but for rounding.
     torch.testing.assert_close(hearing(*heard)[0], alone)  # it trains: it sees its own errors
     attached.train_only("attention")
     torch.testing.assert_close(hearing(*heard)[0], drawn)
-    adapter.remember(None)
+    adapter.set_retrieval_memory(None)
     torch.testing.assert_close(adapter.project(*heard), alone)
-    assert adapter.config.recall == {}
+    assert adapter.config.retrieval_memory == {}
 
 
 def test_it_is_saved_and_loaded_with_the_adapter(
@@ -94,17 +109,17 @@ def test_it_is_saved_and_loaded_with_the_adapter(
 ) -> None:
     adapter = new_adapter(tiny_unet, tiny_encoder).eval()
     plain = set(adapter.state_dict())
-    adapter.remember(memory())
-    save(adapter, tmp_path)
+    adapter.set_retrieval_memory(memory())
+    save_adapter(adapter, tmp_path)
     assert set(load_file(tmp_path / "projector.safetensors")) - plain == {
         "recall.centre",
         *(f"recall.levels.{level}.embeds" for level in LEVELS),
     }
-    loaded = load(tmp_path).eval()
+    loaded = load_adapter(tmp_path).eval()
     sound = some_sound()
     heard = (sound.tokens, sound.mask, sound.embeds)
     assert torch.equal(loaded.project(*heard), adapter.project(*heard))
-    assert loaded.config.recall == adapter.config.recall != {}
+    assert loaded.config.retrieval_memory == adapter.config.retrieval_memory != {}
 
 
 @pytest.mark.slow
@@ -115,22 +130,29 @@ def test_a_training_remembers_its_phrases_unless_told_not_to(
     data.mkdir()
     tiny_encoder.save_pretrained(encoder)
     fill(data)
-    for name, more in ("kept", ()), ("none", ("--recall", "0")):
+    for name, more in ("kept", ()), ("none", ("--retrieval_memory", "0")):
         folder = tmp_path / name
         session(command(tiny_base, encoder, data, folder, *more)).train()
         sizes = json.loads((folder / "config.json").read_text())["recall"]
         rows = {level: size["rows"] for level, size in sizes.items()}
         known = {"foreground": 3, "background": 1, "ambience": 1}
         assert rows == (known if name == "kept" else {})
-        kept = {key for key in load(folder).state_dict() if key.startswith("recall.")}
+        kept = {key for key in load_adapter(folder).state_dict() if key.startswith("recall.")}
         assert len(kept) == (4 if rows else 0)
 
     # Where the projector stays, so does what it remembers; where it learns, or shall forget, not.
-    saved = ("--adapter", str(tmp_path / "kept"), "--max_steps", "1", "--recall_share", "0.25")
+    saved = (
+        "--adapter",
+        str(tmp_path / "kept"),
+        "--max_steps",
+        "1",
+        "--retrieval_memory_weight",
+        "0.25",
+    )
     for stage, more, share in (
-        ("gates", saved, 0.5), ("hearing", saved, 0.25), ("gates", (*saved[:4], "--recall", "0"), 0)
+        ("gates", saved, 0.5), ("audio_attention", saved, 0.25), ("gates", (*saved[:4], "--retrieval_memory", "0"), 0)
     ):  # fmt: skip
         folder = tmp_path / f"{stage}-{share}"
         opened = session(command(tiny_base, encoder, data, folder, *more, "--stages", stage))
-        shares = {size["share"] for size in opened.adapter.config.recall.values()}
+        shares = {size["share"] for size in opened.adapter.config.retrieval_memory.values()}
         assert shares == ({share} if share else set())

@@ -18,10 +18,16 @@ from benchmarks.editing import outline_f1, psnr
 from diffuse.edit import main
 from diffuse.models.adapter import SoundAdapter
 from diffuse.models.configuration import AdapterConfig
-from diffuse.pipelines.inversion import Inversion, invert, layout_layers, retraced, schedulers
+from diffuse.pipelines.inversion import (
+    Inversion,
+    ddim_invert,
+    ddim_schedulers,
+    injection_layers,
+    reverse_trajectory,
+)
 from diffuse.pipelines.sound_pipeline import SoundPipeline
 from soundprompt.mini.models import STABLE_DIFFUSION
-from soundprompt.mini.pictures import draw
+from soundprompt.mini.pictures import render
 from soundprompt.mini.world import View
 from tests.conftest import RATE, tone
 from tests.helpers.pipelines import new_encoder, save_sdxl
@@ -33,10 +39,10 @@ def hearing(base: str, encoder: AudioPromptEncoder) -> SoundPipeline:
     """A pipeline with an adapter whose gates are open."""
     bare = SoundPipeline.from_pretrained(base, encoder, device="cpu")
     torch.manual_seed(1)
-    adapter = SoundAdapter.of(
-        bare.pipeline.unet, encoder, AdapterConfig(base="tiny", width=16, heads=2)
+    adapter = SoundAdapter.from_unet(
+        bare.pipeline.unet, encoder, AdapterConfig(base_model="tiny", width=16, heads=2)
     )
-    for gate in adapter.parts["gates"]:
+    for gate in adapter.parameter_groups["gates"]:
         torch.nn.init.constant_(gate, 2.0)
     return SoundPipeline(bare.pipeline, encoder, adapter, base)
 
@@ -78,8 +84,8 @@ def test_sound_picture_text_and_layout_all_count(pipe: SoundPipeline, picture: I
     others = [
         latents(pipe, HIGH, Inversion(picture)),
         latents(pipe, LOW, Inversion(picture.rotate(180))),
-        latents(pipe, LOW, Inversion(picture, source="rain")),
-        latents(pipe, LOW, Inversion(picture, inject=0.0)),
+        latents(pipe, LOW, Inversion(picture, source_prompt="rain")),
+        latents(pipe, LOW, Inversion(picture, injection_ratio=0.0)),
         latents(pipe, LOW, Inversion(picture, strength=0.5)),
         latents(pipe, LOW, Inversion(picture), audio_guidance=2.0),
     ]
@@ -99,7 +105,7 @@ def test_the_layout_of_the_first_steps_alone_is_kept(
 
     pipe.pipeline.unet.forward = counted
     try:
-        latents(pipe, LOW, Inversion(picture, inject=0.5, strength=1.0))
+        latents(pipe, LOW, Inversion(picture, injection_ratio=0.5, strength=1.0))
     finally:
         del pipe.pipeline.unet.forward
     assert calls == [1, 1, 1, 1, *(1, 2), *(1, 2), 2, 2]
@@ -111,7 +117,7 @@ def test_after_an_edit_nothing_is_left_behind(pipe: SoundPipeline, picture: Imag
 
     before, own = drawn(), pipe.pipeline.scheduler
     hooks = {n: len(m._forward_hooks) for n, m in pipe.pipeline.unet.named_modules()}
-    latents(pipe, HIGH, Inversion(picture, inject=1.0))
+    latents(pipe, HIGH, Inversion(picture, injection_ratio=1.0))
     with pytest.raises(RuntimeError, match="stop"):
         pipe(LOW, prompt="", image=Inversion(picture), num_inference_steps=2, callback=_stopping)
     assert pipe.pipeline.scheduler is own
@@ -133,7 +139,7 @@ def test_what_cannot_be_inverted_is_refused(
     pipe: SoundPipeline, picture: Image.Image, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="inject is a share"):
-        Inversion(picture, inject=1.5)
+        Inversion(picture, injection_ratio=1.5)
     with pytest.raises(ValueError, match="strength lies above 0"):
         Inversion(picture, strength=0.0)
     with pytest.raises(ValueError, match="seeds change nothing"):
@@ -147,7 +153,7 @@ def test_what_cannot_be_inverted_is_refused(
 def test_both_ways_pass_the_same_times(spacing: str, zero: bool) -> None:
     own = DDIMScheduler(timestep_spacing=spacing, rescale_betas_zero_snr=zero, clip_sample=True)
     for strength, count in ((1.0, 20), (0.5, 10)):
-        there, back = schedulers(own, strength)
+        there, back = ddim_schedulers(own, strength)
         for scheduler in (there, back):
             scheduler.set_timesteps(20)
             assert not scheduler.config.clip_sample
@@ -161,7 +167,7 @@ def test_the_layout_is_where_plug_and_play_says() -> None:
     """Of Stable Diffusion 1.5: three up blocks of three layers attend, the second one convolves."""
     with torch.device("meta"):
         unet = UNet2DConditionModel()
-    names = list(layout_layers(unet))
+    names = list(injection_layers(unet))
     assert len(names) == 2 * 9 + 1 and names[-1] == "up_blocks.1.resnets.1.conv2"
     assert all(name.startswith("up_blocks.") and ".attn1.to_" in name for name in names[:-1])
 
@@ -178,8 +184,8 @@ def test_at_audio_scale_0_the_source_comes_back(tiny_clap: str) -> None:
     """At least 24 dB of it; with a sound that an untrained adapter hears, less."""
     space = PromptSpace.from_pretrained(STABLE_DIFFUSION)
     pipe = hearing(STABLE_DIFFUSION, new_encoder(tiny_clap, {STABLE_DIFFUSION: space}))
-    source = draw(View("dog", None, "day", "brown"), np.random.default_rng(3))
-    wanted = Inversion(source, inject=0.0, strength=0.8)
+    source = render(View("dog", None, "day", "brown"), np.random.default_rng(3))
+    wanted = Inversion(source, injection_ratio=0.0, strength=0.8)
     silent, other, heard = (
         pipe(sound, "", image=wanted, num_inference_steps=25, audio_scale=scale).images[0]
         for sound, scale in ((LOW, 0.0), (HIGH, 0.0), (LOW, 1.0))
@@ -194,15 +200,15 @@ def test_the_miniature_gives_a_picture_back_and_keeps_its_layout() -> None:
     pipeline.set_progress_bar_config(disable=True)
     space = PromptSpace(pipeline)
     null, other = space.unconditional, space.encode(["a rooster by day"])
-    source = draw(View("dog", None, "day", "brown"), np.random.default_rng(3))
-    path = invert(pipeline, source, null, 25, 0.8)
+    source = render(View("dog", None, "day", "brown"), np.random.default_rng(3))
+    path = ddim_invert(pipeline, source, null, 25, 0.8)
 
     def back(inject: float, **asked: Any) -> Image.Image:
-        with retraced(pipeline, path, 0.8, inject):
+        with reverse_trajectory(pipeline, path, 0.8, inject):
             return pipeline(latents=path.noise, num_inference_steps=25, **asked).images[0]
 
-    assert psnr(back(0.0, **null.arguments(null), guidance_scale=1.0), source) > 24
-    edited = {i: back(i, **other.arguments(null), guidance_scale=5.0) for i in (0.0, 1.0)}
+    assert psnr(back(0.0, **null.pipeline_kwargs(null), guidance_scale=1.0), source) > 24
+    edited = {i: back(i, **other.pipeline_kwargs(null), guidance_scale=5.0) for i in (0.0, 1.0)}
     assert psnr(edited[0.0], source) < 20
     assert outline_f1(edited[1.0], source) > outline_f1(edited[0.0], source) + 0.02
 
@@ -229,19 +235,25 @@ def test_the_command_edits(
     tiny_encoder.save_pretrained(tmp_path / "encoder")
     picture.save(tmp_path / "photo.png")
     line = [
-        str(tmp_path / "photo.png"), str(sound_folder / "0.wav"), "--base", tiny_base,
-        "--encoder", str(tmp_path / "encoder"), "--steps", "2", "--device", "cpu",
+        str(tmp_path / "photo.png"), str(sound_folder / "0.wav"), "--base_model", tiny_base,
+        "--encoder", str(tmp_path / "encoder"), "--num_inference_steps", "2", "--device", "cpu",
         "--out", str(tmp_path / "out"),
     ]  # fmt: skip
-    main([*line, "--inject", "0.5", "--source", "rain"])
+    main([*line, "--injection_ratio", "0.5", "--source_prompt", "rain"])
     told = json.loads(Image.open(tmp_path / "out" / "seed-0.png").text["soundprompt"])
     assert told["image"] == "photo.png" and told["scheduler"] == "DDIMScheduler"
     assert (told["inject"], told["source"], told["strength"]) == (0.5, "rain", 0.7)
     with pytest.raises(SystemExit, match="inject is a share of the steps"):
-        main([*line, "--inject", "2"])
+        main([*line, "--injection_ratio", "2"])
     for wrong, said in (
-        (("--method", "image", "--inject", "1"), "--inject is for --method inversion"),
-        (("--method", "image", "--source", "rain"), "--source is for --method inversion"),
+        (
+            ("--method", "image", "--injection_ratio", "1"),
+            "--injection_ratio is for --method inversion",
+        ),
+        (
+            ("--method", "image", "--source_prompt", "rain"),
+            "--source_prompt is for --method inversion",
+        ),
         (("--scheduler", "euler"), "leave --scheduler out"),
     ):
         with pytest.raises(SystemExit):

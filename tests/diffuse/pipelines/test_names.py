@@ -9,8 +9,8 @@ import soundfile
 from PIL import Image
 
 from align.data.errors import DataError
-from diffuse.data.pairs import Pairs, load_pairs
-from diffuse.data.sources import AMBIGUOUS, AMBIGUOUS_TEXT, UNPAIRED_IMAGE, UNPAIRED_SOUND
+from diffuse.data.pairs import AudioImagePairs, load_pairs
+from diffuse.data.sources import AMBIGUOUS_IMAGE, AMBIGUOUS_TEXT, UNPAIRED_AUDIO, UNPAIRED_IMAGE
 from diffuse.data.vggsound import DUPLICATE
 from tests.conftest import RATE, tone
 
@@ -29,9 +29,9 @@ def files(folder: Path, *names: str) -> Path:
     return folder
 
 
-def found(folder: Path, pairs: Pairs) -> list[tuple[str, ...]]:
+def found(folder: Path, pairs: AudioImagePairs) -> list[tuple[str, ...]]:
     return [
-        tuple(str(Path(row[name]).relative_to(folder)) for name in ("recording", "image"))
+        tuple(str(Path(row[name]).relative_to(folder)) for name in ("audio", "image"))
         for row in pairs.rows
     ]
 
@@ -44,7 +44,7 @@ def test_what_lies_together_belongs_together(tmp_path: Path) -> None:
         ("a/1.wav", "a/1.png"), ("b/1.wav", "b/1.png"), ("b/2.wav", "images/2.png"),
     ]  # fmt: skip
     assert pairs.captions == [["a/1.txt"], ["b/1.txt"], ["images/2.txt"]]
-    assert pairs.labels == ["a", "b", "b"] and not pairs.left_out
+    assert pairs.labels == ["a", "b", "b"] and not pairs.skipped
 
 
 def test_what_lies_beside_one_recording_is_not_anothers(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_lies_beside_one_recording_is_not_anothers(tmp_path: Path) -> None:
     pairs = load_pairs(str(tmp_path), "train")
     assert found(tmp_path, pairs) == [("a/1.wav", "a/1.png"), ("b/1.wav", "b/1.png")]
     assert pairs.captions == [["a/1.txt"], [""]]
-    assert pairs.left_out == {UNPAIRED_SOUND: ["c/1.wav"]}
+    assert pairs.skipped == {UNPAIRED_AUDIO: ["c/1.wav"]}
 
 
 def test_what_may_belong_to_several_is_left_out(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_what_may_belong_to_several_is_left_out(tmp_path: Path) -> None:
     pairs = load_pairs(str(tmp_path), "train")
     assert found(tmp_path, pairs) == [("d/2.wav", "images/2.png")]
     assert pairs.captions == [[""]]
-    assert pairs.left_out == {
-        AMBIGUOUS: ["c/1.wav"],
+    assert pairs.skipped == {
+        AMBIGUOUS_IMAGE: ["c/1.wav"],
         DUPLICATE: ["e/2.wav beside d/2.wav"],
         UNPAIRED_IMAGE: ["a/1.png", "b/1.png"],
         AMBIGUOUS_TEXT: ["d/2.wav"],

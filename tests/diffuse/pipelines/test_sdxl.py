@@ -24,9 +24,9 @@ def pipe(tmp_path_factory: pytest.TempPathFactory, tiny_clap: str) -> SoundPipel
     encoder = new_encoder(tiny_clap, {base: PromptSpace.from_pretrained(base)})
     bare = SoundPipeline.from_pretrained(base, encoder, device="cpu")
     torch.manual_seed(1)
-    config = AdapterConfig(base="tiny-xl", width=16, heads=2)
-    adapter = SoundAdapter.of(bare.pipeline.unet, encoder, config)
-    for gate in adapter.parts["gates"]:
+    config = AdapterConfig(base_model="tiny-xl", width=16, heads=2)
+    adapter = SoundAdapter.from_unet(bare.pipeline.unet, encoder, config)
+    for gate in adapter.parameter_groups["gates"]:
         torch.nn.init.constant_(gate, 2.0)
     return SoundPipeline(bare.pipeline, encoder, adapter, base)
 
@@ -37,7 +37,7 @@ def pixels(pipe: SoundPipeline, sound: Any, *text: Any, **options: Any) -> np.nd
 
 
 @pytest.mark.parametrize("text", ["a dog barking", "", None])
-@pytest.mark.parametrize("guided", [{}, {"audio_guidance": 3.0}])
+@pytest.mark.parametrize("guided", [{}, {"audio_guidance_scale": 3.0}])
 def test_sdxl_hears(pipe: SoundPipeline, text: str | None, guided: dict[str, float]) -> None:
     first = pixels(pipe, LOW, text, **guided)
     assert (first == pixels(pipe, LOW, text, **guided)).all()
@@ -46,12 +46,12 @@ def test_sdxl_hears(pipe: SoundPipeline, text: str | None, guided: dict[str, flo
 
 
 def test_text_and_sound_are_blended_without_an_adapter(pipe: SoundPipeline) -> None:
-    assert pipe.attachment is not None
-    attached, pipe.attachment = pipe.attachment, None
-    attached.silence()
+    assert pipe.attached is not None
+    attached, pipe.attached = pipe.attached, None
+    attached.clear_audio()
     try:
         first = pixels(pipe, LOW, "a dog barking")
         assert (first != pixels(pipe, HIGH, "a dog barking")).any()
         assert (first != pixels(pipe, LOW, "a dog barking", audio_scale=0.0)).any()
     finally:
-        pipe.attachment = attached
+        pipe.attached = attached

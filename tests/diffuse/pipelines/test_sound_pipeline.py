@@ -26,8 +26,10 @@ STEPS = {"num_inference_steps": 2}
 
 def loud_adapter(unet: Any, encoder: AudioPromptEncoder) -> SoundAdapter:
     torch.manual_seed(1)
-    adapter = SoundAdapter.of(unet, encoder, AdapterConfig(base="tiny", width=16, heads=2))
-    for gate in adapter.parts["gates"]:
+    adapter = SoundAdapter.from_unet(
+        unet, encoder, AdapterConfig(base_model="tiny", width=16, heads=2)
+    )
+    for gate in adapter.parameter_groups["gates"]:
         torch.nn.init.constant_(gate, 2.0)
     return adapter
 
@@ -57,7 +59,7 @@ def differ(one: Any, other: Any) -> bool:
     return bool((pixels(one) != pixels(other)).any())
 
 
-@pytest.mark.parametrize("which", ["silent", "hearing"])
+@pytest.mark.parametrize("which", ["silent", "audio_attention"])
 def test_the_same_call_draws_the_same_and_another_sound_another(
     which: str, request: pytest.FixtureRequest
 ) -> None:
@@ -73,7 +75,7 @@ def test_without_text_the_prompt_is_what_the_encoder_says(
     silent: SoundPipeline, tiny_encoder: AudioPromptEncoder
 ) -> None:
     stock = silent.pipeline(
-        **tiny_encoder.prompt(LOW),
+        **tiny_encoder.encode_prompt(LOW),
         guidance_scale=5.0,
         generator=torch.Generator().manual_seed(0),
         **STEPS,
@@ -81,7 +83,7 @@ def test_without_text_the_prompt_is_what_the_encoder_says(
     np.testing.assert_array_equal(pixels(silent(LOW, **STEPS)), pixels(stock))
 
 
-@pytest.mark.parametrize("which", ["silent", "hearing"])
+@pytest.mark.parametrize("which", ["silent", "audio_attention"])
 def test_at_audio_scale_zero_there_is_only_the_text(
     which: str, request: pytest.FixtureRequest
 ) -> None:
@@ -90,8 +92,8 @@ def test_at_audio_scale_zero_there_is_only_the_text(
     stock = pipe.pipeline(
         "a dog barking", guidance_scale=5.0, generator=torch.Generator().manual_seed(0), **STEPS
     )
-    if pipe.attachment is not None:
-        pipe.attachment.silence()
+    if pipe.attached is not None:
+        pipe.attached.clear_audio()
         stock = pipe.pipeline(
             "a dog barking", guidance_scale=5.0, generator=torch.Generator().manual_seed(0), **STEPS
         )
@@ -107,10 +109,10 @@ def test_at_audio_scale_zero_there_is_only_the_text(
         {"negative_prompt": "a picture at night"},
         {"audio_scale": 0.5},
         {"guidance_scale": 2.0},
-        {"audio_guidance": 3.0},
+        {"audio_guidance_scale": 3.0},
         {"num_inference_steps": 3},
         {"level_scales": {"foreground": 0.0}},
-        {"audio_steps": (0.0, 0.5)},
+        {"audio_interval": (0.0, 0.5)},
         {"height": 32, "width": 16},
     ],
     ids=str,
@@ -126,11 +128,11 @@ def test_every_option_changes_the_picture(hearing: SoundPipeline, changed: Any) 
 
 def test_several_sounds_count_by_their_weights(hearing: SoundPipeline) -> None:
     plain = {"prompt": "a dog barking", "relation": "none", **STEPS}
-    both = hearing([LOW, HIGH], weights=[3, 1], **plain)
-    assert differ(both, hearing([LOW, HIGH], weights=[1, 3], **plain))
+    both = hearing([LOW, HIGH], audio_weights=[3, 1], **plain)
+    assert differ(both, hearing([LOW, HIGH], audio_weights=[1, 3], **plain))
     alone = hearing(LOW, **plain)
     np.testing.assert_allclose(
-        pixels(hearing([LOW, HIGH], weights=[1, 0], **plain)).astype(int),
+        pixels(hearing([LOW, HIGH], audio_weights=[1, 0], **plain)).astype(int),
         pixels(alone).astype(int),
         atol=1,
     )
@@ -140,7 +142,7 @@ def test_what_contradicts_the_text_is_put_behind_it(hearing: SoundPipeline) -> N
     said: dict[str, Any] = {"prompt": "a dog barking", **STEPS}
     beside = hearing(LOW, relation="matching", **said)
     behind = hearing(LOW, relation="contradictory", **said)
-    assert differ(beside, behind) and behind.settings["audio_scale"] == 1.0
+    assert differ(beside, behind) and behind.metadata["audio_scale"] == 1.0
     mute = {"level_scales": {"background": 0.0, "ambience": 0.0}}
     deaf = hearing(LOW, relation="contradictory", **mute, **said)
     other = hearing(HIGH, relation="contradictory", **mute, **said)
@@ -181,13 +183,13 @@ def test_a_callback_sees_every_step_and_stops(hearing: SoundPipeline) -> None:
 
     drawn = hearing(LOW, num_inference_steps=5, callback=stop)
     assert (2, 5) in seen
-    assert drawn.settings["stopped"] is True
-    assert hearing(LOW, **STEPS).settings["stopped"] is False
+    assert drawn.metadata["stopped"] is True
+    assert hearing(LOW, **STEPS).metadata["stopped"] is False
 
 
 def test_settings_tell_everything_as_json(hearing: SoundPipeline) -> None:
-    drawn = hearing([LOW, HIGH], "a dog barking", weights=[1, 3], **STEPS)
-    told = json.loads(json.dumps(drawn.settings))
+    drawn = hearing([LOW, HIGH], "a dog barking", audio_weights=[1, 3], **STEPS)
+    told = json.loads(json.dumps(drawn.metadata))
     assert [sound["weight"] for sound in told["sounds"]] == [0.25, 0.75]
     assert told["prompt"] == "a dog barking" and told["scheduler"] == "DDIMScheduler"
     assert drawn.relation is not None and told["relation"] == drawn.relation.name
@@ -196,13 +198,13 @@ def test_settings_tell_everything_as_json(hearing: SoundPipeline) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"audio_guidance": 2.0}, "audio_guidance needs an adapter"),
+        ({"audio_guidance_scale": 2.0}, "audio_guidance needs an adapter"),
         ({"level_scales": {"foreground": 1.0}}, "level_scales needs an adapter"),
         ({"prompt": ""}, "without text and without an adapter"),
         ({"num_images": 0}, "num_images is at least 1, not 0"),
         ({"relation": "friendly", "prompt": "rain"}, "no relation 'friendly'"),
         ({"weights": [1.0, 2.0]}, "1 recordings and 2 weights"),
-        ({"audio_steps": (0.0, 0.5)}, "audio_steps needs an adapter"),
+        ({"audio_interval": (0.0, 0.5)}, "audio_steps needs an adapter"),
         ({"audio_scale": float("nan")}, "audio_scale is a number from 0 on, not nan"),
         ({"guidance_scale": -1.0}, "guidance_scale is a number from 0 on, not -1"),
         ({"seed": -1}, "seed is a whole number"),
@@ -229,16 +231,16 @@ def test_adapters_are_exchanged_on_one_base(
     plain = {"prompt": "a dog barking", "relation": "none", "audio_scale": 1.0, **STEPS}
     without = pipe(LOW, **plain)
     saved = tmp_path / "adapter"
-    folder.save(loud_adapter(pipe.pipeline.unet, tiny_encoder), saved)
-    pipe.exchange(str(saved))
+    folder.save_adapter(loud_adapter(pipe.pipeline.unet, tiny_encoder), saved)
+    pipe.set_adapter(str(saved))
     heard = pipe(LOW, **plain)
-    assert differ(without, heard) and heard.settings["sound"] == str(saved)
-    pipe.exchange(str(saved))
+    assert differ(without, heard) and heard.metadata["sound"] == str(saved)
+    pipe.set_adapter(str(saved))
     assert not differ(heard, pipe(LOW, **plain))
     with pytest.raises(ValueError, match="no sound adapter in"):
-        pipe.exchange(str(tmp_path / "none"))
+        pipe.set_adapter(str(tmp_path / "none"))
     again = pipe(LOW, **plain)
-    assert not differ(without, again) and "sound" not in again.settings
+    assert not differ(without, again) and "sound" not in again.metadata
 
 
 def test_bad_sounds_are_refused(silent: SoundPipeline, tmp_path: Path) -> None:
@@ -273,13 +275,13 @@ def test_the_command_writes_the_same_bytes_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     tiny_encoder.save_pretrained(tmp_path / "encoder")
-    assert hearing.attachment is not None
-    hearing.attachment.save(tmp_path / "adapter")
+    assert hearing.attached is not None
+    hearing.attached.save(tmp_path / "adapter")
     command = [
-        str(sound_folder / "0.wav"), str(sound_folder / "2.wav"), "--base", tiny_base,
+        str(sound_folder / "0.wav"), str(sound_folder / "2.wav"), "--base_model", tiny_base,
         "--encoder", str(tmp_path / "encoder"), "--adapter", str(tmp_path / "adapter"),
-        "--prompt", "a dog barking", "--steps", "2", "--num_images", "2", "--scheduler", "dpm",
-        "--levels", "foreground", "background", "--device", "cpu",
+        "--prompt", "a dog barking", "--num_inference_steps", "2", "--num_images", "2", "--scheduler", "dpm",
+        "--audio_levels", "foreground", "background", "--device", "cpu",
     ]  # fmt: skip
     for name in ("one", "two"):
         main([*command, "--out", str(tmp_path / name)])
@@ -289,7 +291,7 @@ def test_the_command_writes_the_same_bytes_again(
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     told = json.loads(Image.open(tmp_path / "one" / "seed-1.png").text["soundprompt"])
     assert told["seed"] == 1 and told["prompt"] == "a dog barking"
-    assert told["sounds"][1] == {"recording": "2.wav", "level": "background"}
+    assert told["sounds"][1] == {"audio": "2.wav", "level": "background"}
     assert told["scheduler"] == "DPMSolverMultistepScheduler"
     assert "seed-1.png" in capsys.readouterr().out
 
@@ -306,7 +308,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, sound_folder: Path) -> N
 def test_an_attached_base_is_not_attached_twice(
     hearing: SoundPipeline, tiny_encoder: AudioPromptEncoder
 ) -> None:
-    assert hearing.attachment is not None
+    assert hearing.attached is not None
     adapter = loud_adapter(hearing.pipeline.unet, tiny_encoder)
     with pytest.raises(ValueError, match="attached as 'sound' already"):
         attach(hearing.pipeline, adapter)

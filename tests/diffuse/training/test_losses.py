@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
-from diffuse.config.stages import STAGES, Stage, check_gates, read_stage, read_stages
-from diffuse.models.levels import places
+from diffuse.config.stages import STAGES, Stage, check_gates, parse_stage, parse_stages
+from diffuse.models.levels import level_slice
 from diffuse.training.losses import (
     alignment_loss,
     check_prediction,
@@ -130,12 +130,12 @@ def test_the_alignment_loss_is_smallest_where_tokens_are_their_targets() -> None
 def test_rows_that_ask_for_the_same_at_a_level_are_no_negatives_there() -> None:
     draw = torch.Generator().manual_seed(0)
     wanted = torch.randn(4, 10, 16, generator=draw)
-    wanted[:, places("background")] = wanted[0, places("background")]
+    wanted[:, level_slice("background")] = wanted[0, level_slice("background")]
     tokens = wanted.clone().requires_grad_()
     alignment_loss(tokens, wanted, 0.15).backward()
     assert tokens.grad is not None
-    alike = tokens.grad[:, places("background")].abs().max()
-    assert alike < 1e-5 < tokens.grad[:, places("foreground")].abs().max()
+    alike = tokens.grad[:, level_slice("background")].abs().max()
+    assert alike < 1e-5 < tokens.grad[:, level_slice("foreground")].abs().max()
 
 
 def test_class_weights_make_classes_count_alike() -> None:
@@ -146,13 +146,13 @@ def test_class_weights_make_classes_count_alike() -> None:
 
 
 def test_stages_by_name_and_by_mapping() -> None:
-    assert read_stage("hearing") is STAGES["hearing"]
-    given = {"stage": "hearing", "name": "late", "steps": 7, "learning_rate": 1e-4}
-    stage = read_stage(json.dumps(given))
-    assert (stage.name, stage.steps, stage.learning_rate) == ("late", 7, 1e-4)
-    assert stage.trains == STAGES["hearing"].trains
-    own = read_stage('{"trains": ["projector", "lora"], "loss": "substitution"}')
-    assert own.name == "projector+lora" and own.trains == ("projector", "lora")
+    assert parse_stage("audio_attention") is STAGES["audio_attention"]
+    given = {"stage": "audio_attention", "name": "late", "steps": 7, "learning_rate": 1e-4}
+    stage = parse_stage(json.dumps(given))
+    assert (stage.name, stage.max_steps, stage.learning_rate) == ("late", 7, 1e-4)
+    assert stage.trainable == STAGES["audio_attention"].trainable
+    own = parse_stage('{"trainable": ["projector", "lora"], "loss": "text_replacement"}')
+    assert own.name == "projector+lora" and own.trainable == ("projector", "lora")
 
 
 @pytest.mark.parametrize(
@@ -160,24 +160,24 @@ def test_stages_by_name_and_by_mapping() -> None:
     [
         ("listening", "there is no stage 'listening'"),
         ("{not json", "is not JSON"),
-        ('{"stage": "hearing", "rate": 1}', "a stage has no 'rate'"),
-        ('{"trains": []}', "trains nothing"),
-        ('{"trains": ["ears"]}', "trains 'ears'"),
-        ('{"trains": ["gates"], "loss": "alignment"}', "alignment loss does not reach gates"),
-        ('{"trains": ["attention"], "loss": "substitution"}', "does not reach attention"),
-        ('{"trains": ["gates"], "loss": "gan"}', "no loss 'gan'"),
+        ('{"stage": "audio_attention", "rate": 1}', "a stage has no 'rate'"),
+        ('{"trainable": []}', "trains nothing"),
+        ('{"trainable": ["ears"]}', "trains 'ears'"),
+        ('{"trainable": ["gates"], "loss": "alignment"}', "alignment loss does not reach gates"),
+        ('{"trainable": ["attention"], "loss": "text_replacement"}', "does not reach attention"),
+        ('{"trainable": ["gates"], "loss": "gan"}', "no loss 'gan'"),
         ('{"stage": "gates", "steps": -1}', "cannot be negative"),
         ('{"loss": "denoising"}', "says too little"),
     ],
 )
 def test_stages_that_cannot_be(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        read_stages([text])
+        parse_stages([text])
 
 
 def test_what_stands_behind_closed_gates_is_not_trained_alone() -> None:
-    behind = Stage("behind", ("projector", "attention"))
+    behind = Stage("background_only", ("projector", "attention"))
     with pytest.raises(ValueError, match="behind closed gates"):
-        check_gates([STAGES["projector"], behind], started=False)
-    check_gates([behind], started=True)
-    check_gates([STAGES["projector"], STAGES["hearing"], behind], started=False)
+        check_gates([STAGES["projector"], behind], from_trained=False)
+    check_gates([behind], from_trained=True)
+    check_gates([STAGES["projector"], STAGES["audio_attention"], behind], from_trained=False)

@@ -18,10 +18,10 @@ from PIL import Image
 from align.config.parser import recipe_folder
 from align.models.encoder import AudioPromptEncoder
 from diffuse.config.options import parse_options
-from diffuse.config.stages import PARTS, STAGES
+from diffuse.config.stages import PARAMETER_GROUPS, STAGES
 from diffuse.models.lora import lora_parameters
 from diffuse.train import main
-from diffuse.training.model import HearingUNet
+from diffuse.training.model import UNetWithAudio
 from tests.helpers.hearings import adapter_weights, command, fill, session
 
 ROOT = Path(__file__).parents[3]
@@ -63,7 +63,7 @@ def parts_of(opened: Any) -> dict[str, dict[str, torch.Tensor]]:
     lora = lora_parameters(unet, "sound")
     found = {
         name: {str(i): p.detach().clone() for i, p in enumerate(weights)}
-        for name, weights in (adapter.parts | {"lora": list(lora.values())}).items()
+        for name, weights in (adapter.parameter_groups | {"lora": list(lora.values())}).items()
     }
     base = {n: v.clone() for n, v in unet.state_dict().items() if n not in lora}
     return found | {"base": base}
@@ -74,7 +74,7 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     return sum(not torch.equal(before[name], after[name]) for name in before)
 
 
-QUICK = ("projector", "hearing_lora")
+QUICK = ("projector", "audio_attention_lora")
 
 
 @pytest.mark.parametrize(
@@ -82,18 +82,22 @@ QUICK = ("projector", "hearing_lora")
     [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in STAGES],
 )
 def test_exactly_what_a_stage_trains_moves(line: Any, name: str) -> None:
-    stages = ["hearing_lora", name] if name not in ("hearing", "hearing_lora") else [name]
-    rank = () if name == "hearing" else ("--lora_rank", "2")
+    stages = (
+        ["audio_attention_lora", name]
+        if name not in ("audio_attention", "audio_attention_lora")
+        else [name]
+    )
+    rank = () if name == "audio_attention" else ("--lora_rank", "2")
     opened = session(line("--stages", *stages, *rank, "--warmup_steps", "0"))
-    model = HearingUNet(opened.attached.unet, opened.adapter)
+    model = UNetWithAudio(opened.attached.unet, opened.adapter)
     for number, stage in enumerate(opened.stages[:-1]):
         opened._train_stage(model, stage, opened.folder / f"stage-{number}")
     before = parts_of(opened)
     opened._train_stage(model, opened.stages[-1], opened.folder / "stage-last")
     after = parts_of(opened)
     moved = {part: changed(before[part], after[part]) for part in before}
-    for part in (*PARTS, "base"):
-        if part in STAGES[name].trains:
+    for part in (*PARAMETER_GROUPS, "base"):
+        if part in STAGES[name].trainable:
             assert moved[part] == len(before[part]) > 0, f"all of {part} trains"
         else:
             assert moved[part] == 0, f"{part} stands still"
@@ -101,11 +105,13 @@ def test_exactly_what_a_stage_trains_moves(line: Any, name: str) -> None:
 
 @pytest.mark.slow
 def test_every_gradient_is_there_after_the_first_update(line: Any) -> None:
-    opened = session(line("--stages", "hearing_lora", "--lora_rank", "2", "--warmup_steps", "0"))
-    model = HearingUNet(opened.attached.unet, opened.adapter)
-    trainer = opened.trainer(model, opened.stages[0], opened.folder)
+    opened = session(
+        line("--stages", "audio_attention_lora", "--lora_rank", "2", "--warmup_steps", "0")
+    )
+    model = UNetWithAudio(opened.attached.unet, opened.adapter)
+    trainer = opened.build_trainer(model, opened.stages[0], opened.folder)
     trainer.train()
-    batch = trainer.data_collator([opened.rows(opened.pairs, opened.prepared)[0, i, i] for i in
+    batch = trainer.data_collator([opened.build_dataset(opened.train_pairs, opened.train_tensors)[0, i, i] for i in
                                    range(4)])  # fmt: skip
     model.zero_grad()
     trainer.compute_loss(model, batch).backward()
@@ -119,11 +125,11 @@ def test_every_gradient_is_there_after_the_first_update(line: Any) -> None:
     ("flags", "terms"),
     [
         ((), {"denoising", "levels"}),
-        (("--level_weight", "0"), {"denoising"}),
+        (("--level_loss_weight", "0"), {"denoising"}),
         (("--orthogonality_weight", "1", "--entropy_weight", "1", "--norm_weight", "1"),
          {"denoising", "levels", "orthogonality", "entropy", "norm"}),
         (("--stages", "projector"), {"alignment"}),
-        (("--stages", "substitution"), {"denoising", "levels"}),
+        (("--stages", "text_replacement"), {"denoising", "levels"}),
     ],
 )  # fmt: skip
 def test_each_term_is_logged_by_name(line: Any, tmp_path: Path, flags: Any, terms: Any) -> None:
@@ -139,10 +145,10 @@ def test_each_term_is_logged_by_name(line: Any, tmp_path: Path, flags: Any, term
 def levels_after(line: Any, *flags: str) -> Any:
     """The projector's tokens of held-out sounds and the level weights after a short training."""
     more = ("--max_steps", "30", "--overwrite_output_dir", "true", "--learning_rate", "0.01")
-    opened = session(line(*more, "--stages", "hearing", *flags))
+    opened = session(line(*more, "--stages", "audio_attention", *flags))
     opened.train()
-    prepared = opened.unseen
-    which = prepared.sound
+    prepared = opened.eval_tensors
+    which = prepared.audio_index
     with torch.no_grad():
         tokens = opened.adapter.projector(
             prepared.tokens[which].float(), prepared.mask[which], prepared.embeds[which].float()
@@ -169,8 +175,8 @@ def test_the_levels_options_do_what_they_say(line: Any) -> None:
 @pytest.mark.slow
 def test_the_alignment_stage_brings_tokens_to_their_phrases(line: Any) -> None:
     opened = session(line("--stages", "projector", "--max_steps", "40", "--learning_rate", "0.01"))
-    trainer = opened.trainer(
-        HearingUNet(opened.attached.unet, opened.adapter), opened.stages[0], opened.folder
+    trainer = opened.build_trainer(
+        UNetWithAudio(opened.attached.unet, opened.adapter), opened.stages[0], opened.folder
     )
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
@@ -179,58 +185,71 @@ def test_the_alignment_stage_brings_tokens_to_their_phrases(line: Any) -> None:
 
 def test_the_average_is_kept_and_evaluated(line: Any) -> None:
     opened = session(line("--ema_decay", "0.9", "--warmup_steps", "0"))
-    trainer = opened.trainer(
-        HearingUNet(opened.attached.unet, opened.adapter), opened.stages[0], opened.folder
+    trainer = opened.build_trainer(
+        UNetWithAudio(opened.attached.unet, opened.adapter), opened.stages[0], opened.folder
     )
     trainer.train()
-    last = [p.detach().clone() for p in opened.adapter.parts["gates"]]
-    with trainer.average.standing_in():
-        averaged = [p.detach().clone() for p in opened.adapter.parts["gates"]]
-    assert all(torch.equal(a, p) for a, p in zip(last, opened.adapter.parts["gates"], strict=True))
-    assert all(a != 0 and a != b for a, b in zip(averaged, last, strict=True))
-    trainer.average.settle()
+    last = [p.detach().clone() for p in opened.adapter.parameter_groups["gates"]]
+    with trainer.ema.averaged_weights():
+        averaged = [p.detach().clone() for p in opened.adapter.parameter_groups["gates"]]
     assert all(
-        torch.equal(a, p) for a, p in zip(averaged, opened.adapter.parts["gates"], strict=True)
+        torch.equal(a, p)
+        for a, p in zip(last, opened.adapter.parameter_groups["gates"], strict=True)
+    )
+    assert all(a != 0 and a != b for a, b in zip(averaged, last, strict=True))
+    trainer.ema.copy_to_model()
+    assert all(
+        torch.equal(a, p)
+        for a, p in zip(averaged, opened.adapter.parameter_groups["gates"], strict=True)
     )
 
 
 @pytest.mark.slow
 def test_a_run_leaves_an_adapter_that_pipelines_load(line: Any, tmp_path: Path) -> None:
-    from diffuse.models.saving import load
+    from diffuse.models.saving import load_adapter
 
-    main(line("--samples", "3", "--lora_rank", "2", "--stages", "hearing_lora"))
+    main(line("--num_sheet_samples", "3", "--lora_rank", "2", "--stages", "audio_attention_lora"))
     folder = tmp_path / "run"
     names = {p.name for p in folder.iterdir()}
     assert {"config.json", "README.md", "projector.safetensors", "attention.safetensors",
             "gates.safetensors", "pytorch_lora_weights.safetensors", "metrics.json",
             "samples.png", "run.json"} <= names  # fmt: skip
     assert not any(p.stat().st_size > 5e6 for p in folder.rglob("*"))
-    assert load(folder).gates().keys() == load(folder).config.layers.keys()
+    assert load_adapter(folder).gates().keys() == load_adapter(folder).config.layers.keys()
     assert len(Image.open(folder / "samples.png").convert("RGB").getcolors(1 << 24)) > 50
 
 
 @pytest.mark.slow
 def test_samples_are_drawn_at_every_evaluation(line: Any, tmp_path: Path) -> None:
-    flags = ("--eval_strategy", "steps", "--eval_steps", "2", "--max_steps", "4", "--samples", "2")
-    session(line(*flags, "--draw_every_evaluation", "true")).train()
+    flags = (
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "2",
+        "--max_steps",
+        "4",
+        "--num_sheet_samples",
+        "2",
+    )
+    session(line(*flags, "--sample_every_eval", "true")).train()
     found = sorted(p.name for p in (tmp_path / "run").glob("stage-1-hearing/samples/*"))
     assert found == ["step-2.png", "step-4.png"]
 
 
 def test_folds_that_are_held_out_are_not_trained_on(line: Any) -> None:
     opened = session(line("--folds", "1", "--eval_folds", "2"))
-    assert len(opened.pairs) == len(opened.held_out) == 6
-    assert not set(opened.pairs.rows["recording"]) & set(opened.held_out.rows["recording"])
-    assert "folds 2" in opened.measured_on
+    assert len(opened.train_pairs) == len(opened.eval_pairs) == 6
+    assert not set(opened.train_pairs.rows["audio"]) & set(opened.eval_pairs.rows["audio"])
+    assert "folds 2" in opened.eval_name
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--stages", "hearing_lora"), "the adapter has no lora that could train"),
-        (("--stages", '{"trains": ["attention"]}'), "behind closed gates"),
+        (("--stages", "audio_attention_lora"), "the adapter has no lora that could train"),
+        (("--stages", '{"trainable": ["attention"]}'), "behind closed gates"),
         (("--encoder", "no/encoder"), "there is no trained encoder 'no/encoder'"),
-        (("--data", "no/data"), "there is no data set 'no/data'"),
+        (("--dataset", "no/data"), "there is no data set 'no/data'"),
         (("--resolution", "15"), "--resolution must be a multiple of 2"),
         (("--blocks", "side"), "blocks are down, mid, up, not 'side'"),
     ],
@@ -247,7 +266,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(
     ("flags", "said"),
     [
         (("--stages", "ears"), "there is no stage 'ears'"),
-        (("--caption_dropout", "0.9", "--sound_dropout", "0.9"), "together at most 1"),
+        (("--caption_dropout", "0.9", "--audio_dropout", "0.9"), "together at most 1"),
         (("--ema_decay", "1.5"), "between 0 and 1"),
         (("--crops", "0"), "--crops is at least 1"),
         (("--lerning_rate", "1"), "did you mean --learning_rate"),
@@ -270,18 +289,18 @@ def test_every_recipe_trains_a_few_steps_and_is_driven(
 ) -> None:
     import yaml
 
-    from diffuse.config.stages import read_stage
+    from diffuse.config.stages import parse_stage
 
     recipe = yaml.safe_load(path.read_text())
     given = [text if isinstance(text, str) else json.dumps(text) for text in
-             recipe.get("stages", ["hearing"])]  # fmt: skip
+             recipe.get("stages", ["audio_attention"])]  # fmt: skip
     short = []
     for text in given:
-        stage = read_stage(text)
-        told = {"name": stage.name, "trains": stage.trains, "loss": stage.loss, "steps": 1}
+        stage = parse_stage(text)
+        told = {"name": stage.name, "trainable": stage.trainable, "loss": stage.loss, "steps": 1}
         short.append(json.dumps(told))
     line = command(
-        tiny_base, encoder, pairs, tmp_path / "run", "--stages", *short, "--samples", "1"
+        tiny_base, encoder, pairs, tmp_path / "run", "--stages", *short, "--num_sheet_samples", "1"
     )
     main([path.stem, *line])
     done = sorted(p.parent.name for p in (tmp_path / "run").glob("stage-*/done"))
@@ -292,15 +311,15 @@ def test_every_recipe_trains_a_few_steps_and_is_driven(
 def test_recipes_say_what_the_earlier_systems_trained() -> None:
     def stages(name: str) -> list[tuple[set[str], str]]:
         options = parse_options("diffuse.train", [name])
-        from diffuse.config.stages import read_stages
+        from diffuse.config.stages import parse_stages
 
-        return [(set(s.trains), s.loss) for s in read_stages(options.loss.stages)]
+        return [(set(s.trainable), s.loss) for s in parse_stages(options.loss.stages)]
 
     assert len(stages("clap2diffusion-v3")) == 3 and len(stages("clap2diffusion-v4")) == 2
     assert len(stages("sonicdiffusion")) == 2 and len(stages("art-from-audio")) == 1
     assert stages("clap2diffusion-v3")[2][0] == {"gates", "level_weights"}
     assert stages("sonicdiffusion")[0] == ({"projector"}, "alignment")
-    assert stages("art-from-audio") == [({"projector", "lora"}, "substitution")]
+    assert stages("art-from-audio") == [({"projector", "lora"}, "text_replacement")]
 
 
 @pytest.mark.slow
@@ -330,7 +349,7 @@ def test_a_later_run_starts_from_a_saved_adapter(line: Any, tmp_path: Path) -> N
     main(again)
     before, after = adapter_weights(saved), adapter_weights(tmp_path / "next")
     same = {n for n in before if torch.equal(before[n], after[n])}
-    projector = [n for n in before if n.startswith("projector.") and "placing" not in n]
+    projector = [n for n in before if n.startswith("projector.") and "level_projections" not in n]
     assert projector and same.issuperset(projector)
     assert any(n not in same for n in before if n.startswith("attention."))
 
@@ -340,7 +359,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     tiny_base: str, encoder: Path, pairs: Path, tmp_path: Path
 ) -> None:
     """Killed in the middle of an epoch of the second stage."""
-    stages = ("--stages", '{"stage": "projector", "steps": 2}', '{"stage": "hearing", "steps": 40}')
+    stages = (
+        "--stages",
+        '{"stage": "projector", "max_steps": 2}',
+        '{"stage": "audio_attention", "max_steps": 40}',
+    )
     flags = (*stages, "--save_strategy", "steps", "--save_steps", "4", "--save_total_limit", "9")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main(command(tiny_base, encoder, pairs, whole, *flags))

@@ -95,12 +95,12 @@ def test_the_page_breaks_no_rule_before_and_after_a_drawing(
     assert ours(before) == set()
     upload(page, wav)
     status(page, "Heard")
-    page.locator("#draw").click()
+    page.locator("#generate").click()
     status(page, "2 pictures in")
     drawn(page)
     for name in ("More settings", "Models", "Settings of the pictures", "Earlier pictures"):
         page.get_by_role("button", name=name).click()
-    page.locator("#earlier img").first.wait_for()
+    page.locator("#history_gallery img").first.wait_for()
     after = look(page, axe)
     assert ours(after) == set()
     assert {rule for rule, _ in before | after} == set(GRADIO)  # what Gradio mends leaves the list
@@ -108,7 +108,7 @@ def test_the_page_breaks_no_rule_before_and_after_a_drawing(
 
 def test_an_error_breaks_no_rule(visit: Callable, axe: str):
     page = visit()
-    page.locator("#draw").click()
+    page.locator("#generate").click()
     status(page, "There is no sound yet")
     assert ours(look(page, axe)) == set()
 

@@ -32,17 +32,17 @@ def client(served: Served):
 
 def test_the_names_are_those_one_would_guess(client):
     found = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(found) == {"/generate", "/listen", "/stop", "/models"}
+    assert set(found) == {"/generate", "/preview", "/stop", "/models"}
     parameters = found["/generate"]["parameters"]
     names = [parameter["parameter_name"] for parameter in parameters]
     assert names == [
-        "sound", "prompt", "negative_prompt", "audio_scale", "relation", "foreground",
-        "background", "ambience", "guidance_scale", "steps", "pictures", "seed", "base",
+        "audio", "prompt", "negative_prompt", "audio_scale", "relation", "foreground",
+        "background", "ambience", "guidance_scale", "num_inference_steps", "num_images", "seed", "base",
         "encoder", "adapter",
     ]  # fmt: skip
     told = (ROOT / "docs/guides/app.md").read_text()
     assert all(f"`{name}`" in told for name in (*found, *names))
-    assert all(p["parameter_has_default"] for p in parameters if p["parameter_name"] != "sound")
+    assert all(p["parameter_has_default"] for p in parameters if p["parameter_name"] != "audio")
 
 
 def test_a_sound_and_a_seed_give_the_same_picture_and_others_another(client, sounds: list[Path]):
@@ -55,7 +55,7 @@ def test_a_sound_and_a_seed_give_the_same_picture_and_others_another(client, sou
     assert np.array_equal(first[1], next_seed[0])
     assert not np.array_equal(first[0], other[0])
     assert made["seed"] == 7 and made["num_inference_steps"] == 2 and made["adapter"] == "none"
-    assert made["sounds"][0]["recording"] == "200.wav"
+    assert made["sounds"][0]["audio"] == "200.wav"
 
 
 def test_text_changes_the_picture_and_its_relation_is_said(client, sounds: list[Path]):
@@ -72,7 +72,7 @@ def test_an_adapter_is_heard_beside_the_text_and_its_levels_count(
 ):
     choice = {"prompt": "a whistle", "relation": "none"}
     before, *_ = generate(client, sounds[0], **choice)
-    base = len(served.service.shelf)
+    base = len(served.service.pipelines)
     fresh, loud = (save_adapter(models, name, gate) for name, gate in (("fresh", 0), ("loud", 2)))
     assert client.predict(api_name="/models")["adapters"] == [fresh, loud]
     pictures = {}
@@ -85,13 +85,13 @@ def test_an_adapter_is_heard_beside_the_text_and_its_levels_count(
     assert len({picture.tobytes() for picture in found}) == 4
     after, *_ = generate(client, sounds[0], **choice)
     assert np.array_equal(before, after)  # the adapter is off again
-    assert len(served.service.shelf) == base  # on one base, loaded once
+    assert len(served.service.pipelines) == base  # on one base, loaded once
 
 
 def test_a_sound_is_looked_at(client, sounds: list[Path]):
     from gradio_client import handle_file
 
-    picture, said = client.predict(handle_file(sounds[0]), api_name="/listen")
+    picture, said = client.predict(handle_file(sounds[0]), api_name="/preview")
     path = picture["value"] if isinstance(picture, dict) else picture
     assert Image.open(path if isinstance(path, str) else path["path"]).size == (900, 287)
     assert "Heard: 2.0 s." in said
@@ -99,7 +99,7 @@ def test_a_sound_is_looked_at(client, sounds: list[Path]):
 
 def test_models_are_listed(client, models: Path):
     found = client.predict(api_name="/models")
-    assert found["bases"] == ["mini", str(models / "base")]
+    assert found["base_models"] == ["mini", str(models / "base")]
     assert found["encoders"] == ["mini", str(models / "encoder")]
 
 
@@ -116,7 +116,11 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence_and_the_app_lives_on(
     cases = [
         (text, {}, "not a sound file"),
         (long, {}, "longer than 5 s"),
-        (sounds[0], {"steps": 0}, "The number of steps is 0: give a number from 1 to 900"),
+        (
+            sounds[0],
+            {"num_inference_steps": 0},
+            "The number of steps is 0: give a number from 1 to 900",
+        ),
         (sounds[0], {"audio_scale": 9}, "The audio scale is 9: give a number from 0 to 2"),
         (sounds[0], {"seed": -1}, "The seed is -1"),
         (sounds[0], {"relation": "friendly"}, "no relation 'friendly'"),

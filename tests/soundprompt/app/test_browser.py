@@ -32,28 +32,28 @@ def test_an_upload_is_shown_drawn_and_kept_in_the_history(visit: Callable, wav: 
     page = visit()
     upload(page, wav)
     assert "2.0 s" in status(page, "Heard")
-    page.locator("#portrait img").wait_for()
-    page.locator("#draw").click()
+    page.locator("#audio_plot img").wait_for()
+    page.locator("#generate").click()
     status(page, r"2 pictures in")
     pictures = [np.asarray(Image.open(io.BytesIO(file))) for file in drawn(page)]
     assert len(pictures) == 2 and not np.array_equal(*pictures)
     page.get_by_role("button", name="Settings of the pictures").click()
-    assert "num_inference_steps" in page.locator("#settings").inner_text()
-    page.locator("#settings button").first.wait_for()  # to copy
+    assert "num_inference_steps" in page.locator("#metadata").inner_text()
+    page.locator("#metadata button").first.wait_for()  # to copy
     page.get_by_role("button", name="Earlier pictures").click()
-    page.locator("#earlier img").first.wait_for()
-    assert page.locator("#earlier img").count() == 2
+    page.locator("#history_gallery img").first.wait_for()
+    assert page.locator("#history_gallery img").count() == 2
 
 
 def test_a_recording_from_the_microphone_is_drawn(visit: Callable):
     page = visit()
     page.get_by_role("button", name="Record audio").click()
-    page.locator("#sound button", has_text="Record").first.click()
+    page.locator("#audio button", has_text="Record").first.click()
     page.wait_for_timeout(1500)
-    page.locator("#sound button:visible", has_text="Stop").first.click()
+    page.locator("#audio button:visible", has_text="Stop").first.click()
     heard = re.search(r"([\d.]+) s", status(page, "Heard"))
     assert heard and 0.5 < float(heard.group(1)) < 30
-    page.locator("#draw").click()
+    page.locator("#generate").click()
     status(page, "2 pictures in")
     assert len(drawn(page)) == 2
 
@@ -66,7 +66,7 @@ def test_an_example_and_a_text_are_drawn_by_keyboard_alone(visit: Callable):
     page.get_by_label("Text (optional)").focus()
     page.keyboard.type("at night")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "draw"
+    assert page.evaluate("document.activeElement.id") == "generate"
     page.keyboard.press("Enter")
     status(page, r"2 pictures in .* Text and sound are \w+:")
 
@@ -78,12 +78,12 @@ def test_progress_is_shown_and_stop_stops(visit: Callable, wav: Path):
     page.get_by_role("button", name="More settings").click()
     set_field(page, "Steps", "900")
     set_field(page, "Pictures", "4")
-    page.locator("#draw").click()
+    page.locator("#generate").click()
     status(page, r"step \d+ of 900")
     assert page.locator("#status progress").get_attribute("max") == "900"
     page.locator("#stop").click()
     assert "900" not in status(page, "Stopped")
-    assert page.locator("#pictures img").count() == 0
+    assert page.locator("#images img").count() == 0
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_a_bad_file_is_named_in_the_page_which_lives_on(
     bad.write_bytes(content)
     upload(page, bad)
     page.locator("#status [role=alert]", has_text=said).wait_for()
-    page.locator("#draw").click()
+    page.locator("#generate").click()
     page.locator("#status [role=alert]", has_text=said).wait_for()
     page.get_by_role("button", name="Clear").first.click()
     upload(page, wav)
     status(page, "Heard")
-    page.locator("#draw").click()
+    page.locator("#generate").click()
     status(page, "2 pictures in")
 
 
@@ -114,7 +114,7 @@ def test_films_and_a_negative_seed_are_refused_by_name(visit: Callable, tmp_path
     assert "2.0 s" in status(page, "Heard")
     page.get_by_role("button", name="More settings").click()
     set_field(page, "Seed", "-5")
-    page.locator("#draw").click()
+    page.locator("#generate").click()
     page.locator("#status [role=alert]", has_text="The seed is -5").wait_for()
 
 
@@ -134,14 +134,14 @@ def test_two_visitors_see_only_their_own(visit: Callable, wav: Path, tmp_path: P
         upload(page, path)
     for page, said in zip(pages, ("2.0 s", "3.0 s"), strict=True):
         assert said in status(page, "Heard")
-        page.locator("#draw").click()
+        page.locator("#generate").click()
     for page in pages:
         status(page, "2 pictures in")
     first, second = map(drawn, pages)
     assert not set(first) & set(second)
     newcomer = visit()
-    assert newcomer.locator("#pictures img").count() == 0
-    newcomer.locator("#draw").click()
+    assert newcomer.locator("#images img").count() == 0
+    newcomer.locator("#generate").click()
     status(newcomer, "There is no sound yet")
 
 
@@ -152,11 +152,11 @@ def test_a_phone_shows_everything_within_its_width(visit: Callable, wav: Path, s
     status(page, "Heard")
     for name in ("More settings", "Models"):
         page.get_by_role("button", name=name).click()
-    page.locator("#draw").click()
+    page.locator("#generate").click()
     status(page, "2 pictures in")
     drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    for name in ("#draw", "#stop", "#prompt", "#encoder", "#pictures img"):
+    for name in ("#generate", "#stop", "#prompt", "#encoder", "#images img"):
         box = page.locator(name).first.bounding_box()
         assert box and box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"], name
     text, ground = page.evaluate(
@@ -171,7 +171,7 @@ def test_a_phone_brings_the_pictures_into_sight(visit: Callable, wav: Path):
     upload(page, wav)
     status(page, "Heard")
     page.get_by_role("button", name="More settings").click()  # the pictures lie further down
-    page.locator("#draw").click()
+    page.locator("#generate").click()
     status(page, "2 pictures in")
     page.wait_for_function(
         """height => [...document.querySelectorAll('#pictures img')].some(image => {

@@ -58,15 +58,15 @@ def test_port_is_the_same_everywhere(dockerfile: Instructions) -> None:
     assert services["page"]["ports"] == services["gpu"]["ports"] == [f"{PORT}:{PORT}"]
     space = yaml.safe_load((ROOT / "docs/space/README.md").read_text().split("---")[1])
     assert space["sdk"] == "docker" and space["app_port"] == PORT
-    (guide,) = (ROOT / "docs").rglob("docker.md")
-    assert f"-p {PORT}:{PORT}" in guide.read_text()
+    (set_audio_guidance_scale,) = (ROOT / "docs").rglob("docker.md")
+    assert f"-p {PORT}:{PORT}" in set_audio_guidance_scale.read_text()
 
 
 def test_volumes_are_where_the_app_and_the_hub_look(dockerfile: Instructions) -> None:
-    from soundprompt.app.arguments import StudioOptions
+    from soundprompt.app.arguments import AppArguments
 
     volumes = " ".join(arguments(dockerfile, "VOLUME"))
-    assert f"/app/{StudioOptions().models}" in volumes and ".cache/huggingface" in volumes
+    assert f"/app/{AppArguments().models_dir}" in volumes and ".cache/huggingface" in volumes
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     targets = [volume.split(":")[1] for volume in services["page"]["volumes"]]
     assert all(target in volumes for target in targets) and len(targets) == 2
@@ -74,9 +74,9 @@ def test_volumes_are_where_the_app_and_the_hub_look(dockerfile: Instructions) ->
 
 
 def test_options_of_the_training_command_exist(dockerfile: Instructions) -> None:
-    from align.config.options import KINDS
+    from align.config.options import ARGUMENTS
     from align.config.parser import parse
 
     commands = [run for run in arguments(dockerfile, "RUN") if "align.train" in run]
     (line,) = re.findall(r"-m align\.train (.*?) &&", commands[0])
-    assert parse(KINDS, "align", "align.train", line.split())
+    assert parse(ARGUMENTS, "align", "align.train", line.split())

@@ -189,7 +189,7 @@ def test_train_runs_from_any_folder(fresh: Path, sound_folder: Path, tmp_path: P
     python = fresh / "python"
     shown = _run(python, "-m", "align.train", "--help", where=tmp_path)
     assert shown.returncode == 0 and "--output_dir" in shown.stdout
-    line = ("-m", "align.train", "--data", str(sound_folder), *SHORT, "--max_steps", "2")
+    line = ("-m", "align.train", "--dataset", str(sound_folder), *SHORT, "--max_steps", "2")
     done = _run(python, *line, "--output_dir", "own", where=tmp_path)
     assert done.returncode == 0, done.stderr
     run = json.loads((tmp_path / "own/run.json").read_text())

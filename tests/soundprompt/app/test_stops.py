@@ -49,7 +49,9 @@ def _begin(client, sound: Path):
     """A drawing that would take long, begun."""
     from gradio_client import handle_file
 
-    job = client.submit(handle_file(sound), steps=900, pictures=4, api_name="/generate")
+    job = client.submit(
+        handle_file(sound), num_inference_steps=900, num_images=4, api_name="/generate"
+    )
     end = time.monotonic() + 120
     while time.monotonic() < end:
         if any(re.search(r"step \d+ of 900", out[-1]) for out in job.outputs()):
@@ -88,7 +90,7 @@ def test_a_drawing_that_takes_too_long_is_stopped(
     from gradio_client.exceptions import AppError
 
     with (
-        serve(models, max_steps=900, max_draw_s=1.0) as page,
+        serve(models, max_steps=900, max_generation_s=1.0) as page,
         pytest.raises(AppError, match="longer than 1 s and was stopped"),
     ):
         generate(connect(page), sounds[0], steps=900, pictures=4)

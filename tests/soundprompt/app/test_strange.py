@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from align.audio.files import AudioError
-from soundprompt.app.arguments import StudioOptions
-from soundprompt.app.audio_input import hear
-from soundprompt.app.validation import WishError, checked
+from soundprompt.app.arguments import AppArguments
+from soundprompt.app.audio_input import read_upload
+from soundprompt.app.validation import InvalidRequestError, validate_request
 from tests.conftest import RATE, tone
 from tests.helpers.films import film
 from tests.helpers.pages import Served, connect, generate, serve
@@ -56,7 +56,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", HEARD)
 def test_it_is_heard(kind: str, tmp_path: Path):
-    sound = hear(str(HEARD[kind](tmp_path)), StudioOptions())
+    sound = read_upload(str(HEARD[kind](tmp_path)), AppArguments())
     assert 1.9 < sound.duration_s < 2.2
     assert 0.3 < np.abs(sound.waveform).max() < 0.5
 
@@ -65,7 +65,7 @@ def test_it_is_heard(kind: str, tmp_path: Path):
 def test_it_is_refused_in_a_sentence(kind: str, tmp_path: Path):
     make, said = REFUSED[kind]
     with pytest.raises(AudioError) as caught:
-        hear(str(make(tmp_path)), StudioOptions())
+        read_upload(str(make(tmp_path)), AppArguments())
     message = str(caught.value)
     assert said in message and message.endswith(".") and str(tmp_path) not in message
 
@@ -76,17 +76,20 @@ def test_it_is_refused_in_a_sentence(kind: str, tmp_path: Path):
         ({"seed": -5}, "The seed is -5: give a number from 0 to 4294967295."),
         ({"seed": 1e30}, "The seed is 1e+30: give a number from 0 to 4294967295."),
         ({"seed": ""}, "The seed is '': give a number"),
-        ({"steps": 10**9}, "The number of steps is 1000000000: give a number from 1 to 50."),
-        ({"steps": float("inf")}, "The number of steps is inf"),
-        ({"steps": [1]}, "The number of steps is [1]"),
-        ({"pictures": 99}, "give a number from 1 to 4."),
+        (
+            {"num_inference_steps": 10**9},
+            "The number of steps is 1000000000: give a number from 1 to 50.",
+        ),
+        ({"num_inference_steps": float("inf")}, "The number of steps is inf"),
+        ({"num_inference_steps": [1]}, "The number of steps is [1]"),
+        ({"num_images": 99}, "give a number from 1 to 4."),
         ({"guidance_scale": "NaN"}, "The guidance is 'NaN': give a number from 1 to 15."),
         ({"prompt": "half a dog \ud83d"}, "The text has half a character in it"),
     ],
 )
 def test_a_strange_wish_is_refused_in_a_sentence(given: dict[str, object], said: str):
-    with pytest.raises(WishError, match=re.escape(said)):
-        checked(given, StudioOptions())
+    with pytest.raises(InvalidRequestError, match=re.escape(said)):
+        validate_request(given, AppArguments())
 
 
 TEXTS = (

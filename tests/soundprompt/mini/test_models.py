@@ -10,13 +10,26 @@ import pytest
 import torch
 from torch import nn
 
-from soundprompt.mini.build.samples import drawn, pool, rng_of, to_tensor
-from soundprompt.mini.build.training_loop import Plan, fit
-from soundprompt.mini.captions import caption, class_caption, heard, heard_wordings, scene_caption
-from soundprompt.mini.image_classifier import UNCLEAR, judge
-from soundprompt.mini.models import CLAP, CLIP, JUDGE, STABLE_DIFFUSION, W2V_BERT, WEIGHTS
-from soundprompt.mini.pictures import SIZE, draw
-from soundprompt.mini.world import CLASSES, COLOURS_OF, SCENES, View, random_view
+from soundprompt.mini.build.samples import image_pool, render_batch, rng_of, to_tensor
+from soundprompt.mini.build.training_loop import TrainingPlan, fit
+from soundprompt.mini.captions import (
+    audio_caption,
+    audio_captions,
+    caption,
+    class_caption,
+    scene_caption,
+)
+from soundprompt.mini.image_classifier import UNCLEAR, load_image_classifier
+from soundprompt.mini.models import (
+    CLAP,
+    CLIP,
+    IMAGE_CLASSIFIER,
+    STABLE_DIFFUSION,
+    W2V_BERT,
+    WEIGHTS,
+)
+from soundprompt.mini.pictures import SIZE, render
+from soundprompt.mini.world import CLASS_COLORS, CLASSES, SCENES, View, random_view
 
 
 def _rng(seed: int = 0) -> np.random.Generator:
@@ -25,23 +38,23 @@ def _rng(seed: int = 0) -> np.random.Generator:
 
 def test_a_picture_follows_from_its_seed_and_shows_its_view():
     view = View("dog", "rain", "night", "brown")
-    first, again = (np.asarray(draw(view, _rng(3))) for _ in range(2))
+    first, again = (np.asarray(render(view, _rng(3))) for _ in range(2))
     assert first.shape == (SIZE, SIZE, 3)
     assert np.array_equal(first, again)
     for other in (
         replace(view, near="rooster"),
         replace(view, far="helicopter"),
         replace(view, scene="day"),
-        replace(view, colour="white"),
+        replace(view, color="white"),
     ):
-        assert not np.array_equal(first, np.asarray(draw(other, _rng(3))))
-    assert not np.array_equal(first, np.asarray(draw(view, _rng(4))))
+        assert not np.array_equal(first, np.asarray(render(other, _rng(3))))
+    assert not np.array_equal(first, np.asarray(render(view, _rng(4))))
 
 
 def test_another_far_thing_leaves_the_near_one_as_it_was():
     view = View("clock tick", "rain", "day", "red")
-    one = np.asarray(draw(view, _rng(5)), int)
-    two = np.asarray(draw(replace(view, far="chainsaw"), _rng(5)), int)
+    one = np.asarray(render(view, _rng(5)), int)
+    two = np.asarray(render(replace(view, far="chainsaw"), _rng(5)), int)
     changed = np.abs(one - two).sum(2) > 0
     assert changed.any()
     assert np.ptp(np.flatnonzero(changed.any(0))) < SIZE // 2
@@ -53,9 +66,9 @@ def test_random_views_are_possible_and_hold_everything():
     assert {v.near for v in views} == set(CLASSES)
     assert {v.scene for v in views} == set(SCENES)
     assert all(v.far != v.near for v in views)
-    assert all(v.colour in COLOURS_OF.get(v.near, (None,)) for v in views)
+    assert all(v.color in CLASS_COLORS.get(v.near, (None,)) for v in views)
     assert 0.4 < np.mean([v.far is None for v in views]) < 0.6
-    assert random_view(rng, near="rain", far_share=0).label == "rain"
+    assert random_view(rng, near="rain", far_prob=0).label == "rain"
     assert View("dog", "rain", "day", None).label == "dog + rain"
 
 
@@ -63,14 +76,14 @@ def test_captions_say_what_is_there_and_the_heard_part_no_more():
     rng = _rng()
     for _ in range(300):
         view = random_view(rng)
-        full = caption(view, rng, scene=True, colour=True)
-        assert view.colour is None or view.colour in full.split() or f"{view.colour}," in full
-        part = heard(view, rng)
-        assert part in heard_wordings(view.near, view.far)
+        full = caption(view, rng, scene=True, color=True)
+        assert view.color is None or view.color in full.split() or f"{view.color}," in full
+        part = audio_caption(view, rng)
+        assert part in audio_captions(view.near, view.far)
         assert not any(c in part.split() for c in ("red", "blue", "night", "day", "dusk"))
     assert class_caption("dog") == "a dog barking"
     assert "night" in scene_caption("night", _rng(1)) or "moon" in scene_caption("night", _rng(1))
-    wordings = heard_wordings("dog", "rain")
+    wordings = audio_captions("dog", "rain")
     assert len(set(wordings)) == len(wordings) == 27
 
 
@@ -99,7 +112,7 @@ def test_the_committed_weights_are_small_half_precision_safetensors():
         assert kinds <= {torch.float16, torch.int64}, file
 
 
-@pytest.mark.parametrize("folder", [CLAP, W2V_BERT, CLIP, JUDGE, STABLE_DIFFUSION])
+@pytest.mark.parametrize("folder", [CLAP, W2V_BERT, CLIP, IMAGE_CLASSIFIER, STABLE_DIFFUSION])
 def test_every_model_is_in_the_hubs_layout(folder: str):
     names = {f.name for f in Path(folder).iterdir()}
     expected = {"model_index.json"} if folder == STABLE_DIFFUSION else {"config.json"}
@@ -107,40 +120,44 @@ def test_every_model_is_in_the_hubs_layout(folder: str):
 
 
 def test_the_judge_reads_drawings_and_refuses_spoiled_ones():
-    from soundprompt.mini.build.spoil import ghostly, spoiled
+    from soundprompt.mini.build.spoil import corrupt_far, corrupt_near
 
     rng = rng_of("check", 11)
-    views, images = drawn(rng, 200)
-    seen = judge().look(images)
-    right = [s.fits(v) and s.colour == v.colour for v, s in zip(views, seen, strict=True)]
+    views, images = render_batch(rng, 200)
+    seen = load_image_classifier().classify(images)
+    right = [s.matches_view(v) and s.color == v.color for v, s in zip(views, seen, strict=True)]
     assert np.mean(right) >= 0.99
-    near = judge().look([spoiled(random_view(rng), rng) for _ in range(200)])
+    near = load_image_classifier().classify(
+        [corrupt_near(random_view(rng), rng) for _ in range(200)]
+    )
     assert np.mean([v.near == UNCLEAR for v in near]) >= 0.95
-    far = judge().look([ghostly(random_view(rng, far_share=1), rng) for _ in range(100)])
+    far = load_image_classifier().classify(
+        [corrupt_far(random_view(rng, far_prob=1), rng) for _ in range(100)]
+    )
     assert np.mean([v.far == UNCLEAR for v in far]) >= 0.75
     labels = [v.label for v in views]
-    assert np.mean(judge().right(images, labels)) >= 0.99
-    assert np.mean(judge().right(images, labels[1:] + labels[:1])) < 0.2
+    assert np.mean(load_image_classifier().is_correct(images, labels)) >= 0.99
+    assert np.mean(load_image_classifier().is_correct(images, labels[1:] + labels[:1])) < 0.2
 
 
 @pytest.mark.slow
 def test_drawings_survive_the_autoencoder():
-    from soundprompt.mini.check import after_autoencoder
+    from soundprompt.mini.check import autoencoder_accuracy
 
-    figures = after_autoencoder(100)
-    assert figures["autoencoder_right"] >= 0.98
+    figures = autoencoder_accuracy(100)
+    assert figures["autoencoder_accuracy"] >= 0.98
     assert figures["autoencoder_psnr_db"] > 25
 
 
 def test_standardising_changes_the_latents_and_not_the_pictures():
-    from soundprompt.mini.build.vae import new_vae, standardise
+    from soundprompt.mini.build.vae import new_vae, standardize
 
     torch.manual_seed(0)
     vae = new_vae().eval()
-    pictures = to_tensor(drawn(_rng(), 8)[1])
+    pictures = to_tensor(render_batch(_rng(), 8)[1])
     with torch.no_grad():
         before = vae(pictures).sample
-        standardise(vae, pictures)
+        standardize(vae, pictures)
         latents = vae.encode(pictures).latent_dist.mode()
         after = vae(pictures).sample
     assert torch.allclose(before, after, atol=1e-4)
@@ -150,13 +167,13 @@ def test_standardising_changes_the_latents_and_not_the_pictures():
 
 @pytest.mark.slow
 def test_text_drives_the_pictures():
-    from soundprompt.mini.check import text_driven
+    from soundprompt.mini.check import text_accuracy
 
-    figures = text_driven(60, Path("runs/test"))
-    assert figures["text_object"] >= 0.95
-    assert figures["text_scene"] >= 0.95
-    assert figures["text_background_object"] >= 0.85
-    assert figures["text_object_by_clip"] >= 0.9
+    figures = text_accuracy(60, Path("runs/test"))
+    assert figures["text_object_accuracy"] >= 0.95
+    assert figures["text_scene_accuracy"] >= 0.95
+    assert figures["text_background_accuracy"] >= 0.85
+    assert figures["text_object_accuracy_clip"] >= 0.9
 
 
 def _small_loss(model: nn.Module, step: int) -> torch.Tensor:
@@ -173,7 +190,7 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
         torch.manual_seed(0)
         return nn.Linear(3, 2)
 
-    plan = Plan(steps=8, learning_rate=1e-2, ema=ema, mixed=False)
+    plan = TrainingPlan(steps=8, learning_rate=1e-2, ema_decay=ema, mixed_precision=False)
     whole = fit("stage", model(), _small_loss, plan, tmp_path / "a")
 
     def killed(net: nn.Module, step: int) -> torch.Tensor:
@@ -189,8 +206,8 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
 
 
 def test_the_pool_is_drawn_once(tmp_path: Path):
-    views, pixels = pool(tmp_path, 5)
-    again, same = pool(tmp_path, 5)
+    views, pixels = image_pool(tmp_path, 5)
+    again, same = image_pool(tmp_path, 5)
     assert views == again
     assert torch.equal(pixels, same)
     assert pixels.shape == (5, 3, SIZE, SIZE)
@@ -207,7 +224,7 @@ def test_build_names_an_unknown_stage(capsys: pytest.CaptureFixture[str]):
 
 @pytest.mark.parametrize(
     ("stages", "said"),
-    [(["vae", "clap"], "--start is for clap and w2v_bert"), (["clap"], "there is no folder")],
+    [(["vae", "clap"], "--init_from is for clap and w2v_bert"), (["clap"], "there is no folder")],
 )
 def test_only_audio_models_go_on_from_finished_ones(
     stages: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -215,5 +232,5 @@ def test_only_audio_models_go_on_from_finished_ones(
     from soundprompt.mini.build.__main__ import main
 
     with pytest.raises(SystemExit):
-        main([*stages, "--start", str(tmp_path / "none")])
+        main([*stages, "--init_from", str(tmp_path / "none")])
     assert said in capsys.readouterr().err

@@ -8,7 +8,7 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
 from PIL import Image
 
-from benchmarks.pipelines import cases_of, traced
+from benchmarks.pipelines import cases_of, outline_f1
 from soundprompt.mini.build.controlnet import new_controlnet, outlines_of
 from soundprompt.mini.models import CONTROLNET, STABLE_DIFFUSION
 from soundprompt.mini.outlines import outline
@@ -60,10 +60,12 @@ def test_pictures_keep_to_the_outlines() -> None:
     fits = {}
     for scale in (0.0, 1.0):
         images = pipeline(
-            ["a picture"] * len(cases), image=[case.lines for case in cases],
+            ["a picture"] * len(cases), image=[case.control_image for case in cases],
             num_inference_steps=10, controlnet_conditioning_scale=scale,
             generator=torch.Generator().manual_seed(0),
         ).images  # fmt: skip
-        fits[scale] = np.mean([traced(i, c.lines) for i, c in zip(images, cases, strict=True)])
+        fits[scale] = np.mean(
+            [outline_f1(i, c.control_image) for i, c in zip(images, cases, strict=True)]
+        )
     assert fits[1.0] > 0.8
     assert fits[0.0] < fits[1.0] - 0.1

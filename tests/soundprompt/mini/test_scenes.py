@@ -39,10 +39,10 @@ def test_splits_share_scenes_but_no_recording() -> None:
 
 def test_a_row_sounds_as_its_seed_says() -> None:
     rows = scenes("test", 3)
-    first, again = rows[1]["recording"], scenes("test", 3)[1]["recording"]
+    first, again = rows[1]["audio"], scenes("test", 3)[1]["audio"]
     assert first["sampling_rate"] == SAMPLE_RATE
     assert np.array_equal(first["array"], again["array"])
-    assert not np.array_equal(first["array"], rows[2]["recording"]["array"])
+    assert not np.array_equal(first["array"], rows[2]["audio"]["array"])
 
 
 def _energies(near: tuple[str, ...], far: tuple[str, ...]) -> np.ndarray:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from align.preprocessing.fingerprint import told_recordings
+from align.preprocessing.fingerprint import audio_fingerprint
 from soundprompt.mini.dataset import mixtures, pairs, singles
 from soundprompt.mini.scenes import scenes
-from soundprompt.mini.source_hash import version
+from soundprompt.mini.source_hash import source_hash
 
 
 def test_a_version_follows_from_the_source(tmp_path, monkeypatch):
@@ -18,8 +18,8 @@ def test_a_version_follows_from_the_source(tmp_path, monkeypatch):
     monkeypatch.setattr("soundprompt.mini.source_hash.__file__", str(tmp_path / "version.py"))
 
     def told(*parts):
-        version.cache_clear()
-        return version(*parts)
+        source_hash.cache_clear()
+        return source_hash(*parts)
 
     before = told("sounds"), told("world"), told("sounds", "world")
     assert len(set(before)) == 3 and before[0] == told("sounds")
@@ -28,25 +28,25 @@ def test_a_version_follows_from_the_source(tmp_path, monkeypatch):
     assert told("sounds", "world") != before[2]
     with pytest.raises(FileNotFoundError, match="smells"):
         told("smells")
-    version.cache_clear()
+    source_hash.cache_clear()
 
 
 @pytest.mark.parametrize("made", [singles, mixtures, pairs, scenes])
 def test_recordings_of_other_generators_are_others(made, monkeypatch):
-    before = told_recordings(made("test", 4))
-    assert told_recordings(made("test", 4)) == before
+    before = audio_fingerprint(made("test", 4))
+    assert audio_fingerprint(made("test", 4)) == before
     for module in ("soundprompt.mini.dataset", "soundprompt.mini.scenes"):
         monkeypatch.setattr(f"{module}.version", lambda *_: "another")
-    assert told_recordings(made("test", 4)) != before
+    assert audio_fingerprint(made("test", 4)) != before
 
 
 def test_a_build_draws_a_pool_of_its_own_for_every_version(tmp_path, monkeypatch):
     from soundprompt.mini.build import samples
 
-    drawn = [samples.pool(tmp_path, 2) for _ in range(2)]
+    drawn = [samples.image_pool(tmp_path, 2) for _ in range(2)]
     assert len(list(tmp_path.glob("pool-*.npz"))) == 1 and drawn[0][0] == drawn[1][0]
-    monkeypatch.setattr(samples, "version", lambda *_: "another")
-    samples.pool(tmp_path, 2)
+    monkeypatch.setattr(samples, "source_hash", lambda *_: "another")
+    samples.image_pool(tmp_path, 2)
     assert len(list(tmp_path.glob("pool-*.npz"))) == 2
 
 
@@ -60,11 +60,11 @@ def test_a_build_hears_anew_what_other_versions_made(tmp_path, monkeypatch):
     monkeypatch.setattr(hearing, "_chunk", chunk)
 
     def files():
-        assert len(hearing.Hearing.load(tmp_path, {}, "clap").near) == 2
+        assert len(hearing.AudioFeaturePool.load(tmp_path, {}, "clap").near) == 2
         return len(list(tmp_path.iterdir()))
 
     assert files() == files() == 2
-    monkeypatch.setattr(hearing, "version", lambda *_: "another")
+    monkeypatch.setattr(hearing, "source_hash", lambda *_: "another")
     assert files() == 4
-    monkeypatch.setattr(hearing, "FORMAT", -1)  # of features
+    monkeypatch.setattr(hearing, "CACHE_VERSION", -1)  # of features
     assert files() == 6

@@ -31,7 +31,7 @@ Args:
 
 Returns:
     euclidean: the distance, 0 at best.
-    cosine, centred_cosine: 1 at best; a row without length counts as 0.
+    cosine, centered_cosine: 1 at best; a row without length counts as 0.
     mse: the mean over D of the squared differences, 0 at best.
 """
 
@@ -66,8 +66,8 @@ class Alignment(evaluate.Metric):
         self,
         predictions: list[list[float]],
         references: list[list[float]],
-        centre: object = None,
-        spread: object = None,
+        center: object = None,
+        std: object = None,
         per_row: bool = False,
     ) -> dict[str, float | list[float]]:
         if len({len(row) for row in [*predictions, *references]}) != 1:
@@ -76,16 +76,16 @@ class Alignment(evaluate.Metric):
         if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
             raise ValueError("a prediction or a reference is not a finite number")
         width = ours.shape[1]
-        middle = theirs.mean(0) if centre is None else _row(centre, width, "centre")
-        scale = np.ones(width) if spread is None else _row(spread, width, "spread")
+        middle = theirs.mean(0) if center is None else _row(center, width, "center")
+        scale = np.ones(width) if std is None else _row(std, width, "std")
         if not (scale > 0).all():
-            raise ValueError("every number of spread must be above 0")
-        if centre is None and not np.ptp(theirs, axis=0).any():
-            raise ValueError("the references are all the same: give centre for the centred cosine")
+            raise ValueError("every number of std must be above 0")
+        if center is None and not np.ptp(theirs, axis=0).any():
+            raise ValueError("the references are all the same: give center for the centred cosine")
         found = {
             "euclidean": np.linalg.norm(ours - theirs, axis=1),
             "cosine": _cosine(ours, theirs),
-            "centred_cosine": _cosine((ours - middle) / scale, (theirs - middle) / scale),
+            "centered_cosine": _cosine((ours - middle) / scale, (theirs - middle) / scale),
             "mse": np.square(ours - theirs).mean(1),
         }
         return {k: v.tolist() if per_row else float(v.mean()) for k, v in found.items()}

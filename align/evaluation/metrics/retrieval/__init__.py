@@ -1,1 +1,1 @@
-"""The metric `retrieval`, for `evaluate`."""
+"""The metric `retrieval_metrics`, for `evaluate`."""

@@ -37,15 +37,15 @@ Returns:
 DEPTHS = (1, 5, 10)
 
 
-def _found(scores: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
+def _query_metrics(scores: np.ndarray, relevant: np.ndarray) -> dict[str, np.ndarray]:
     """Every query's figures, from scores (Q, M) and what is right (Q, M)."""
     # The last key sorts first: by score, and among equal ones the wrong ahead of the right.
-    order = np.lexsort((right, -scores), axis=1)
-    hits = np.take_along_axis(right, order, axis=1)
+    order = np.lexsort((relevant, -scores), axis=1)
+    hits = np.take_along_axis(relevant, order, axis=1)
     found = {f"R@{k}": hits[:, :k].any(1).astype(float) for k in DEPTHS}
     top = hits[:, :10]
     precision = top.cumsum(1) / np.arange(1, top.shape[1] + 1)
-    possible = np.minimum(right.sum(1), 10)
+    possible = np.minimum(relevant.sum(1), 10)
     found["mAP@10"] = (precision * top).sum(1) / possible
     return found
 
@@ -78,18 +78,18 @@ class Retrieval(evaluate.Metric):
         scores = np.asarray(predictions, np.float64)
         if not np.isfinite(scores).all():
             raise ValueError("a score is not a finite number")
-        right = np.zeros(scores.shape, bool)
-        for i, wanted in enumerate(references):
-            if not len(wanted) or min(wanted) < 0 or max(wanted) >= width:
+        relevant = np.zeros(scores.shape, bool)
+        for i, relevant_ids in enumerate(references):
+            if not len(relevant_ids) or min(relevant_ids) < 0 or max(relevant_ids) >= width:
                 raise ValueError(
-                    f"row {i} names the right candidates {list(wanted)}: give at least one, "
+                    f"row {i} names the right candidates {list(relevant_ids)}: give at least one, "
                     f"from 0 to {width - 1}"
                 )
-            right[i, np.asarray(wanted)] = True
-        named = right.any(0)
-        ways = {"forward": (scores, right), "backward": (scores.T[named], right.T[named])}
+            relevant[i, np.asarray(relevant_ids)] = True
+        named = relevant.any(0)
+        ways = {"forward": (scores, relevant), "backward": (scores.T[named], relevant.T[named])}
         return {
             f"{way}_{name}": values.tolist() if per_query else float(values.mean())
             for way, matrices in ways.items()
-            for name, values in _found(*matrices).items()
+            for name, values in _query_metrics(*matrices).items()
         }

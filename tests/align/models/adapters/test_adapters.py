@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from align.models.adapters import ADAPTERS, new_adapter, sizes_of
+from align.models.adapters import ADAPTERS, build_adapter, default_adapter_kwargs
 
 SHAPE = {"token_width": 12, "length": 6, "embed_width": 12, "pooled_width": 4}
 SMALL = {
@@ -22,9 +22,9 @@ POOLED = sorted(set(ADAPTERS) - {"direct"})  # direct gives none
 
 def adapter(kind: str, **changes: int | float) -> nn.Module:
     torch.manual_seed(0)
-    small = {name: value for name, value in SMALL.items() if name in sizes_of(kind)}
+    small = {name: value for name, value in SMALL.items() if name in default_adapter_kwargs(kind)}
     shape = SHAPE | ({} if kind in POOLED else {"pooled_width": 0})
-    return new_adapter(kind, **shape | small | changes).eval()
+    return build_adapter(kind, **shape | small | changes).eval()
 
 
 def heard(length: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,21 +119,24 @@ def test_positions_answer_differently_from_the_start(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_size_changes_the_adapter(kind: str) -> None:
     plain = {name: p.shape for name, p in adapter(kind).named_parameters()}
-    for name in set(sizes_of(kind)) - {"heads", "stride", "dropout"}:
+    for name in set(default_adapter_kwargs(kind)) - {"heads", "stride", "dropout"}:
         changes = {name: 2 * SMALL[name] - (name == "kernel")}
         changed = {key: p.shape for key, p in adapter(kind, **changes).named_parameters()}
         assert changed != plain, name
     tokens, mask = heard()
     for name, value in (("heads", 4), ("stride", 3)):
-        if name not in sizes_of(kind):
+        if name not in default_adapter_kwargs(kind):
             continue
         other = adapter(kind, **{name: value})
         if kind == "sonic":  # each head brings its own width
-            assert other.blocks[0].leave.weight.shape != adapter(kind).blocks[0].leave.weight.shape
+            assert (
+                other.blocks[0].proj_out.weight.shape
+                != adapter(kind).blocks[0].proj_out.weight.shape
+            )
             continue
         other.load_state_dict(adapter(kind).state_dict())
         assert not torch.equal(other(tokens, mask)[0], adapter(kind)(tokens, mask)[0]), name
-    if "dropout" in sizes_of(kind):
+    if "dropout" in default_adapter_kwargs(kind):
         made = adapter(kind, dropout=0.5).train()
         assert not torch.equal(made(tokens, mask)[0], made(tokens, mask)[0])
         made = adapter(kind, dropout=0.0).train()
@@ -142,13 +145,13 @@ def test_every_size_changes_the_adapter(kind: str) -> None:
 
 def test_an_unknown_adapter_or_size_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"'perceptron'.*resampler"):
-        new_adapter("perceptron", **SHAPE)
+        build_adapter("perceptron", **SHAPE)
     with pytest.raises(ValueError, match=r"resampler.*'depht'.*depth"):
-        new_adapter("resampler", **SHAPE, depht=3)
+        build_adapter("resampler", **SHAPE, depht=3)
     with pytest.raises(ValueError, match=r"linear.*'heads'; it has: none"):
-        new_adapter("linear", **SHAPE, heads=3)
+        build_adapter("linear", **SHAPE, heads=3)
     with pytest.raises(ValueError, match=r"mlp.*'kernel'; it has: width, depth, tokens, dropout"):
-        new_adapter("mlp", **SHAPE, kernel=3)
+        build_adapter("mlp", **SHAPE, kernel=3)
 
 
 @pytest.mark.parametrize(
@@ -169,4 +172,4 @@ def test_a_size_that_cannot_be_is_refused(
     kind: str, sizes: dict[str, int | float], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):
-        new_adapter(kind, **SHAPE | sizes)
+        build_adapter(kind, **SHAPE | sizes)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from align.models.adapters.hierarchical import LEVELS
-from align.models.adapters.layers import pool_slots
+from align.models.adapters.layers import pool_to_length
 from tests.align.models.adapters.test_adapters import adapter, heard
 
 
@@ -20,7 +20,7 @@ def test_linear_positions_hear_differently_once_their_gains_do() -> None:
     torch.testing.assert_close(changed[:, 1], 2 * embeds[:, 1])
     torch.testing.assert_close(changed[:, 2], 1 + embeds[:, 2])
     # It is linear in the tokens: twice the sound, twice the answer.
-    offset, bias = made.offset.detach(), made.leave_pooled.bias.detach()
+    offset, bias = made.offset.detach(), made.proj_pooled.bias.detach()
     twice, twice_pooled = made(2 * tokens, mask)
     torch.testing.assert_close(twice - offset, 2 * (changed - offset))
     torch.testing.assert_close(twice_pooled - bias, 2 * (pooled - bias))
@@ -32,7 +32,7 @@ def test_sonic_blocks_are_chained() -> None:
     before = made(tokens, mask)[0]
     for block in made.blocks[:-1]:  # in the released code all but the last are without effect
         with torch.no_grad():
-            block.leave.bias += 1.0
+            block.proj_out.bias += 1.0
         after = made(tokens, mask)[0]
         assert not torch.equal(before, after)
         before = after
@@ -41,13 +41,13 @@ def test_sonic_blocks_are_chained() -> None:
 def test_conv_leaves_audio2imgs_47_tokens_of_its_3_75_s() -> None:
     made = adapter("conv", length=77, tokens=47, kernel=3, stride=2)
     tokens, mask = torch.randn(1, 187, 12), torch.ones(1, 187, dtype=torch.bool)
-    tokens = made.enter(tokens)
+    tokens = made.proj_in(tokens)
     for layer in made.layers:
         tokens, mask = layer(tokens, mask)
     assert tokens.shape[1] == mask.sum() == 47
     # Every one of the 47 is then a token of its own.
-    torch.testing.assert_close(pool_slots(tokens, mask, 47), tokens)
-    assert made.positions.mixture.shape == (77, 47)
+    torch.testing.assert_close(pool_to_length(tokens, mask, 47), tokens)
+    assert made.position_mixer.mixture.shape == (77, 47)
 
 
 def test_the_levels_are_reached_by_name() -> None:
@@ -57,7 +57,9 @@ def test_the_levels_are_reached_by_name() -> None:
     assert {name: tuple(level.shape) for name, level in levels.items()} == {
         "foreground": (2, 5, 16), "background": (2, 3, 16), "ambience": (2, 2, 16),
     }  # fmt: skip
-    shares = {name: round(share.item(), 4) for name, share in made.shares().items()}
+    shares = {
+        name: round(share.item(), 4) for name, share in made.normalized_level_weights().items()
+    }
     assert shares == {"foreground": 0.5, "background": 0.3, "ambience": 0.2}
 
 

@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from align.models.adapters.layers import Positions, heard_first, mean_heard, pool_slots
+from align.models.adapters.layers import PositionMixer, compact_tokens, masked_mean, pool_to_length
 
 
 def test_the_mean_is_of_what_was_heard() -> None:
     tokens = torch.tensor([[[1.0], [3.0], [float("inf")]]])
     mask = torch.tensor([[True, True, False]])
-    assert mean_heard(tokens, mask).tolist() == [[2.0]]
+    assert masked_mean(tokens, mask).tolist() == [[2.0]]
 
 
 def test_heard_tokens_come_first_in_their_order() -> None:
     tokens = torch.arange(5.0)[None, :, None]
     mask = torch.tensor([[False, True, True, False, True]])
-    moved, left = heard_first(tokens, mask)
+    moved, left = compact_tokens(tokens, mask)
     assert moved.flatten().tolist() == [1, 2, 4, 0, 0]
     assert left.tolist() == [[True, True, True, False, False]]
 
@@ -26,7 +26,7 @@ def test_slots_are_torchs_adaptive_average_by_own_length(length: int) -> None:
     tokens = torch.randn(2, 13, 3, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 13, dtype=torch.bool)
     mask[0, length:] = False
-    found = pool_slots(*heard_first(tokens, mask), 6)
+    found = pool_to_length(*compact_tokens(tokens, mask), 6)
     for row, own in ((0, length), (1, 13)):
         cut = tokens[row : row + 1, :own].transpose(1, 2)
         wanted = nn.functional.adaptive_avg_pool1d(cut, 6).transpose(1, 2)
@@ -34,9 +34,9 @@ def test_slots_are_torchs_adaptive_average_by_own_length(length: int) -> None:
 
 
 def test_tokens_are_stretched_over_the_positions() -> None:
-    same = Positions(6, 6, 4, 4, 0, 0.0)
+    same = PositionMixer(6, 6, 4, 4, 0, 0.0)
     assert torch.equal(same.mixture, torch.eye(6))
-    mixture = Positions(3, 9, 4, 4, 0, 0.0).mixture.detach()
+    mixture = PositionMixer(3, 9, 4, 4, 0, 0.0).mixture.detach()
     torch.testing.assert_close(mixture.sum(1), torch.ones(9))
     assert mixture.argmax(1).tolist() == sorted(mixture.argmax(1).tolist())
     assert mixture[0].tolist() == [1, 0, 0] and mixture[8].tolist() == [0, 0, 1]

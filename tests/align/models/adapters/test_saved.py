@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align.models.adapters import sizes_of
+from align.models.adapters import default_adapter_kwargs
 from align.models.encoder import AudioPromptEncoder
 from align.prompts.embeds import SpaceShape
 from tests.align.models.adapters.test_adapters import POOLED, SMALL
@@ -30,18 +30,20 @@ PARTS = {
 BUFFERS = {
     f"{name}_{what}"
     for name in ("embeds", "pooled")
-    for what in ("mean", "spread", "constant", "unconditional")
+    for what in ("mean", "std", "constant", "unconditional")
 }
 
 
 def encoder_of(kind: str, backbone: str) -> AudioPromptEncoder:
     torch.manual_seed(0)
-    small = {name: value for name, value in SMALL.items() if name in sizes_of(kind)}
+    small = {name: value for name, value in SMALL.items() if name in default_adapter_kwargs(kind)}
     made: AudioPromptEncoder = AudioPromptEncoder.from_backbone(
-        backbone, {"kind": kind, **small}, {"base": SpaceShape("base", 5, 8, pooled_width=4)}
+        backbone,
+        {"adapter_type": kind, **small},
+        {"base": SpaceShape("base", 5, 8, pooled_width=4)},
     )
-    made.head().embeds_spread.fill_(1.0)  # without statistics, all embeds are the same
-    made.head().pooled_spread.fill_(1.0)
+    made.head().embeds_std.fill_(1.0)  # without statistics, all embeds are the same
+    made.head().pooled_std.fill_(1.0)
     return made.eval()
 
 

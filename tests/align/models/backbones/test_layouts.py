@@ -22,7 +22,7 @@ from align.models.processing import pad
 from align.prompts.embeds import SpaceShape
 from tests.conftest import RATE, tone
 
-ADAPTER = {"kind": "linear"}
+ADAPTER = {"adapter_type": "linear"}
 
 
 def pooled(where: str) -> AudioPromptEncoder:
@@ -30,14 +30,14 @@ def pooled(where: str) -> AudioPromptEncoder:
     made: AudioPromptEncoder = AudioPromptEncoder.from_backbone(
         where, ADAPTER, shapes, audio_tokens="pooled"
     )
-    made.head().embeds_spread.fill_(1.0)
+    made.head().embeds_std.fill_(1.0)
     return made.eval()
 
 
 def tokens(encoder: AudioPromptEncoder, duration_s: float) -> torch.Tensor:
-    batch = pad([encoder.ear.features(tone(300, duration_s), RATE)])
+    batch = pad([encoder.processor.extract_features(tone(300, duration_s), RATE)])
     with torch.no_grad():
-        found, mask = encoder.tokens(**batch)
+        found, mask = encoder.get_audio_tokens(**batch)
     assert mask.all()
     return found
 
@@ -45,7 +45,7 @@ def tokens(encoder: AudioPromptEncoder, duration_s: float) -> torch.Tensor:
 def test_a_pooled_token_is_claps_embedding_beside_text(tiny_clap: str) -> None:
     encoder = pooled(tiny_clap)
     plain = ClapModel.from_pretrained(tiny_clap).eval()
-    features = encoder.ear.features(tone(300), RATE)
+    features = encoder.processor.extract_features(tone(300), RATE)
     with torch.no_grad():
         inputs = torch.from_numpy(features[0])[None, None]
         wanted = plain.audio_projection(plain.audio_model(inputs).pooler_output)

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from align.models.backbones.clap import ClapBackbone
-from align.models.backbones.loading import Backbone, load_backbone, new_backbone
+from align.models.backbones.loading import Backbone, build_backbone, load_backbone
 from align.models.backbones.lora import freeze
 from align.models.backbones.w2v_bert import W2vBertBackbone
 from align.models.processing import pad
@@ -46,7 +46,7 @@ def test_clap_tokens_are_the_cells_of_its_last_map(
 ) -> None:
     backbone, extractor = clap
     windows = [tone(300), tone(2000)]
-    tokens, mask = heard(backbone, *backbone.features(extractor, windows))
+    tokens, mask = heard(backbone, *backbone.extract_features(extractor, windows))
     plain = ClapModel.from_pretrained(tiny_clap).eval()
     inputs = extractor(windows, sampling_rate=RATE, truncation="rand_trunc", return_tensors="pt")
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_w2v_bert_tokens_are_its_output_frames(
     w2v_bert: tuple[W2vBertBackbone, object], tiny_w2v_bert: str
 ) -> None:
     backbone, extractor = w2v_bert
-    features = backbone.features(extractor, [tone(300, 1.0, RATE_W2V)])
+    features = backbone.extract_features(extractor, [tone(300, 1.0, RATE_W2V)])
     tokens, mask = heard(backbone, *features)
     plain = Wav2Vec2BertModel.from_pretrained(tiny_w2v_bert).eval()
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_w2v_bert_features_are_the_extractors(w2v_bert: tuple[W2vBertBackbone, o
     noise = 0.1 * np.random.default_rng(1).standard_normal(RATE_W2V).astype(np.float32)
     plain = extractor(noise, sampling_rate=RATE_W2V, return_tensors="np")["input_features"][0]
     # The noise that it is heard in lies 48 dB below this one.
-    found = backbone.features(extractor, [noise])[0]
+    found = backbone.extract_features(extractor, [noise])[0]
     assert np.abs(found - plain).mean() < 0.01 and np.abs(found - plain).max() < 0.2
 
 
@@ -105,17 +105,21 @@ def test_w2v_bert_hears_digital_silence_as_a_quiet_room(
     padded = np.zeros(3 * RATE_W2V, np.float32)
     padded[:RATE_W2V] = 0.1 * rng.standard_normal(RATE_W2V)
     room = padded + 1e-4 * rng.standard_normal(len(padded)).astype(np.float32)
-    silent, faint, whisper = backbone.features(extractor, [padded, room, 0.1 * padded])
+    silent, faint, whisper = backbone.extract_features(extractor, [padded, room, 0.1 * padded])
     assert np.abs(silent - faint).mean() < 0.05
     assert np.abs(silent - whisper).mean() < 0.01  # a tenth as loud: still above 16-bit steps
-    assert np.isfinite(backbone.features(extractor, [np.zeros(RATE_W2V, np.float32)])[0]).all()
+    assert np.isfinite(
+        backbone.extract_features(extractor, [np.zeros(RATE_W2V, np.float32)])[0]
+    ).all()
 
 
 def test_w2v_bert_hears_a_window_alone_as_in_a_batch(
     w2v_bert: tuple[W2vBertBackbone, object],
 ) -> None:
     backbone, extractor = w2v_bert
-    short, long = backbone.features(extractor, [tone(300, 0.6, RATE_W2V), tone(900, 2.0, RATE_W2V)])
+    short, long = backbone.extract_features(
+        extractor, [tone(300, 0.6, RATE_W2V), tone(900, 2.0, RATE_W2V)]
+    )
     assert len(short) < len(long)
     together, mask = heard(backbone, short, long)
     assert mask.sum(1).tolist() == [len(short), len(long)]
@@ -131,7 +135,7 @@ def test_the_adapter_of_w2v_bert_shortens_the_mask_with_the_tokens(
     torch.manual_seed(0)
     backbone, extractor = load_backbone(tiny_w2v_bert, add_adapter=True, num_adapter_layers=2)
     backbone.eval()
-    short, long = backbone.features(
+    short, long = backbone.extract_features(
         extractor, [tone(300, duration_s, RATE_W2V), tone(900, 2.0, RATE_W2V)]
     )
     alone, own = heard(backbone, short)
@@ -159,7 +163,7 @@ def test_the_token_width_is_that_of_the_tokens() -> None:
     }  # fmt: skip
     for adapter, width in ((False, 16), (True, 24)):
         config = Wav2Vec2BertConfig(**sizes, add_adapter=adapter, num_adapter_layers=1)
-        backbone = new_backbone(config).eval()
+        backbone = build_backbone(config).eval()
         tokens, _ = heard(backbone, np.zeros((12, 160), np.float32))
         assert backbone.token_width == tokens.shape[2] == width
 
@@ -170,9 +174,9 @@ def test_features_are_the_same_every_time(
 ) -> None:
     backbone, extractor = {"clap": clap, "w2v_bert": w2v_bert}[kind]
     windows = [tone(300, d, extractor.sampling_rate) for d in (0.02, 0.5, 2.0)]
-    first = backbone.features(extractor, windows)
+    first = backbone.extract_features(extractor, windows)
     np.random.seed(5)
-    again = backbone.features(extractor, windows)
+    again = backbone.extract_features(extractor, windows)
     assert len(first) == 3
     for one, other in zip(first, again, strict=True):
         assert one.dtype == np.float32

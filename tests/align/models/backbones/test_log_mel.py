@@ -11,11 +11,11 @@ import torch
 from transformers import AutoConfig, AutoFeatureExtractor
 
 from align.config.options import parse_options
-from align.models.backbones.loading import kind_of, load_backbone
+from align.models.backbones.loading import backbone_class, load_backbone
 from align.models.backbones.log_mel import LogMelBackbone, LogMelConfig, LogMelFeatureExtractor
 from align.models.backbones.lora import freeze
 from align.models.encoder import AudioPromptEncoder
-from align.models.processing import Ear, pad
+from align.models.processing import AudioProcessor, pad
 from align.prompts.embeds import SpaceShape
 from align.training.validation import check_model
 from tests.conftest import WIDTH, tone
@@ -42,7 +42,7 @@ def heard(backbone: LogMelBackbone, *features: np.ndarray) -> tuple[torch.Tensor
 
 def test_a_tone_lies_in_its_own_bin_at_its_own_level(log_mel: Loaded) -> None:
     _, extractor = log_mel
-    low, high, soft = LogMelBackbone.features(
+    low, high, soft = LogMelBackbone.extract_features(
         extractor, [tone(300, 1.0, HZ), tone(6000, 1.0, HZ), 0.1 * tone(300, 1.0, HZ)]
     )
     assert low.shape == (101, 64) and low.dtype == np.float32
@@ -53,7 +53,7 @@ def test_a_tone_lies_in_its_own_bin_at_its_own_level(log_mel: Loaded) -> None:
 
 def test_a_window_alone_is_heard_as_in_a_batch(log_mel: Loaded) -> None:
     backbone, extractor = log_mel
-    short, long = backbone.features(extractor, [tone(300, 0.61, HZ), tone(900, 2.0, HZ)])
+    short, long = backbone.extract_features(extractor, [tone(300, 0.61, HZ), tone(900, 2.0, HZ)])
     together, mask = heard(backbone, short, long)
     assert mask.sum(1).tolist() == [-(-len(short) // 8), -(-len(long) // 8)]
     assert together.shape == (2, mask.shape[1], backbone.token_width)
@@ -80,7 +80,7 @@ def test_masked_frames_change_nothing(log_mel: Loaded) -> None:
 def test_every_weight_gets_a_gradient(log_mel: Loaded) -> None:
     backbone, extractor = load_backbone("log-mel", **TINY)
     freeze(backbone, "all")
-    batch = pad([[f] for f in backbone.features(extractor, [tone(300, 1.0, HZ)])])
+    batch = pad([[f] for f in backbone.extract_features(extractor, [tone(300, 1.0, HZ)])])
     tokens, _ = backbone(batch["features"][:, 0], batch["features_mask"][:, 0])
     (tokens * torch.randn(tokens.shape)).sum().backward()
     parameters = dict(backbone.named_parameters())
@@ -91,7 +91,7 @@ def test_every_weight_gets_a_gradient(log_mel: Loaded) -> None:
 
 def test_the_shortest_sound_has_a_token(log_mel: Loaded) -> None:
     backbone, extractor = log_mel
-    tokens, mask = heard(backbone, *backbone.features(extractor, [tone(300, 0.005, HZ)]))
+    tokens, mask = heard(backbone, *backbone.extract_features(extractor, [tone(300, 0.005, HZ)]))
     assert mask.all() and torch.isfinite(tokens).all()
 
 
@@ -109,11 +109,11 @@ def test_auto_classes_load_its_folder(log_mel: Loaded, tmp_path: Path) -> None:
 
 
 def test_an_encoder_with_it_is_whole(log_mel: Loaded, tmp_path: Path) -> None:
-    adapter = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2}
+    adapter = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2}
     encoder = AudioPromptEncoder.from_backbone(
         "log-mel", adapter, {"base": SpaceShape("base", 5, WIDTH)}, **TINY
     ).eval()
-    encoder.head().embeds_spread.fill_(1.0)  # without statistics, all embeds are the same
+    encoder.head().embeds_std.fill_(1.0)  # without statistics, all embeds are the same
     encoder.save_pretrained(tmp_path)
     loaded = AudioPromptEncoder.from_pretrained(tmp_path)
     wave = tone(300, 1.0, HZ)
@@ -128,9 +128,9 @@ def test_another_rate_is_refused() -> None:
 
 
 def test_it_is_heard_in_windows_of_ten_seconds(log_mel: Loaded) -> None:
-    ear = Ear(LogMelBackbone.model_type, log_mel[1], 120)
+    ear = AudioProcessor(LogMelBackbone.model_type, log_mel[1], 120)
     assert ear.window_s == 10.0
-    assert kind_of("log_mel") is LogMelBackbone
+    assert backbone_class("log_mel") is LogMelBackbone
 
 
 @pytest.mark.parametrize("trained", ["none", "lora", "2"])

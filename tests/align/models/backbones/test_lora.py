@@ -19,7 +19,7 @@ from tests.helpers.launches import assert_same_weights, command, session, weight
 
 # Linear maps of the tiny checkpoints' attention.
 MAPS = {"clap": 3 * 3, "w2v": 2 * 4}
-ADAPTER = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2}
+ADAPTER = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2}
 
 
 @pytest.fixture(params=["clap", "w2v"])
@@ -36,7 +36,7 @@ def encoder_of(checkpoint: str) -> AudioPromptEncoder:
     torch.manual_seed(0)
     shapes = {"base": SpaceShape("base", 5, 8)}
     made: AudioPromptEncoder = AudioPromptEncoder.from_backbone(checkpoint, ADAPTER, shapes)
-    made.head().embeds_spread.fill_(1.0)  # without statistics, all embeds are the same
+    made.head().embeds_std.fill_(1.0)  # without statistics, all embeds are the same
     return made.eval()
 
 
@@ -59,9 +59,9 @@ def embeds(encoder: AudioPromptEncoder) -> torch.Tensor:
 
 
 def tokens(encoder: AudioPromptEncoder) -> torch.Tensor:
-    batch = pad([encoder.ear.features(tone(300, 1.0), RATE)])
+    batch = pad([encoder.processor.extract_features(tone(300, 1.0), RATE)])
     with torch.no_grad():
-        return encoder.tokens(**batch)[0]
+        return encoder.get_audio_tokens(**batch)[0]
 
 
 def test_it_changes_nothing_until_it_has_learned(kind: str, checkpoint: str) -> None:
@@ -88,7 +88,7 @@ def test_only_its_own_weights_train_and_all_of_them(kind: str, checkpoint: str) 
     }  # fmt: skip
     assert {min(encoder.backbone.get_parameter(name).shape) for name in names} == {4}
     scrambled(encoder.backbone)
-    batch = pad([encoder.ear.features(tone(300, 1.0), RATE)])
+    batch = pad([encoder.processor.extract_features(tone(300, 1.0), RATE)])
     out = encoder.train()(**batch).embeds
     (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
     found = dict(encoder.backbone.named_parameters())
