@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.config.arguments import EvaluationArguments
+from align.config.parser import did_you_mean
 from align.registry import first_line
 
 if TYPE_CHECKING:
@@ -18,15 +20,55 @@ if TYPE_CHECKING:
 
 
 class DefaultsHelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """A command's --help, which tells the defaults that there are."""
+    """Append defaults to the help texts, if there are any, and keep the lines of examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
         if default is None or default is False:
             return action.help
-        if isinstance(default, (list, tuple)):  # as it would be typed
+        if isinstance(default, (list, tuple)):  # as on the command line
             return f"{action.help} (default: {' '.join(map(str, default))})"
         return super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return "".join(indent + line for line in text.splitlines(keepends=True))
+        fill = super()._fill_text
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(fill(p, width, indent) for p in paragraphs)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Argument parser of a command: exact option names, defaults in `--help`, and suggestions.
+
+    Args:
+        prog: Name of the command, such as `python -m align.encode`.
+        examples: Command lines that end the `--help`.
+        kwargs: Further arguments of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, prog: str, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        if examples:
+            kwargs["epilog"] = "\n".join(("examples:", *(f"  {line}" for line in examples)))
+        kwargs = {"formatter_class": DefaultsHelpFormatter, "allow_abbrev": False} | kwargs
+        super().__init__(prog=prog, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as `argparse` does, but report unknown options before missing ones."""
+        words = list(sys.argv[1:] if args is None else args)
+        for word in words[: words.index("--")] if "--" in words else words:
+            self._check_option(word)
+        return super().parse_known_args(words, namespace)
+
+    def _check_option(self, word: str) -> None:
+        flag, _, _ = word.partition("=")
+        # argparse takes a word with a space for a value.
+        if not flag.startswith("--") or " " in word or flag in self._option_string_actions:
+            return
+        known = list(self._option_string_actions)
+        longer = [option for option in known if option.startswith(flag) and flag != "--"]
+        hint = f"; did you mean {longer[0]}?" if longer else did_you_mean(flag, known)
+        self.error(f"there is no option {word!r}{hint}")
 
 
 def check_audio(clips: Iterable[Any]) -> None:
