@@ -1,4 +1,4 @@
-"""What an encoder is worth: embeds against captions, pictures against a judge."""
+"""Evaluate an encoder: embedding metrics and generated images."""
 
 from __future__ import annotations
 
@@ -35,29 +35,31 @@ from align.registry import IMAGE_CLASSIFIERS, lookup
 
 
 class ImageClassifier(Protocol):
-    """Whoever can say whether pictures show what their labels say.
+    """Classifier that decides whether images show their labels.
 
-    One who knows only some labels says so in a method `supports(label)`; others are not drawn.
+    A classifier that supports only some labels implements `supports(label)`; clips with other
+    labels are left out of the image metrics.
     """
 
     def is_correct(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
-        """True for each picture that shows its label; what is unclear is not right."""
+        """Returns True for each image that shows its label; undecided images count as wrong."""
         ...
 
 
 @dataclass
 class AlignmentEvaluator:
-    """An encoder's answers to recordings, beside what was asked.
+    """Predicted and target embeds of a dataset, and the metrics computed from them.
 
     Attributes:
-        heard: the recordings.
-        standardised: (N, L, D) the encoder's embeds, and pooled.
-        table: the captions' own embeds.
-        names: K labels, with `class_embeds` (K, L, D) their standardised mean embeds.
-        classes: see names; read when they are asked for where they are many.
-        known: captions by label.
-        head: the space's head.
-        ear: how the encoder hears.
+        audio_features: Features, captions and labels of the N clips.
+        predictions: Standardized embeds (N, L, D) predicted by the encoder, and pooled embeds.
+        caption_embeds: Text embeds of all captions.
+        class_names: K labels.
+        class_embeds: Standardized mean caption embeds (K, L, D) of the labels; loaded lazily for
+            large datasets.
+        record: Captions by label.
+        head: Head of the prompt space, on the CPU.
+        processor: The encoder's audio processor.
     """
 
     audio_features: AudioFeatures
@@ -80,15 +82,16 @@ class AlignmentEvaluator:
         name: str | None = None,
         cache: Cache | None = None,
     ) -> AlignmentEvaluator:
-        """Listens to all recordings and encodes all captions.
+        """Runs the encoder on all clips and encodes all captions.
 
         Args:
-            encoder: what answers.
-            space: in which.
-            heard: the recordings.
-            known: captions by label.
-            name: of the space among the encoder's; its default one if not given.
-            cache: where captions' embeds are kept if they are many; few are encoded anew, exact.
+            encoder: Trained encoder.
+            space: Prompt space to evaluate.
+            audio_features: Features, captions and labels of the clips.
+            record: Captions by label.
+            name: Name of the space in the encoder; its default space if None.
+            cache: Cache for large sets of caption embeds; small sets are always recomputed in full
+                precision.
         """
         record = record.with_rows(audio_features.labels, audio_features.captions)
         texts = [t for group in record.captions.values() for t in group]
@@ -99,7 +102,7 @@ class AlignmentEvaluator:
         )
         labels = [label for label, group in record.captions.items() for _ in group]
         mixture = LabelMixture(caption_embeds.index(texts), labels)
-        head = copy.deepcopy(encoder.head(name)).cpu()  # the encoder stays where it is
+        head = copy.deepcopy(encoder.head(name)).cpu()  # a copy: the encoder keeps its device
         class_embeds = standardized_targets(
             caption_embeds.prompts.embeds, head.statistics(), mixture
         )
@@ -116,14 +119,14 @@ class AlignmentEvaluator:
         )
 
     def embed_metrics(self) -> dict[str, Estimate]:
-        """Class accuracy, centred cosine, and the cosine that a perfect listener reaches."""
+        """Class accuracy and centered cosine, with the oracle and nearest-caption baselines."""
         own = self.caption_embeds.rows(self.audio_features.captions).embeds
         target = self.head.statistics().standardize(own)
         place = {name: i for i, name in enumerate(self.class_names)}
         class_ids = torch.tensor([place[label] for label in self.audio_features.labels])
         best = nearest(self.predictions.embeds, self.class_embeds)
         correct = best == class_ids
-        # Several captions of one recording are not several cases.
+        # Rows of the same clip are not independent cases: count the first one.
         first = {name: i for i, name in reversed(list(enumerate(self.audio_features.clip_ids)))}
         nearest_caption_embeds = self.caption_embeds.rows(self.nearest_captions()).embeds
         nearest_caption_embeds = self.head.statistics().standardize(nearest_caption_embeds)
@@ -131,17 +134,17 @@ class AlignmentEvaluator:
             "class_accuracy": Estimate.proportion([bool(correct[i]) for i in first.values()]),
             "centered_cosine": mean_centered_cosine(self.predictions.embeds, target),
             "centered_cosine_nearest_caption": mean_centered_cosine(nearest_caption_embeds, target),
-            # Who hears everything still cannot know the wording: the mean over a label's captions.
+            # The oracle knows the label but not the wording: the mean over a label's captions.
             "centered_cosine_oracle": mean_centered_cosine(self.class_embeds[class_ids], target),
         }
 
     def select(self, rows: Sequence[int]) -> AlignmentEvaluator:
-        """The same examination of some of its recordings."""
+        """Returns an evaluator of the given rows."""
         chosen = self.predictions.select(torch.tensor(rows))
         return replace(self, audio_features=self.audio_features.select(rows), predictions=chosen)
 
     def prompt_embeds(self, rows: Sequence[int]) -> PromptEmbeds:
-        """Prompt embeds of rows, from their sound."""
+        """Returns the prompt embeds of rows, predicted from audio."""
         chosen = torch.tensor(rows)
         pooled = self.predictions.pooled
         return self.head.to_prompt_embeds(
@@ -149,24 +152,32 @@ class AlignmentEvaluator:
         )
 
     def caption_prompt_embeds(self, captions: Sequence[str]) -> PromptEmbeds:
-        """Prompt embeds of captions, as the pipeline's own text encoder gives them."""
+        """Returns the prompt embeds of captions, as the pipeline's text encoder computes them."""
         found = self.caption_embeds.rows(captions)
         return PromptEmbeds(found.embeds, found.pooled, self.head.space.padding)
 
     def nearest_captions(self) -> list[str]:
-        """The plain caption of the class nearest to each recording."""
+        """Returns, for each clip, the most frequent caption of the nearest class."""
         best = nearest(self.predictions.embeds, self.class_embeds).tolist()
         return [self.record.most_frequent_caption(self.class_names[i]) for i in best]
 
     def image_metrics(
         self, image_generator: ImageGenerator, image_classifier: ImageClassifier, count: int
     ) -> dict[str, Estimate]:
-        """Draws and judges `count` pictures three ways, seed by seed the same.
+        """Generates and classifies `count` images per condition, with the same seeds.
 
-        From the sound; from its true caption, the ceiling; and from the caption nearest to the
-        sound, which is what one would do without an alignment. Fewer pictures than recordings
-        are of recordings spread evenly over the set; more draw every recording anew. Of what the
-        judge does not know, nothing is drawn.
+        The conditions are the audio, the ground-truth caption (upper bound) and the caption nearest
+        to the audio (baseline without an alignment). If `count` is smaller than the number of clips,
+        the clips are spread evenly over the dataset; if it is larger, clips are repeated with other
+        seeds. Labels that the classifier does not support are left out.
+
+        Args:
+            image_generator: Pipeline that generates the images.
+            image_classifier: Classifier that checks the images against their labels.
+            count: Number of images per condition.
+
+        Returns:
+            The share of correct images by metric name; empty if no label is supported.
         """
         supports = getattr(image_classifier, "supports", lambda label: True)
         supported = [i for i, label in enumerate(self.audio_features.labels) if supports(label)]
@@ -205,7 +216,7 @@ def predict(
     batch_size: int = 32,
     space: str | None = None,
 ) -> PromptEmbeds:
-    """The encoder's standardised embeds of every row's recording, on the CPU."""
+    """Returns the encoder's standardized embeds (N, L, D) of every row, on the CPU."""
     encoder.eval()
     embeds, pooled = [], []
     clips, which = audio_features.unique_clips()
@@ -219,17 +230,16 @@ def predict(
     return found if len(clips) == len(audio_features) else found.select(torch.tensor(which))
 
 
-# What each can be, at least and at most.
+# Minimum and maximum of each metric.
 DISTANCES = {"euclidean": (0.0, math.inf), "cosine": (-1.0, 1.0), "mse": (0.0, math.inf)}
-METRIC_CHUNK_SIZE = (
-    4_000_000  # numbers handed to a metric at a time, which holds them as Python's own
-)
+# Values passed to a metric at a time; `evaluate` stores them as Python objects.
+METRIC_CHUNK_SIZE = 4_000_000
 
 
 def embed_distances(evaluator: AlignmentEvaluator) -> dict[str, Estimate]:
-    """Euclidean distance, plain cosine and MSE of whole prompt embeds to the captions' own.
+    """Euclidean distance, cosine and MSE between predicted and caption embeds.
 
-    Of the prompt embeds as the pipeline reads them, not standardised.
+    Whole prompt embeds are compared as the pipeline reads them, not standardized.
     """
     metric = load_metric("alignment")
     statistics = evaluator.head.statistics()
@@ -252,15 +262,15 @@ def embed_distances(evaluator: AlignmentEvaluator) -> dict[str, Estimate]:
 
 
 def retrieval_metrics(evaluator: AlignmentEvaluator) -> dict[str, Estimate]:
-    """R@1, R@5, R@10 and mAP@10 by centred cosine, both ways, by caption and by class.
+    """R@1, R@5, R@10 and mAP@10 by centered cosine, in both directions, by caption and by class.
 
-    By caption, the candidates are the different captions of what was heard; right ones are those
-    of the recording's label, which say the same. By class, they are the labels' mean embeds;
-    this is left out where it would ask the same again, each label having one caption.
-    A figure that cannot fail, such as R@10 among ten, is left out.
+    By caption, the candidates are the distinct captions of the dataset, and all captions of a
+    clip's label are relevant. By class, the candidates are the mean embeds of the labels; these
+    metrics are omitted if every label has one caption, since they would be identical. Metrics that
+    cannot fail, such as R@10 among ten candidates, are omitted.
     """
     audio_features = evaluator.audio_features
-    # A recording that stands in several rows, a caption each, is one query.
+    # A clip with several rows, one per caption, is one query.
     queries = list(
         {place: i for i, place in reversed(list(enumerate(audio_features.clip_ids)))}.values()
     )
@@ -308,7 +318,7 @@ def _retrieval_both_directions(
 
 
 class GenerationOptions(Protocol):
-    """The options that decide what is drawn and judged."""
+    """Options of image generation and classification during evaluation."""
 
     num_images: int
     image_classifier: str
@@ -318,15 +328,13 @@ class GenerationOptions(Protocol):
 def generate_sample_sheet(
     evaluator: AlignmentEvaluator, image_generator: ImageGenerator, path: Path
 ) -> None:
-    """Draws every recording of an examination, and its caption, into a sheet."""
+    """Writes a sheet with every clip's spectrogram and the images from its audio and caption."""
     rows = list(range(len(evaluator.audio_features)))
     unconditional = evaluator.head.unconditional(len(rows))
     text = evaluator.caption_prompt_embeds(evaluator.audio_features.captions)
     images = {
-        "from the sound": image_generator.generate(
-            evaluator.prompt_embeds(rows), unconditional, rows
-        ),
-        "from its caption": image_generator.generate(text, unconditional, rows),
+        "from audio": image_generator.generate(evaluator.prompt_embeds(rows), unconditional, rows),
+        "from caption": image_generator.generate(text, unconditional, rows),
     }
     features = [
         evaluator.processor.spectrogram(row[0]) for row in evaluator.audio_features.features
@@ -340,10 +348,16 @@ def evaluate_all(
     evaluation: GenerationOptions,
     sample_sheet: Path | None,
 ) -> dict[str, Estimate]:
-    """All figures of an examination, and its sample sheet where a path is given.
+    """Computes all metrics and writes a sample sheet if a path is given.
+
+    Args:
+        evaluator: Predictions and targets of a dataset.
+        image_generator: Pipeline that generates images; None for embedding metrics only.
+        evaluation: Number of images, classifier and number of samples.
+        sample_sheet: Path of the sample sheet's PNG file, or None.
 
     Raises:
-        ValueError: there is no such judge.
+        ValueError: The image classifier is unknown.
     """
     metrics = evaluator.embed_metrics() | embed_distances(evaluator) | retrieval_metrics(evaluator)
     if (
@@ -351,7 +365,8 @@ def evaluate_all(
         and evaluation.image_classifier not in IMAGE_CLASSIFIERS
     ):
         raise ValueError(
-            f"there is no judge {evaluation.image_classifier!r}; there are: {', '.join(IMAGE_CLASSIFIERS)}, none"
+            f"unknown image classifier {evaluation.image_classifier!r}; "
+            f"available: {', '.join(IMAGE_CLASSIFIERS)}, none"
         )
     if (
         image_generator is not None

@@ -1,4 +1,4 @@
-"""Pictures from prompt embeds by a stock pipeline, seed by seed."""
+"""Generate images from prompt embeds, and write sample sheets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from align.prompts.loading import load_image_side
 
 @dataclass(frozen=True)
 class ImageGenerator:
-    """A pipeline loaded without text encoders, with the settings pictures are drawn by.
+    """A pipeline without text encoders, with its generation settings.
 
     Attributes:
-        pipeline: any that takes prompt_embeds and negative_prompt_embeds.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
+        pipeline: Diffusers pipeline that accepts prompt_embeds and negative_prompt_embeds.
+        num_inference_steps: Number of denoising steps per image.
+        guidance_scale: Classifier-free guidance scale.
     """
 
     pipeline: Any
@@ -38,13 +38,13 @@ class ImageGenerator:
         guidance_scale: float,
         device: torch.device | None = None,
     ) -> ImageGenerator:
-        """Loads the picture side of a base alone.
+        """Loads a base pipeline without its text encoders.
 
         Args:
-            base: a short name, a folder or a hub id.
-            steps: denoising steps.
-            guidance: classifier-free guidance scale.
-            device: where it draws; a CUDA GPU where there is one by default.
+            base_model: Short name, folder or Hub id of the pipeline.
+            num_inference_steps: Number of denoising steps per image.
+            guidance_scale: Classifier-free guidance scale.
+            device: Device to generate on. Defaults to CUDA if available.
         """
         if device is None:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,7 +55,7 @@ class ImageGenerator:
 
     @property
     def unet(self) -> torch.nn.Module:
-        """The base's UNet, or the transformer that stands in its place."""
+        """The base pipeline's UNet, or its transformer."""
         found = getattr(self.pipeline, "unet", None)
         return self.pipeline.transformer if found is None else found
 
@@ -64,17 +64,17 @@ class ImageGenerator:
         prompts: PromptEmbeds,
         unconditional: PromptEmbeds,
         seeds: Sequence[int],
-        title: str = "pictures",
+        title: str = "images",
         batch_size: int = 32,
     ) -> list[Image.Image]:
-        """One picture for each of N prompts.
+        """Generates one image for each of N prompts.
 
         Args:
-            prompts: (N, L, D) embeds, and pooled.
-            null: (N, L, D) unconditional embeds, and pooled.
-            seeds: N, of the noise that each picture starts from.
-            title: what the progress bar says.
-            batch_size: pictures drawn at once.
+            prompts: Prompt embeds (N, L, D), and pooled embeds.
+            unconditional: Unconditional embeds (N, L, D), and pooled embeds.
+            seeds: N seeds of the initial noise.
+            title: Title of the progress bar.
+            batch_size: Number of images generated at once.
         """
         arguments = prompts.pipeline_kwargs(unconditional)
         images: list[Image.Image] = []
@@ -86,7 +86,7 @@ class ImageGenerator:
                 **{name: value[part].to(**target) for name, value in arguments.items()},
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=self.guidance_scale,
-                # Noise drawn on the CPU is the same on every machine.
+                # Noise sampled on the CPU is the same on every machine.
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
             ).images
         return images
@@ -98,13 +98,13 @@ def save_sample_sheet(
     captions: Sequence[str],
     images: Mapping[str, Sequence[Image.Image]],
 ) -> None:
-    """Draws N columns: a caption, the log-mel features heard, and pictures in rows.
+    """Writes a sheet of N columns: caption, log-mel spectrogram, and rows of images.
 
     Args:
-        path: where the PNG goes.
-        features: N spectrograms, a frame a row.
-        captions: N, what the recordings are said to be.
-        pictures: rows of N pictures by the row's title.
+        path: Path of the PNG file.
+        features: N spectrograms (T, F).
+        captions: N captions.
+        images: N images for each row title.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -119,7 +119,7 @@ def save_sample_sheet(
     for ax, feature, caption in zip(axes[0], features, captions, strict=True):
         ax.imshow(feature.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest")
         ax.set_title(_wrapped(caption), fontsize=7)
-    axes[0, 0].set_ylabel("heard", fontsize=9)
+    axes[0, 0].set_ylabel("audio", fontsize=9)
     for row, (title, row_images) in zip(axes[1:], images.items(), strict=True):
         row[0].set_ylabel(title, fontsize=9)
         for ax, image in zip(row, row_images, strict=True):
@@ -135,7 +135,7 @@ def _wrapped(text: str, width: int = 22) -> str:
 
 
 def select_per_label(labels: list[str], count: int) -> list[int]:
-    """`count` row numbers, of as many labels as there are, in the labels' order."""
+    """Selects `count` row indices, cycling over the labels in sorted order."""
     counts: dict[str, int] = {}
     ranked = []
     for i, label in enumerate(labels):

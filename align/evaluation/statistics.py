@@ -1,4 +1,4 @@
-"""How well embeds fit, and how sure that is: measures and their intervals."""
+"""Similarity of embeds, and estimates with confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional as F
 
-CANDIDATE_CHUNK_SIZE = 512  # candidates compared with
+CANDIDATE_CHUNK_SIZE = 512  # candidates loaded at a time
 
 
 class RowLookup(Protocol):
-    """Rows by number: a tensor, or what computes them when they are asked for."""
+    """Rows by index: a tensor, or an object that loads or computes them on access."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, which: torch.Tensor, /) -> torch.Tensor: ...
@@ -22,7 +22,14 @@ class RowLookup(Protocol):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure between its 95% interval's ends, from n cases."""
+    """An estimate with its 95% confidence interval.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of cases.
+    """
 
     value: float
     low: float
@@ -31,18 +38,18 @@ class Estimate:
 
     @classmethod
     def proportion(cls, correct: Sequence[bool]) -> Estimate:
-        """A share of cases, with Wilson's score interval.
+        """A share of cases, with the Wilson score interval.
 
         Raises:
-            ValueError: there are no cases.
+            ValueError: There are no cases.
         """
         if not len(correct):
-            raise ValueError("a share of no cases")
+            raise ValueError("a proportion needs at least one case")
         from scipy.stats import binomtest
 
         n, count = len(correct), sum(map(bool, correct))
         interval = binomtest(count, n).proportion_ci(method="wilson")
-        # Rounding must not leave the share itself outside.
+        # Rounding must not exclude the share itself.
         low, high = min(count / n, interval.low), max(count / n, interval.high)
         return cls(count / n, max(0.0, low), min(1.0, high), n)
 
@@ -53,8 +60,9 @@ class Estimate:
         """A mean, with the normal interval of its standard error.
 
         Args:
-            values: (n,).
-            least, most: what a value can be: of few cases the interval would reach beyond.
+            values: Values (n,).
+            minimum: Lower bound of a value; the interval is clipped to it.
+            maximum: Upper bound of a value; the interval is clipped to it.
         """
         n, center = len(values), values.double().mean().item()
         half = 1.959964 * values.double().std().item() / math.sqrt(n) if n > 1 else 0.0
@@ -62,16 +70,16 @@ class Estimate:
 
 
 def centered_cosine(standardized: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cosine of whole standardised sequences, row by row: (N,) from two (N, L, D).
+    """Cosine (N,) of whole standardized sequences (N, L, D), row by row.
 
-    Standardised embeds are centred, so unrelated captions come out near 0; of raw embeds the
-    cosine is near 1 whatever they say.
+    Standardized embeds are centered, so unrelated captions have a cosine near 0; raw embeds always
+    have a cosine near 1.
     """
     return F.cosine_similarity(standardized.flatten(1), target.flatten(1), dim=1)
 
 
 def scores(standardized: torch.Tensor, candidates: RowLookup) -> torch.Tensor:
-    """Centred cosine (N, K) of answers (N, ...) to candidates (K, ...), some of them at a time."""
+    """Centered cosine (N, K) between predictions (N, ...) and candidates (K, ...), in chunks."""
     left = F.normalize(standardized.flatten(1), dim=1)
     numbers = torch.arange(len(candidates)).split(CANDIDATE_CHUNK_SIZE)
     parts = [left @ F.normalize(candidates[some].flatten(1), dim=1).T for some in numbers]
@@ -79,17 +87,17 @@ def scores(standardized: torch.Tensor, candidates: RowLookup) -> torch.Tensor:
 
 
 def nearest(standardized: torch.Tensor, candidates: RowLookup) -> torch.Tensor:
-    """Which candidate (K, L, D) is nearest by centred cosine: (N,) for (N, L, D)."""
+    """Index (N,) of the candidate (K, L, D) nearest to each prediction (N, L, D) by centered cosine."""
     return scores(standardized, candidates).argmax(1)
 
 
 def mean_centered_cosine(predicted: torch.Tensor, target: torch.Tensor) -> Estimate:
-    """The mean centred cosine of two (N, L, D), row by row."""
+    """Mean centered cosine of the rows of two tensors (N, L, D)."""
     return Estimate.mean(centered_cosine(predicted, target), -1, 1)
 
 
 def flatten_metrics(estimates: dict[str, Estimate]) -> dict[str, Any]:
-    """Figures as they stand in metrics.json: each share, its interval, and its count."""
+    """Flattens estimates to the keys of metrics.json: value, `_interval` and `_n`."""
     out: dict[str, Any] = {}
     for name, figure in estimates.items():
         out[name] = round(figure.value, 4)
@@ -99,7 +107,7 @@ def flatten_metrics(estimates: dict[str, Estimate]) -> dict[str, Any]:
 
 
 def format_table(estimates: dict[str, Estimate]) -> str:
-    """Figures as a table for people."""
+    """Formats estimates as a text table."""
     width = max(len(name) for name in estimates)
     lines = [
         f"{name:<{width}}  {m.value:7.3f}  [{m.low:.3f}, {m.high:.3f}]  {m.n:>6}"

@@ -1,1 +1,1 @@
-"""Losses of the alignment."""
+"""Losses of the alignment training."""

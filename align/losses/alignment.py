@@ -1,4 +1,4 @@
-"""What an alignment minimises: the weighted terms of its loss, against a table of targets."""
+"""The alignment loss: weighted terms against a table of targets."""
 
 from __future__ import annotations
 
@@ -36,37 +36,36 @@ LOSS_STATE_NAME = "criterion.safetensors"
 
 
 class TargetEmbeds(Protocol):
-    """Standardised targets by number: of embeds (C, L, D), and of pooled embeds (C, P)."""
+    """Standardized targets by index: embeds (C, L, D) and pooled embeds (C, P)."""
 
     @property
     def embeds(self) -> torch.Tensor | LazyTargets:
-        """Of whole prompts."""
+        """Targets of the prompt embeds."""
 
     @property
     def pooled(self) -> torch.Tensor | LazyTargets | None:
-        """Of pooled embeds, where there are any."""
+        """Targets of the pooled embeds, or None."""
 
 
 class TargetTable(NamedTuple):
-    """Targets, held or read when they are asked for."""
+    """Targets, in memory or loaded lazily."""
 
     embeds: torch.Tensor | LazyTargets
     pooled: torch.Tensor | LazyTargets | None = None
 
 
 class AlignmentLoss(nn.Module):
-    """The weighted terms of the alignment, against a table of target embeds.
+    """Weighted alignment losses against a table of target embeds.
 
-    What it learns itself (temperatures, the sigmoid's bias) are its parameters: they are of the
-    run, not of the encoder, and are saved beside it.
+    Learned values (temperatures and the sigmoid bias) are parameters of this module: they belong to
+    the training run and are saved beside the encoder, not in it.
 
     Args:
-        targets: standardised embeds (C, L, D), and pooled (C, P), by caption or label.
-        arguments: weights and what belongs to each loss.
-        distillation: where its weight is not zero, with the spread (L, D) that turns a
-            standardised difference into one of prompt embeds.
-        spread: see distillation.
-        counts: (C, L) what each position counts; all alike if not given.
+        targets: Standardized embeds (C, L, D) and pooled embeds (C, P), by caption or label.
+        arguments: Weights and options of the losses.
+        distillation: Distillation loss, if it has a weight.
+        std: (L, D) factor from standardized embeds to prompt embeds, used by the distillation.
+        position_weights: (C, L) weight of each position; uniform if None.
     """
 
     embeds: torch.Tensor | LazyTargets
@@ -99,7 +98,7 @@ class AlignmentLoss(nn.Module):
             self.sigmoid_bias = _scalar(given.sigmoid_bias)
 
     def learned_values(self) -> dict[str, torch.Tensor]:
-        """What it learns, by name, as the losses take it: temperatures and bias, detached."""
+        """Returns the learned temperatures and bias by name, detached."""
         names = [name.removeprefix("log_") for name, _ in self.named_parameters()]
         return {name: self._value(name).detach() for name in names}
 
@@ -110,13 +109,13 @@ class AlignmentLoss(nn.Module):
         target: torch.Tensor,
         group: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Every weighted term by name, each a scalar.
+        """Computes every weighted term, each a scalar, by name.
 
         Args:
-            embeds: (B, L, D) standardised.
-            pooled: (B, P) standardised, or None.
-            target: (B,) rows of the table.
-            group: (B,) numbers; rows of one group, or of one target, are each other's positives.
+            embeds: Standardized embeds (B, L, D).
+            pooled: Standardized pooled embeds (B, P), or None.
+            target: (B,) row indices of the target table.
+            group: (B,) group ids; rows of the same group or target are positives of each other.
         """
         target_embeds, given = self.embeds[target], self.arguments
         positives = same_group(group) | same_group(target)
@@ -129,7 +128,7 @@ class AlignmentLoss(nn.Module):
                 found = sequence_mse(pooled, self.pooled[target])
                 terms["pooled_mse"] = given.mse_weight * found
         if self.distillation is not None:
-            # Means cancel in a difference: only the spread separates it from real embeds.
+            # Means cancel in a difference, so scaling by std restores the embeds' units.
             found = self.distillation(embeds * self.std, target_embeds * self.std)
             terms["distillation"] = given.distillation_weight * found
         return terms
@@ -162,20 +161,20 @@ class AlignmentLoss(nn.Module):
         return terms
 
     def _value(self, name: str) -> Any:
-        """An option, or what has been learned in its place."""
+        """Returns an option's value, or the learned value that replaces it."""
         own = dict(self.named_parameters())
         if f"log_{name}" in own:
             return own[f"log_{name}"].exp()
         return own.get(name, getattr(self.arguments, name))
 
     def save(self, folder: Path) -> None:
-        """Writes what it learns, where it learns anything."""
+        """Saves the learned values, if there are any."""
         values = {name: parameter.detach().cpu() for name, parameter in self.named_parameters()}
         if values:
             save_file(values, folder / LOSS_STATE_NAME)
 
     def load(self, folder: Path) -> None:
-        """Takes up what `save` wrote."""
+        """Loads the values written by `save`."""
         if dict(self.named_parameters()):
             self.load_state_dict(load_file(folder / LOSS_STATE_NAME), strict=False)
 
@@ -189,18 +188,18 @@ def build_criterion(
     lengths: torch.Tensor,
     distillation: KeyValueDistillation | None = None,
 ) -> AlignmentLoss:
-    """The loss of a head that learns a table's captions, or the mean of each label's.
+    """Builds the loss of a head whose targets are captions or the mean of each label's captions.
 
     Args:
-        loss: the options.
-        table: the captions' embeds, as they are.
-        head: whose statistics standardise them.
-        captions: every row's caption by label, as often as it is said.
-        lengths: (C,) positions that each caption of the table fills.
-        distillation: where it has a weight.
+        loss: Options of the loss.
+        caption_embeds: Embeds of the captions, not standardized.
+        head: Head whose statistics standardize the targets.
+        captions: Captions of all rows by label, with repetitions.
+        lengths: (C,) number of positions that each caption fills.
+        distillation: Distillation loss, if it has a weight.
 
     Raises:
-        ValueError: nothing would teach the pooled embeds.
+        ValueError: The space has pooled embeds, but `--mse_weight` is 0.
     """
     embeds, pooled = caption_embeds.prompts.embeds, caption_embeds.prompts.pooled
     position_weights = padded_position_weights(lengths, embeds.shape[1], loss.padding_weight)
@@ -212,7 +211,7 @@ def build_criterion(
         )
         position_weights = mixture.all_means(position_weights)
     if pooled is not None and not loss.mse_weight:
-        raise ValueError("pooled embeds learn by --mse_weight alone: it cannot be 0 here")
+        raise ValueError("pooled embeds are trained by the MSE only: set --mse_weight above 0")
     space = head.statistics()
     standard = TargetTable(standardized_targets(embeds, space, mixture))
     if pooled is not None:
@@ -224,12 +223,12 @@ def build_criterion(
 
 
 def padded_position_weights(lengths: torch.Tensor, length: int, padding: float) -> torch.Tensor:
-    """What each position counts: 1 up to a caption's end, `padding` behind it: (C, L).
+    """Weights (C, L) of all positions: 1 within a caption, `padding` after its end.
 
     Args:
-        lengths: (C,) positions that each caption fills, its end included.
-        length: L, positions of a prompt.
-        padding: what a position of padding counts, above 0: pipelines attend to all of them.
+        lengths: (C,) number of positions that each caption fills, including the end token.
+        length: L, number of positions of a prompt.
+        padding: Weight of padding positions, above 0: pipelines attend to all positions.
     """
     words = torch.arange(length) < lengths[:, None]
     return torch.where(words, 1.0, padding)

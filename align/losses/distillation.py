@@ -1,4 +1,4 @@
-"""Distillation through the base: embeds must act on the UNet as the text's do."""
+"""Distillation through the base model's cross-attention keys and values."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from torch.nn import functional as F
 
 
 class KeyValueDistillation(nn.Module):
-    """Distance between the cross-attention keys and values that two prompts give.
+    """Distance between the cross-attention keys and values of predicted and target embeds.
 
-    All that a UNet ever sees of a prompt is the keys and values that its cross-attention layers
-    make of it. They are linear in the embeds, so one matrix product compares them in all layers
-    at once; no image and no noise is needed.
+    A UNet depends on a prompt only through the keys and values of its cross-attention layers. They
+    are linear in the embeds, so one matrix product compares all layers at once, without images or
+    noise.
 
     Args:
-        unet: a UNet2DConditionModel; its weights are copied, not trained.
-        embeds: text embeds from which each layer's scale is taken: (C, L, D), or as many in
-            blocks (n, L, D).
+        unet: UNet2DConditionModel; its weights are copied and frozen.
+        embeds: Text embeds that set each layer's scale: (C, L, D), or blocks of (n, L, D).
 
     Raises:
-        ValueError: the UNet has no cross-attention of this width.
+        ValueError: The UNet has no cross-attention of this width.
     """
 
     weight: torch.Tensor
@@ -37,19 +36,19 @@ class KeyValueDistillation(nn.Module):
             if name.endswith(("attn2.to_k", "attn2.to_v"))
         ]
         if not layers or any(layer.shape[1] != width for layer in layers):
-            raise ValueError(f"the base's UNet has no cross-attention {width} wide")
-        # Every layer counts alike: divided by what captions make it vary, and by its width.
+            raise ValueError(f"the base model's UNet has no cross-attention of width {width}")
+        # Normalize by output std and width, so that every layer has the same influence.
         scaled = [
             layer / _output_std(layer, scatter, count).clamp(min=1e-6) / len(layer) ** 0.5
             for layer in layers
         ]
         weight = torch.cat(scaled) / len(layers) ** 0.5
-        # |Wx|^2 needs W only through W'W, and D x D is far smaller than all layers together.
+        # |Wx|^2 depends on W only through W'W, and D x D is far smaller than all layers.
         root = torch.linalg.cholesky(_regularized_gram(weight.double()))
         self.register_buffer("weight", root.T.float().contiguous())
 
     def forward(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Mean squared difference of keys and values, a scalar; embeds are (B, L, D)."""
+        """Mean squared difference, a scalar, of the keys and values of embeds (B, L, D)."""
         difference = predicted.float() - target.float()
         with torch.autocast(difference.device.type, enabled=False):
             difference = F.linear(difference, self.weight)
@@ -57,9 +56,9 @@ class KeyValueDistillation(nn.Module):
 
 
 def _scatter(blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """What embeds vary around each position's mean, (D, D) summed over all, and how many these are.
+    """Returns the embeds' scatter matrix (D, D) around each position's mean, and their number.
 
-    One pass over blocks (n, L, D) or (L, D).
+    Reads blocks of (n, L, D) or (L, D) once.
     """
     captions, total, square = 0, torch.zeros(()), torch.zeros(())
     for block in blocks:
@@ -71,7 +70,7 @@ def _scatter(blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, int]:
 
 
 def _output_std(layer: torch.Tensor, scatter: torch.Tensor, count: int) -> torch.Tensor:
-    """The standard deviation of all that a layer makes of centred embeds."""
+    """Standard deviation of a layer's outputs for centered embeds."""
     weight = layer.double()
     square = ((weight @ scatter) * weight).sum()
     return (square / (count * len(weight) - 1)).clamp(min=0).sqrt().float()

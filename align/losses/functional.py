@@ -1,11 +1,11 @@
-"""Alignment losses between predicted and target prompt embeds: pure functions of tensors.
+"""Alignment losses between predicted and target prompt embeds, as pure functions.
 
-Throughout, `predicted` and `target` are (B, L, D): standardised prompt embeds of B recordings
-and of their captions, position by position. `agreement` is (B, B), symmetric, between 0 and 1:
-how far row i's sound and row j's caption say the same. `weights`, where given, are (B, L): what
-each position of each row's caption counts beside the others; only their ratios matter.
+Throughout, `predicted` and `target` are (B, L, D): standardized prompt embeds predicted from audio
+and of the captions. `agreement` is (B, B), symmetric, between 0 and 1: how far clip i and caption j
+match. `weights` is (B, L): optional weight of each position of a row's caption; only their ratios
+matter.
 
-Losses are computed in float32 whatever the model's precision, and in float64 if given it.
+Losses are computed in float32 whatever the model's precision, and in float64 for float64 inputs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-# Norms below this count as this: what has hardly any length has no direction to learn.
+# Smallest norm to divide by: a vector of nearly zero length has no meaningful direction.
 NORM_FLOOR = 1e-3
-# Cosines held at once, 64 MiB of float32: more positions are computed again in the backward pass.
+# Cosines in memory at once (64 MiB in float32); beyond that, positions are checkpointed.
 MAX_COSINES = 1 << 24
 
 
@@ -28,7 +28,7 @@ def sequence_mse(
 ) -> torch.Tensor:
     """Mean squared error over all positions and dimensions: a scalar.
 
-    It fixes the embeds' scale, which a contrastive loss leaves open.
+    It determines the scale of the embeds, which a contrastive loss leaves undetermined.
     """
     if weights is None:
         return F.mse_loss(_at_least_float32(predicted), _at_least_float32(target))
@@ -37,35 +37,35 @@ def sequence_mse(
 
 
 def positional_similarity(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cosine similarity at every position between every pair: (L, B, B).
+    """Cosine similarity of every pair at every position: (L, B, B).
 
-    Computed as a matrix product of unit vectors, never through a (B, B, L, D) tensor.
+    Computed as a matrix product of unit vectors, without a (B, B, L, D) tensor.
     """
     left, right = _unit_vectors(predicted), _unit_vectors(target)
-    # Autocast would round the product to half precision, whatever goes in.
+    # Autocast would compute the product in half precision.
     with torch.autocast(left.device.type, enabled=False):
         return torch.einsum("itd,jtd->tij", left, right)
 
 
 def same_group(groups: torch.Tensor) -> torch.Tensor:
-    """Which pairs of a batch say the same: (B, B) bool from group numbers (B,)."""
+    """Boolean (B, B) mask of the pairs with equal group ids (B,)."""
     return groups[:, None] == groups[None, :]
 
 
 def soft_positives(
     positives: torch.Tensor, target: torch.Tensor, threshold: float = 1.0
 ) -> torch.Tensor:
-    """Agreement where paraphrases are not negatives: (B, B) between 0 and 1.
+    """Agreement (B, B) between 0 and 1 that treats paraphrases as soft positives.
 
-    Two captions agree by as much as the cosine of their whole standardised sequences exceeds the
-    threshold, up to 1 where it is 1; unrelated captions have a cosine near 0. The idea of
-    SoftCLIP (Gao et al. 2023, arXiv 2303.17561), with a threshold in place of its softmax, so
-    that many unrelated captions together never outweigh the right one.
+    The agreement of two captions rises linearly from 0 at the threshold to 1 at a cosine of 1 of
+    their whole standardized sequences; unrelated captions have a cosine near 0. The idea follows
+    SoftCLIP (Gao et al. 2023, arXiv 2303.17561), with a threshold instead of its softmax, so that
+    many unrelated captions together never outweigh the right one.
 
     Args:
-        positives: (B, B) bool, pairs that agree in any case.
-        target: (B, L, D) from captions.
-        threshold: cosine from which on two captions begin to agree; at 1, none do.
+        positives: (B, B) bool, pairs with an agreement of 1.
+        target: Caption embeds (B, L, D).
+        threshold: Cosine above which two captions agree; 1 disables soft positives.
     """
     if threshold >= 1:
         return positives.float()
@@ -86,19 +86,19 @@ def sequence_info_nce(
 ) -> torch.Tensor:
     """InfoNCE at every position: a scalar.
 
-    The sequence-level contrast of audio2img (there from audio to text alone), symmetric by
-    default as in CLIP (Radford et al. 2021, arXiv 2103.00020). Rows that say the same share the
-    probability (as in Khosla et al. 2020, arXiv 2004.11362) instead of being each other's
-    negatives. Without another loss beside it, the embeds' scale stays open.
+    The sequence-level contrastive loss of audio2img (audio to text only, there), symmetric by
+    default as in CLIP (Radford et al. 2021, arXiv 2103.00020). Positives share the target
+    probability (as in Khosla et al. 2020, arXiv 2004.11362) instead of being negatives of each
+    other. On its own, it leaves the scale of the embeds undetermined.
 
     Args:
-        predicted: (B, L, D) from sound.
-        target: (B, L, D) from captions.
+        predicted: Predicted embeds (B, L, D).
+        target: Caption embeds (B, L, D).
         agreement: (B, B), bool or between 0 and 1.
-        temperature: divides the cosines; smaller is harder.
-        direction: audio_to_text finds each sound's caption among all, text_to_audio each
-            caption's sound, both is the mean of the two.
-        weights: (B, L).
+        temperature: Divisor of the cosines; lower values sharpen the distribution.
+        direction: audio_to_text classifies captions for each clip, text_to_audio clips for each
+            caption, both averages the two.
+        weights: Position weights (B, L).
     """
     target_probs = _row_normalize(_like(agreement, predicted))
 
@@ -122,20 +122,20 @@ def sequence_sigmoid(
     bias: float | torch.Tensor = -10.0,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Every pair judged by itself, at every position: a scalar.
+    """Sigmoid loss of every pair at every position: a scalar.
 
-    The sigmoid loss of SigLIP (Zhai et al. 2023, arXiv 2303.15343): log(1 + exp(-z)) for pairs
-    that agree and log(1 + exp(z)) for others, z = cosine / temperature + bias, summed over
-    captions, averaged over sounds. It needs no large batch; the bias starts it where nearly all
-    pairs are negatives. A poor choice with a fixed bias far from what the data need: learn it.
+    The SigLIP loss (Zhai et al. 2023, arXiv 2303.15343): log(1 + exp(-z)) for positive pairs and
+    log(1 + exp(z)) for others, z = cosine / temperature + bias, summed over captions and averaged
+    over clips. It needs no large batch. The initial bias reflects that nearly all pairs are
+    negatives; learn it, since a fixed bias far from the optimum degrades the result.
 
     Args:
-        predicted: (B, L, D) from sound.
-        target: (B, L, D) from captions.
+        predicted: Predicted embeds (B, L, D).
+        target: Caption embeds (B, L, D).
         agreement: (B, B), bool or between 0 and 1.
-        temperature: divides the cosines.
-        bias: added to the logits.
-        weights: (B, L).
+        temperature: Divisor of the cosines.
+        bias: Bias of the logits.
+        weights: Position weights (B, L).
     """
     labels = _like(agreement, predicted)
 
@@ -153,18 +153,18 @@ def sequence_margin(
     margin: float = 0.2,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cosines drawn to 1 where pairs agree and below a margin where they do not: a scalar.
+    """Cosine embedding loss of every pair at every position: a scalar.
 
-    The cosine embedding loss (`torch.nn.CosineEmbeddingLoss`) over all pairs at every position:
-    each sound's mean of 1 - cosine over its captions, and its mean of max(0, cosine - margin)
-    over the others. Its gradient does not grow for hard negatives, as InfoNCE's does.
+    `torch.nn.CosineEmbeddingLoss` over all pairs: each clip's mean of 1 - cosine over its
+    positives, plus its mean of max(0, cosine - margin) over the others. Unlike InfoNCE, its
+    gradient does not grow for hard negatives.
 
     Args:
-        predicted: (B, L, D) from sound.
-        target: (B, L, D) from captions.
+        predicted: Predicted embeds (B, L, D).
+        target: Caption embeds (B, L, D).
         agreement: (B, B), bool or between 0 and 1.
-        margin: the cosine that unrelated pairs may have.
-        weights: (B, L).
+        margin: Cosine below which negatives have no loss.
+        weights: Position weights (B, L).
     """
     agreement = _like(agreement, predicted)
     positive, negative = _row_normalize(agreement), _row_normalize(1 - agreement)
@@ -182,10 +182,10 @@ def _over_positions(
     target: torch.Tensor,
     weights: torch.Tensor | None,
 ) -> torch.Tensor:
-    """The weighted mean of `at(cosines (l, B, B), counts (l, B))`, a sum, over all positions.
+    """Weighted mean over positions of `loss_at(cosines (l, B, B), counts (l, B))`, which sums.
 
-    Where all cosines together take too much memory, only those of some positions are there at a
-    time: they are computed once more in the backward pass.
+    If the cosines of all positions exceed `MAX_COSINES`, positions are processed in chunks and
+    recomputed in the backward pass.
     """
     rows, length = predicted.shape[:2]
     if weights is None:
@@ -206,22 +206,22 @@ def _over_positions(
 
 
 def _row_normalize(agreement: torch.Tensor) -> torch.Tensor:
-    """Rows that sum to 1; one that has nothing stays 0."""
+    """Scales rows to a sum of 1; zero rows remain 0."""
     return agreement / agreement.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """Float64 as it is, anything else as float32."""
+    """Returns float64 unchanged and other types as float32."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def _like(agreement: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
-    """Agreement in the type that a loss of these embeds is computed in."""
+    """Casts the agreement to the type in which a loss of these embeds is computed."""
     return agreement.to(_at_least_float32(embeds[:0]).dtype)
 
 
 def _unit_vectors(vectors: torch.Tensor) -> torch.Tensor:
-    """Unit vectors along the last axis; bfloat16's largest numbers do not overflow."""
+    """Unit vectors along the last axis, without overflow for large bfloat16 values."""
     vectors = _at_least_float32(vectors)
     largest = vectors.detach().abs().amax(-1, keepdim=True).clamp(min=1)
     return F.normalize(vectors / largest, dim=-1, eps=NORM_FLOOR)

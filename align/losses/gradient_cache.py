@@ -1,4 +1,4 @@
-"""The gradient cache: batches for the loss that are larger than what the encoder can hold."""
+"""GradCache: contrastive batches larger than the encoder's activations allow."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from align.models.heads import AudioPromptOutput
 
 
 class GradientCache:
-    """A step's gradients with the activations of only a few rows in memory at a time.
+    """Gradients of a whole batch, with the activations of only one chunk in memory.
 
-    GradCache (Gao et al. 2021, arXiv 2101.06983). A contrastive loss needs all rows' embeds at
-    once, but not the activations behind them. So `encode` runs the encoder on some rows at a time
-    and lets their activations go; the loss is computed and its gradient is taken at the embeds;
-    and `replay` runs the encoder again, for the same rows with the same dropout, and passes their
-    part of the gradient on. The gradients are those of a plain step, for one more forward pass.
+    GradCache (Gao et al. 2021, arXiv 2101.06983). A contrastive loss needs the embeds of all rows,
+    but not their activations. `encode` runs the encoder chunk by chunk without keeping activations;
+    the loss and its gradient with respect to the embeds are computed next; `replay` runs the
+    encoder again with the same dropout and backpropagates each chunk's part of the gradient. The
+    gradients equal those of a plain step, at the cost of one more forward pass.
 
-    Only embeds grow with the batch. Batch norm, where it trains, sees some rows at a time, as
-    under gradient accumulation; its statistics move once.
+    Only the embeds grow with the batch. Batch norm in training mode uses the statistics of a chunk,
+    as with gradient accumulation; its running statistics are updated once.
 
     Args:
-        rows: rows encoded at once.
+        chunk_size: Number of rows encoded at once.
     """
 
     def __init__(self, chunk_size: int) -> None:
@@ -44,19 +44,19 @@ class GradientCache:
         inputs: dict[str, Any],
         no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> AudioPromptOutput:
-        """The model's answer to all rows, for a loss to be computed from.
+        """Encodes all rows and returns outputs to compute a loss from.
 
         Args:
-            model: an `AudioPromptEncoder`, which may be wrapped.
-            inputs: its arguments; tensors are divided by their rows.
-            alone: a context in which processes do not average their gradients.
+            model: `AudioPromptEncoder`, possibly wrapped.
+            inputs: Arguments of the model; tensors are split by rows.
+            no_sync: Context in which processes do not average their gradients.
         """
         self._parts, outputs = [], []
         with no_sync(), _frozen_batch_norm(model):
             for part in _split_rows(inputs, self._chunk_size):
                 self._parts.append((part, _RNGState(part)))
-                # With a graph, though it is dropped at once: without one, other kernels round
-                # half precision otherwise, and the replay would not meet these embeds.
+                # Runs with a graph that is discarded: without one, other kernels may round half
+                # precision differently, and the replay would not match these embeds.
                 outputs.append(_detach(model(**part)))
         found = {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
         self._found = {name: value.requires_grad_() for name, value in found.items()}
@@ -67,11 +67,12 @@ class GradientCache:
         model: nn.Module,
         no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> None:
-        """Adds to the gradients of the model's weights, after the loss's backward pass.
+        """Accumulates the gradients of the model's weights after the loss's backward pass.
 
         Args:
-            model: the one that encoded.
-            alone: see `encode`; all rows but the last run in it, so that processes average once.
+            model: The model passed to `encode`.
+            no_sync: See `encode`; all chunks but the last run in it, so that processes average
+                once.
         """
         parts, found = self._parts, self._found
         self._parts, self._found = [], {}
@@ -89,15 +90,16 @@ class GradientCache:
 
 
 class _RNGState:
-    """The state of all random number generators that a forward pass draws from."""
+    """State of all random number generators that a forward pass uses."""
 
     def __init__(self, inputs: dict[str, Any]) -> None:
-        # Wav2Vec2-BERT masks what it hears in training by NumPy's.
+        # Wav2Vec2-BERT samples its training masks with NumPy's generator.
+
         self._host = torch.get_rng_state(), np.random.get_state(), random.getstate()
         self._devices = get_device_states(*inputs.values())
 
     def restore(self) -> None:
-        """Draws what was drawn then."""
+        """Restores the state, so that the forward pass repeats its random numbers."""
         torch.set_rng_state(self._host[0])
         np.random.set_state(self._host[1])
         random.setstate(self._host[2])

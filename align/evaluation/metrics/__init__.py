@@ -1,7 +1,7 @@
-"""Metrics for `evaluate`, loaded by their path: nothing is asked of the hub.
+"""Metrics for `evaluate`, loaded by path, without access to the Hub.
 
-alignment: how far prompt embeds are from those of the captions.
-retrieval: whether a recording finds its caption, and a caption its recording.
+alignment: Distances between prompt embeds and those of the captions.
+retrieval: Audio-to-caption and caption-to-audio retrieval.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ METRICS = ("alignment", "retrieval")
 
 
 def load_metric(name: str) -> Any:
-    """One of these metrics as an `evaluate.EvaluationModule`, its rows kept in memory.
+    """Loads one of these metrics as an `evaluate.EvaluationModule` that stores its rows in memory.
 
     Raises:
-        ValueError: there is no such metric.
+        ValueError: The metric is unknown.
     """
     if name not in METRICS:
-        raise ValueError(f"there is no metric {name!r}; there are: {', '.join(METRICS)}")
+        raise ValueError(f"unknown metric {name!r}; available: {', '.join(METRICS)}")
     import evaluate
 
     return evaluate.load(str(FOLDER / name), keep_in_memory=True)

@@ -1,1 +1,1 @@
-"""The metric `alignment`, for `evaluate`."""
+"""The `alignment` metric for `evaluate`."""

@@ -1,1 +1,1 @@
-"""The metric `retrieval_metrics`, for `evaluate`."""
+"""The `retrieval` metric for `evaluate`."""
