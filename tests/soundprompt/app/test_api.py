@@ -114,7 +114,7 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence_and_the_app_lives_on(
     long = tmp_path / "long.wav"
     soundfile.write(long, tone(440, 6.0), RATE)
     cases = [
-        (text, {}, "not a sound file"),
+        (text, {}, "not a readable audio file"),
         (long, {}, "longer than 5 s"),
         (
             sounds[0],

@@ -87,7 +87,7 @@ def test_progress_is_shown_and_stop_stops(visit: Callable, wav: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"no sound\n" * 50, "not a sound file"), (b"", "0 bytes")]
+    ("content", "said"), [(b"no sound\n" * 50, "not a readable audio file"), (b"", "0 bytes")]
 )
 def test_a_bad_file_is_named_in_the_page_which_lives_on(
     visit: Callable, tmp_path: Path, wav: Path, content: bytes, said: str

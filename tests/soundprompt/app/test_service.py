@@ -91,7 +91,7 @@ def _other(wav: Path) -> Path:
     ("content", "said"),
     [
         (b"", "is empty (0 bytes)"),
-        (b"I am a text and no sound.\n" * 20, "not a sound file"),
+        (b"I am a text and no sound.\n" * 20, "not a readable audio file"),
         (None, "does not exist"),
     ],
 )
@@ -124,7 +124,7 @@ def test_what_was_lost_of_a_sound_is_said(wav: Path):
     sound = read_upload(str(half), AppArguments())
     assert 0.5 < sound.duration_s < 1.5
     assert (
-        sound.decode_warnings.startswith("The recording is cut short")
+        sound.decode_warnings.startswith("The recording is truncated")
         and "half" not in sound.decode_warnings
     )
 

@@ -44,13 +44,13 @@ REFUSED = {
     "three hours": (
         lambda d: wav(d / "a.wav", NIGHT, 1000, subtype="PCM_U8"), "longer than 60 s"
     ),
-    "a film without sound": (lambda d: film(d / "a.mp4", sound=False), "no sound track"),
+    "a film without sound": (lambda d: film(d / "a.mp4", sound=False), "no audio track"),
     "nothing at all": (lambda d: text(d / "a.wav"), "is empty (0 bytes)"),
     "a recording of no samples": (lambda d: wav(d / "a.wav", np.zeros(0)), "has no samples"),
     "a slip of the finger": (lambda d: wav(d / "a.wav", tone(440, 0.02)), "too short to be heard"),
     "silence": (lambda d: wav(d / "a.wav", np.zeros(RATE)), "is silent"),
     "not a number": (lambda d: wav(d / "a.wav", BROKEN, subtype="FLOAT"), "NaN"),
-    "a picture": (lambda d: text(d / "a.png", b"\x89PNG\r\n\x1a\n" * 9), "not a sound file"),
+    "a picture": (lambda d: text(d / "a.png", b"\x89PNG\r\n\x1a\n" * 9), "not a readable audio file"),
 }  # fmt: skip
 
 
