@@ -1,11 +1,11 @@
-"""Aligns sound with the text space of Stable Diffusion pipelines.
+"""Train audio encoders that predict the prompt embeddings of Stable Diffusion pipelines.
 
     from align import AudioPromptEncoder
 
     encoder = AudioPromptEncoder.from_pretrained("runs/align/mini")
-    pipeline(**encoder.prompt("dog.wav")).images
+    pipeline(**encoder.encode_prompt("dog.wav")).images
 
-Names are imported when they are first used: importing the package costs nothing.
+Names are imported lazily, so that `import align` stays fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a command is given, looked at before models are loaded: sounds, and places to write."""
+"""Shared parts of the argparse commands: parsers, common options, and checks of paths."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, prog: str, examples: Sequence[str] = (), **kwargs: Any) -> None:
         if examples:
             kwargs["epilog"] = "\n".join(("examples:", *(f"  {line}" for line in examples)))
-        kwargs = {"formatter_class": DefaultsHelpFormatter, "allow_abbrev": False} | kwargs
-        super().__init__(prog=prog, **kwargs)
+        kwargs.setdefault("formatter_class", DefaultsHelpFormatter)
+        super().__init__(prog=prog, allow_abbrev=False, **kwargs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as `argparse` does, but report unknown options before missing ones."""
@@ -71,14 +71,22 @@ class CommandParser(argparse.ArgumentParser):
         self.error(f"there is no option {word!r}{hint}")
 
 
+def argument_group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """Return the group of options with this title, and add it to the parser if it is new."""
+    for group in parser._action_groups:
+        if group.title == title:
+            return group
+    return parser.add_argument_group(title)
+
+
 def check_audio(clips: Iterable[Any]) -> None:
-    """Opens recordings and closes them again; nothing of them is decoded yet.
+    """Open audio inputs and close them again, without decoding them.
 
     Args:
-        recordings: anything that `align.audio.read` takes.
+        clips: Audio inputs as `align.audio.read` takes them.
 
     Raises:
-        AudioError: one is not there, is empty, or is no sound.
+        AudioError: If an input does not exist, is empty, or is not audio.
     """
     from align.audio.decode import open_source
 
@@ -87,55 +95,54 @@ def check_audio(clips: Iterable[Any]) -> None:
             open_source(audio, None, stack)
 
 
-def check_output_file(path: Path, option: str = "--out") -> None:
-    """Refuses a place in which no file can be written.
+def check_output_file(path: Path, option: str = "--output_file") -> None:
+    """Check that a file can be written.
 
     Args:
-        path: of the file; folders on the way that are missing are made later.
-        option: what said so.
+        path: Output file. Missing parent folders are created later.
+        option: Name of the option, for error messages.
 
     Raises:
-        ValueError: a folder has its name, or its folder cannot be.
+        ValueError: If `path` is a folder, or its parent folder cannot be written.
     """
     if path.is_dir():
         raise ValueError(f"{option} {path} is a folder: give the name of a file")
     check_output_dir(path.parent, option)
 
 
-def check_output_dir(folder: Path, option: str = "--out") -> None:
-    """Refuses a folder in which nothing can be written.
+def check_output_dir(folder: Path, option: str = "--output_dir") -> None:
+    """Check that files can be written to a folder.
 
     Args:
-        folder: it need not be there yet.
-        option: what said so.
+        folder: Output folder. It may not exist yet.
+        option: Name of the option, for error messages.
 
     Raises:
-        ValueError: there is a file in its place, or it may not be written in.
+        ValueError: If `folder` or a parent of it is a file or is not writable.
     """
     whole = folder.absolute()
     existing = next(place for place in (whole, *whole.parents) if place.exists())
     if existing == whole and not existing.is_dir():
         raise ValueError(f"{option} {folder} is a file: give a folder")
     if not existing.is_dir():
-        raise ValueError(f"{option} would lie in {existing}, which is a file: give a folder")
+        raise ValueError(f"{option} {folder} is inside {existing}, which is a file: give a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"{option} would lie in {existing}, which may not be written in")
+        raise ValueError(f"{option} {folder} is inside {existing}, which is not writable")
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Adds --device to a command's options."""
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps, …",
-    )
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """Add `--device` to a parser or a group of options."""
+    parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda, cuda:1, mps, …")
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a --device.
+    """Return the device for the value of `--device`.
+
+    Args:
+        name: Name of the device. "auto" is the accelerator of this machine, or the CPU.
 
     Raises:
-        ValueError: there is no such device on this machine.
+        ValueError: If there is no such device on this machine.
     """
     import torch
 
@@ -146,7 +153,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch says each of them: no such name, a build without it, and "meta" that holds nothing.
+        # An unknown name, a build of torch without the backend, and the "meta" device.
         reason = first_line(error)
         raise ValueError(
             f"there is no device {name!r} on this machine: leave --device out ({reason})"
@@ -155,43 +162,43 @@ def resolve_device(name: str) -> torch.device:
 
 
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
-    """Adds to an evaluation's command how it draws, by what it computes, and what it writes."""
-    defaults = EvaluationArguments()  # its defaults
-    parser.add_argument(
-        "--num_inference_steps",
-        type=int,
-        default=defaults.num_inference_steps,
-        help="denoising steps a picture",
+    """Add the options that `align.evaluate` and `diffuse.evaluate` share."""
+    defaults = EvaluationArguments()
+    argument_group(parser, "data").add_argument(
+        "--num_workers", type=int, default=2, help="Number of feature-extraction processes."
     )
-    parser.add_argument(
-        "--guidance_scale",
-        type=float,
-        default=defaults.guidance_scale,
-        help="classifier-free guidance",
-    )
-    parser.add_argument(
-        "--num_sheet_samples",
-        type=int,
-        default=defaults.num_sheet_samples,
-        help="sounds drawn with --sample_sheet",
-    )
-    parser.add_argument(
-        "--sample_sheet", type=Path, help="draw sample sounds and pictures to this PNG"
-    )
-    parser.add_argument("--num_workers", type=int, default=2, help="processes that prepare sounds")
-    add_device(parser)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    evaluation = argument_group(parser, "evaluation")
+    evaluation.add_argument(
+        "--num_inference_steps", type=int, default=defaults.num_inference_steps,
+        help="Number of denoising steps per image.",
+    )  # fmt: skip
+    evaluation.add_argument(
+        "--guidance_scale", type=float, default=defaults.guidance_scale,
+        help="Classifier-free guidance scale.",
+    )  # fmt: skip
+    evaluation.add_argument(
+        "--num_sheet_samples", type=int, default=defaults.num_sheet_samples,
+        help="Number of clips in --sample_sheet.",
+    )  # fmt: skip
+    add_device(evaluation)
+    output = argument_group(parser, "output")
+    output.add_argument(
+        "--sample_sheet", type=Path,
+        help="Write a sample sheet (spectrograms and generated images) to this PNG file.",
+    )  # fmt: skip
+    output.add_argument("--json", type=Path, help="Write the metrics to this JSON file.")
 
 
 def check_evaluation_options(options: argparse.Namespace, *counts: str) -> None:
-    """Refuses what an evaluation's command is given wrong, before hours are spent on it.
+    """Check the options of an evaluation command before anything is computed.
 
     Args:
-        options: of the command: those of `add_evaluation_options`, --num_images and --image_classifier.
-        counts: its options beside --num_images that say how many are drawn.
+        options: Parsed options: those of `add_evaluation_options`, `--num_images` and
+            `--image_classifier`.
+        counts: Further options that are numbers of images.
 
     Raises:
-        ValueError: a number is out of its range, or a file could not be written.
+        ValueError: If a number is out of its range, or a file cannot be written.
     """
     for name in ("num_images", *counts):
         if getattr(options, name) < 0:
@@ -200,11 +207,12 @@ def check_evaluation_options(options: argparse.Namespace, *counts: str) -> None:
     if options.num_workers < 1:
         raise ValueError(f"--num_workers is at least 1, not {options.num_workers}")
     if options.sample_sheet is not None and options.num_sheet_samples < 1:
-        raise ValueError("--sample_sheet draws --num_sheet_samples sounds, at least 1")
-    if options.sample_sheet is not None and options.sample_sheet.suffix.lower() != ".png":
         raise ValueError(
-            f"--sample_sheet writes a PNG: name it so, not {options.sample_sheet.name}"
+            f"--sample_sheet needs --num_sheet_samples of at least 1, not "
+            f"{options.num_sheet_samples}"
         )
+    if options.sample_sheet is not None and options.sample_sheet.suffix.lower() != ".png":
+        raise ValueError(f"--sample_sheet must be a .png file, not {options.sample_sheet.name}")
     for option, path in (("--json", options.json), ("--sample_sheet", options.sample_sheet)):
         if path is not None:
             check_output_file(path, option)

@@ -1,7 +1,6 @@
-"""Short names for bases, backbones, data sets, judges and CLIPs.
+"""Short names of base models, backbones, datasets, image classifiers and CLIP models.
 
-Whatever is not a name here is a folder or a hub id. An entry is "module:attribute" and is
-imported when it is asked for.
+Any other name is a folder or a Hub id. An entry is "module:attribute" and is imported on use.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ BACKBONES = {
     "mini-w2v-bert": "soundprompt.mini.models:W2V_BERT",
     "log-mel": "align.models.backbones.log_mel:untrained_log_mel",
 }
-UNTRAINED_BACKBONES = ("log-mel",)  # backbones that start from nothing
+UNTRAINED_BACKBONES = ("log-mel",)  # backbones without pretrained weights
 DATASETS = {
     "mini": "soundprompt.mini.dataset:singles",
     "mini-mixtures": "soundprompt.mini.dataset:mixtures",
@@ -24,13 +23,13 @@ DATASETS = {
     "audiocaps": "align.data.columns:AUDIOCAPS",
     "esc50": "align.data.columns:ESC50",
 }
-PAIR_DATASETS = {"mini": "soundprompt.mini.dataset:pairs"}  # of audio and images
+PAIR_DATASETS = {"mini": "soundprompt.mini.dataset:pairs"}  # audio-image pairs
 IMAGE_CLASSIFIERS = {"mini": "soundprompt.mini.image_classifier:load_image_classifier"}
 CLIP_MODELS = {"mini": "soundprompt.mini.models:CLIP"}
 
 
 def lookup(table: dict[str, str], name: str) -> Any:
-    """What a short name stands for, or the name itself where it is none."""
+    """Return the object behind a short name, or the name itself if it is not in the table."""
     if name not in table:
         return name
     module, attribute = table[name].split(":")
@@ -38,6 +37,6 @@ def lookup(table: dict[str, str], name: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that is not empty, cut to 200 characters."""
+    """Return the first non-empty line of an error message, cut to 200 characters."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)[:200]
