@@ -1,27 +1,30 @@
-"""Captions for pictures, made once: `python -m align.caption FOLDER [--captioner ID]`.
+"""Caption the images of a folder dataset with BLIP, once.
 
-For folders of recordings and pictures without captions. What is made goes into captions.csv beside
-them; captions that people wrote, there or in metadata.csv, are never touched.
+For folders of audio files and images without captions. The captions are written to captions.csv in
+the folder. Existing captions, in captions.csv or metadata.csv, are never changed.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from align.cli import CommandParser, argument_group
 from align.data.captioning import DEFAULT_CAPTIONER, caption_folder
 from align.registry import first_line
 
+COMMAND = "python -m align.caption"
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Captions a folder's pictures and says where the captions are."""
-    parser = argparse.ArgumentParser(
-        prog="python -m align.caption", description=__doc__, allow_abbrev=False
+    """Caption the images of a folder and print where the captions are."""
+    examples = (f"{COMMAND} FOLDER", f"{COMMAND} FOLDER --captioner {DEFAULT_CAPTIONER}")
+    parser = CommandParser(COMMAND, examples, description=__doc__)
+    argument_group(parser, "data").add_argument(
+        "folder", type=Path, help="Folder of audio files and images with matching names."
     )
-    parser.add_argument("folder", type=Path, help="recordings and pictures of the same names")
-    parser.add_argument(
-        "--captioner", default=DEFAULT_CAPTIONER, help=f"a BLIP: {DEFAULT_CAPTIONER} by default"
+    argument_group(parser, "model").add_argument(
+        "--captioner", default=DEFAULT_CAPTIONER, help="BLIP model: folder or Hub id."
     )
     options = parser.parse_args(arguments)
     from align.data.errors import DataError

@@ -1,15 +1,17 @@
-"""Imports audio2img's checkpoints: `python -m align.convert SOURCE --base_model BASE --out FOLDER`."""
+"""Convert a Wav2Vec2-BERT checkpoint of audio2img to an encoder.
+
+The checkpoint's own output becomes the prompt embeds.
+"""
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli import check_output_dir
+from align.cli import CommandParser, argument_group, check_output_dir
 
 if TYPE_CHECKING:
     from align.models.encoder import AudioPromptEncoder
@@ -17,30 +19,35 @@ if TYPE_CHECKING:
     from align.prompts.embeds import SpaceShape
     from align.prompts.space import PromptSpace
 
-
-AUDIO2IMG_WINDOW_S = 3.75  # seconds that audio2img hears: 47 tokens
+COMMAND = "python -m align.convert"
+EXAMPLES = (f"{COMMAND} youzarsif/wav2vec2bert_2_diffusion --base_model BASE --output_dir FOLDER",)
+AUDIO2IMG_WINDOW_S = 3.75  # window of audio2img in seconds: 47 tokens
 
 
 def convert_w2v_bert(
     source: str, base_model: str, window_s: float = AUDIO2IMG_WINDOW_S
 ) -> AudioPromptEncoder:
-    """An encoder whose prompt embeds are a Wav2Vec2-BERT's own output.
+    """Convert a Wav2Vec2-BERT to an encoder whose prompt embeds are the model's own output.
 
-    audio2img's result, `youzarsif/wav2vec2bert_2_diffusion`, is such a model: its adapter layers
-    end in the text encoder's width, and what they give was put in the prompt's place. Here token
-    number l is the prompt's position number l; behind the last one stand the base's own
-    unconditional embeds, of which audio2img had none: its prompts ended there. Of a longer
-    recording the first window is heard, as there.
+    audio2img's checkpoint, `youzarsif/wav2vec2bert_2_diffusion`, is such a model: its adapter
+    layers project to the width of the text encoder, and their output replaces the prompt embeds.
+    Token i of the model is position i of the prompt. The remaining positions are the unconditional
+    embeds of the base model; audio2img ended the prompt after the last token instead. As in
+    audio2img, only the first window of a clip is encoded.
 
     Args:
-        source: folder or hub id of a Wav2Vec2BertModel with adapter layers. Where it has no
-            feature extractor, facebook/w2v-bert-2.0's settings are used, as it was trained with.
-        base: the pipeline it was trained for: a short name, a folder or a hub id.
-        window_s: seconds heard of a recording.
+        source: Folder or Hub id of a `Wav2Vec2BertModel` with adapter layers. If it has no
+            feature extractor, the settings of facebook/w2v-bert-2.0 are used.
+        base_model: Pipeline the checkpoint was trained for: short name, folder or Hub id.
+        window_s: Length of the audio window in seconds.
+
+    Returns:
+        The encoder, in evaluation mode.
 
     Raises:
-        OSError: there is no such checkpoint or pipeline.
-        ValueError: it is of another kind or width, or the window gives more tokens than fit.
+        OSError: If the checkpoint or the pipeline does not exist.
+        ValueError: If the checkpoint has another architecture or width, or the window gives more
+            tokens than a prompt has positions.
     """
     from align.models.configuration import AudioPromptConfig
     from align.models.encoder import AudioPromptEncoder
@@ -68,10 +75,10 @@ def _load_config(source: str) -> Any:
     config = AutoConfig.from_pretrained(source)
     if config.model_type != "wav2vec2-bert" or not config.add_adapter:
         raise ValueError(
-            f"{source} is no Wav2Vec2-BERT with adapter layers but {config.model_type}: "
+            f"{source} is not a Wav2Vec2-BERT with adapter layers but {config.model_type}: "
             "give one that audio2img trained, or use it as --backbone of align.train"
         )
-    # Of use in training alone; as `align.models.backbones` sets them for every Wav2Vec2-BERT.
+    # Both matter in training only; `align.models.backbones` sets them in the same way.
     config.apply_spec_augment, config.layerdrop = False, 0.0
     return config
 
@@ -79,12 +86,12 @@ def _load_config(source: str) -> Any:
 def _check_shapes(source: str, config: Any, window_s: float, shape: SpaceShape) -> None:
     if shape.pooled_width:
         raise ValueError(
-            f"{shape.base_model} takes pooled embeds, which a Wav2Vec2-BERT does not give"
+            f"{shape.base_model} needs pooled embeds, which a Wav2Vec2-BERT does not have"
         )
     if config.output_hidden_size != shape.width:
         raise ValueError(
-            f"{source} gives tokens {config.output_hidden_size} wide and the prompts of "
-            f"{shape.base_model} are {shape.width} wide: give the base that it was trained for"
+            f"{source} has tokens of width {config.output_hidden_size} and the prompts of "
+            f"{shape.base_model} have width {shape.width}: give the base model it was trained for"
         )
     if not window_s < math.inf:
         raise ValueError(f"--window_s is a number of seconds, not {window_s}")
@@ -95,8 +102,8 @@ def _check_shapes(source: str, config: Any, window_s: float, shape: SpaceShape) 
         tokens = (padded - config.adapter_kernel_size) // config.adapter_stride + 1
     if not 0 < tokens <= shape.length:
         raise ValueError(
-            f"{window_s:g} s of sound are {tokens} tokens of {source}, and a prompt has room for 1 "
-            f"to {shape.length}: give another --window_s"
+            f"{window_s:g} s of audio are {tokens} tokens of {source}, and a prompt has 1 to "
+            f"{shape.length}: give another --window_s"
         )
 
 
@@ -111,7 +118,7 @@ def _load_feature_extractor(source: str) -> Any:
 
 
 def _set_identity_statistics(head: Head, space: PromptSpace) -> None:
-    """Statistics that change nothing: nothing was standardised in its training."""
+    """Set statistics that change nothing: the checkpoint was trained without standardization."""
     import torch
 
     from align.prompts.embeds import EmbedStatistics
@@ -125,15 +132,23 @@ def _set_identity_statistics(head: Head, space: PromptSpace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Imports a checkpoint and says where the encoder is."""
-    parser = argparse.ArgumentParser(
-        prog="python -m align.convert", description=__doc__, allow_abbrev=False
+    """Convert a checkpoint and print where the encoder is."""
+    parser = CommandParser(COMMAND, EXAMPLES, description=__doc__)
+    model, data = argument_group(parser, "model"), argument_group(parser, "data")
+    output = argument_group(parser, "output")
+    model.add_argument(
+        "source", help="Wav2Vec2-BERT checkpoint with adapter layers: folder or Hub id."
     )
-    parser.add_argument("source", help="folder or hub id of a Wav2Vec2-BERT with adapter layers")
-    parser.add_argument("--base_model", required=True, help="the pipeline it was trained for")
-    parser.add_argument("--out", required=True, help="folder for the encoder")
-    parser.add_argument(
-        "--window_s", type=float, default=AUDIO2IMG_WINDOW_S, help="seconds heard of a recording"
+    model.add_argument(
+        "--base_model", required=True,
+        help="Pipeline the checkpoint was trained for: short name, folder or Hub id.",
+    )  # fmt: skip
+    data.add_argument(
+        "--window_s", type=float, default=AUDIO2IMG_WINDOW_S,
+        help="Length of the audio window in seconds.",
+    )  # fmt: skip
+    output.add_argument(
+        "--output_dir", required=True, help="Output directory of the converted encoder."
     )
     options = parser.parse_args(arguments)
     try:
@@ -143,7 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"align.convert: {error}") from error
     encoder.save_pretrained(options.output_dir)
     print(
-        f"The encoder is in {options.output_dir}: it hears {options.window_s:g} s of a recording."
+        f"The encoder is in {options.output_dir}: it encodes the first {options.window_s:g} s of "
+        "a clip."
     )
 
 

@@ -1,7 +1,7 @@
-"""Fetches what a recipe needs: `python -m align.download [RECIPE] [--yes] [--option value ...]`.
+"""Download the models and datasets of a recipe from the Hugging Face Hub.
 
-Sizes and licences are said first. What is here already is not fetched again, and what broke off
-goes on where it stopped.
+Prints sizes and licenses first. Cached files are not downloaded again, and interrupted downloads
+resume.
 """
 
 from __future__ import annotations
@@ -20,17 +20,24 @@ if TYPE_CHECKING:
     from align.hub.requirements import RequiredRepo
 
 
+COMMAND = "python -m align.download"
+EXAMPLES = (
+    f"{COMMAND} fsd50k        the models and the dataset of a recipe",
+    f"{COMMAND} fsd50k --yes  without asking for confirmation",
+)
+
+
 @dataclass
 class DownloadArguments:
-    """How to fetch."""
+    """Options of the download."""
 
-    yes: bool = field(default=False, metadata={"help": "fetch without asking"})
+    yes: bool = field(default=False, metadata={"help": "Download without asking for confirmation."})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Says what a recipe needs of the hub, asks, and fetches it."""
+    """List what a recipe needs from the Hub, ask for confirmation, and download it."""
     options, download = parse_options(
-        "python -m align.download", arguments, DownloadArguments, check=check_model
+        COMMAND, arguments, DownloadArguments, check=check_model, examples=EXAMPLES
     )
     from align.data.errors import DataError
     from align.hub.requirements import required_repos
@@ -46,41 +53,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
             init_from is not None and not fetched and not Path(init_from).expanduser().exists()
         )
         if encoder_missing:
-            print(f"--init_from {init_from} is not here: train first what leaves it there")
+            print(f"--init_from {init_from} does not exist: train that encoder first")
         if size:
             check_disk_space(size)
             if not (download.yes or confirm(size)):
-                print("Nothing was fetched.")
+                print("Nothing was downloaded.")
                 return
         for repo, files in zip(found, missing, strict=True):
             fetch(repo, list(files))
     except (DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.download: {error}") from error
     if found and not encoder_missing:
-        print("All that the recipe needs is here: it runs without a network from now on.")
+        print("Everything the recipe needs is downloaded: it now runs offline.")
 
 
 def summarize(found: Sequence[RequiredRepo], missing: Sequence[dict[str, int]]) -> str:
-    """A line for each repository: what for, how much, under which licence."""
+    """Describe the repositories, one line each: part, size, license.
+
+    Args:
+        found: Required repositories.
+        missing: Sizes of the files that are not cached, in bytes, for each repository.
+    """
     if not found:
-        return "The recipe needs nothing of the hub."
+        return "The recipe needs nothing from the Hub."
     lines = []
     for repo, files in zip(found, missing, strict=True):
         whole = sum(size for _, size in repo.sizes)
         left = sum(files.values())
-        here = "" if left == whole else f", {format_bytes(whole - left)} of it here already"
+        here = "" if left == whole else f", {format_bytes(whole - left)} of it cached"
         gated = ", gated: accept its terms on its page" if repo.gated else ""
         lines.append(
-            f"{repo.part}: {repo.repo_id}, {format_bytes(whole)}{here}; licence: {repo.license}{gated}"
+            f"{repo.part}: {repo.repo_id}, {format_bytes(whole)}{here}; "
+            f"license: {repo.license}{gated}"
         )
     return "\n".join(lines)
 
 
 def check_disk_space(size: int) -> None:
-    """Refuses what does not fit on the disk.
+    """Check that the download fits on the disk.
+
+    Args:
+        size: Size of the download in bytes.
 
     Raises:
-        OSError: there is not enough room.
+        OSError: If there is not enough free space.
     """
     from huggingface_hub import constants
 
@@ -89,27 +105,31 @@ def check_disk_space(size: int) -> None:
     free = shutil.disk_usage(cache).free
     if size > free:
         raise OSError(
-            f"{format_bytes(size)} are to be fetched and {cache} has room for {format_bytes(free)}: "
-            "make room, or set HF_HOME to a folder on another disk"
+            f"the download needs {format_bytes(size)} and {cache} has {format_bytes(free)} free: "
+            "free up space, or set HF_HOME to a folder on another disk"
         )
 
 
 def confirm(size: int) -> bool:
-    """Whether the user says yes."""
+    """Ask whether to download `size` bytes and return whether the reply is yes."""
     try:
-        reply = input(f"Fetch {format_bytes(size)}? [y/N] ")
+        reply = input(f"Download {format_bytes(size)}? [y/N] ")
     except EOFError:
-        print("\nNobody answers here: give --yes to fetch without asking.")
+        print("\nThere is no terminal to ask on: pass --yes to download without confirmation.")
         return False
     return reply.strip().lower() in ("y", "yes")
 
 
 def fetch(repo: RequiredRepo, files: Sequence[str]) -> None:
-    """Brings files of a repository into the hub's cache, and unpacks a data set's rows.
+    """Download files of a repository into the Hub's cache, and prepare the rows of a dataset.
+
+    Args:
+        repo: The repository.
+        files: Names of the files in it.
 
     Raises:
-        DataError: the data set's files cannot be read.
-        HubError: the hub cannot be reached, or refuses.
+        DataError: If the files of the dataset cannot be read.
+        HubError: If the Hub cannot be reached or denies access.
     """
     from huggingface_hub import hf_hub_download
 

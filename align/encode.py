@@ -1,4 +1,4 @@
-"""Writes prompt embeds of recordings: `python -m align.encode RUN FILES --out F.safetensors`."""
+"""Encode audio files to prompt embeddings and save them as safetensors."""
 
 from __future__ import annotations
 
@@ -7,35 +7,47 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.cli import (
-    DefaultsHelpFormatter,
+    CommandParser,
     add_device,
+    argument_group,
     check_audio,
     check_output_file,
     resolve_device,
 )
 
+COMMAND = "python -m align.encode"
+EXAMPLES = (
+    f"{COMMAND} runs/align/mini dog.wav --output_file dog.safetensors",
+    f"{COMMAND} OWNER/NAME a.wav b.wav --output_file ab.safetensors --torch_dtype float16",
+)
+
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m align.encode", description=__doc__, allow_abbrev=False,
-        formatter_class=DefaultsHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("encoder", help="folder or hub id of a trained encoder")
-    parser.add_argument("audio", nargs="+", type=Path, help="recordings")
-    parser.add_argument("--out", type=Path, required=True, help="a .safetensors file")
-    parser.add_argument("--space", help="the prompt space; the encoder's default one if not given")
-    parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the file"
+    parser = CommandParser(COMMAND, EXAMPLES, description=__doc__)
+    model, data = argument_group(parser, "model"), argument_group(parser, "data")
+    output = argument_group(parser, "output")
+    model.add_argument("encoder", help="Trained encoder: folder or Hub id.")
+    data.add_argument("audio", nargs="+", type=Path, help="Audio files to encode.")
+    model.add_argument(
+        "--space", help="Prompt space to encode into. Defaults to the encoder's default space."
     )
-    add_device(parser)
+    add_device(model)
+    output.add_argument(
+        "--output_file", type=Path, required=True,
+        help="Output .safetensors file with the pipeline's keyword arguments.",
+    )  # fmt: skip
+    output.add_argument(
+        "--torch_dtype", choices=("float32", "float16", "bfloat16"), default="float32",
+        help="Data type of the saved tensors.",
+    )  # fmt: skip
     options = parser.parse_args(given)
     if options.output_file.suffix != ".safetensors":
-        parser.error(f"--out writes safetensors: name it so, not {options.output_file.name}")
+        parser.error(f"--output_file must be a .safetensors file, not {options.output_file.name}")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Encodes the files and saves what a pipeline takes, by the pipeline's own argument names."""
+    """Encode audio files and save the embeds under the pipeline's argument names."""
     options = _arguments(arguments)
     from align.audio.files import AudioError
 
@@ -49,11 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def encode(options: argparse.Namespace) -> str:
-    """Writes the prompt embeds of recordings; what was written, in words.
+    """Encode audio files and write their prompt embeds.
+
+    Args:
+        options: Parsed options of the command.
+
+    Returns:
+        A message with the output file, the tensors' shapes and the base model.
 
     Raises:
-        AudioError: a recording has nothing to hear.
-        ValueError: there is no such encoder, prompt space or device.
+        AudioError: If an audio file has no audible content.
+        ValueError: If the encoder, the prompt space or the device does not exist.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Measures an encoder: `python -m align.evaluate RUN [--dataset D] [--json F]`."""
+"""Evaluate a trained encoder: embedding metrics and generated images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.cli import (
-    DefaultsHelpFormatter,
+    CommandParser,
     add_evaluation_options,
+    argument_group,
     check_evaluation_options,
     resolve_device,
 )
@@ -20,42 +21,61 @@ from align.registry import DATASETS, IMAGE_CLASSIFIERS
 if TYPE_CHECKING:
     from datasets import Dataset
 
+COMMAND = "python -m align.evaluate"
+EXAMPLES = (
+    f"{COMMAND} runs/align/mini",
+    f"{COMMAND} runs/align/mini --dataset FOLDER --json metrics.json",
+    f"{COMMAND} OWNER/NAME --dataset audiocaps --num_images 0",
+)
+
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m align.evaluate", description=__doc__, allow_abbrev=False,
-        formatter_class=DefaultsHelpFormatter,
+    parser = CommandParser(COMMAND, EXAMPLES, description=__doc__)
+    model = argument_group(parser, "model")
+    model.add_argument("encoder", help="Trained encoder: folder or Hub id.")
+    model.add_argument(
+        "--space", help="Prompt space to evaluate. Defaults to the encoder's default space."
+    )
+    _add_data_options(parser)
+    evaluation = argument_group(parser, "evaluation")
+    evaluation.add_argument(
+        "--num_images", type=int, default=100,
+        help="Number of images to generate and classify; 0 disables it.",
     )  # fmt: skip
-    parser.add_argument("encoder", help="folder or hub id of a trained encoder")
-    parser.add_argument("--dataset", help="a name, a hub id or a folder; by default the run's own")
-    parser.add_argument("--split", help="of --dataset, where it has several: test by default")
-    parser.add_argument("--folds", type=int, nargs="+", help="measure on these folds only")
-    parser.add_argument("--space", help="the prompt space; the encoder's default one if not given")
-    parser.add_argument("--num_images", type=int, default=100, help="pictures judged (0: none)")
-    parser.add_argument(
-        "--image_classifier", choices=(*IMAGE_CLASSIFIERS, "none"), default=EvaluationArguments.image_classifier,
-        help="who judges pictures",
+    evaluation.add_argument(
+        "--image_classifier", choices=(*IMAGE_CLASSIFIERS, "none"),
+        default=EvaluationArguments.image_classifier,
+        help="Image classifier that computes the image accuracy.",
     )  # fmt: skip
     add_evaluation_options(parser)
-    _add_column_options(parser)
     options = parser.parse_args(given)
     if options.split and not options.dataset:
-        parser.error("--split is of --dataset: give that too")
+        parser.error("--split is the split of --dataset: give --dataset as well")
     return options
 
 
-def _add_column_options(parser: argparse.ArgumentParser) -> None:
-    """How --dataset is read; of the run's own data all of it is known."""
-    parser.add_argument("--audio_column", help="column of recordings")
-    parser.add_argument("--caption_column", help="column of captions: caption by default")
-    parser.add_argument("--label_column", help="column of labels: label by default")
-    parser.add_argument("--license_column", help="column of licences: licence or license")
-    parser.add_argument("--caption_template", help="what is said around labels: 'a {}'")
-    parser.add_argument("--licenses", nargs="+", help="keep recordings of these licences only")
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the dataset; by default the run's own options apply."""
+    data = argument_group(parser, "data")
+    data.add_argument(
+        "--dataset", help="Dataset to evaluate on: short name, folder or Hub id. "
+        "Defaults to the run's evaluation rows.",
+    )  # fmt: skip
+    data.add_argument("--split", help="Split of --dataset. Defaults to test.")
+    data.add_argument("--folds", type=int, nargs="+", help="Folds to evaluate on.")
+    data.add_argument("--audio_column", help="Column with the audio.")
+    data.add_argument("--caption_column", help="Column with the captions.")
+    data.add_argument("--label_column", help="Column with the labels.")
+    data.add_argument("--license_column", help="Column with the licenses.")
+    data.add_argument(
+        "--caption_template",
+        help="Template that turns labels into captions, e.g. 'the sound of {}'.",
+    )
+    data.add_argument("--licenses", nargs="+", help="Keep only clips with these licenses.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures on a data set's test rows and prints the table."""
+    """Evaluate on the test rows of a dataset and print the metrics."""
     options = _arguments(arguments)
     from align.audio.files import AudioError
     from align.data.errors import DataError
@@ -84,7 +104,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     rows, name = _rows(options, data_options)
     base_model = encoder.head(options.space).space.base_model
     space = PromptSpace.from_pretrained(base_model)
-    # Where the run kept what it heard, if it kept anything.
+    # The cache of the training run.
     cache = Cache.from_options(data_options.get("cache", True), data_options.get("cache_dir"))
     audio_features = extract_features(
         encoder.processor, rows, num_workers=options.num_workers, cache=cache
@@ -98,22 +118,22 @@ def _evaluate(options: argparse.Namespace) -> None:
         encoder, space, audio_features, record, name=options.space, cache=cache
     )
     metrics = evaluate_all(evaluator, image_generator, options, options.sample_sheet)
-    print(f"\n{options.encoder}, measured on {name}:\n{format_table(metrics)}")
+    print(f"\n{options.encoder}, evaluated on {name}:\n{format_table(metrics)}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(
             json.dumps(flatten_metrics(metrics) | {"evaluated_on": name}, indent=2) + "\n"
         )
-        print(f"The figures are in {options.json}.")
+        print(f"The metrics are in {options.json}.")
     if options.sample_sheet:
-        print(f"The sounds and pictures are in {options.sample_sheet}.")
+        print(f"The sample sheet is {options.sample_sheet}.")
 
 
 def _check_split(options: argparse.Namespace) -> None:
-    """Refuses a split of one's own folder or table, of which nobody would read it.
+    """Check that `--dataset` has splits if `--split` is given.
 
     Raises:
-        ValueError: --dataset has one set of rows.
+        ValueError: If it is a folder or a table, which is one set of rows.
     """
     from align.data.tables import has_no_splits
 
@@ -123,13 +143,16 @@ def _check_split(options: argparse.Namespace) -> None:
     own = copy if name in DATASETS else options.dataset
     if own and has_no_splits(Path(own).expanduser()):
         raise ValueError(
-            f"--split is of data with several sets of rows, and {options.data} is one set, "
-            "which --folds divides"
+            f"--split needs a dataset with splits, and {options.dataset} has none: use --folds"
         )
 
 
 def _rows(options: argparse.Namespace, data_options: dict[str, Any]) -> tuple[Dataset, str]:
-    """The rows to measure on and what they are: by default those that the run held out."""
+    """Load the evaluation rows, by default those that the run held out.
+
+    Returns:
+        The rows, and their description.
+    """
     from align.config.arguments import DataArguments
     from align.data.loading import load_rows
     from align.data.splits import (
@@ -140,7 +163,7 @@ def _rows(options: argparse.Namespace, data_options: dict[str, Any]) -> tuple[Da
     )
 
     if not (options.dataset or data_options):
-        raise ValueError(f"{options.encoder} does not say what it was trained on: give --dataset")
+        raise ValueError(f"{options.encoder} has no record of its training data: give --dataset")
     read = {name: getattr(options, name) for name in READ_OPTIONS if getattr(options, name)}
     if options.dataset is None:
         read = {name: data_options.get(name) for name in READ_OPTIONS} | read
@@ -149,7 +172,7 @@ def _rows(options: argparse.Namespace, data_options: dict[str, Any]) -> tuple[Da
             rows, name = load_eval_dataset(own)
             return load_train_dataset(own) if rows is None else rows, name
     name = options.dataset or data_options["dataset"]
-    # As in training, folds divide what the run trained on; else it is the test split.
+    # Folds of the run's own dataset select training rows; otherwise evaluate on the test split.
     split = options.split or ("test" if options.dataset else "train")
     rows = load_rows(name, split, folds=options.folds, **read)
     folds = f", folds {', '.join(map(str, options.folds))}" if options.folds else ""

@@ -1,4 +1,4 @@
-"""Trains an alignment: `python -m align.train [RECIPE] [--option value ...]`."""
+"""Train an audio encoder: `python -m align.train [RECIPE] [--option value ...]`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 COMMAND = "python -m align.train"
 EXAMPLES = (
-    f"{COMMAND}                            the mini models and data, in minutes",
-    f"{COMMAND} fsd50k                     a recipe of the package, or a YAML file",
-    f"{COMMAND} --dataset FOLDER --base_model sd15  your own clips, with metadata.csv",
+    f"{COMMAND}                   the mini models and dataset, in minutes",
+    f"{COMMAND} fsd50k            a recipe of the package, or a YAML file",
+    f"{COMMAND} --dataset FOLDER  your own clips, with metadata.csv",
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, trains, measures, and says where the results are."""
+    """Parse the command line, train, evaluate, and print where the results are."""
     options = parse_options(COMMAND, arguments, check=check_model, examples=EXAMPLES)
-    # Whatever is heavy is imported after the options are known to be right.
+    # Slow imports come after the options are checked.
     from align.audio.files import AudioError
     from align.data.errors import DataError
     from align.training.distributed import (
@@ -43,23 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with main_process_first():
                 run = TrainingRun.from_options(options)
             run.train()
-        destroy_process_group()  # the others have done their part
+        destroy_process_group()  # the other processes are finished
         metrics = run.evaluate() if is_main else None
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"align.train: {error}") from error
     except KeyboardInterrupt:
         print(f"\nalign.train: stopped; {_resume_note(options)}", flush=True)
-        raise SystemExit(130) from None  # what a shell expects of a process that was interrupted
+        raise SystemExit(130) from None  # the exit status of an interrupted process
     if metrics is not None:
         _report(run.folder, run.evaluated_on, metrics)
 
 
 def _resume_note(options: Options) -> str:
-    """What the same command does after it was stopped."""
+    """Describe what the same command does after an interruption."""
     training = options.training
     if not training.starts_over and training.save_strategy != "no":
-        return "the same command goes on from its last checkpoint, where there is one"
-    return "the same command starts anew"
+        return "the same command resumes from the last checkpoint, if there is one"
+    return "the same command starts over"
 
 
 def _report(folder: Path, evaluated_on: str, metrics: dict[str, Estimate]) -> None:
@@ -69,11 +69,11 @@ def _report(folder: Path, evaluated_on: str, metrics: dict[str, Estimate]) -> No
     metrics_json = flatten_metrics(metrics) | {"evaluated_on": evaluated_on}
     (folder / METRICS_NAME).write_text(json.dumps(metrics_json, indent=2) + "\n")
     write_card(folder)
-    print(f"\nMeasured on {evaluated_on}:\n{format_table(metrics)}\n")
-    print(f"The encoder is in {folder}; its figures are in {folder / METRICS_NAME}.")
-    print(f"Its card, ready to publish, is {folder / MODEL_CARD_NAME}.")
+    print(f"\nEvaluated on {evaluated_on}:\n{format_table(metrics)}\n")
+    print(f"The encoder is in {folder}; its metrics are in {folder / METRICS_NAME}.")
+    print(f"The model card for the Hub is {folder / MODEL_CARD_NAME}.")
     if (folder / SAMPLE_SHEET_NAME).exists():
-        print(f"Sounds and the pictures they drew are in {folder / SAMPLE_SHEET_NAME}.")
+        print(f"The sample sheet of audio and generated images is {folder / SAMPLE_SHEET_NAME}.")
 
 
 if __name__ == "__main__":
