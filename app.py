@@ -1,4 +1,4 @@
-"""The page: `python app.py [--option value ...]`; `--help` lists the options."""
+"""Start the web app: `python app.py [--option value ...]`; `--help` lists the options."""
 
 from soundprompt.app.__main__ import run
 

@@ -1,1 +1,1 @@
-"""The page: a sound goes in, pictures come out."""
+"""Web app that generates images from audio."""

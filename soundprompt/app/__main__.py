@@ -1,4 +1,4 @@
-"""The app: `python -m soundprompt.app [--option value ...]`."""
+"""Command line of the web app: `python -m soundprompt.app [--option value ...]`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,30 @@ COMMAND = "python -m soundprompt.app"
 
 
 def main(arguments: Sequence[str] | None = None, command: str = COMMAND) -> None:
-    """Parses the command line and serves the page until it is interrupted.
+    """Parse the command line and serve the app until it is interrupted.
 
     Args:
-        arguments: the command line; that of the process by default.
-        command: what the user called.
+        arguments: Command-line arguments. Defaults to those of the process.
+        command: Name of the command in `--help` and in error messages.
     """
     (options,) = parse((AppArguments,), "app", command, arguments)
     if find_spec("gradio") is None:
-        raise SystemExit(f'{command}: the page needs Gradio: pip install "soundprompt[app]"')
-    # Gradio counts its users unless it is told not to; nothing here is to call outside.
+        raise SystemExit(f'{command}: the app needs Gradio: pip install "soundprompt[app]"')
+    # Gradio sends usage statistics by default; the app contacts no other host.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    # To be ended is to be interrupted: what runs in the background ends as well.
+    # Treat termination as an interrupt so that background processes are stopped as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     serve(options, command)
 
 
 def serve(options: AppArguments, command: str) -> None:
-    """Serves the page until it is interrupted."""
-    # Whatever is heavy is imported after the options are known to be right.
+    """Serve the app until it is interrupted.
+
+    Args:
+        options: Options of the app.
+        command: Name of the command in error messages.
+    """
+    # Heavy imports come after the options are validated.
     from soundprompt.app.page import build_app, launch_kwargs
     from soundprompt.app.service import AppService
 
@@ -41,7 +46,7 @@ def serve(options: AppArguments, command: str) -> None:
     page = build_app(service)
     try:
         page.launch(**launch_kwargs(service), prevent_thread_lock=True)
-        service.start()  # models are loaded, or trained, while the page is there
+        service.start()  # models are loaded, or trained, while the page is already served
         page.block_thread()
     except KeyboardInterrupt:
         print(f"{command}: interrupted")
@@ -52,10 +57,13 @@ def serve(options: AppArguments, command: str) -> None:
 
 
 def run(command: str) -> None:
-    """Serves the page as `main` does, and ends this process.
+    """Serve the app like `main`, then exit the process immediately.
 
-    It ends at once: threads that load or draw cannot be stopped, and some libraries abort the
-    process where the interpreter ends below them.
+    Threads that load models or generate images cannot be stopped, and some libraries abort the
+    process if the interpreter shuts down while they run.
+
+    Args:
+        command: Name of the command in `--help` and in error messages.
     """
     main(command=command)
     sys.stdout.flush()
@@ -64,7 +72,7 @@ def run(command: str) -> None:
 
 
 def console_entry() -> None:
-    """What `soundprompt-app` calls."""
+    """Entry point of the `soundprompt-app` command."""
     run("soundprompt-app")
 
 

@@ -1,4 +1,4 @@
-"""A visitor's sound: met at the door, and shown as waveform and spectrogram."""
+"""Validation and plots of uploaded audio."""
 
 from __future__ import annotations
 
@@ -17,38 +17,43 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-DISPLAY_RATE = 24_000  # Hz at which a sound is looked at; encoders resample to their own
+DISPLAY_RATE = 24_000  # Hz, of the plots; encoders resample to their own sampling rate
 MEGABYTE = 1_000_000
-MIN_AUDIO_S = 0.1  # what a slip of the finger records is shorter
-FLOOR_DB = -70.0  # below the loudest point; quieter is drawn black
+MIN_AUDIO_S = 0.1  # shorter clips are recorded by accident
+FLOOR_DB = -70.0  # relative to the loudest point; lower levels are black in the plot
 
 
 @dataclass(frozen=True, eq=False)
 class UploadedAudio:
-    """What was heard: mono float32 (N,) at SHOWN_RATE, and what was lost of it, in words."""
+    """Uploaded audio.
+
+    Attributes:
+        waveform: Mono float32 samples (N,) at `DISPLAY_RATE`.
+        decode_warnings: Warnings from decoding, such as a truncated file. Empty if none.
+    """
 
     waveform: np.ndarray
     decode_warnings: str = ""
 
     @property
     def duration_s(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return len(self.waveform) / DISPLAY_RATE
 
 
 def read_upload(path: str | None, options: AppArguments) -> UploadedAudio:
-    """Reads a visitor's sound as far as the limits allow.
+    """Read an uploaded audio file within the limits of the app.
 
     Args:
-        path: of the uploaded or recorded file; None if there is none.
-        options: for the limits.
+        path: Path of the uploaded or recorded file; None if there is none.
+        options: Options of the app, for the limits.
 
     Raises:
-        AudioError: there is none, it is too large, too long or too short, or it cannot be heard.
-            The message does not tell where the file lies.
+        AudioError: There is no file, it is too large, too long or too short, or it cannot be
+            decoded. The message does not contain the path.
     """
     if not path:
-        raise AudioError("There is no sound yet: record one, upload one or choose an example.")
+        raise AudioError("There is no audio: record, upload or select an example.")
     try:
         _check_size(path, options.max_upload_mb)
         with warnings.catch_warnings(record=True) as caught:
@@ -58,7 +63,7 @@ def read_upload(path: str | None, options: AppArguments) -> UploadedAudio:
         raise AudioError(_hide_path(str(error), path)) from None
     if len(waveform) < MIN_AUDIO_S * DISPLAY_RATE:
         raise AudioError(
-            f"The sound lasts {len(waveform) / DISPLAY_RATE:.3f} s, too short to be heard: record "
+            f"The audio is {len(waveform) / DISPLAY_RATE:.3f} s long, which is too short: record "
             f"or upload at least {MIN_AUDIO_S:g} s."
         )
     decode_warnings = [
@@ -71,31 +76,39 @@ def _check_size(path: str, max_upload_mb: float) -> None:
     size = os.path.getsize(path) if os.path.exists(path) else 0
     if size > max_upload_mb * MEGABYTE:
         raise AudioError(
-            f"The file has {size / MEGABYTE:.1f} MB, and {max_upload_mb:g} MB are the most that "
-            "is taken here: cut the sound, or save it as mp3 or ogg."
+            f"The file has {size / MEGABYTE:.1f} MB, more than the limit of {max_upload_mb:g} MB: "
+            "cut the audio, or save it as MP3 or OGG."
         )
 
 
-def _read(path: str, max_sound_s: float) -> np.ndarray:
+def _read(path: str, max_audio_s: float) -> np.ndarray:
     parts, length = [], 0
     for window in windows(path, DISPLAY_RATE, 1.0):
         parts.append(window.samples)
         length += len(window.samples)
-        if length > max_sound_s * DISPLAY_RATE:
+        if length > max_audio_s * DISPLAY_RATE:
             raise AudioError(
-                f"The sound is longer than {max_sound_s:g} s, the most that is heard here: "
-                "cut it, with the scissors below its waveform for example."
+                f"The audio is longer than {max_audio_s:g} s, the limit of this app: cut it, for "
+                "example with the scissors below its waveform."
             )
     return np.concatenate(parts)
 
 
 def _hide_path(message: str, path: str) -> str:
-    hidden = message.replace(repr(os.fspath(path)), "the recording").replace(path, "the recording")
+    hidden = message.replace(repr(os.fspath(path)), "the audio").replace(path, "the audio")
     return hidden[:1].upper() + hidden[1:]
 
 
 def spectrogram(audio: UploadedAudio, bins: int = 96) -> np.ndarray:
-    """Power in mel-spaced bands, in dB below the loudest point: (bins, T) in [FLOOR_DB, 0]."""
+    """Compute a mel spectrogram.
+
+    Args:
+        audio: Uploaded audio.
+        bins: Number of mel bins.
+
+    Returns:
+        Power in dB relative to the loudest point, (bins, T) in [FLOOR_DB, 0].
+    """
     from scipy.signal import ShortTimeFFT
     from transformers.audio_utils import mel_filter_bank
 
@@ -108,7 +121,13 @@ def spectrogram(audio: UploadedAudio, bins: int = 96) -> np.ndarray:
 
 
 def plot_audio(audio: UploadedAudio) -> Image.Image:
-    """The waveform above the spectrogram, over one time axis, readable on any background."""
+    """Plot the waveform and the spectrogram on one time axis.
+
+    The plot has its own background, so it is readable in light and dark mode.
+
+    Args:
+        audio: Uploaded audio.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
@@ -141,7 +160,7 @@ PANEL, INK, ACCENT = "#14141f", "#d5d5e3", "#f59e6c"
 def _envelope(
     audio: UploadedAudio, columns: int = 900
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lowest and highest sample of each of at most `columns` stretches, and their times."""
+    """Compute minimum, maximum and start time of at most `columns` consecutive segments."""
     x = audio.waveform / max(float(np.abs(audio.waveform).max()), 1e-9)
     edges = np.linspace(0, len(x), min(columns, len(x)) + 1).astype(int)[:-1]
     return np.minimum.reduceat(x, edges), np.maximum.reduceat(x, edges), edges / DISPLAY_RATE

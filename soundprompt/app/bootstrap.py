@@ -1,8 +1,8 @@
-"""The miniature learns to hear at the first start: its alignment, trained in the background.
+"""Training of the `mini` encoder at the first start of the app.
 
-The repository holds the miniature's models but no trained alignment. Where no run lies yet, the
-very command of the documentation trains one, in a process of its own, so that the page answers
-meanwhile; a start that was broken off goes on from its last checkpoint.
+The package contains the `mini` models but no trained encoder. If there is none yet, the app trains
+one in a separate process, with the command of the documentation, and stays responsive meanwhile.
+An interrupted training resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parents[2]
-# What tqdm writes: an optional title, a share, and how many of how many.
+# A tqdm progress bar: optional title, percentage, and finished steps out of all steps.
 PROGRESS_BAR = re.compile(r"^(?:([a-z ]+): *)?\d+%\|[^|]*\| *(\d+)/(\d+) ")
-FEATURES_SHARE, TRAINING_SHARE = 0.4, 0.6  # shares of the time that both halves take
+FEATURES_SHARE, TRAINING_SHARE = 0.4, 0.6  # fractions of the total time
 
 
 class MiniEncoderTraining:
-    """The miniature's encoder: there, being trained, or failed.
+    """Background training of the `mini` encoder.
 
     Args:
-        folder: where the run lies, or will.
-        flags: of the training, if it is to differ from the documentation's.
+        folder: Output directory of the training run.
+        flags: Options of `align.train` that replace the defaults of the app.
     """
 
     def __init__(self, folder: Path, *flags: str) -> None:
@@ -40,18 +40,18 @@ class MiniEncoderTraining:
 
     @property
     def ready(self) -> bool:
-        """Whether the encoder is whole: run.json is the last thing that a run writes."""
+        """Whether the encoder is trained; run.json is the last file that a run writes."""
         names = ("config.json", "model.safetensors", "preprocessor_config.json", "run.json")
         running = self._process is not None and self._process.poll() is None
         return not running and all((self.folder / name).is_file() for name in names)
 
     @property
     def progress(self) -> float:
-        """How much of the training is done, from 0 to 1."""
+        """Finished fraction of the training, from 0 to 1."""
         return self._progress
 
     def start(self) -> None:
-        """Begins to train, unless the encoder is there or being trained; also after a failure."""
+        """Start training, unless the encoder exists or is being trained; also after a failure."""
         with self._lock:
             if self.ready or (self._process is not None and self._process.poll() is None):
                 return
@@ -68,7 +68,7 @@ class MiniEncoderTraining:
             threading.Thread(target=self._monitor, args=(self._process,), daemon=True).start()
 
     def stop(self) -> None:
-        """Ends a training that is under way."""
+        """Stop a running training."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait()
@@ -92,7 +92,7 @@ class MiniEncoderTraining:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:
-    """Lines as they come; a carriage return ends one too, as progress bars are redrawn by it."""
+    """Yield lines as they arrive; progress bars end theirs with a carriage return."""
     pending = b""
     while piece := stream.read1(4096):  # type: ignore[attr-defined]
         *whole, pending = re.split(rb"[\r\n]", pending + piece)

@@ -1,4 +1,4 @@
-"""Sounds to begin with: the miniature's, made anew at the start, or a folder of one's own."""
+"""Example clips of the app, synthesized when it starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-# Class of the miniature and the seed of its recording; each is told from the others at once.
+# Class of a synthetic clip and its seed, chosen so that the class is easy to recognize.
 EXAMPLES = (
     ("dog", 3),
     ("rain", 1),
@@ -21,7 +21,11 @@ EXAMPLES = (
 
 @lru_cache(maxsize=1)
 def example_audio() -> dict[str, str]:
-    """Paths of wav files by what is heard in them, in a folder that ends with the process."""
+    """Write the example clips to a temporary folder that is deleted with the process.
+
+    Returns:
+        Path of the WAV file of each class.
+    """
     import numpy as np
     import soundfile
 

@@ -1,4 +1,4 @@
-"""One drawing: in a thread of its own, told step by step, stopped on demand or at its limit."""
+"""Generation jobs: run in a thread, report every step, stop on request or at the time limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StepUpdate:
-    """A denoising step that is done, of how many."""
+    """Number of finished denoising steps and number of all steps."""
 
     done: int
     total: int
@@ -22,27 +22,27 @@ class StepUpdate:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a drawing gave: its result, an error, and whether it ran out of time."""
+    """Result or error of a job, and whether it exceeded the time limit."""
 
     result: Any = None
     error: BaseException | None = None
     timed_out: bool = False
 
 
-ReportStep = Callable[[int, int], bool]  # takes (step, steps), answers whether to stop
+ReportStep = Callable[[int, int], bool]  # takes (done, total), returns whether to stop
 
 
 def run_job(
     work: Callable[[ReportStep], Any], stop_event: threading.Event, timeout_s: float
 ) -> Iterator[Any]:
-    """Runs a drawing and yields a `StepUpdate` for each step, then one `JobResult`.
+    """Run a job and yield a `StepUpdate` for each step, then one `JobResult`.
 
-    Whoever stops to listen (a visitor who leaves, a client that cancels) stops the drawing.
+    Closing the iterator (a user leaves the page, a client cancels) stops the job.
 
     Args:
-        work: draws, and asks its argument at every step whether to stop.
-        stop: set by whoever wants it stopped.
-        max_s: seconds after which it is stopped.
+        work: Job; calls its argument at every step, which returns whether to stop.
+        stop_event: Stops the job when set.
+        timeout_s: Time limit in seconds.
     """
     updates: queue.SimpleQueue[StepUpdate | JobResult] = queue.SimpleQueue()
     end = time.monotonic() + timeout_s
@@ -54,7 +54,7 @@ def run_job(
     def run() -> None:
         try:
             result = work(report_step)
-        except BaseException as error:  # goes to the listener, whatever it is
+        except BaseException as error:  # reported to the caller, whatever it is
             updates.put(JobResult(error=error))
         else:
             updates.put(
@@ -73,7 +73,7 @@ def run_job(
 
 
 class RunningJobs:
-    """Who draws at the moment, so that each visitor stops only what is theirs."""
+    """Running jobs by session, so that users stop only their own jobs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -81,7 +81,14 @@ class RunningJobs:
 
     @contextmanager
     def register(self, session_id: str) -> Iterator[threading.Event]:
-        """The event that stops a visitor's drawing while it lasts."""
+        """Register a job for the duration of the context.
+
+        Args:
+            session_id: Session that the job belongs to.
+
+        Yields:
+            The event that stops the job.
+        """
         event = threading.Event()
         with self._lock:
             self._events[session_id].append(event)
@@ -94,7 +101,14 @@ class RunningJobs:
                     del self._events[session_id]
 
     def stop(self, session_id: str) -> bool:
-        """Stops all drawings of a visitor; whether there was one."""
+        """Stop all jobs of a session.
+
+        Args:
+            session_id: Session whose jobs are stopped.
+
+        Returns:
+            Whether any job was running.
+        """
         with self._lock:
             events = list(self._events.get(session_id, ()))
         for event in events:

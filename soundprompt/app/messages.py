@@ -1,4 +1,4 @@
-"""What the page says: sentences, and the little HTML around them."""
+"""Texts of the app and their HTML."""
 
 from __future__ import annotations
 
@@ -11,35 +11,38 @@ if TYPE_CHECKING:
     from diffuse.pipelines.composition import Relation
 
 
-IDLE = "Choose a sound, then draw."
+IDLE = "Select audio, then click Generate."
 MINI_NOTICE = (
-    "**This is the miniature**: small models that come with the project. It knows ten everyday "
-    "sounds (dog, rain, sea waves, crying baby, clock, sneezing, helicopter, chainsaw, rooster, "
-    "fire) and draws them at 64 × 64. For real models, see *Models* below."
+    "**The app uses the `mini` models**: toy models that ship with the package. They support ten "
+    "classes of everyday sounds (dog, rain, sea waves, crying baby, clock, sneezing, helicopter, "
+    "chainsaw, rooster, fire) and generate 64 × 64 images. For full-size models, see *Models* "
+    "below."
 )
 
 FULL_SIZE_MODELS = """\
-Real pictures come from Stable Diffusion with an encoder trained for it. Where the Hugging Face
-hub is in reach, train one (a GPU helps) and start the page on it:
+Full-size images need Stable Diffusion and an encoder trained for it. With access to the Hugging
+Face Hub, train an encoder (a GPU is recommended) and start the app with it:
 
 ```
 python -m align.train --base_model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
-    --backbone laion/larger_clap_general --dataset FOLDER --image_classifier none --output_dir models/sd15
-python -m soundprompt.app --base_model stable-diffusion-v1-5/stable-diffusion-v1-5 --encoder models/sd15
+    --backbone laion/larger_clap_general --dataset FOLDER --image_classifier none \\
+    --output_dir models/sd15
+python -m soundprompt.app --base_model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
+    --encoder models/sd15
 ```
 
-Whatever lies in the models folder can be chosen above. What is loaded is kept: the first picture
-takes longest."""
+The menus above list the models in the models folder. Loaded models stay in memory, so the first
+image takes longest."""
 
 
 def status(text: str, done: int = 0, total: int = 0, alert: bool = False) -> str:
-    """A line of news, with a bar where `of` is known; an alert is read out at once.
+    """Format the status line, with a progress bar if `total` is given.
 
     Args:
-        text: plain text, escaped here.
-        done: steps done.
-        of: steps in all; 0 for no bar.
-        alert: whether it tells of an error.
+        text: Plain text; escaped here.
+        done: Number of finished steps.
+        total: Number of all steps; 0 for no progress bar.
+        alert: Whether the text is an error, which screen readers announce immediately.
     """
     bar = ""
     if total:
@@ -49,38 +52,60 @@ def status(text: str, done: int = 0, total: int = 0, alert: bool = False) -> str
 
 
 def notice(base_model: str) -> str:
-    """What the page says above all: what it draws with."""
+    """Format the notice at the top of the page.
+
+    Args:
+        base_model: Name of the selected base model.
+    """
     if base_model == MINI:
         return MINI_NOTICE
-    return f"Drawing with {escape(base_model)}. Others can be chosen under *Models*."
+    return f"Base model: {escape(base_model)}. Select another one under *Models*."
 
 
 def generation_progress(done: int, total: int, num_images: int) -> str:
-    """The status while drawing."""
-    what = "a picture" if num_images == 1 else f"{num_images} pictures"
-    return status(f"Drawing {what}: step {done} of {total}", done, total)
+    """Format the status line during generation.
+
+    Args:
+        done: Number of finished denoising steps.
+        total: Number of all denoising steps.
+        num_images: Number of images.
+    """
+    what = "an image" if num_images == 1 else f"{num_images} images"
+    return status(f"Generating {what}: step {done} of {total}", done, total)
 
 
 def training_progress(progress: float) -> str:
-    """The status while the miniature's encoder is trained."""
+    """Format the status line while the `mini` encoder is trained.
+
+    Args:
+        progress: Finished fraction of the training.
+    """
     percent = int(100 * progress)
-    return status(
-        f"The miniature is learning to hear, once, for about two minutes: {percent}%",
-        percent,
-        100,
-    )
+    return status(f"Training the mini encoder (once, about two minutes): {percent}%", percent, 100)
 
 
 def generation_summary(
     num_images: int, seconds: float, relation: Relation | None, decode_warnings: str
 ) -> str:
-    """The status after a drawing, with how text and sound relate."""
-    parts = ["One picture" if num_images == 1 else f"{num_images} pictures", f"in {seconds:.1f} s."]
+    """Format the status line after generation.
+
+    Args:
+        num_images: Number of images.
+        seconds: Duration of the generation.
+        relation: Relation of prompt and audio, if there is a prompt.
+        decode_warnings: Warnings about the uploaded audio.
+    """
+    parts = ["1 image" if num_images == 1 else f"{num_images} images", f"in {seconds:.1f} s."]
     if relation is not None:
-        parts.append(f"Text and sound are {relation.name}: {relation.description}")
+        parts.append(f"Relation of prompt and audio: {relation.name}. {relation.description}")
     return status(" ".join([*parts, decode_warnings]).strip())
 
 
 def audio_summary(duration_s: float, decode_warnings: str) -> str:
-    """The status after a sound was looked at."""
-    return status(f"Heard: {duration_s:.1f} s. {decode_warnings}".strip())
+    """Format the status line after an upload.
+
+    Args:
+        duration_s: Duration of the audio in seconds.
+        decode_warnings: Warnings about the uploaded audio.
+    """
+    return status(f"Audio loaded: {duration_s:.1f} s. {decode_warnings}".strip())

@@ -1,4 +1,4 @@
-"""Bases, encoders and adapters: found in folders or named by hub id, loaded once and kept."""
+"""Find and load base models, encoders and adapters."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from soundprompt.app.arguments import AppArguments
 MINI, NO_ADAPTER = "mini", "none"
 MODEL_KINDS = ("base_model", "encoder", "adapter")
 HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-MAX_DEPTH = 4  # folders below the models folder that are looked through
+MAX_DEPTH = 4  # search depth below the models folder
 
 
 class ModelError(ValueError):
-    """A model that was asked for cannot be had; the message says what to do."""
+    """A requested model does not exist or cannot be loaded."""
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What a visitor chose: a name of each kind."""
+    """Names of the selected models."""
 
     base_model: str = MINI
     encoder: str = MINI
@@ -36,7 +36,7 @@ class ModelChoice:
 
 @dataclass
 class AvailableModels:
-    """What lies in the folders, by name: the paths of bases, encoders and adapters."""
+    """Paths of the available base models, encoders and adapters by name."""
 
     base_model: dict[str, str] = field(default_factory=lambda: {MINI: MINI})
     encoder: dict[str, str] = field(default_factory=dict)
@@ -44,7 +44,14 @@ class AvailableModels:
 
 
 def model_kind(folder: Path) -> str | None:
-    """What a folder holds: a base, an encoder, an adapter, or None of them."""
+    """Detect the kind of model in a folder.
+
+    Args:
+        folder: Folder of a model.
+
+    Returns:
+        "base_model", "encoder", "adapter", or None if it is neither.
+    """
     if (folder / "model_index.json").is_file():
         return "base_model"
     config = _read(folder / "config.json")
@@ -62,7 +69,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def find_models(options: AppArguments) -> AvailableModels:
-    """Looks through the folders of models and of runs. The miniature's own encoder is "mini"."""
+    """Search the folders of models and of runs. The name of the `mini` encoder is "mini".
+
+    Args:
+        options: Options of the app, for the folders.
+    """
     found = AvailableModels(encoder={MINI: str(mini_encoder_dir(options))})
     for root in (Path(options.models_dir), Path(options.runs_dir)):
         for folder in _folders(root, MAX_DEPTH):
@@ -73,7 +84,11 @@ def find_models(options: AppArguments) -> AvailableModels:
 
 
 def mini_encoder_dir(options: AppArguments) -> Path:
-    """Where the miniature's own encoder lies, or will be trained into."""
+    """Folder of the `mini` encoder, whether it is trained yet or not.
+
+    Args:
+        options: Options of the app, for the folder of runs.
+    """
     return Path(options.runs_dir) / "align" / "mini"
 
 
@@ -89,7 +104,15 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
 
 
 def base_model_of(encoder: str, found: AvailableModels) -> str | None:
-    """The base whose prompts an encoder found in the folders answers in."""
+    """Find the base model that an encoder was trained for.
+
+    Args:
+        encoder: Name of the encoder.
+        found: Available models.
+
+    Returns:
+        Name of the base model, or None if the encoder is not in `found`.
+    """
     if encoder not in found.encoder:
         return None
     config = _read(Path(found.encoder[encoder]) / "config.json")
@@ -100,46 +123,57 @@ def base_model_of(encoder: str, found: AvailableModels) -> str | None:
 
 
 def resolve_model(kind: str, name: str, options: AppArguments) -> str:
-    """The folder or hub id of a model by what the visitor called it.
+    """Resolve the name of a model to its folder or Hub id.
+
+    Args:
+        kind: One of `MODEL_KINDS`.
+        name: Name that the user selected or entered.
+        options: Options of the app.
 
     Raises:
-        ModelError: nothing of this kind is called so.
+        ModelError: There is no such model.
     """
     name = name.strip()
     available: dict[str, str] = getattr(find_models(options), kind)
     if name in available:
         return available[name]
-    known = ", ".join(available) or "none yet"
+    known, title = ", ".join(available) or "none", kind.replace("_", " ")
     if not options.allow_hub or kind == "adapter":  # adapters are read from folders only
-        raise ModelError(f"There is no {kind} {name!r} here. There are: {known}.")
+        raise ModelError(f"There is no {title} {name!r}. Available: {known}.")
     if not HUB_ID_PATTERN.fullmatch(name) or Path(name).exists():
         raise ModelError(
-            f"There is no {kind} {name!r}: choose one that is here ({known}) or give a hub id "
+            f"There is no {title} {name!r}: select an available one ({known}) or enter a Hub id "
             "such as owner/name."
         )
     return name
 
 
 class PipelineCache:
-    """Pipelines by base and encoder, the last few kept; adapters are put on as they are chosen.
+    """Least-recently-used cache of pipelines by base model and encoder.
+
+    Adapters are attached to a cached pipeline when they are selected.
 
     Args:
-        options: which models may be used and how many are kept.
-        load: makes a pipeline of a base, an encoder, and a kept pipeline of the same base or None.
+        options: Options of the app, for the available models and the cache size.
+        load: Function that loads a pipeline from the base model, the encoder, and a cached
+            pipeline with the same base model or None.
     """
 
     def __init__(self, options: AppArguments, load: Callable[..., Any] | None = None) -> None:
         self._options = options
         self._load = load or _load_pipeline
         self._pipelines: OrderedDict[tuple[str, str], Any] = OrderedDict()
-        self.lock = threading.Lock()  # held while a pipeline is loaded or draws
+        self.lock = threading.Lock()  # held while a pipeline is loaded or generates
 
     def get(self, choice: ModelChoice) -> Any:
-        """The pipeline of a choice, loaded if it is not kept; call it with the lock held.
+        """Return the pipeline of the selected models; call it with `lock` held.
+
+        Args:
+            choice: Names of the selected models.
 
         Raises:
-            ModelError: a model is not there.
-            ValueError: they do not go together.
+            ModelError: A model does not exist or cannot be loaded.
+            ValueError: The models are incompatible.
         """
         options = self._options
         adapter = None
@@ -149,9 +183,8 @@ class PipelineCache:
         key = (base_model, resolve_model("encoder", choice.encoder, options))
         if key not in self._pipelines:
             like = next((p for (name, _), p in self._pipelines.items() if name == base_model), None)
-            while (
-                len(self._pipelines) >= options.max_loaded_models
-            ):  # before loading, or memory holds one more
+            # Evict before loading, or memory would hold one pipeline more.
+            while len(self._pipelines) >= options.max_loaded_models:
                 self._pipelines.popitem(last=False)
             self._pipelines[key] = self._load(*key, like)
         self._pipelines.move_to_end(key)
@@ -169,7 +202,7 @@ def _load_pipeline(base_model: str, encoder: str, shared: Any) -> Any:
     try:
         if shared is None:
             return SoundPipeline.from_pretrained(base_model, encoder=encoder)
-        stock = shared.pipeline  # the base is not loaded twice
+        stock = shared.pipeline  # the base model is loaded only once
         return SoundPipeline(stock, load_encoder(encoder).to(stock.device), base_model=base_model)
     except OSError as error:
         reason = first_line(error)

@@ -1,4 +1,4 @@
-"""The page wired: which of the service's answers goes where, and what the API calls it."""
+"""Event handlers of the page and their API endpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from align.audio.files import AudioError
-from soundprompt.app import messages as words
+from soundprompt.app import messages
 from soundprompt.app.audio_input import plot_audio, read_upload
 from soundprompt.app.examples import example_audio
 from soundprompt.app.layout import PageComponents, build_layout
@@ -24,8 +24,12 @@ HOUR_S = 3600
 
 
 def build_app(service: AppService) -> gr.Blocks:
-    """The page around a service, not yet launched."""
-    # A visitor's files go within a day of their making.
+    """Build the app without launching it.
+
+    Args:
+        service: Service that handles the requests.
+    """
+    # Uploaded and generated files are deleted a day after their creation.
     with gr.Blocks(
         title="SoundPrompt", analytics_enabled=False, delete_cache=(HOUR_S, 24 * HOUR_S)
     ) as page:
@@ -43,7 +47,11 @@ def build_app(service: AppService) -> gr.Blocks:
 
 
 def launch_kwargs(service: AppService) -> dict[str, Any]:
-    """What `Blocks.launch` is given for this page, beside whether to wait."""
+    """Keyword arguments of `Blocks.launch`.
+
+    Args:
+        service: Service that handles the requests.
+    """
     options = service.options
     return {
         "server_name": options.server_name,
@@ -52,7 +60,7 @@ def launch_kwargs(service: AppService) -> dict[str, Any]:
         "theme": theme(),
         "css_paths": CSS,
         "footer_links": ["api", "settings"],
-        "run_history": False,  # nothing of a visitor's sounds is to be kept
+        "run_history": False,  # do not keep the audio of users
         "enable_monitoring": False,
         "ssr_mode": False,
         "share": False,
@@ -60,25 +68,25 @@ def launch_kwargs(service: AppService) -> dict[str, Any]:
 
 
 def _port_of_environment() -> int | None:
-    # Given as an argument it is the only port tried; Gradio itself would take it for the first of
-    # a hundred, and go on to one that nobody expects when the start is slow.
+    # As an argument, this is the only port tried. Gradio itself would try the next hundred ports
+    # and serve on an unexpected one.
     port = os.environ.get("GRADIO_SERVER_PORT", "")
     return int(port) if port.isdigit() else None
 
 
 def _connect_audio(service: AppService, parts: PageComponents) -> None:
     def preview(audio: str | None) -> tuple[Any, str]:
-        """The picture of a sound's waveform and spectrogram, and what was heard in words."""
+        """Plot waveform and spectrogram of the audio; returns the plot and the status."""
         if audio is None:
-            return gr.Image(value=None, visible=False), words.status(words.IDLE)
+            return gr.Image(value=None, visible=False), messages.status(messages.IDLE)
         try:
             uploaded = read_upload(audio, service.options)
         except AudioError as error:
             hidden = gr.Image(value=None, visible=False)
-            return hidden, words.status(str(error), alert=True)
+            return hidden, messages.status(str(error), alert=True)
         return (
             gr.Image(value=plot_audio(uploaded), visible=True),
-            words.audio_summary(uploaded.duration_s, uploaded.decode_warnings),
+            messages.audio_summary(uploaded.duration_s, uploaded.decode_warnings),
         )
 
     paths = list(example_audio().values())
@@ -112,25 +120,25 @@ def _connect_generation(service: AppService, parts: PageComponents) -> None:
         adapter: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, Any, str]]:
-        """Pictures of a sound, their settings, and what is said of them."""
+        """Generate images from audio; returns images, metadata and status."""
         given = {name: value for name, value in locals().items() if name in parts.inputs}
         try:
             for images, metadata, status in service.generate(
                 audio, given, str(request.session_hash)
             ):
                 yield (gr.skip() if images is None else images), metadata or gr.skip(), status
-        except RequestError as refusal:
-            yield gr.skip(), gr.skip(), words.status(str(refusal), alert=True)
-            # A client's call fails with the sentence; the page shows it in its own place.
+        except RequestError as error:
+            yield gr.skip(), gr.skip(), messages.status(str(error), alert=True)
+            # API clients get the message as an error; the page shows it in the status line.
             raise gr.Error(
-                escape(str(refusal), quote=False), visible=False, print_exception=False
+                escape(str(error), quote=False), visible=False, print_exception=False
             ) from None
 
     generation = parts.generate.click(
         generate, [parts.audio, *parts.inputs.values()],
         [parts.images, parts.metadata, parts.status],
         api_name="generate", show_progress="minimal", show_progress_on=parts.images,
-        js=_scroll_to("#status"),  # on a phone, what happens lies below what was pressed
+        js=_scroll_to("#status"),  # on a phone, the status is below the button
     )  # fmt: skip
     generation.success(
         lambda images, metadata, history: _add_to_history(service, images, metadata, history),
@@ -141,9 +149,9 @@ def _connect_generation(service: AppService, parts: PageComponents) -> None:
     generation.success(None, js=_scroll_to("#images"), api_visibility="private")
 
     def stop(request: gr.Request) -> str:
-        """Stops the visitor's own drawing."""
+        """Stop the generation of the session; returns the status."""
         is_running = service.jobs.stop(str(request.session_hash))
-        return words.status("Stopping …" if is_running else "Nothing is being drawn.")
+        return messages.status("Stopping …" if is_running else "No generation is running.")
 
     parts.stop.click(stop, None, parts.status, api_name="stop", queue=False, show_progress="hidden")
     parts.random_seed.click(
@@ -157,7 +165,7 @@ def _connect_generation(service: AppService, parts: PageComponents) -> None:
 
 
 def _scroll_to(name: str) -> str:
-    """A script that brings a part of the page into sight, if it is not, once it is laid out."""
+    """JavaScript that scrolls an element into view after the page is updated."""
     script = f"document.querySelector('{name}').scrollIntoView({{block: 'nearest'}})"
     return f"(...given) => {{ setTimeout(() => {script}, 300); return given }}"
 
@@ -168,7 +176,7 @@ def _add_to_history(
     metadata: dict[str, Any] | None,
     history: list[Any],
 ) -> tuple[list[Any], list[tuple[str, str]]]:
-    """The history with these pictures in front, unless they are there already."""
+    """Prepend images to the history, unless it contains them already."""
     new = [(path, caption, metadata) for path, caption in images or []]
     if history and new and new[0] in history:
         new = []
@@ -197,11 +205,11 @@ def _connect_models(service: AppService, parts: PageComponents) -> None:
         api_visibility="private", queue=False, show_progress="hidden",
     )  # fmt: skip
     inputs["encoder"].change(
-        base_model_for, inputs["encoder"], inputs["base_model"], api_visibility="private", queue=False,
-        show_progress="hidden",
+        base_model_for, inputs["encoder"], inputs["base_model"], api_visibility="private",
+        queue=False, show_progress="hidden",
     )  # fmt: skip
     inputs["base_model"].change(
-        words.notice, inputs["base_model"], parts.notice, api_visibility="private", queue=False,
+        messages.notice, inputs["base_model"], parts.notice, api_visibility="private", queue=False,
         show_progress="hidden",
     )  # fmt: skip
     gr.api(service.model_names, api_name="models")

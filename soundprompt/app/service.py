@@ -1,4 +1,4 @@
-"""What the page's buttons and the API's names do."""
+"""Service behind the page and the API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from align.audio.files import AudioError
-from soundprompt.app import messages as words
+from soundprompt.app import messages
 from soundprompt.app.arguments import AppArguments
 from soundprompt.app.audio_input import UploadedAudio, read_upload
 from soundprompt.app.bootstrap import MiniEncoderTraining
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-POLL_S = 0.5  # between two looks at a training that is waited for
+POLL_S = 0.5  # between two checks of a running training
 
 
 class RequestError(Exception):
-    """A drawing that cannot be had, in a sentence for the visitor."""
+    """A request failed; the message is shown to the user."""
 
 
 class AppService:
-    """Holds what all visitors share: the models, and nothing that is any visitor's own.
+    """State shared by all users: loaded models and running jobs.
 
     Args:
-        options: of the app.
-        load: makes pipelines; `SoundPipeline.from_pretrained` by default.
+        options: Options of the app.
+        load: Function that loads a pipeline. Defaults to `SoundPipeline.from_pretrained`.
     """
 
     def __init__(self, options: AppArguments, load: Callable[..., Any] | None = None) -> None:
@@ -52,9 +52,9 @@ class AppService:
         self.mini_encoder = MiniEncoderTraining(mini_encoder_dir(options))
 
     def start(self) -> None:
-        """Loads the models that the page starts on, while the page is already there.
+        """Load the initially selected models in the background.
 
-        The miniature's encoder is trained first where it is missing.
+        The `mini` encoder is trained first if it is missing.
         """
         if self.default_models.encoder == MINI:
             self.mini_encoder.start()
@@ -62,7 +62,7 @@ class AppService:
 
     @property
     def default_models(self) -> ModelChoice:
-        """The models that the page starts on."""
+        """Initially selected models."""
         options = self.options
         return ModelChoice(
             options.base_model, options.encoder or MINI, options.adapter or NO_ADAPTER
@@ -71,30 +71,33 @@ class AppService:
     def _preload(self) -> None:
         while self.default_models.encoder == MINI and not self.mini_encoder.ready:
             if self.mini_encoder.failure:
-                return  # told to whoever draws
+                return  # reported at the next request
             time.sleep(POLL_S)
         with self.pipelines.lock:
             try:
                 self.pipelines.get(self.default_models)
-            except Exception as error:  # told to whoever draws as well
-                print(f"studio: {error}", file=sys.stderr)
+            except Exception as error:  # reported at the next request as well
+                print(f"soundprompt.app: {error}", file=sys.stderr)
 
     def close(self) -> None:
-        """Ends what runs in the background."""
+        """Stop background processes."""
         self.mini_encoder.stop()
 
     def generate(
         self, audio: str | None, given: dict[str, Any], session_id: str
     ) -> Iterator[tuple[list[Any] | None, dict[str, Any] | None, str]]:
-        """Draws, and tells at every step: pictures, settings and status, the first two at the end.
+        """Generate images and report every step.
 
         Args:
-            sound: path of the visitor's sound.
-            given: what was asked for, by the names of the page's fields.
-            visitor: whose drawing it is, for `stop`.
+            audio: Path of the uploaded audio.
+            given: Values by the names of the fields of the page.
+            session_id: Session that the request belongs to.
+
+        Yields:
+            Images, metadata and status; images and metadata are None before the last item.
 
         Raises:
-            Refusal: it cannot be drawn, in a sentence.
+            RequestError: The request is invalid or failed.
         """
         try:
             request = validate_request(given, self.options)
@@ -111,8 +114,8 @@ class AppService:
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             raise RequestError(
-                f"Drawing failed here ({type(error).__name__}). Try again with fewer pictures or "
-                "other models; the server's log says more."
+                f"Generation failed ({type(error).__name__}). Try again with fewer images or other "
+                "models; see the log of the server for details."
             ) from error
 
     def _wait_for_mini_encoder(
@@ -122,12 +125,12 @@ class AppService:
         while not self.mini_encoder.ready:
             if self.mini_encoder.failure:
                 raise RequestError(
-                    f"The miniature could not learn to hear: {self.mini_encoder.failure}. "
-                    "Draw again to try once more, or choose another encoder."
+                    f"Training of the mini encoder failed: {self.mini_encoder.failure}. Click "
+                    "Generate to try again, or select another encoder."
                 )
-            yield None, None, words.training_progress(self.mini_encoder.progress)
+            yield None, None, messages.training_progress(self.mini_encoder.progress)
             if stop_event.wait(POLL_S):
-                yield None, None, words.status("Stopped.")
+                yield None, None, messages.status("Stopped.")
                 return
 
     def _run(
@@ -138,32 +141,29 @@ class AppService:
         stop_event: threading.Event,
     ) -> Iterator[tuple[list[Any] | None, dict[str, Any] | None, str]]:
         start = time.monotonic()
-        yield None, None, words.status("Loading the models and listening …")
+        yield None, None, messages.status("Loading the models and encoding the audio …")
         for update in run_job(
             lambda report_step: self._call_pipeline(path, request, report_step),
             stop_event,
             self.options.max_generation_s,
         ):
             if isinstance(update, StepUpdate):
-                yield (
-                    None,
-                    None,
-                    words.generation_progress(update.done, update.total, request.num_images),
-                )
+                status = messages.generation_progress(update.done, update.total, request.num_images)
+                yield None, None, status
         assert isinstance(update, JobResult)
         if update.error is not None:
             raise update.error
         if update.timed_out:
             raise RequestError(
-                f"The drawing took longer than {self.options.max_generation_s:g} s and was stopped: "
-                "ask for fewer steps or pictures."
+                f"The generation took longer than {self.options.max_generation_s:g} s and was "
+                "stopped: reduce the number of steps or images."
             )
         if update.result.metadata.get("stopped"):
-            yield None, None, words.status("Stopped.")
+            yield None, None, messages.status("Stopped.")
             return
         seconds = time.monotonic() - start
         relation = update.result.relation
-        message = words.generation_summary(
+        message = messages.generation_summary(
             request.num_images, seconds, relation, uploaded.decode_warnings
         )
         images = [
@@ -178,7 +178,7 @@ class AppService:
             )
 
     def model_names(self) -> dict[str, list[str]]:
-        """The models that can be chosen by name: bases, encoders, adapters."""
+        """List the available models; returns base_models, encoders and adapters."""
         found = find_models(self.options)
         return {
             "base_models": list(found.base_model),
@@ -188,7 +188,12 @@ class AppService:
 
 
 def visible_metadata(metadata: dict[str, Any], request: GenerationRequest) -> dict[str, Any]:
-    """What made the pictures, for their visitor: models by the names they were chosen by."""
+    """Metadata shown to the user, with the selected names of the models instead of paths.
+
+    Args:
+        metadata: Metadata of the pipeline output.
+        request: Request that the images were generated for.
+    """
     names = vars(request.models)
     hidden = ("adapter", "stopped", *names)  # "adapter" is the adapter's folder
     given = {name: value for name, value in metadata.items() if name not in hidden}

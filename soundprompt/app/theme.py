@@ -1,4 +1,4 @@
-"""How the page looks: calm colours, light and dark, and the system's own fonts."""
+"""Theme of the app: light and dark mode with system fonts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's soft theme with quiet labels, enough contrast and nothing fetched from elsewhere."""
+    """Gradio's soft theme with plain labels, sufficient contrast and no external resources."""
     calm = gr.themes.Soft(
         primary_hue="indigo", secondary_hue="indigo", neutral_hue="slate", font=FONTS,
         font_mono=MONO,

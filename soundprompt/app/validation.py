@@ -1,4 +1,4 @@
-"""What a visitor asks for, checked before anything heavy begins."""
+"""Validation of generation requests, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from diffuse.pipelines.composition import RELATIONS
 from soundprompt.app.arguments import AppArguments
 from soundprompt.app.models import NO_ADAPTER, ModelChoice
 
-RELATION_CHOICES = ("auto", *RELATIONS, "none")  # how text and sound are composed
+RELATION_CHOICES = ("auto", *RELATIONS, "none")  # how prompt and audio are combined
 MAX_SCALE, MAX_GUIDANCE, MAX_SEED = 2.0, 15.0, 2**32 - 1
 
 
 class InvalidRequestError(ValueError):
-    """Something asked for is not possible; the message says what is."""
+    """A value of a request is invalid; the message states the valid values."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A drawing that was asked for, every value within its limits."""
+    """A validated generation request."""
 
     prompt: str
     negative_prompt: str
@@ -35,7 +35,7 @@ class GenerationRequest:
 
     @property
     def pipeline_kwargs(self) -> dict[str, Any]:
-        """The keyword arguments of `SoundPipeline`, beside the sound."""
+        """Keyword arguments of `SoundPipeline`, without the audio."""
         has_adapter = self.models.adapter != NO_ADAPTER
         return {
             "prompt": self.prompt or None,
@@ -51,15 +51,15 @@ class GenerationRequest:
 
 
 def validate_request(given: dict[str, Any], options: AppArguments) -> GenerationRequest:
-    """A wish from what a page or a client sent.
+    """Validate the values that the page or an API client sent.
 
     Args:
-        given: values by the names of the page's fields; None counts as left empty.
-        options: for the limits.
+        given: Values by the names of the fields; None selects the default.
+        options: Options of the app, for the limits.
 
     Raises:
-        WishError: a value is no number, beyond its limits, or a text too long; or levels are
-            asked for without an adapter.
+        InvalidRequestError: A value is not a number or out of range, a prompt is too long, or a
+            level scale is changed without an adapter.
     """
     kinds = vars(ModelChoice()).items()
     models = ModelChoice(
@@ -71,22 +71,20 @@ def validate_request(given: dict[str, Any], options: AppArguments) -> Generation
     levels = {name: scale[name] for name in LEVELS}
     if models.adapter == NO_ADAPTER and set(levels.values()) != {1.0}:
         raise InvalidRequestError(
-            "Foreground, background and ambience are heard apart by an adapter only: choose one "
+            "The scales of foreground, background and ambience require an adapter: select one "
             "under Models, or leave all three at 1."
         )
     return GenerationRequest(
-        prompt=_text("text", given.get("prompt"), options),
-        negative_prompt=_text("negative text", given.get("negative_prompt"), options),
+        prompt=_text("prompt", given.get("prompt"), options),
+        negative_prompt=_text("negative prompt", given.get("negative_prompt"), options),
         audio_scale=scale["audio_scale"],
         level_scales=levels,
-        guidance_scale=_number("guidance", given.get("guidance_scale"), 5.0, 1, MAX_GUIDANCE),
+        guidance_scale=_number("guidance_scale", given.get("guidance_scale"), 5.0, 1, MAX_GUIDANCE),
         num_inference_steps=_integer(
             "number of steps", given.get("num_inference_steps"), 20, 1, options.max_inference_steps
         ),
         seed=_integer("seed", given.get("seed"), 0, 0, MAX_SEED),
-        num_images=_integer(
-            "number of pictures", given.get("num_images"), 1, 1, options.max_images
-        ),
+        num_images=_integer("number of images", given.get("num_images"), 1, 1, options.max_images),
         relation=_relation(given.get("relation")),
         models=models,
     )
@@ -96,7 +94,7 @@ def _relation(value: Any) -> str:
     name = str(value or "auto")
     if name not in RELATION_CHOICES:
         raise InvalidRequestError(
-            f"There is no relation {name!r}: give one of {', '.join(RELATION_CHOICES)}."
+            f"There is no relation {name!r}: select one of {', '.join(RELATION_CHOICES)}."
         )
     return name
 
@@ -105,11 +103,12 @@ def _text(name: str, value: Any, options: AppArguments) -> str:
     text = " ".join(str(value or "").split())
     if not text.isascii() and text != text.encode(errors="ignore").decode():
         raise InvalidRequestError(
-            f"The {name} has half a character in it, which cannot be read: delete it."
+            f"The {name} contains half of a character (a lone surrogate): delete it."
         )
     if len(text) > options.max_prompt_length:
         raise InvalidRequestError(
-            f"The {name} has {len(text)} characters; {options.max_prompt_length} are the most: shorten it."
+            f"The {name} has {len(text)} characters, more than the limit of "
+            f"{options.max_prompt_length}: shorten it."
         )
     return text
 
@@ -119,7 +118,7 @@ def _number(name: str, value: Any, default: float, low: float, high: float) -> f
         number = default if value is None else float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    if not low <= number <= high:  # so is NaN refused
+    if not low <= number <= high:  # also rejects NaN
         title = name.replace("_", " ")
         ends = [int(end) if end == int(end) else end for end in (low, high)]
         raise InvalidRequestError(
@@ -131,7 +130,5 @@ def _number(name: str, value: Any, default: float, low: float, high: float) -> f
 def _integer(name: str, value: Any, default: int, low: int, high: int) -> int:
     number = _number(name, value, default, low, high)
     if number != int(number):
-        raise InvalidRequestError(
-            f"The {name} is {value!r}: give a whole number from {low} to {high}."
-        )
+        raise InvalidRequestError(f"The {name} is {value!r}: give an integer from {low} to {high}.")
     return int(number)
