@@ -167,9 +167,9 @@ class AlignmentEvaluator:
         """Generates and classifies `count` images per condition, with the same seeds.
 
         The conditions are the audio, the ground-truth caption (upper bound) and the caption nearest
-        to the audio (baseline without an alignment). If `count` is smaller than the number of clips,
-        the clips are spread evenly over the dataset; if it is larger, clips are repeated with other
-        seeds. Labels that the classifier does not support are left out.
+        to the audio (baseline without an alignment). If `count` is smaller than the number of
+        clips, the clips are spread evenly over the dataset; if it is larger, clips are repeated
+        with other seeds. Labels that the classifier does not support are left out.
 
         Args:
             image_generator: Pipeline that generates the images.
@@ -365,8 +365,8 @@ def evaluate_all(
         and evaluation.image_classifier not in IMAGE_CLASSIFIERS
     ):
         raise ValueError(
-            f"unknown image classifier {evaluation.image_classifier!r}; "
-            f"available: {', '.join(IMAGE_CLASSIFIERS)}, none"
+            f"there is no image classifier {evaluation.image_classifier!r}; "
+            f"there are: {', '.join(IMAGE_CLASSIFIERS)}, none"
         )
     if (
         image_generator is not None

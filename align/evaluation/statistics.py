@@ -87,7 +87,7 @@ def scores(standardized: torch.Tensor, candidates: RowLookup) -> torch.Tensor:
 
 
 def nearest(standardized: torch.Tensor, candidates: RowLookup) -> torch.Tensor:
-    """Index (N,) of the candidate (K, L, D) nearest to each prediction (N, L, D) by centered cosine."""
+    """Index (N,) of the candidate (K, L, D) nearest to each prediction, by centered cosine."""
     return scores(standardized, candidates).argmax(1)
 
 

@@ -1,1 +1,1 @@
-"""The audio prompt encoder: backbone, adapter, head, retrieval memory, processor."""
+"""The audio prompt encoder: backbone, adapter, heads, retrieval memory and processor."""

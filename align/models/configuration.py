@@ -1,4 +1,4 @@
-"""The configuration of an audio prompt encoder: what its folder's config.json holds."""
+"""Configuration of an audio prompt encoder: the contents of its config.json."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ class AudioPromptConfig(PretrainedConfig):
     """Configuration of an `AudioPromptEncoder`.
 
     Args:
-        backbone: the audio model's own configuration, as a dict with its `model_type`.
-        adapter: kind and sizes of every head's adapter.
-        spaces: by name, the prompt spaces it answers in, as `SpaceShape` has them.
-        default_space: the one it answers in when none is named; the first of `spaces` if not
-            given. It is kept because a saved configuration is sorted by name.
-        max_windows: windows heard of one recording.
-        max_tokens: audio tokens that reach the adapter; more are averaged in equal runs.
-        recall: by name, the spaces whose heads remember embeds of captions: how many rows, and
-            the share and temperature of `align.models.memory.RetrievalMemory`.
+        backbone: Configuration of the audio model, as a dict with its `model_type`.
+        adapter: `adapter_type` and options of every head's adapter.
+        spaces: Fields of `SpaceShape` for each prompt space, by name.
+        default_space: Space used when none is given. Defaults to the first of `spaces`; stored
+            explicitly because a saved configuration is sorted by name.
+        max_windows: Maximum number of audio windows per clip.
+        max_tokens: Maximum number of audio tokens passed to the adapter; more are averaged in runs
+            of equal length.
+        retrieval_memory: Size, weight and temperature of the `RetrievalMemory` of each space that
+            has one, by name.
     """
 
     model_type = "audio_prompt"
@@ -45,7 +46,7 @@ class AudioPromptConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     def backbone_config(self) -> PretrainedConfig:
-        """The backbone's configuration as its own class."""
+        """Returns the backbone's configuration as an instance of its own class."""
         fields = {k: v for k, v in self.backbone.items() if k != "model_type"}
         return AutoConfig.for_model(self.backbone["model_type"], **fields)
 

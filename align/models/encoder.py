@@ -1,4 +1,4 @@
-"""The audio prompt encoder: what users load, call, save and push."""
+"""The audio prompt encoder: load, encode, save and push."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from align.registry import first_line
 def pool_tokens(
     tokens: torch.Tensor, mask: torch.Tensor, max_tokens: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Averages runs of equal length of audio tokens until at most `max_tokens` are left.
+    """Averages runs of equal length of audio tokens down to at most `max_tokens`.
 
-    Every row is pooled by its own length, so that what a recording sounds like does not depend
-    on how long the others of its batch are.
+    Every row is pooled by its own length, so that a clip's tokens do not depend on the length of
+    the other clips in its batch.
 
     Args:
-        tokens: (B, S, H).
-        mask: (B, S) bool; masked tokens do not count in a mean.
-        most: the largest S allowed.
+        tokens: Audio tokens (B, S, H).
+        mask: (B, S) bool; masked tokens are excluded from the means.
+        max_tokens: Largest S allowed.
 
     Returns:
-        (B, S', H) and (B, S') with S' <= most; unchanged where S <= most already.
+        Tokens (B, S', H) and mask (B, S') with S' <= max_tokens; unchanged if S <= max_tokens.
     """
     if tokens.shape[1] <= max_tokens:
         return tokens, mask
@@ -74,14 +74,14 @@ def _pool_row(
     return mean, weight.any(1)
 
 
-WINDOWS_AT_ONCE = 64  # of a batch without a gradient: long recordings have many
+WINDOWS_AT_ONCE = 64  # processed at once if gradients are disabled
 
 
 class AudioPromptEncoder(PreTrainedModel):
-    """Sound in, prompt embeds out: a backbone, and a head for every prompt space.
+    """Maps audio to prompt embeds: a backbone, and a head for every prompt space.
 
-    The folder it is saved to is whole: configuration, weights, feature extractor, the spaces'
-    statistics and unconditional embeds, and the bases' names.
+    The saved folder is self-contained: configuration, weights, feature extractor, statistics and
+    unconditional embeds of the spaces, and the names of the base models.
     """
 
     config_class = AudioPromptConfig
@@ -99,7 +99,7 @@ class AudioPromptEncoder(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Every part has initialised itself."""
+        """Keeps each module's own initialization."""
 
     @classmethod
     def from_backbone(
@@ -110,14 +110,14 @@ class AudioPromptEncoder(PreTrainedModel):
         max_windows: int = 120,
         **options: Any,
     ) -> AudioPromptEncoder:
-        """A new encoder around a pretrained backbone, its heads untrained.
+        """Builds an encoder from a pretrained backbone, with untrained heads.
 
         Args:
-            backbone: a short name, a folder or a hub id.
-            adapter: kind and sizes, as `AudioPromptConfig` takes them.
-            spaces: the prompt spaces by name.
-            max_windows: windows heard of one recording.
-            options: changes to the backbone's configuration.
+            backbone: Short name, folder or Hub id.
+            adapter: `adapter_type` and options, see `AudioPromptConfig`.
+            spaces: Prompt spaces by name.
+            max_windows: Maximum number of audio windows per clip.
+            **options: Overrides of the backbone's configuration.
         """
         model, feature_extractor = load_backbone(backbone, **options)
         config = AudioPromptConfig(
@@ -135,11 +135,11 @@ class AudioPromptEncoder(PreTrainedModel):
     def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *model_args: Any, **kwargs: Any
     ) -> Any:
-        """Loads an encoder from a folder or the hub, feature extractor included."""
+        """Loads an encoder and its feature extractor from a folder or the Hub."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         encoder = loaded[0] if isinstance(loaded, tuple) else loaded
-        # As it lies in a file, a tensor is not aligned in memory, and some products of matrices
-        # are then rounded otherwise than those of the encoder that was saved.
+        # Tensors mapped from a file may be unaligned in memory, and some matrix products are then
+        # rounded differently from those of the saved encoder.
         for weight in encoder.state_dict(keep_vars=True).values():
             weight.data = weight.data.clone()
         names = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
@@ -151,30 +151,32 @@ class AudioPromptEncoder(PreTrainedModel):
 
     @property
     def processor(self) -> AudioProcessor:
-        """How this encoder hears recordings."""
+        """The audio processor of this encoder."""
         kind = self.config.backbone["model_type"]
         return AudioProcessor(kind, self.feature_extractor, self.config.max_windows)
 
     def head(self, space: str | None = None) -> Head:
-        """The head of a space; without a name, of the default one.
+        """Returns the head of a space, by default of the default space.
 
         Raises:
-            ValueError: the encoder has no such space.
+            ValueError: The encoder has no such space.
         """
         return self.heads.for_space(space or self.config.default_space)
 
     def add_space(self, name: str, shape: SpaceShape) -> Head:
-        """Adds a head for a further prompt space, untrained; all else stays as it is.
+        """Adds an untrained head for another prompt space; existing heads are unchanged.
 
         Args:
-            name: what the space is asked for by.
-            shape: its sizes; the adapter's are those of the other heads.
+            name: Name of the space.
+            shape: Shape of the space; the adapter's options are those of the other heads.
 
         Raises:
-            ValueError: the encoder has this space.
+            ValueError: The encoder has this space already.
         """
         if name in self.heads.names:
-            raise ValueError(f"this encoder answers in {name!r} already: give another base")
+            raise ValueError(
+                f"this encoder has the prompt space {name!r} already: give another base model"
+            )
         head = Head(self.backbone.token_width, shape, self.config.adapter)
         self.heads.add(name, head.to(self.device))
         self.config.spaces[name] = asdict(shape)
@@ -183,10 +185,14 @@ class AudioPromptEncoder(PreTrainedModel):
     def set_retrieval_memory(
         self, retrieval_memory: RetrievalMemory | None, space: str | None = None
     ) -> None:
-        """Has a space's answers, in use, follow what is remembered; None for nothing any more.
+        """Sets the retrieval memory of a space; None removes it.
+
+        Args:
+            retrieval_memory: Memory to interpolate predictions with at inference.
+            space: Name of the space. Defaults to the default space.
 
         Raises:
-            ValueError: the encoder has no such space.
+            ValueError: The encoder has no such space.
         """
         name = space or self.config.default_space
         self.head(name).retrieval_memory = (
@@ -197,23 +203,23 @@ class AudioPromptEncoder(PreTrainedModel):
             self.config.retrieval_memory[name] = retrieval_memory.config
 
     def add_lora(self, rank: int) -> None:
-        """Adds LoRA to the backbone and records its rank in the configuration.
+        """Adds LoRA to the backbone and stores its rank in the configuration.
 
         Raises:
-            ValueError: the rank is not positive, or the backbone has nothing pretrained to adapt.
+            ValueError: The rank is not positive, or the backbone is not pretrained.
         """
         lora.add(self.backbone, rank)
         self.config.backbone = self.backbone.config.to_dict()
 
     def merge_lora(self) -> None:
-        """Merges the backbone's LoRA into its weights; an encoder without LoRA stays as it is."""
+        """Merges the backbone's LoRA into its weights; has no effect without LoRA."""
         if not getattr(self.backbone.config, "lora_rank", 0):
             return
         lora.merge(self.backbone)
         self.config.backbone = self.backbone.config.to_dict()
 
     def train(self, mode: bool = True) -> AudioPromptEncoder:
-        """Sets the mode of what trains; frozen parts do as they do in use."""
+        """Sets the training mode of trainable modules; fully frozen modules remain in eval mode."""
         super().train(mode)
         for module in self.modules():
             weights = list(module.parameters())
@@ -224,15 +230,15 @@ class AudioPromptEncoder(PreTrainedModel):
     def get_audio_tokens(
         self, features: torch.Tensor, features_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio tokens of whole recordings.
+        """Computes the audio tokens of whole clips.
 
         Args:
-            features: (B, W, T, F), as `align.models.processing.pad` makes them.
-            features_mask: (B, W, T) bool.
+            features: Features (B, W, T, F), see `align.models.processing.pad`.
+            features_mask: (B, W, T) bool, false for padding.
 
         Returns:
-            (B, S, H) tokens of all windows in order, and (B, S) bool, where S is at most the
-            configuration's max_tokens.
+            Tokens (B, S, H) of all windows in order, and their mask (B, S) bool, where S is at most
+            the configuration's max_tokens.
         """
         tokens, mask = self._window_tokens(features, features_mask)
         return pool_tokens(tokens, mask, self.config.max_tokens)
@@ -251,7 +257,7 @@ class AudioPromptEncoder(PreTrainedModel):
     def _backbone_tokens(
         self, windows: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio tokens of windows (N, T, F); without a gradient a bounded number at a time."""
+        """Audio tokens of windows (N, T, F), in chunks if gradients are disabled."""
         if torch.is_grad_enabled() or len(windows) <= WINDOWS_AT_ONCE:
             return self.backbone(windows, mask)
         blocks = zip(windows.split(WINDOWS_AT_ONCE), mask.split(WINDOWS_AT_ONCE), strict=True)
@@ -266,20 +272,21 @@ class AudioPromptEncoder(PreTrainedModel):
         tokens_mask: torch.Tensor | None = None,
         space: str | Sequence[str | None] | None = None,
     ) -> Any:
-        """Standardised prompt embeds of recordings, from their features or their tokens.
+        """Predicts standardized prompt embeds from features or audio tokens.
 
         Args:
-            features: (B, W, T, F), with features_mask (B, W, T).
-            features_mask: true where features were heard.
-            tokens: (B, S, H) made by `tokens` before, in place of features.
-            tokens_mask: (B, S), true where tokens were heard.
-            space: the prompt space; the default one if not given.
+            features: Features (B, W, T, F), with features_mask.
+            features_mask: (B, W, T) bool, false for padding.
+            tokens: Audio tokens (B, S, H) of `get_audio_tokens`, instead of features.
+            tokens_mask: (B, S) bool, false for padding.
+            space: Prompt space, or a sequence of them. Defaults to the default space.
 
         Returns:
-            An `AudioPromptOutput`; for a sequence of spaces, a list of them, heard only once.
+            An `AudioPromptOutput`, or a list of them for a sequence of spaces, which runs the
+            backbone only once.
 
         Raises:
-            ValueError: neither features nor tokens are given with their mask.
+            ValueError: Neither features nor tokens are given with their mask.
         """
         if tokens is None or tokens_mask is None:
             if features is None or features_mask is None:
@@ -298,13 +305,19 @@ class AudioPromptEncoder(PreTrainedModel):
         sampling_rate: int | None = None,
         batch_size: int = 8,
     ) -> PromptEmbeds:
-        """Prompt embeds (N, L, D), and pooled ones, of one recording or a list of N.
+        """Encodes one clip or a list of N clips to prompt embeds (N, L, D), and pooled embeds.
 
-        The same recording gives the same embeds, bit for bit, whatever else is in the list.
+        A clip's embeds do not depend on the other clips in the list: results are bitwise identical.
+
+        Args:
+            audio: One clip or a list: paths, bytes, file objects or arrays, see `align.audio.read`.
+            space: Prompt space. Defaults to the default space.
+            sampling_rate: Sampling rate of clips given as arrays.
+            batch_size: Number of windows processed at once.
 
         Raises:
-            AudioError: a recording cannot be read or has nothing to hear.
-            ValueError: there is no such space, or no recording.
+            AudioError: A clip cannot be read or is silent.
+            ValueError: The space does not exist, or the list is empty.
         """
         return self.encode_with_tokens(
             audio, space=space, sampling_rate=sampling_rate, batch_size=batch_size
@@ -319,19 +332,25 @@ class AudioPromptEncoder(PreTrainedModel):
         sampling_rate: int | None = None,
         batch_size: int = 8,
     ) -> tuple[PromptEmbeds, torch.Tensor, torch.Tensor]:
-        """As `encode`, with the audio tokens that the embeds were made from.
+        """Encodes clips like `encode` and also returns the audio tokens.
+
+        Args:
+            audio: See `encode`.
+            space: See `encode`.
+            sampling_rate: See `encode`.
+            batch_size: See `encode`.
 
         Returns:
-            The embeds, the tokens (N, S, H), and their mask (N, S) bool, true where heard.
+            The embeds, the tokens (N, S, H), and their mask (N, S) bool, false for padding.
 
         Raises:
-            AudioError: a recording cannot be read or has nothing to hear.
-            ValueError: there is no such space, or no recording.
+            AudioError: A clip cannot be read or is silent.
+            ValueError: The space does not exist, or the list is empty.
         """
         head = self.head(space)
         rows = [self.processor.extract_features(r, sampling_rate) for r in _as_list(audio)]
         if not rows:
-            raise ValueError("no recordings to encode")
+            raise ValueError("no audio to encode: give at least one clip")
         mode = self.training
         self.eval()
         try:
@@ -349,7 +368,7 @@ class AudioPromptEncoder(PreTrainedModel):
     def _encode_clip(
         self, row: list[Any], head: Head, batch_size: int
     ) -> tuple[PromptEmbeds, torch.Tensor, torch.Tensor]:
-        # One recording at a time: in a batch, another's length would change the rounding.
+        # One clip at a time: in a batch, the lengths of the others would change the rounding.
         found = []
         for start in range(0, len(row), batch_size):
             batch = pad([row[start : start + batch_size]])
@@ -374,33 +393,36 @@ class AudioPromptEncoder(PreTrainedModel):
         torch_dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> dict[str, torch.Tensor]:
-        """The keyword arguments that make a diffusers pipeline draw these recordings.
+        """Encodes audio to the keyword arguments of a diffusers pipeline.
 
         Args:
-            recordings: one recording or a list of N: paths, bytes, file objects, arrays.
-            weights: N; the recordings become one prompt, their mean by weight.
-            text: what `PromptSpace.encode` gave, one prompt for all or one for each.
-            blend: how the text is blended in: "interpolate", "concatenate" or "add".
-            weight: of the text, 0.5 by default; concatenation takes none.
-            negative: what guidance leads away from: a recording or one for each, or what
-                `PromptSpace.encode` gave; the pipeline's own unconditional embeds by default.
-            pipeline: what is to draw: its prompt space, dtype and device are taken, and all is
-                checked against it.
-            space: the prompt space; else the pipeline's, else the encoder's default one.
-            sampling_rate: of recordings given as bare numbers.
-            dtype: of the embeds; else the pipeline's, else the encoder's.
-            device: of the embeds; else the pipeline's, else the encoder's.
+            audio: One clip or a list of N clips: paths, bytes, file objects or arrays.
+            audio_weights: N weights; the clips become one prompt, their weighted mean.
+            text: Output of `PromptSpace.encode` to blend in, one prompt for all or one per clip.
+            blend: How to blend in the text: "interpolate", "concatenate" or "add".
+            text_weight: Weight of the text. Defaults to 0.5; not used by "concatenate".
+            negative: Negative prompt: audio (one clip or one per clip) or the output of
+                `PromptSpace.encode`. Defaults to the pipeline's unconditional embeds.
+            pipeline: Pipeline to check the arguments against; also sets the default space, dtype
+                and device.
+
+            space: Prompt space. Defaults to the pipeline's, else the encoder's default space.
+            sampling_rate: Sampling rate of clips given as arrays.
+            torch_dtype: Data type of the embeds. Defaults to the pipeline's, else the encoder's.
+            device: Device of the embeds. Defaults to the pipeline's, else the encoder's.
 
         Returns:
-            prompt_embeds and negative_prompt_embeds (N, L, D); with pooled_prompt_embeds and
-            negative_pooled_prompt_embeds (N, P) where the pipeline takes them.
+            prompt_embeds and negative_prompt_embeds (N, L, D), and pooled_prompt_embeds and
+            negative_pooled_prompt_embeds (N, P) if the pipeline uses them.
 
         Raises:
-            AudioError: a recording cannot be read or has nothing to hear.
-            ValueError: there is no such space, or no recording, or what is given does not fit.
+            AudioError: A clip cannot be read or is silent.
+            ValueError: The space does not exist, there are no clips, or arguments do not match.
         """
         if text is None and (text_weight is not None or blend != "interpolate"):
-            raise ValueError("blend and weight are the text's: give text=PromptSpace.encode(...)")
+            raise ValueError(
+                "blend and text_weight require text: give text=PromptSpace.encode(...)"
+            )
         spec = None if pipeline is None else PipelineSpec.from_pipeline(pipeline)
         if spec is not None and negative is not None:
             spec.check_negative()
@@ -436,7 +458,7 @@ class AudioPromptEncoder(PreTrainedModel):
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Saves the whole encoder to a folder: weights, feature extractor, model card."""
+        """Saves the encoder to a folder: weights, feature extractor and model card."""
         named = {k: kwargs.pop(k) for k in ("repo_id", "private", "revision") if k in kwargs}
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
@@ -457,23 +479,23 @@ class AudioPromptEncoder(PreTrainedModel):
         revision: str | None = None,
         commit_message: str = "Upload encoder",
     ) -> str:
-        """Uploads the encoder with its card to the hub, and a run's figures and samples.
+        """Uploads the encoder with its model card, and a run's metrics and samples, to the Hub.
 
-        Checkpoints, captions and the paths of local data stay here.
+        Checkpoints, captions and local paths are not uploaded.
 
         Args:
-            repo_id: OWNER/NAME, or NAME of one's own.
-            run: the folder in which `align.train` left this encoder's figures.
-            private: whether a new repository is private; the owner's default if not given.
-            token: to log in with; the stored one by default.
-            revision: the branch; it is made where it is not there.
-            commit_message: of the upload.
+            repo_id: OWNER/NAME, or NAME in your own namespace.
+            run_dir: Output directory of `align.train` with this encoder's metrics.
+            private: Whether to create a private repository. Defaults to the owner's setting.
+            token: Access token. Defaults to the stored one.
+            revision: Branch to upload to; created if it does not exist.
+            commit_message: Message of the commit.
 
         Returns:
-            The address of the upload.
+            URL of the upload.
 
         Raises:
-            HubError: the hub cannot be reached, or refuses.
+            HubError: The Hub cannot be reached or refuses the upload.
         """
         return upload(
             self,
@@ -505,14 +527,14 @@ def _encode_negative(
         given = negative if isinstance(negative, (list, tuple)) else [negative]
         if any(isinstance(one, str) and not os.path.exists(one) for one in given):
             raise AudioError(
-                f"{error}; a negative in words is given as "
-                f"PromptSpace.from_pretrained({base_model!r}).encode(words)"
+                f"{error}; to use a text as negative prompt, give "
+                f"PromptSpace.from_pretrained({base_model!r}).encode(text)"
             ) from error
         raise
 
 
 def _repeat_to_length(unconditional: PromptEmbeds, length: int) -> PromptEmbeds:
-    """The null said again until it is as long as a concatenated prompt."""
+    """Repeats unconditional embeds to the length of a concatenated prompt."""
     repeated = unconditional
     while repeated.embeds.shape[1] < length:
         repeated = concatenate(repeated, unconditional)
@@ -520,10 +542,10 @@ def _repeat_to_length(unconditional: PromptEmbeds, length: int) -> PromptEmbeds:
 
 
 def load_encoder(pretrained_model_name_or_path: str) -> AudioPromptEncoder:
-    """The trained encoder of a folder or a hub id.
+    """Loads a trained encoder from a folder or a Hub id.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is no encoder.
     """
     try:
         encoder: AudioPromptEncoder = AudioPromptEncoder.from_pretrained(
@@ -535,11 +557,11 @@ def load_encoder(pretrained_model_name_or_path: str) -> AudioPromptEncoder:
 
 
 def encoder_not_found(pretrained_model_name_or_path: str, error: Exception) -> ValueError:
-    """What is said where a folder or a hub id holds no encoder."""
+    """Returns the error for a folder or a Hub id without an encoder."""
     reason = first_line(error)
     return ValueError(
-        f"there is no trained encoder {pretrained_model_name_or_path!r}: give a folder that align.train wrote, "
-        f"or a hub id that can be reached ({reason})"
+        f"there is no trained encoder {pretrained_model_name_or_path!r}: give the output directory "
+        f"of align.train or a Hub id that can be reached ({reason})"
     )
 
 

@@ -1,4 +1,4 @@
-"""Heads: each one prompt space's adapter and all that a pipeline of that space needs to know."""
+"""Heads: the adapter, statistics and unconditional embeds of each prompt space."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from align.prompts.embeds import EmbedStatistics, PromptEmbeds, SpaceShape
 
 @dataclass
 class AudioPromptOutput(ModelOutput):
-    """What the encoder answers.
+    """Output of the encoder.
 
     Attributes:
-        embeds: (B, L, D), standardised: the space's `EmbedStatistics.restore` makes prompt embeds.
-        pooled: (B, P), standardised, or None.
+        embeds: Standardized embeds (B, L, D); `EmbedStatistics.restore` returns prompt embeds.
+        pooled: Standardized pooled embeds (B, P), or None.
     """
 
     embeds: torch.Tensor | None = None
@@ -32,16 +32,16 @@ def _register(head: nn.Module, name: str, shape: tuple[int, ...], dtype: torch.d
 
 
 class Head(nn.Module):
-    """Audio tokens to a pipeline's prompt embeds.
+    """Maps audio tokens to a pipeline's prompt embeds.
 
-    Its buffers travel with the weights: the space's statistics and the pipeline's own
-    unconditional embeds, so that a pipeline can be driven that has no text encoder loaded.
+    Its buffers are saved with the weights: the space's statistics and the pipeline's unconditional
+    embeds, so that a pipeline can be used without its text encoder.
 
     Args:
-        token_width: H, the audio tokens' width.
-        space: the prompt space's sizes.
-        adapter: the adapter's kind (key "kind") and sizes.
-        recall: rows, share and temperature of its `RetrievalMemory`, where it has one.
+        token_width: H, width of the audio tokens.
+        space: Shape of the prompt space.
+        adapter: The adapter's type (key "adapter_type") and options.
+        retrieval_memory: Size, weight and temperature of its `RetrievalMemory`, or None.
     """
 
     def __init__(
@@ -90,16 +90,16 @@ class Head(nn.Module):
 
     @property
     def has_statistics(self) -> bool:
-        """Whether it was told its space: a head that was trained, or imported, knows it."""
+        """Whether the statistics of its space are set, by training or conversion."""
         return bool(self.get_buffer("embeds_std").any())
 
     @property
     def predicts_raw_embeds(self) -> bool:
-        """Whether its adapter answers in the pipeline's own terms: statistics only measure it."""
+        """Whether its adapter predicts embeds in the pipeline's scale, not standardized ones."""
         return bool(getattr(self.adapter, "predicts_raw_embeds", False))
 
     def statistics(self, name: str = "embeds") -> EmbedStatistics:
-        """The stored statistics of the "embeds" or the "pooled" embeds."""
+        """Returns the stored statistics of the "embeds" or the "pooled" embeds."""
         return EmbedStatistics(
             mean=self.get_buffer(f"{name}_mean"),
             std=self.get_buffer(f"{name}_std"),
@@ -109,9 +109,9 @@ class Head(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Standardised embeds (B, L, D) and pooled (B, P) or None; zero where constant.
+        """Predicts standardized embeds (B, L, D) and pooled (B, P) or None; zero where constant.
 
-        What is remembered is followed in use alone: training must see the adapter's own errors.
+        The retrieval memory is used at inference only: training must see the adapter's own errors.
         """
         embeds, pooled = self.adapter(tokens, mask)
         if self.predicts_raw_embeds:
@@ -124,18 +124,18 @@ class Head(nn.Module):
         return embeds, pooled
 
     def to_prompt_embeds(self, embeds: torch.Tensor, pooled: torch.Tensor | None) -> PromptEmbeds:
-        """What a pipeline takes, from standardised embeds."""
+        """Converts standardized embeds to the prompt embeds of a pipeline."""
         whole = self.statistics().restore(embeds)
         if pooled is not None:
             pooled = self.statistics("pooled").restore(pooled)
         return PromptEmbeds(whole, pooled, self.space.padding)
 
     def unconditional(self, batch_size: int) -> PromptEmbeds:
-        """The pipeline's unconditional embeds, repeated to a batch."""
+        """Returns the pipeline's unconditional embeds, repeated to a batch."""
         return self._stored("unconditional", batch_size)
 
     def center(self, batch_size: int) -> PromptEmbeds:
-        """The mean of the captions' embeds, repeated to a batch."""
+        """Returns the mean caption embeds, repeated to a batch."""
         return self._stored("mean", batch_size)
 
     def _stored(self, name: str, batch_size: int) -> PromptEmbeds:
@@ -147,13 +147,14 @@ class Head(nn.Module):
 
 
 class Heads(nn.ModuleDict):
-    """An encoder's heads by the names of their prompt spaces.
+    """The heads of an encoder, by name of their prompt space.
 
     Args:
-        token_width: H, the audio tokens' width.
-        spaces: the prompt spaces by name.
-        adapter: the adapter's kind and sizes, of every head.
-        recall: by name, what those heads that have a `RetrievalMemory` keep of it.
+        token_width: H, width of the audio tokens.
+        spaces: Prompt spaces by name.
+        adapter: Type and options of every head's adapter.
+        retrieval_memory: Size, weight and temperature of the `RetrievalMemory` of each space that
+            has one, by name.
     """
 
     def __init__(
@@ -169,22 +170,22 @@ class Heads(nn.ModuleDict):
             self.add(name, Head(token_width, space, adapter, (retrieval_memory or {}).get(name)))
 
     def add(self, name: str, head: Head) -> None:
-        """Adds the head of a further space."""
+        """Adds the head of another space."""
         self[_key(name)] = head
         self.names.append(name)
 
     def for_space(self, space: str | None) -> Head:
-        """The head of a space.
+        """Returns the head of a space.
 
         Raises:
-            ValueError: there is no such space.
+            ValueError: The space does not exist.
         """
         if space not in self.names:
-            there_are = ", ".join(self.names) or "none"
-            raise ValueError(f"this encoder has no prompt space {space!r}; it has: {there_are}")
+            available = ", ".join(self.names) or "none"
+            raise ValueError(f"this encoder has no prompt space {space!r}; it has: {available}")
         return cast(Head, self[_key(space)])
 
 
 def _key(space: str) -> str:
-    # A module's name may hold no dot; the names of bases do ("stabilityai/...-base-1.0").
+    # Module names must not contain dots, but names of base models do ("stabilityai/...-1.0").
     return space.replace(".", "%2E")

@@ -1,8 +1,8 @@
-"""Recall: answers drawn towards what captions are known to say.
+"""Retrieval memory: interpolate predictions towards the embeds of known captions.
 
-A regressor that is unsure between two things answers with something between them, which no caption
-says and a pipeline draws as neither. So an encoder whose captions are few keeps their embeds, and
-answers in part with a mixture of those that its own answer is most like: the projection onto a
+A regressor that is unsure between two captions predicts an average of them, which corresponds to no
+caption and generates neither image. An encoder with few captions therefore stores their embeds and
+interpolates its predictions with a mixture of those most similar to it: the projection onto a
 support memory of DeCap (Li et al. 2023, arXiv 2303.03032, section 3.3), there from images to text.
 """
 
@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 
 class RetrievalMemory(nn.Module):
-    """Embeds that an encoder remembers, and how far its answers follow them.
+    """Stored embeds and the interpolation towards them.
 
     Args:
-        rows: M, the embeds that are remembered; zeros until they are loaded or told.
-        shape: (L, D) of an embed.
-        pooled_width: P, 0 without pooled embeds.
-        share: of what is remembered in an answer, 0 to 1.
-        temperature: divides cosines; the colder, the more the nearest alone is followed.
+        size: M, number of stored embeds; zeros until they are loaded or copied.
+        shape: Shape (L, D) of an embed.
+        pooled_width: P, width of the pooled embeds; 0 for none.
+        weight: Interpolation weight of the retrieved embeds, 0 to 1.
+        temperature: Softmax temperature of the cosines; lower values favor the nearest embed.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class RetrievalMemory(nn.Module):
     def from_embeds(
         cls, embeds: torch.Tensor, pooled: torch.Tensor | None, weight: float, temperature: float
     ) -> RetrievalMemory:
-        """A memory of standardised embeds (M, L, D), and pooled ones (M, P) or None."""
+        """Builds a memory of standardized embeds (M, L, D), and pooled embeds (M, P) or None."""
         rows, length, width = embeds.shape
         pooled_width = 0 if pooled is None else pooled.shape[-1]
         found = cls(rows, (length, width), pooled_width, weight=weight, temperature=temperature)
@@ -54,16 +54,16 @@ class RetrievalMemory(nn.Module):
 
     @property
     def config(self) -> dict[str, int | float]:
-        """What a configuration keeps of it."""
+        """The constructor's arguments to store in a configuration."""
         size = len(self.get_buffer("embeds"))
         return {"size": size, "weight": self.weight, "temperature": self.temperature}
 
     def forward(
         self, embeds: torch.Tensor, pooled: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Answers (B, L, D), and pooled (B, P) or None, each drawn towards what it is like."""
+        """Interpolates predictions (B, L, D), and pooled (B, P) or None, with retrieved embeds."""
         memory = self.get_buffer("embeds").float()
-        # Autocast would round the products to half precision, whatever goes in.
+        # Autocast would compute the products in half precision.
         with torch.autocast(embeds.device.type, enabled=False):
             own = F.normalize(embeds.float().flatten(1), dim=-1)
             cosines = own @ F.normalize(memory.flatten(1), dim=-1).T

@@ -1,4 +1,4 @@
-"""From recordings to a batch of features: whole recordings in windows, padded and masked."""
+"""Audio to batches of features: whole clips in windows, padded and masked."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from align.models.backbones.loading import backbone_class
 
 @dataclass(frozen=True)
 class AudioProcessor:
-    """How a backbone hears: its feature extractor, window by window.
+    """Extracts a backbone's features from audio, window by window.
 
     Attributes:
-        model_type: the backbone's, a key of `backbones.KINDS`.
-        extractor: its transformers feature extractor.
-        max_windows: windows heard of one recording; what lies beyond is left out, with a warning.
+        model_type: The backbone's model type, a key of `BACKBONE_CLASSES`.
+        feature_extractor: The backbone's transformers feature extractor.
+        max_windows: Maximum number of windows per clip; longer audio is truncated with a warning.
     """
 
     model_type: str
@@ -33,28 +33,28 @@ class AudioProcessor:
 
     @property
     def window_s(self) -> float:
-        """Seconds a window."""
+        """Length of a window in seconds."""
         return backbone_class(self.model_type).window_s(self.feature_extractor)
 
     @property
     def num_mel_bins(self) -> int:
-        """Mel bins of a frame; a row of features may be several frames side by side."""
+        """Number of mel bins per frame; a row of features may contain several frames."""
         own = self.feature_extractor
         return int(getattr(own, "num_mel_bins", None) or own.feature_size)
 
     def spectrogram(self, feature: np.ndarray) -> np.ndarray:
-        """A window's features (T, F) as a frame a row, (T * F / bins, bins)."""
+        """Reshapes a window's features (T, F) to one frame per row, (T * F / bins, bins)."""
         return feature.reshape(-1, self.num_mel_bins)
 
     def extract_features(self, audio: Any, sampling_rate: int | None = None) -> list[np.ndarray]:
-        """The features of a recording's windows, each (T, F).
+        """Extracts the features (T, F) of each window of a clip.
 
         Args:
-            recording: anything `align.audio.read` takes.
-            sampling_rate: of a recording given as bare numbers.
+            audio: Anything `align.audio.read` accepts.
+            sampling_rate: Sampling rate of a clip given as an array.
 
         Raises:
-            AudioError: it cannot be read or has nothing to hear.
+            AudioError: The clip cannot be read or is silent.
         """
         rate = self.feature_extractor.sampling_rate
         stream = window_stream(audio, rate, self.window_s, sampling_rate=sampling_rate)
@@ -62,28 +62,28 @@ class AudioProcessor:
         if next(stream, None) is not None:
             limit = self.max_windows * self.window_s
             warnings.warn(
-                f"only the first {limit:.0f} s of a longer recording are heard",
+                f"audio is truncated to its first {limit:.0f} s (max_windows)",
                 AudioWarning,
                 stacklevel=2,
             )
         elif len(windows) > 1 and len(windows[-1]) < 0.1 * self.window_s * rate:
-            windows.pop()  # a rest too short to say anything would weigh as much as a window
+            windows.pop()  # a short remainder would have the weight of a whole window
         _check_not_silent(windows)
         return backbone_class(self.model_type).extract_features(self.feature_extractor, windows)
 
 
 def _check_not_silent(windows: Sequence[np.ndarray]) -> None:
-    # A recording cut at max_windows never reaches the end of its stream, where silence is found.
+    # A clip truncated at max_windows does not reach the stream's own check for silence.
     if max(float(np.abs(w).max(initial=0.0)) for w in windows) < SILENCE_THRESHOLD:
-        raise AudioError("the recording is silent: there is nothing to hear in it")
+        raise AudioError("the audio is silent: give a clip with sound")
 
 
 def pad(rows: Sequence[Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:
-    """A batch of recordings' features, each a list of (T, F), as tensors.
+    """Pads the features of several clips, each a list of (T, F), to a batch of tensors.
 
     Returns:
-        features: (B, W, T, F), zero where padded.
-        features_mask: (B, W, T) bool, true where heard.
+        features: (B, W, T, F), zero for padding.
+        features_mask: (B, W, T) bool, false for padding.
     """
     windows = max(len(row) for row in rows)
     frames = max(len(f) for row in rows for f in row)

@@ -1,4 +1,4 @@
-"""Writing weights: safetensors files with the permissions of any other new file.
+"""Save safetensors files with the permissions of any other new file.
 
 safetensors creates its files with mode 0600, so that other users of a machine, or a web server,
 cannot read them. The functions here apply the process's umask instead.
@@ -16,13 +16,13 @@ from safetensors.torch import save_file as _save_file
 def save_file(
     tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes tensors to a safetensors file."""
+    """Saves tensors to a safetensors file."""
     _save_file(tensors, path, metadata=metadata)
     _apply_umask(path)
 
 
 def apply_umask(folder: Path) -> None:
-    """Gives the safetensors files of a folder the permissions of new files."""
+    """Sets the permissions of a folder's safetensors files to those of new files."""
     for path in folder.glob("*.safetensors"):
         _apply_umask(path)
 

@@ -20,7 +20,7 @@ def load_metric(name: str) -> Any:
         ValueError: The metric is unknown.
     """
     if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}; available: {', '.join(METRICS)}")
+        raise ValueError(f"there is no metric {name!r}; there are: {', '.join(METRICS)}")
     import evaluate
 
     return evaluate.load(str(FOLDER / name), keep_in_memory=True)

@@ -1,9 +1,9 @@
-"""Adapters: audio tokens of any number to a prompt's sequence of stated length and width.
+"""Adapters: map a variable number of audio tokens to a prompt of fixed length and width.
 
-Each is made of (token_width, length, embed_width, pooled_width) and sizes of its own, and answers
-(tokens (B, S, H), mask (B, S)) with standardised embeds (B, L, D), and pooled ones (B, P) or None.
-One whose attribute `predicts_raw_embeds` is true answers with embeds as the pipeline reads them. Tokens that
-the mask leaves out change nothing.
+Each adapter is built from (token_width, length, embed_width, pooled_width) and its own options. It
+maps (tokens (B, S, H), mask (B, S)) to standardized embeds (B, L, D), and pooled embeds (B, P) or
+None. An adapter whose attribute `predicts_raw_embeds` is true predicts embeds in the pipeline's own
+scale instead. Masked tokens have no effect.
 """
 
 from __future__ import annotations
@@ -32,56 +32,54 @@ ADAPTERS: dict[str, type[nn.Module]] = {
     "hierarchical": Hierarchical,
     "direct": Direct,
 }
-_SHARED_PARAMETERS = (
-    "self",
-    "token_width",
-    "length",
-    "embed_width",
-    "pooled_width",
-)  # every adapter's
+# Parameters of every adapter.
+_SHARED_PARAMETERS = ("self", "token_width", "length", "embed_width", "pooled_width")
 
 
 def default_adapter_kwargs(adapter_type: str) -> dict[str, Any]:
-    """The sizes that an adapter takes beside the prompt's shape, with their defaults.
+    """Returns an adapter's own options, besides the prompt's shape, with their defaults.
+
+    Args:
+        adapter_type: A key of `ADAPTERS`.
 
     Raises:
-        ValueError: no adapter has this name.
+        ValueError: The adapter type is unknown.
     """
     if adapter_type not in ADAPTERS:
-        raise ValueError(f"no adapter is called {adapter_type!r}; there are: {', '.join(ADAPTERS)}")
+        raise ValueError(f"there is no adapter {adapter_type!r}; there are: {', '.join(ADAPTERS)}")
     given = inspect.signature(ADAPTERS[adapter_type].__init__).parameters
     return {name: size.default for name, size in given.items() if name not in _SHARED_PARAMETERS}
 
 
 def check_adapter_kwargs(adapter_type: str, kwargs: dict[str, Any], prefix: str = "") -> None:
-    """Refuses sizes that an adapter does not take.
+    """Validates the options of an adapter.
 
     Args:
-        kind: the adapter's name.
-        sizes: by name.
-        prefix: of the names in the message, as the command line has them.
+        adapter_type: A key of `ADAPTERS`.
+        kwargs: Options by name; None selects the default.
+        prefix: Prefix of option names in messages, such as that of the command line.
 
     Raises:
-        ValueError: no adapter has this name, or it has no such size.
+        ValueError: The adapter type is unknown, it does not have an option, or a value is invalid.
     """
     own = default_adapter_kwargs(adapter_type)
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     for name, value in kwargs.items():
         if name not in own:
-            there = ", ".join(prefix + size for size in own) or "none"
+            available = ", ".join(prefix + option for option in own) or "none"
             raise ValueError(
-                f"the {adapter_type} adapter does not take these sizes: {prefix + name!r}; it has: {there}"
+                f"the {adapter_type} adapter has no option {prefix + name!r}; it has: {available}"
             )
         if name == "dropout":
             if not 0 <= value < 1:
-                raise ValueError(f"{prefix}dropout is a share from 0 to below 1, not {value}")
+                raise ValueError(f"{prefix}dropout must be from 0 to below 1, not {value}")
         elif value < 1:
             raise ValueError(f"{prefix}{name} must be at least 1, not {value}")
     own |= kwargs
     if "width" in own and "heads" in own and own["width"] % own["heads"]:
         raise ValueError(
             f"{prefix}width must be a multiple of {prefix}heads: "
-            f"{own['width']} is none of {own['heads']}"
+            f"{own['width']} is not divisible by {own['heads']}"
         )
 
 
@@ -94,18 +92,18 @@ def build_adapter(
     pooled_width: int = 0,
     **kwargs: Any,
 ) -> nn.Module:
-    """An adapter by name.
+    """Builds an adapter by name.
 
     Args:
-        kind: a key of `ADAPTERS`.
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        embed_width: D, the prompt's width.
-        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
-        sizes: the adapter's own; what is not given has its default.
+        adapter_type: A key of `ADAPTERS`.
+        token_width: H, width of the audio tokens.
+        length: L, number of prompt positions.
+        embed_width: D, width of the prompt embeds.
+        pooled_width: P, width of the pooled embeds; 0 if the pipeline has none.
+        **kwargs: The adapter's own options; others keep their defaults.
 
     Raises:
-        ValueError: no adapter has this name, or it has no such size.
+        ValueError: The adapter type is unknown, it does not have an option, or a value is invalid.
     """
     check_adapter_kwargs(adapter_type, kwargs)
     return ADAPTERS[adapter_type](token_width, length, embed_width, pooled_width, **kwargs)

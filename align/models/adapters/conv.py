@@ -1,4 +1,4 @@
-"""Strided convolutions over time."""
+"""Convolution adapter: strided convolutions over time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from align.models.adapters.layers import PositionMixer, compact_tokens, pool_to_
 class StridedLayer(nn.Module):
     """Two strided, gated convolutions, self-attention on one of them, and a feed-forward network.
 
-    An adapter layer of Wav2Vec2-BERT (Chung et al. 2021, Barrault et al. 2023), with the mask
-    before the convolutions too: there, a short recording's last token hears its padding.
+    An adapter layer of Wav2Vec2-BERT (Chung et al. 2021, Barrault et al. 2023), but masked before
+    the convolutions as well: there, padding leaks into the last token of a short clip.
     """
 
     def __init__(self, width: int, heads: int, kernel: int, stride: int, dropout: float) -> None:
@@ -37,7 +37,7 @@ class StridedLayer(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (B, S, W), heard ones first, and their mask, shortened by the stride."""
+        """Downsamples compacted tokens (B, S, W) and their mask (B, S) by the stride."""
         residual = self._downsample(tokens, mask, self.norm_residual, self.conv_residual)
         queries = self._downsample(tokens, mask, self.norm_attention, self.conv_attention)
         lengths = (mask.sum(1) + 2 * (self.kernel // 2) - self.kernel) // self.stride + 1
@@ -50,27 +50,27 @@ class StridedLayer(nn.Module):
 
 
 class Conv(nn.Module):
-    """Wav2Vec2-BERT's own kind of adapter, then slots of equal time, then positions.
+    """Strided adapter layers as in Wav2Vec2-BERT, pooled over time and mixed into positions.
 
-    audio2img put what such layers leave of 3.75 s, 47 tokens, in the prompt's place. A recording
-    of any length is averaged here into a stated number of tokens in order of time: 47 as there,
-    or, by default, one for every position.
+    audio2img used the output of such layers, 47 tokens for 3.75 s, as the prompt. Here clips of any
+    length are averaged into a fixed number of tokens in temporal order: by default one for every
+    position.
 
     Args:
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        embed_width: D, the prompt's width.
-        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
-        width: the adapter's own.
-        depth: strided layers.
-        heads: attention heads.
-        kernel: of the convolutions; odd.
-        stride: by which each layer shortens the sequence.
-        tokens: left of a recording; as many as positions if not given.
-        dropout: in attention and feed-forward.
+        token_width: H, width of the audio tokens.
+        length: L, number of prompt positions.
+        embed_width: D, width of the prompt embeds.
+        pooled_width: P, width of the pooled embeds; 0 if the pipeline has none.
+        width: Hidden size of the adapter.
+        depth: Number of strided layers.
+        heads: Number of attention heads.
+        kernel: Kernel size of the convolutions; odd.
+        stride: Stride of each layer.
+        tokens: Number of tokens per clip. Defaults to one per position.
+        dropout: Dropout in attention and feed-forward networks.
 
     Raises:
-        ValueError: the kernel is even, or there are more tokens than positions.
+        ValueError: The kernel size is even, or there are more tokens than positions.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Conv(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        """Standardized embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
         tokens, mask = compact_tokens(tokens, mask)
         tokens = self.proj_in(tokens)
         for layer in self.layers:

@@ -1,4 +1,4 @@
-"""The audio tokens themselves as the prompt."""
+"""Direct adapter: the audio tokens are the prompt."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from align.models.adapters.layers import compact_tokens
 
 
 class Direct(nn.Module):
-    """Audio token number l is position number l; learned padding stands behind the last.
+    """Uses audio token l as prompt position l, followed by learned padding.
 
-    audio2img's way: its Wav2Vec2-BERT ends in adapter layers as wide as the text encoder, and what
-    they give is the prompt. Of more tokens than positions the later ones are not used. It has
-    nothing of its own to learn but the padding: the backbone must train, or have been trained.
-    Alone among the adapters it answers in the pipeline's own terms, which its head standardises.
+    As in audio2img, whose Wav2Vec2-BERT ends in adapter layers of the text encoder's width, which
+    output the prompt. Tokens beyond the last position are dropped. Only the padding is learned, so
+    the backbone must be trained, now or before. Unlike other adapters, it predicts embeds in the
+    pipeline's own scale, which the head standardizes.
 
     Args:
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        embed_width: D, the prompt's width; the same as H.
-        pooled_width: 0: tokens say nothing of pooled embeds.
+        token_width: H, width of the audio tokens.
+        length: L, number of prompt positions.
+        embed_width: D, width of the prompt embeds; must equal H.
+        pooled_width: Must be 0: pooled embeds are not supported.
 
     Raises:
-        ValueError: the tokens are not as wide as the prompt, or pooled embeds are asked for.
+        ValueError: The widths of tokens and prompt differ, or pooled embeds are required.
     """
 
     predicts_raw_embeds = True
@@ -34,17 +34,17 @@ class Direct(nn.Module):
         super().__init__()
         if token_width != embed_width:
             raise ValueError(
-                f"the direct adapter puts audio tokens in the prompt's place: they are "
-                f"{token_width} wide and the prompt {embed_width}; choose another adapter"
+                f"the direct adapter uses audio tokens as prompt embeds: their width is "
+                f"{token_width} but the prompt's is {embed_width}; choose another adapter"
             )
         if pooled_width:
-            raise ValueError("the direct adapter gives no pooled embeds; choose another adapter")
+            raise ValueError("the direct adapter has no pooled embeds; choose another adapter")
         self.padding = nn.Parameter(torch.zeros(length, embed_width))
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeds (B, L, D), and None; see `align.models.adapters`."""
+        """Embeds (B, L, D) in the pipeline's scale, and None; see `align.models.adapters`."""
         length = len(self.padding)
         tokens, mask = compact_tokens(tokens, mask)
         short = max(0, length - tokens.shape[1])

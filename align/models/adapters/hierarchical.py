@@ -1,4 +1,4 @@
-"""What sounds near, what sounds behind it, and where: three levels of tokens."""
+"""Hierarchical adapter: foreground, background and ambience tokens."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from torch import nn
 
 from align.models.adapters.resampler import ResamplerLayer
 
-LEVELS = {"foreground": 5, "background": 3, "ambience": 2}  # tokens of each
-INITIAL_LEVEL_WEIGHTS = {"foreground": 0.5, "background": 0.3, "ambience": 0.2}  # at the start
+LEVELS = {"foreground": 5, "background": 3, "ambience": 2}  # number of tokens
+INITIAL_LEVEL_WEIGHTS = {"foreground": 0.5, "background": 0.3, "ambience": 0.2}
 
 
 class Hierarchical(nn.Module):
-    """Foreground, background and ambience tokens with learned weights, then all positions.
+    """Resamples audio into weighted foreground, background and ambience tokens, then all positions.
 
-    CLAP2Diffusion's hierarchy: 5 + 3 + 2 tokens, weights that start at 0.5, 0.3 and 0.2, and four
-    transformer layers to the prompt's positions. There the levels were linear maps of one vector;
-    here each has queries of its own that listen to all audio tokens. A level's weight is its share
-    of the positions' attention where all tokens fit alike: multiplied onto the tokens it would be
-    undone by the next LayerNorm.
+    CLAP2Diffusion's hierarchy: 5 + 3 + 2 tokens, weights initialized to 0.5, 0.3 and 0.2, and four
+    transformer layers that produce the prompt's positions. There the levels were linear maps of one
+    vector; here each level has its own queries that attend to all audio tokens. A level's weight is
+    its share of the positions' attention when all tokens match equally well; multiplying the tokens
+    by it instead would be undone by the next LayerNorm.
 
     Args:
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        embed_width: D, the prompt's width.
-        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
-        width: the adapter's own, and the level tokens'.
-        depth: transformer layers from level tokens to positions.
-        heads: attention heads.
-        dropout: in attention and feed-forward.
+        token_width: H, width of the audio tokens.
+        length: L, number of prompt positions.
+        embed_width: D, width of the prompt embeds.
+        pooled_width: P, width of the pooled embeds; 0 if the pipeline has none.
+        width: Hidden size of the adapter and width of the level tokens.
+        depth: Number of transformer layers from level tokens to positions.
+        heads: Number of attention heads.
+        dropout: Dropout in attention and feed-forward networks.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Hierarchical(nn.Module):
         self.proj_pooled = nn.Linear(width, pooled_width) if pooled_width else None
 
     def levels(self, tokens: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Each level's tokens by name, (B, 5 | 3 | 2, width), of audio tokens (B, S, H)."""
+        """Returns each level's tokens (B, 5 | 3 | 2, width) by name."""
         hidden, ignored = self.proj_in(tokens), ~mask
         return {
             name: self.level_resamplers[name](query.expand(len(tokens), -1, -1), hidden, ignored)
@@ -73,16 +73,16 @@ class Hierarchical(nn.Module):
         }
 
     def normalized_level_weights(self) -> dict[str, torch.Tensor]:
-        """Each level's weight by name; together they are one."""
+        """Returns each level's weight by name; the weights sum to 1."""
         return dict(zip(LEVELS, self.level_weights.softmax(0), strict=True))
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        """Standardized embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
         levels = self.levels(tokens, mask)
         level_tokens = self.norm_levels(torch.cat([levels[name] for name in LEVELS], 1))
-        # Divided by how many tokens share it: a level does not weigh more for having more.
+        # Divided by the number of tokens, so that larger levels do not have larger weights.
         log_weights = [
             (w / LEVELS[name]).log().expand(LEVELS[name])
             for name, w in self.normalized_level_weights().items()

@@ -1,4 +1,4 @@
-"""From audio tokens to a prompt's positions: what several adapters share."""
+"""Layers shared by several adapters."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from torch.nn import functional as F
 
 
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean (B, H) of the tokens (B, S, H) that were heard (B, S)."""
+    """Mean (B, H) of the tokens (B, S, H) where the mask (B, S) is true."""
     weight = mask.to(tokens.dtype)[..., None]
-    # Filled, not multiplied: zero times infinity is no number.
+    # Filled, not multiplied: zero times infinity is NaN.
     kept = tokens.masked_fill(~mask[..., None], 0.0)
     return kept.sum(1) / weight.sum(1).clamp(min=1)
 
 
 def compact_tokens(tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Heard tokens moved to the front in their order, zeros behind them, with their mask.
+    """Moves unmasked tokens to the front, in order, with zeros after them; returns the new mask.
 
-    A convolution over them then finds at the end of a short recording what it finds at the end
-    of a long one.
+    At the end of a short clip, a convolution then has the same input as at the end of a long one.
     """
     order = (~mask).int().argsort(dim=1, stable=True)
     moved = tokens.gather(1, order[..., None].expand_as(tokens))
@@ -28,18 +27,18 @@ def compact_tokens(tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tens
 
 
 def pool_to_length(tokens: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Tensor:
-    """Averages each row's heard tokens into `count` slots of equal length in time.
+    """Averages each row's unmasked tokens into `count` slots of equal duration.
 
-    Torch's adaptive average pooling, by each row's own length: a token stands in several slots
-    where there are fewer tokens than slots.
+    Equals PyTorch's adaptive average pooling over each row's own length: with fewer tokens than
+    slots, a token contributes to several slots.
 
     Args:
-        tokens: (B, S, H), the heard ones first.
-        mask: (B, S).
-        count: of slots.
+        tokens: Compacted tokens (B, S, H), see `compact_tokens`.
+        mask: Mask (B, S).
+        count: Number of slots.
 
     Returns:
-        (B, count, H).
+        Pooled tokens (B, count, H).
     """
     length = mask.sum(1).clamp(min=1)[:, None]
     slot = torch.arange(count, device=mask.device)
@@ -52,18 +51,18 @@ def pool_to_length(tokens: torch.Tensor, mask: torch.Tensor, count: int) -> torc
 
 
 class PositionMixer(nn.Module):
-    """Some tokens to all positions of a prompt, each position a mixture of its own.
+    """Maps a few tokens to all prompt positions, each a learned mixture of the tokens.
 
-    The mixture starts as the tokens stretched over the positions. What a position makes of it
-    depends on the position: a learned embedding is added before a feed-forward network.
+    The mixture is initialized to linear interpolation of the tokens over the positions. A learned
+    position embedding is added before a feed-forward network.
 
     Args:
-        count: of tokens.
-        length: L, the prompt's positions.
-        width: of the tokens.
-        embed_width: D, the prompt's width.
-        pooled_width: P of the pooled embeds, read from the tokens' mean; 0 for none.
-        dropout: in the feed-forward network.
+        count: Number of tokens.
+        length: L, number of prompt positions.
+        width: W, width of the tokens.
+        embed_width: D, width of the prompt embeds.
+        pooled_width: P, width of the pooled embeds, computed from the mean token; 0 for none.
+        dropout: Dropout in the feed-forward network.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class PositionMixer(nn.Module):
         self.proj_pooled = nn.Linear(width, pooled_width) if pooled_width else None
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, L, D), and (B, P) or None, from tokens (B, count, W)."""
+        """Maps tokens (B, count, W) to embeds (B, L, D), and pooled (B, P) or None."""
         mixed = self.mixture @ tokens + self.embedding
         mixed = mixed + self.feed_forward(self.norm(mixed))
         pooled = None if self.proj_pooled is None else self.proj_pooled(tokens.mean(1))

@@ -1,4 +1,4 @@
-"""One linear map of the whole recording."""
+"""Linear adapter: one linear map of the mean audio token."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from align.models.adapters.layers import masked_mean
 
 
 class LinearRepeat(nn.Module):
-    """The mean audio token through one Linear, repeated over the positions.
+    """Projects the mean audio token with one Linear, repeated over all positions.
 
-    As art-from-audio does with CLAP's embedding; there the one vector stood bare at all positions,
-    so that cross-attention had nothing to choose from and was constant. Here every position reads
-    the vector through a gain and an offset of its own, dimension by dimension, and the map stays
-    linear. Choose it as the plainest thing to compare with.
+    As art-from-audio does with CLAP's embedding. There, the same vector at all positions made
+    cross-attention constant. Here, every position has its own gain and offset per dimension, and
+    the map remains linear. Use it as the simplest baseline.
 
     Args:
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        embed_width: D, the prompt's width.
-        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
+        token_width: H, width of the audio tokens.
+        length: L, number of prompt positions.
+        embed_width: D, width of the prompt embeds.
+        pooled_width: P, width of the pooled embeds; 0 if the pipeline has none.
     """
 
     def __init__(
@@ -35,7 +34,7 @@ class LinearRepeat(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        """Standardized embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
         mean = masked_mean(tokens, mask)
         embeds = self.proj_out(mean)[:, None] * self.gain + self.offset
         return embeds, None if self.proj_pooled is None else self.proj_pooled(mean)

@@ -1,4 +1,4 @@
-"""A perceptron to a few tokens."""
+"""MLP adapter: a multilayer perceptron that produces a few tokens."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from align.models.adapters.layers import PositionMixer, masked_mean
 
 
 class Mlp(nn.Module):
-    """The mean audio token through a perceptron to a few prompt-wide tokens, then to positions.
+    """Maps the mean audio token to a few prompt-wide tokens with an MLP, then to positions.
 
-    CLAP2Diffusion's audio adapter, 512 -> 8 tokens of 768, which it set beside the text's own
-    tokens. A prompt has more positions than that: each is a learned mixture of the tokens.
+    CLAP2Diffusion's audio adapter, from 512 dimensions to 8 tokens of width 768, which it
+    concatenated to the text tokens. A prompt has more positions: each is a learned mixture of the
+    tokens.
 
     Args:
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        embed_width: D, the prompt's width.
-        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
-        width: of the hidden layers.
-        depth: hidden layers.
-        tokens: made of the recording.
-        dropout: after each hidden layer.
+        token_width: H, width of the audio tokens.
+        length: L, number of prompt positions.
+        embed_width: D, width of the prompt embeds.
+        pooled_width: P, width of the pooled embeds; 0 if the pipeline has none.
+        width: Width of the hidden layers.
+        depth: Number of hidden layers.
+        tokens: Number of tokens per clip.
+        dropout: Dropout after each hidden layer.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Mlp(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        """Standardized embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
         prompt_tokens = self.to_tokens(self.hidden(masked_mean(tokens, mask))).unflatten(
             1, self._shape
         )

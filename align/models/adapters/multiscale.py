@@ -1,4 +1,4 @@
-"""Convolutions of several lengths side by side."""
+"""Multi-scale adapter: parallel convolutions with several kernel sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from align.models.adapters.layers import PositionMixer, compact_tokens, pool_to_
 
 
 class ScalesLayer(nn.Module):
-    """Depthwise convolutions of kernels 3, 9, 27, … over time, mixed, added to what they heard."""
+    """Depthwise convolutions over time with kernels 3, 9, 27, …, mixed and added to the input."""
 
     def __init__(self, width: int, scales: int, dropout: float) -> None:
         super().__init__()
@@ -26,27 +26,27 @@ class ScalesLayer(nn.Module):
         )
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, S, W), heard ones first."""
+        """Transforms compacted tokens (B, S, W), keeping their shape."""
         kept = self.norm(tokens).masked_fill(~mask[..., None], 0.0).transpose(1, 2)
         scales = torch.cat([conv(kept) for conv in self.convs], 1).transpose(1, 2)
         return tokens + self.mix(scales)
 
 
 class Multiscale(nn.Module):
-    """Multi-scale convolutions over time: a click and a rumble are not equally long.
+    """Multi-scale convolutions over time, for sounds of different durations.
 
-    As planned by CLAP2Diffusion; the parallel kernels are Inception's (Szegedy et al. 2015, arXiv
-    1409.4842), over time.
+    As planned by CLAP2Diffusion; the parallel kernels follow Inception (Szegedy et al. 2015, arXiv
+    1409.4842), applied over time.
 
     Args:
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        embed_width: D, the prompt's width.
-        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
-        width: the adapter's own.
-        depth: layers.
-        scales: kernels side by side: 3, 9, 27, … tokens long.
-        dropout: in every layer.
+        token_width: H, width of the audio tokens.
+        length: L, number of prompt positions.
+        embed_width: D, width of the prompt embeds.
+        pooled_width: P, width of the pooled embeds; 0 if the pipeline has none.
+        width: Hidden size of the adapter.
+        depth: Number of layers.
+        scales: Number of parallel kernels, of 3, 9, 27, … tokens.
+        dropout: Dropout in every layer.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Multiscale(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        """Standardized embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
         tokens, mask = compact_tokens(tokens, mask)
         tokens = self.proj_in(tokens)
         for layer in self.layers:

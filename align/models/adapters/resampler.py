@@ -1,4 +1,4 @@
-"""Learned queries that look at the audio tokens."""
+"""Resampler adapter: learned queries that attend to the audio tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class ResamplerLayer(nn.Module):
-    """Queries look at the audio tokens and at each other, then pass a feed-forward network."""
+    """Cross-attention from queries to audio tokens and queries, and a feed-forward network."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -25,9 +25,9 @@ class ResamplerLayer(nn.Module):
     def forward(
         self, queries: torch.Tensor, tokens: torch.Tensor, ignored: torch.Tensor
     ) -> torch.Tensor:
-        """(B, L, W) queries after one look at (B, S, W) tokens, where not `ignored` (B, S)."""
+        """Updates queries (B, L, W) from tokens (B, S, W) where `ignored` (B, S) is false."""
         q = self.norm_queries(queries)
-        # As in Flamingo: keys are the tokens and the queries themselves.
+        # As in Flamingo, keys and values are the tokens and the queries themselves.
         keys = torch.cat([self.norm_tokens(tokens), q], 1)
         own = ignored.new_zeros(q.shape[:2])
         attended, _ = self.attention(
@@ -38,19 +38,19 @@ class ResamplerLayer(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Learned queries, one a prompt position, that attend to the audio tokens.
+    """Learned queries, one per prompt position, that attend to the audio tokens.
 
     The Perceiver Resampler of Flamingo (Alayrac et al. 2022, arXiv 2204.14198, figure 5).
 
     Args:
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        embed_width: D, the prompt's width.
-        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
-        width: the adapter's own.
-        depth: layers.
-        heads: attention heads.
-        dropout: in attention and feed-forward.
+        token_width: H, width of the audio tokens.
+        length: L, number of prompt positions.
+        embed_width: D, width of the prompt embeds.
+        pooled_width: P, width of the pooled embeds; 0 if the pipeline has none.
+        width: Hidden size of the adapter.
+        depth: Number of layers.
+        heads: Number of attention heads.
+        dropout: Dropout in attention and feed-forward networks.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class Resampler(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Standardised prompt embeds.
+        """Computes standardized prompt embeds.
 
         Args:
-            tokens: (B, S, H) audio tokens.
-            mask: (B, S) bool, true where a token was heard.
+            tokens: Audio tokens (B, S, H).
+            mask: (B, S) bool, false for padding.
 
         Returns:
-            (B, L, D), and (B, P) or None.
+            Embeds (B, L, D), and pooled embeds (B, P) or None.
         """
         hidden, ignored = self.proj_in(tokens), ~mask
         queries = self.queries.expand(len(tokens), -1, -1)

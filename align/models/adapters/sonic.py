@@ -1,4 +1,4 @@
-"""SonicDiffusion's audio projector."""
+"""Sonic adapter: SonicDiffusion's audio projector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from align.models.adapters.layers import masked_mean
 
 
 class SelfAttention(nn.Module):
-    """Self-attention whose heads have a width of their own, added to what it looked at."""
+    """Residual self-attention with a given width per head."""
 
     def __init__(self, width: int, heads: int, head_width: int, dropout: float) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class SelfAttention(nn.Module):
         self.proj_out = nn.Linear(heads * head_width, width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) to (B, L, D)."""
+        """Maps (B, L, D) to (B, L, D)."""
         inner = self.proj_in(self.norm(tokens)).unflatten(2, (3, self.heads, -1))
         query, key, value = inner.permute(2, 0, 3, 1, 4)
         dropout_p = self.dropout if self.training else 0.0
@@ -29,26 +29,26 @@ class SelfAttention(nn.Module):
 
 
 class Sonic(nn.Module):
-    """The mean audio token read as a signal, by convolutions with one channel a position.
+    """Convolutions over the mean audio token as a 1D signal, with one channel per position.
 
-    SonicDiffusion's projector (Biner et al. 2024, arXiv 2405.00878): convolutions of kernel 17
-    from one channel to 77, each channel then a position, a linear map to the prompt's width, four
-    blocks of self-attention. The blocks stand one behind the other here; in the released code each
-    reads the same input, so that only the last has an effect.
+    SonicDiffusion's projector (Biner et al. 2024, arXiv 2405.00878): convolutions of kernel size 17
+    from one channel to 77, one per position, a linear map to the prompt's width, and four blocks of
+    self-attention. The blocks are sequential here; in the released code all blocks have the same
+    input, so that only the last one has an effect.
 
     Args:
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        embed_width: D, the prompt's width.
-        pooled_width: P of the pooled embeds, 0 where the pipeline takes none.
-        depth: attention blocks.
-        heads: attention heads.
-        head_width: of each.
-        kernel: of the convolutions; odd.
-        dropout: in attention.
+        token_width: H, width of the audio tokens.
+        length: L, number of prompt positions.
+        embed_width: D, width of the prompt embeds.
+        pooled_width: P, width of the pooled embeds; 0 if the pipeline has none.
+        depth: Number of attention blocks.
+        heads: Number of attention heads.
+        head_width: Dimension per attention head.
+        kernel: Kernel size of the convolutions; odd.
+        dropout: Dropout in attention.
 
     Raises:
-        ValueError: the kernel is even.
+        ValueError: The kernel size is even.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Sonic(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Standardised embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
+        """Standardized embeds (B, L, D), and pooled (B, P) or None; see `align.models.adapters`."""
         signal = self.norm(masked_mean(tokens, mask))[:, None]
         attended = self.blocks(self.proj_embeds(self.convs(signal)))
         pooled = None if self.proj_pooled is None else self.proj_pooled(attended.mean(1))

@@ -1,8 +1,9 @@
-"""Backbones behind one protocol: windows of sound -> features -> audio tokens.
+"""Audio backbones with one interface: windows of audio -> features -> audio tokens.
 
-Each has `window_s` and `features` of its extractor, `token_width`, `layers`, and answers features
-(N, T, F) with their mask (N, T) by audio tokens (N, S, H) with theirs (N, S). Features are kept as
-(T, F) a window for all, so that caching, padding and augmentation know nothing of the model.
+Each backbone has `window_s` and `extract_features` for its feature extractor, `token_width` and
+`layers`, and maps features (N, T, F) and their mask (N, T) to audio tokens (N, S, H) and their mask
+(N, S). Features are (T, F) per window for all backbones, so that caching, padding and augmentation
+do not depend on the model.
 """
 
 from __future__ import annotations

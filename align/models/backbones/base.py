@@ -1,4 +1,4 @@
-"""What every backbone has in common."""
+"""Base class of the audio backbones."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from transformers import PretrainedConfig
 
 
 class Backbone(nn.Module):
-    """An audio model: features of windows to audio tokens.
+    """An audio model that maps the features of windows to audio tokens.
 
-    Features are (T, F) a window for every backbone, so that caching, padding and augmentation need
-    not know the model.
+    Features are (T, F) per window for every backbone, so that caching, padding and augmentation do
+    not depend on the model.
 
     Attributes:
-        model_type: transformers' name of the model's configuration.
-        log_scale: features are log_scale * ln(power).
-        normalised: whether the feature extractor standardizes them, bin by bin over a window.
-        config: the model's configuration.
-        model: the model of transformers.
+        model_type: `model_type` of the model's configuration in transformers.
+        log_scale: Scale of the features, which are log_scale * ln(power).
+        normalized: Whether the feature extractor standardizes features per bin over a window.
+        config: Configuration of the model.
+        model: The transformers model.
     """
 
     model_type: ClassVar[str]
@@ -33,30 +33,35 @@ class Backbone(nn.Module):
 
     @staticmethod
     def window_s(extractor: Any) -> float:
-        """The length of a window in seconds."""
+        """Length of a window in seconds."""
         raise NotImplementedError
 
     @staticmethod
     def extract_features(extractor: Any, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate."""
+        """Log-mel features (T, F), float32, of windows (n,) at the extractor's sampling rate."""
         raise NotImplementedError
 
     @property
     def token_width(self) -> int:
-        """H, the width of an audio token."""
+        """H, width of an audio token."""
         raise NotImplementedError
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The layers, the last one nearest to the tokens."""
+        """The layers, from input to output."""
         raise NotImplementedError
 
     def forward(
         self, features: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio tokens (N, S, H) and their mask (N, S) of features (N, T, F) and theirs (N, T)."""
+        """Maps features (N, T, F) and mask (N, T) to audio tokens (N, S, H) and mask (N, S)."""
         raise NotImplementedError
 
     def load(self, where: str, config: PretrainedConfig) -> None:
-        """Loads the weights of a checkpoint: a folder or a hub id."""
+        """Loads the weights of a checkpoint.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            config: The checkpoint's configuration.
+        """
         raise NotImplementedError

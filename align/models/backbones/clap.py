@@ -1,4 +1,4 @@
-"""CLAP as a backbone."""
+"""CLAP backbone."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from align.models.backbones.base import Backbone
 
 
 class ClapBackbone(Backbone):
-    """CLAP's HTSAT audio tower: every cell of its last feature map is an audio token.
+    """CLAP's HTSAT audio encoder; every cell of its last feature map is an audio token.
 
-    A window is CLAP's own length; a shorter one is repeated to fill it, as in CLAP's training,
-    so all tokens of a window were heard. The cells are in order of time, the lower half of the
-    frequencies first: 64 for the published models' 10 seconds.
+    Windows have CLAP's own length; shorter audio is repeated to fill a window, as in CLAP's
+    training, so no token of a window is padding. The cells are in temporal order, the lower half of
+    the frequencies first: 64 tokens for the published models' 10 seconds.
 
-    Where the configuration says `audio_tokens: pooled`, a window has one token instead: CLAP's
-    embedding in the space it shares with text, of unit length times the root of its width, so
-    that its numbers are about one in size.
+    With `audio_tokens: pooled` in the configuration, a window has one token: CLAP's embedding in
+    the space shared with text, normalized and multiplied by the square root of its width, so that
+    its values have a magnitude of about one.
     """
 
     model_type: ClassVar[str] = "clap_audio_model"
-    # A decibel scale: features are 10 log10 of power.
+    # Features are in decibels: 10 log10(power).
     log_scale: ClassVar[float] = 10 / np.log(10)
     normalized: ClassVar[bool] = False
 
@@ -46,16 +46,16 @@ class ClapBackbone(Backbone):
 
     @staticmethod
     def window_s(feature_extractor: ClapFeatureExtractor) -> float:
-        """The length of a window in seconds."""
+        """Length of a window in seconds."""
         return float(feature_extractor.nb_max_samples / feature_extractor.sampling_rate)
 
     @staticmethod
     def extract_features(
         feature_extractor: ClapFeatureExtractor, windows: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate."""
-        # The extractor's default, "fusion", is for fused checkpoints; windows are never longer
-        # than the model's, so nothing is cut at random.
+        """Log-mel features (T, F), float32, of windows (n,) at the extractor's sampling rate."""
+        # The extractor's default, "fusion", is for fused checkpoints. Windows are never longer
+        # than the model's, so "rand_trunc" truncates nothing.
         mel = feature_extractor(
             list(windows),
             sampling_rate=feature_extractor.sampling_rate,
@@ -67,19 +67,19 @@ class ClapBackbone(Backbone):
 
     @property
     def token_width(self) -> int:
-        """H."""
+        """H, width of an audio token."""
         return int(self.config.projection_dim if self.pooled else self.config.hidden_size)
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The layers, the last one nearest to the tokens."""
+        """The layers, from input to output."""
         tower = self.model.audio_model if self.pooled else self.model
         return tower.audio_encoder.layers
 
     def forward(
         self, features: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio tokens (N, S, H) and their mask (N, S) of features (N, T, F)."""
+        """Maps features (N, T, F) and mask (N, T) to audio tokens (N, S, H) and mask (N, S)."""
         output = self.model(input_features=features[:, None])
         window_mask = mask.any(1, keepdim=True)
         if self.pooled:
@@ -90,14 +90,14 @@ class ClapBackbone(Backbone):
         return tokens, window_mask.expand(-1, tokens.shape[1])
 
     def load(self, pretrained_model_name_or_path: str, config: PretrainedConfig) -> None:
-        """Takes over the weights of a checkpoint: a whole CLAP or its audio side.
+        """Loads the weights of a checkpoint: a whole CLAP or its audio model.
 
         Args:
-            where: a folder or a hub id.
-            config: the checkpoint's own.
+            pretrained_model_name_or_path: Folder or Hub id.
+            config: The checkpoint's configuration.
 
         Raises:
-            ValueError: pooled tokens are asked for and it has no projection to make them.
+            ValueError: Pooled tokens are required, but the checkpoint has no audio projection.
         """
         if not self.pooled and config.model_type == "clap":
             whole = ClapModel.from_pretrained(pretrained_model_name_or_path, dtype=torch.float32)
@@ -110,8 +110,9 @@ class ClapBackbone(Backbone):
             output_loading_info=True,
         )
         self.model, loading_info = loaded
-        if loading_info["missing_keys"]:
+        missing = loading_info["missing_keys"]
+        if missing:
             raise ValueError(
-                f"{pretrained_model_name_or_path} lacks {len(loading_info['missing_keys'])} of CLAP's weights, such as "
-                f"{sorted(loading_info['missing_keys'])[0]}: give a whole CLAP checkpoint"
+                f"{pretrained_model_name_or_path} lacks {len(missing)} of CLAP's weights, such as "
+                f"{sorted(missing)[0]}: give a whole CLAP checkpoint"
             )

@@ -1,4 +1,4 @@
-"""Backbones from configurations and from checkpoints."""
+"""Build backbones from configurations and load pretrained ones."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ BACKBONE_CLASSES: dict[str, type[Backbone]] = {
 
 
 def backbone_class(model_type: str) -> type[Backbone]:
-    """The backbone class of a transformers `model_type`.
+    """Returns the backbone class of a transformers `model_type`.
 
     Raises:
-        ValueError: the model is none of these.
+        ValueError: The model type is not supported.
     """
     if model_type not in BACKBONE_CLASSES:
         raise ValueError(
-            f"a backbone of type {model_type!r} is not known; there are: {', '.join(BACKBONE_CLASSES)}"
+            f"there is no backbone of type {model_type!r}; there are: {', '.join(BACKBONE_CLASSES)}"
         )
     return BACKBONE_CLASSES[model_type]
 
 
 def _audio_config(config: PretrainedConfig) -> PretrainedConfig:
-    """The audio side of a whole CLAP's configuration; others as they are."""
+    """Returns the audio configuration of a whole CLAP; others unchanged."""
     return config.audio_config if config.model_type == "clap" else config
 
 
 def build_backbone(config: PretrainedConfig) -> Backbone:
-    """A backbone of a configuration with fresh weights, and LoRA where it names a rank."""
-    # SpecAugment is the project's own option and falls on both backbones alike; dropping whole
-    # layers would make tokens differ from run to run in distributed training.
+    """Builds a backbone with random weights, with LoRA if the configuration has a rank."""
+    # SpecAugment is applied to the features of all backbones instead; layer dropout would make
+    # tokens differ from run to run in distributed training.
     if config.model_type == W2vBertBackbone.model_type:
         config.apply_spec_augment = False
         config.layerdrop = 0.0
@@ -51,16 +51,16 @@ def build_backbone(config: PretrainedConfig) -> Backbone:
 
 
 def load_backbone(name: str, **options: Any) -> tuple[Backbone, Any]:
-    """A pretrained backbone and its feature extractor.
+    """Loads a pretrained backbone and its feature extractor.
 
     Args:
-        name: a short name, a folder or a hub id of a CLAP or Wav2Vec2-BERT checkpoint, or of a
-            trained log-mel front end; "log-mel" itself is an untrained one.
-        options: changes to the model's configuration.
+        name: Short name, folder or Hub id of a CLAP or Wav2Vec2-BERT checkpoint, or of a trained
+            log-mel model; "log-mel" initializes an untrained one.
+        **options: Overrides of the model's configuration.
 
     Raises:
-        OSError: there is no such checkpoint.
-        ValueError: it is of another kind, or cannot give the tokens that are asked for.
+        OSError: The checkpoint does not exist.
+        ValueError: The model type is not supported, or the model lacks the requested tokens.
     """
     pretrained_model_name_or_path = lookup(BACKBONES, name)
     if callable(pretrained_model_name_or_path):
@@ -68,11 +68,16 @@ def load_backbone(name: str, **options: Any) -> tuple[Backbone, Any]:
         return built
     config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
     audio = _audio_config(config)
-    kind = backbone_class(audio.model_type)  # before anything else is looked for
+    kind = backbone_class(audio.model_type)  # fails early for unsupported models
     if getattr(audio, "enable_fusion", False):
-        raise ValueError(f"{name} is a fused CLAP: give one that is not, as larger_clap_general")
+        raise ValueError(
+            f"{name} is a fused CLAP, which is not supported: use one without fusion, such as "
+            "larger_clap_general"
+        )
     if options.get("audio_tokens", "all") != "all" and kind is not ClapBackbone:
-        raise ValueError(f"{name} has no pooled token: that is CLAP's; leave out --audio_tokens")
+        raise ValueError(
+            f"{name} has no pooled token, which only CLAP has: leave out --audio_tokens"
+        )
     feature_extractor = AutoFeatureExtractor.from_pretrained(pretrained_model_name_or_path)
     for key, value in options.items():
         setattr(audio, key, value)

@@ -1,4 +1,4 @@
-"""A small front end over log-mel spectrograms, for those who have no pretrained backbone."""
+"""Small model over log-mel spectrograms, to train without a pretrained backbone."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ class LogMelConfig(PretrainedConfig):
     """Configuration of a `LogMelModel`.
 
     Args:
-        num_mel_bins: of the features.
-        hidden_size: H, the audio tokens' width.
-        num_hidden_layers: transformer layers.
-        num_attention_heads: of each.
-        channels: of the first convolution; the second and third have two and four times as many.
-        hidden_dropout: in the transformer.
-        centre_db: what counts as zero.
-        spread_db: what counts as one.
+        num_mel_bins: Number of mel bins of the features.
+        hidden_size: H, width of the audio tokens.
+        num_hidden_layers: Number of transformer layers.
+        num_attention_heads: Number of attention heads per layer.
+        channels: Channels of the first convolution; the second and third have two and four times
+            as many.
+        hidden_dropout: Dropout in the transformer.
+        center_db: Level in decibels that is mapped to 0.
+        scale_db: Difference in decibels that is mapped to 1.
     """
 
     model_type = "log_mel"
@@ -77,17 +78,17 @@ def _filters(num_mel_bins: int, window: int, low: float, high: float, rate: int)
 
 
 class LogMelFeatureExtractor(SequenceFeatureExtractor):
-    """Waveforms to log-mel spectrograms, by default as PANNs hear (Kong et al. 2019).
+    """Converts waveforms to log-mel spectrograms, by default those of PANNs (Kong et al. 2019).
 
     Args:
-        feature_size: mel bins.
-        sampling_rate: in Hz.
-        padding_value: as `SequenceFeatureExtractor` has it.
-        fft_window_size: samples a frame.
-        hop_length: samples from frame to frame.
-        frequency_min: of the lowest bin, in Hz.
-        frequency_max: of the highest bin, in Hz.
-        window_s: seconds of sound that the model hears at once.
+        feature_size: Number of mel bins.
+        sampling_rate: Sampling rate in Hz.
+        padding_value: See `SequenceFeatureExtractor`.
+        fft_window_size: Number of samples per frame.
+        hop_length: Number of samples between frames.
+        frequency_min: Frequency of the lowest bin in Hz.
+        frequency_max: Frequency of the highest bin in Hz.
+        window_s: Length of the audio window in seconds.
     """
 
     model_input_names = ["input_features"]
@@ -114,10 +115,10 @@ class LogMelFeatureExtractor(SequenceFeatureExtractor):
     def __call__(
         self, raw_speech: Sequence[np.ndarray], sampling_rate: int | None = None, **kwargs: Any
     ) -> BatchFeature:
-        """Spectrograms, (T, F) float32 in decibels for each waveform (n,).
+        """Spectrograms (T, F), float32 in decibels, of each waveform (n,).
 
         Raises:
-            ValueError: the waveforms have another sample rate.
+            ValueError: The waveforms have another sampling rate.
         """
         if sampling_rate not in (None, self.sampling_rate):
             raise ValueError(
@@ -130,7 +131,7 @@ class LogMelFeatureExtractor(SequenceFeatureExtractor):
         window = window_function(self.fft_window_size, "hann")
         found = [
             spectrogram(
-                # Reflected at its ends, a waveform must be longer than half a frame.
+                # Reflection padding requires a waveform longer than half a frame.
                 np.pad(waveform, (0, max(0, self.fft_window_size - len(waveform)))),
                 window,
                 self.fft_window_size,
@@ -147,7 +148,7 @@ class LogMelFeatureExtractor(SequenceFeatureExtractor):
 
 
 class DownsampleBlock(nn.Module):
-    """A convolution that halves time and frequency, blind to what the mask leaves out."""
+    """A convolution that halves time and frequency and ignores masked frames."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -155,7 +156,7 @@ class DownsampleBlock(nn.Module):
         self.norm = nn.LayerNorm(out_channels)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, C, T, F) and (N, T) to (N, C', T/2, F/2) and (N, T/2), halves rounded up."""
+        """Maps (N, C, T, F) and (N, T) to (N, C', T/2, F/2) and (N, T/2), rounded up."""
         x = self.conv(x.masked_fill(~mask[:, None, :, None], 0.0))
         x = self.norm(x.movedim(1, -1)).movedim(-1, 1)
         return nn.functional.gelu(x), mask[:, ::2]
@@ -178,7 +179,7 @@ class LogMelModel(PreTrainedModel):
         bands = -(-config.num_mel_bins // 8)
         width = config.hidden_size
         self.proj_in = nn.Linear(channels[-1] * bands, width)
-        # Where a token stands, it learns from its neighbours, as in wav2vec 2.0.
+        # Convolutional position embedding, as in wav2vec 2.0.
         self.position_conv = nn.Conv1d(width, width, 15, padding=7, groups=width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -191,12 +192,12 @@ class LogMelModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Every part has initialised itself."""
+        """Keeps each module's own initialization."""
 
     def forward(
         self, input_features: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio tokens (N, T/8, H) and their mask of features (N, T, F) in decibels."""
+        """Maps features (N, T, F) in decibels to audio tokens (N, T/8, H) and their mask."""
         own, mask = self.config, attention_mask
         x = ((input_features - own.center_db) / own.scale_db)[:, None]
         for block in self.stem:
@@ -209,7 +210,7 @@ class LogMelModel(PreTrainedModel):
 
 
 class LogMelBackbone(Backbone):
-    """The log-mel front end: a token every 80 ms of a window of 10 s; all of it trains."""
+    """The log-mel model: one token per 80 ms of a 10 s window; always trained as a whole."""
 
     model_type: ClassVar[str] = LogMelConfig.model_type
     log_scale: ClassVar[float] = 10 / np.log(10)  # decibels
@@ -222,14 +223,14 @@ class LogMelBackbone(Backbone):
 
     @staticmethod
     def window_s(feature_extractor: LogMelFeatureExtractor) -> float:
-        """The length of a window in seconds."""
+        """Length of a window in seconds."""
         return feature_extractor.window_s
 
     @staticmethod
     def extract_features(
         feature_extractor: LogMelFeatureExtractor, windows: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate."""
+        """Log-mel features (T, F), float32, of windows (n,) at the extractor's sampling rate."""
         found: list[np.ndarray] = feature_extractor(
             windows, sampling_rate=feature_extractor.sampling_rate
         )["input_features"]
@@ -237,30 +238,34 @@ class LogMelBackbone(Backbone):
 
     @property
     def token_width(self) -> int:
-        """H."""
+        """H, width of an audio token."""
         return int(self.config.hidden_size)
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The layers, the last one nearest to the tokens."""
+        """The layers, from input to output."""
         return self.model.layers
 
     def forward(
         self, features: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio tokens (N, S, H) and their mask (N, S) of features (N, T, F)."""
+        """Maps features (N, T, F) and mask (N, T) to audio tokens (N, S, H) and mask (N, S)."""
         tokens: tuple[torch.Tensor, torch.Tensor] = self.model(features, mask)
         return tokens
 
     def load(self, pretrained_model_name_or_path: str, config: PretrainedConfig) -> None:
-        """Takes over the weights of a checkpoint: a folder or a hub id."""
+        """Loads the weights of a checkpoint: a folder or a Hub id."""
         self.model = LogMelModel.from_pretrained(
             pretrained_model_name_or_path, config=self.config, dtype=torch.float32
         )
 
 
 def untrained_log_mel(**options: Any) -> tuple[LogMelBackbone, LogMelFeatureExtractor]:
-    """An untrained front end and its feature extractor; options change its configuration."""
+    """Builds an untrained log-mel backbone and its feature extractor.
+
+    Args:
+        **options: Overrides of the configuration; unknown ones are ignored.
+    """
     config = LogMelConfig(**{k: v for k, v in options.items() if hasattr(LogMelConfig(), k)})
     feature_extractor = LogMelFeatureExtractor(feature_size=config.num_mel_bins)
     return LogMelBackbone(config), feature_extractor

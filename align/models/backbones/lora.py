@@ -1,8 +1,8 @@
-"""Low-rank adaptation of a backbone, by peft.
+"""Low-rank adaptation of a backbone, with peft.
 
-While it trains, the configuration of the backbone says `lora_rank`, and its attention's linear maps
-are stored as peft names them: `….base_layer.weight`, `….lora_A.default.weight` and
-`….lora_B.default.weight`. `merge` folds the product into the weights and leaves the plain model.
+During training, the backbone's configuration contains `lora_rank`, and the attention projections
+are saved under peft's names: `….base_layer.weight`, `….lora_A.default.weight` and
+`….lora_B.default.weight`. `merge` merges LoRA into the weights and restores the plain model.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ TARGET_MODULES = {
 
 
 def add(backbone: Backbone, rank: int) -> None:
-    """Puts LoRA (Hu et al. 2021, arXiv 2106.09685) beside the attention's linear maps.
+    """Adds LoRA (Hu et al. 2021, arXiv 2106.09685) to the attention projections.
 
-    It changes nothing until it has learned: one of its two matrices starts at zero. What it learns
-    is scaled by one, whatever the rank.
+    Outputs do not change until LoRA is trained, since one of its two matrices is zero. Its scale is
+    1 for any rank.
 
     Args:
-        backbone: changed in place; its configuration notes the rank.
-        rank: of the matrices.
+        backbone: Modified in place; its configuration stores the rank.
+        rank: Rank of the matrices.
 
     Raises:
-        ValueError: the rank is not positive, or the backbone has nothing pretrained to adapt.
+        ValueError: The rank is not positive, or the backbone is not pretrained.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -38,17 +38,18 @@ def add(backbone: Backbone, rank: int) -> None:
         raise ValueError(f"LoRA's rank must be at least 1, not {rank}")
     if backbone.model_type not in TARGET_MODULES:
         raise ValueError(
-            f"LoRA adapts what was pretrained; a {backbone.model_type} backbone trains whole: "
-            "--train_backbone all"
+            f"LoRA requires a pretrained backbone; train a {backbone.model_type} backbone as a "
+            "whole: --train_backbone all"
         )
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGET_MODULES[backbone.model_type])
     inject_adapter_in_model(config, backbone.model)
-    del backbone.model.peft_config  # peft's note to itself: transformers would save it apart
+    # Otherwise transformers would save an adapter_config.json.
+    del backbone.model.peft_config
     backbone.config.lora_rank = rank
 
 
 def merge(backbone: Backbone) -> None:
-    """Merges a backbone's LoRA into its weights, which makes it a plain one."""
+    """Merges a backbone's LoRA into its weights and removes the LoRA layers."""
     from peft.tuners.lora import LoraLayer
 
     found = [(n, m) for n, m in backbone.named_modules() if isinstance(m, LoraLayer)]
@@ -62,24 +63,23 @@ def merge(backbone: Backbone) -> None:
 
 
 def freeze(backbone: Backbone, trainable: str) -> None:
-    """Sets which of a backbone's weights train.
+    """Sets which weights of a backbone are trainable.
 
     Args:
-        backbone: changed in place.
-        trained: "none", "all", "lora" (what `add` put in), or a number N: the
-            last N of its layers.
+        backbone: Modified in place.
+        trainable: "none", "all", "lora" (the weights added by `add`), or the number of last layers.
 
     Raises:
-        ValueError: anything else, or more layers than there are, or no LoRA in it.
+        ValueError: The value is invalid, exceeds the number of layers, or there is no LoRA.
     """
     if trainable not in ("none", "all", "lora") and not trainable.isdigit():
         raise ValueError(
-            f"a backbone trains 'none', 'all', 'lora' or a number of layers, not {trainable!r}"
+            f"trainable must be 'none', 'all', 'lora' or a number of layers, not {trainable!r}"
         )
     backbone.requires_grad_(trainable == "all")
     unused = getattr(backbone.model, "masked_spec_embed", None)
     if unused is not None:
-        # Only transformers' own SpecAugment reads it, which is off: it would never get a gradient.
+        # Used by transformers' SpecAugment only, which is off: it would never have a gradient.
         unused.requires_grad_(False)
     if trainable == "lora":
         _train_lora(backbone)

@@ -1,4 +1,4 @@
-"""Wav2Vec2-BERT as a backbone."""
+"""Wav2Vec2-BERT backbone."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from align.models.backbones.base import Backbone
 
 
 class W2vBertBackbone(Backbone):
-    """Wav2Vec2-BERT: every output frame that was heard is an audio token.
+    """Wav2Vec2-BERT; every unmasked output frame is an audio token.
 
-    Windows are 10 seconds, or what the extractor's `window_s` says; padding is masked in training
-    and in use alike. Only where the checkpoint has an adapter does a short window's last token
-    hear a little of the padding after it: transformers does not mask the adapter's strided
-    convolutions.
+    Windows have 10 seconds, or the extractor's `window_s`. Padding is masked in training and at
+    inference. If the checkpoint has an adapter, a little padding leaks into the last token of a
+    short window, since transformers does not mask the adapter's strided convolutions.
     """
 
     model_type: ClassVar[str] = "wav2vec2-bert"
     log_scale: ClassVar[float] = 1.0
-    normalized: ClassVar[bool] = True  # by the extractor, bin by bin
-    # Kaldi, whose features these are, dithers by one step of 16-bit sound. The digital silence of
-    # cut or padded files lies far below any room's, though, and the extractor's normalisation then
-    # leaves little of the sound beside it: so the noise is 60 dB below the peak where that is more.
+    normalized: ClassVar[bool] = True  # by the extractor, per bin
+    # Kaldi, whose features these are, dithers by one step of 16-bit audio. Digital zeros in cut or
+    # padded files are far below any room's noise floor, however, and the extractor's normalization
+    # then compresses the rest of the clip: so dither is raised to 60 dB below the peak.
     DITHER: ClassVar[float] = 2.0**-15
     NOISE_FLOOR: ClassVar[float] = 1e-3
 
@@ -43,20 +42,20 @@ class W2vBertBackbone(Backbone):
 
     @staticmethod
     def window_s(feature_extractor: SeamlessM4TFeatureExtractor) -> float:
-        """The length of a window in seconds."""
+        """Length of a window in seconds."""
         return float(getattr(feature_extractor, "window_s", 10.0))
 
     @classmethod
     def extract_features(
         cls, feature_extractor: SeamlessM4TFeatureExtractor, windows: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """Log-mel features (T, F) float32 of windows (n,) at the extractor's rate.
+        """Log-mel features (T, F), float32, of windows (n,) at the extractor's sampling rate.
 
-        Each is heard in a faint noise, the same every time, 60 dB below the window's loudest
-        sample and never below one step of 16-bit sound.
+        Deterministic dither is added, 60 dB below the window's peak and at least one step of 16-bit
+        audio.
         """
         rows = []
-        # The extractor needs a frame (25 ms) and two stacks of frames to normalise over.
+        # The extractor needs a frame (25 ms) and two stacks of frames to normalize over.
         min_samples = int(0.1 * feature_extractor.sampling_rate)
         for window in windows:
             filled = np.pad(window, (0, max(0, min_samples - len(window))))
@@ -72,30 +71,30 @@ class W2vBertBackbone(Backbone):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The layers, the last one nearest to the tokens."""
+        """The layers, from input to output."""
         return self.model.encoder.layers
 
     @property
     def token_width(self) -> int:
-        """H."""
+        """H, width of an audio token."""
         own = self.config
         return int((own.add_adapter and own.output_hidden_size) or own.hidden_size)
 
     def forward(
         self, features: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Audio tokens (N, S, H) and their mask (N, S) of features (N, T, F)."""
+        """Maps features (N, T, F) and mask (N, T) to audio tokens (N, S, H) and mask (N, S)."""
         tokens = self.model(input_features=features, attention_mask=mask.long()).last_hidden_state
         if not self.config.add_adapter:
             return tokens, mask
-        # The adapter's convolutions shorten what was heard as they shorten the sequence.
+        # The adapter's convolutions shorten the mask as they shorten the sequence.
         lengths, kernel = mask.sum(1), self.config.adapter_kernel_size
         for _ in range(self.config.num_adapter_layers):
             lengths = (lengths + 2 * (kernel // 2) - kernel) // self.config.adapter_stride + 1
         return tokens, torch.arange(tokens.shape[1], device=mask.device) < lengths[:, None]
 
     def load(self, pretrained_model_name_or_path: str, config: PretrainedConfig) -> None:
-        """Takes over the weights of a checkpoint: a folder or a hub id."""
+        """Loads the weights of a checkpoint: a folder or a Hub id."""
         self.model = Wav2Vec2BertModel.from_pretrained(
             pretrained_model_name_or_path, config=self.config, dtype=torch.float32
         )
