@@ -218,7 +218,7 @@ def places(
         ),
         (
             "train --base_model BASE --backbone CLAP --dataset DATA --adapter none",
-            "no adapter is called",
+            "there is no adapter",
         ),
         ("train --base_model BASE --backbone CLAP --dataset DATA --train_backbone 9", "3 layers"),
         ("train --base_model BASE --backbone CLAP --dataset DATA --train_backbone x", "not 'x'"),

@@ -254,8 +254,8 @@ def test_recordings_not_heard_whole_are_counted_and_said_once(
         extract_features(ear, load_rows(str(data), "train"), cache=Cache(tmp_path / "cache"))
         said = [line for line in capsys.readouterr().out.splitlines() if "not heard" in line]
         assert said == [
-            "2 of 6 recordings are damaged or not heard whole; the first: row 3: only the first "
-            "8 s of a longer recording are heard"
+            "2 of 6 recordings are damaged or not heard whole; the first: row 3: audio is "
+            "truncated to its first 8 s (max_windows)"
         ]
 
 

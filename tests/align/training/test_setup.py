@@ -126,8 +126,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
     ("line", "said"),
     [
         (("--adapter", "linear", "--adapter_heads", "4"), "'--adapter_heads'; it has: none"),
-        (("--adapter", "perceptron"), "no adapter is called 'perceptron'"),
-        (("--adapter_tokens", "8"), "resampler adapter does not take these sizes"),
+        (("--adapter", "perceptron"), "there is no adapter 'perceptron'"),
+        (("--adapter_tokens", "8"), "the resampler adapter has no option"),
         (("--adapter_width", "30"), "--adapter_width must be a multiple of --adapter_heads"),
         (("--train_adapter", "some"), "--train_adapter is all or level_weights, not 'some'"),
         (("--train_adapter", "level_weights"), "goes on from a trained one: --init_from"),

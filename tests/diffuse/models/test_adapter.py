@@ -346,5 +346,5 @@ def test_a_recording_is_heard_alone(tiny_encoder: AudioPromptEncoder, sound_fold
     assert torch.equal(both.embeds[1:], alone.embeds)
     embeds = tiny_encoder.encode_prompt(files)["prompt_embeds"]
     assert torch.equal(both.embeds, embeds)
-    with pytest.raises(ValueError, match="no recordings"):
+    with pytest.raises(ValueError, match="no audio to encode"):
         encode_audio(tiny_encoder, [])
