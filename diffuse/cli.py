@@ -1,9 +1,4 @@
-"""Draws pictures of sounds: `python -m diffuse.generate SOUND... --encoder RUN --out FOLDER`.
-
-The same command writes the same bytes again. What made a picture stands in the PNG itself, under
-the key "soundprompt". Where other settings made a picture of that name before, it is written over,
-and that is said.
-"""
+"""Shared parts of `diffuse.generate`, `diffuse.edit` and `diffuse.animate`."""
 
 from __future__ import annotations
 
@@ -15,75 +10,117 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.cli import add_device, check_audio
+from align.cli import add_device, argument_group, check_audio
 
-METADATA_KEY = "soundprompt"  # of the settings in a PNG's text
-# What only some of the commands let one choose.
+METADATA_KEY = "soundprompt"  # PNG text key of the generation metadata
+# Defaults of the inputs that only some of the commands have options for.
 DEFAULT_INPUTS = {
     "num_images": 1, "height": None, "width": None, "level_scales": None,
     "audio_interval": (0.0, 1.0), "by_level": False,
 }  # fmt: skip
+INPUT_OPTIONS = (
+    "prompt", "negative_prompt", "audio_scale", "guidance_scale", "audio_guidance_scale",
+    "num_inference_steps", "seed", "relation",
+)  # fmt: skip
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which models draw."""
-    parser.add_argument(
-        "--base_model", default="mini", help="pipeline: a name, a folder or a hub id"
+    """Add the options that select the models to a parser.
+
+    Args:
+        parser: Parser of a command.
+    """
+    group = argument_group(parser, "model")
+    group.add_argument(
+        "--base_model", default="mini", help="Diffusers pipeline: short name, folder or Hub id."
     )
-    parser.add_argument("--encoder", default="runs/align/mini", help="folder or hub id of one")
-    parser.add_argument(
-        "--adapter", action="append", metavar="FOLDER", help="a sound adapter; may be repeated"
+    group.add_argument(
+        "--encoder", default="runs/align/mini", help="Audio encoder: folder or Hub id."
     )
-    parser.add_argument(
-        "--adapter_weights", nargs="+", type=float, help="how much each of several counts"
+    group.add_argument(
+        "--adapter", action="append", metavar="FOLDER",
+        help="Audio adapter folder; repeat to combine several.",
+    )  # fmt: skip
+    group.add_argument(
+        "--adapter_weights", nargs="+", type=float, metavar="WEIGHT", help="Weight of each adapter."
     )
-    parser.add_argument("--scheduler", help="ddim, dpm, euler, euler-a, pndm or unipc")
-    add_device(parser)
-    parser.add_argument(
-        "--torch_dtype", choices=("float32", "float16", "bfloat16"), help="of the base"
+    group.add_argument(
+        "--scheduler",
+        help="Scheduler: ddim, dpm, euler, euler-a, pndm or unipc. "
+        "Defaults to the base model's own.",
     )
+    add_device(group)
+    group.add_argument(
+        "--torch_dtype", choices=("float32", "float16", "bfloat16"),
+        help="Data type of the base model. Defaults to float16 on GPUs and float32 elsewhere.",
+    )  # fmt: skip
 
 
-def add_generation_options(
-    parser: argparse.ArgumentParser, output_help: str = "a folder for the pictures"
-) -> None:
-    """The options that say what is drawn."""
-    parser.add_argument("--prompt", help='text beside the sound; "" for none at all')
-    parser.add_argument("--negative_prompt", help="what to guide away from")
-    parser.add_argument("--audio_scale", type=float, default=1.0, help="0 draws without the sound")
-    parser.add_argument("--guidance_scale", type=float, default=5.0, help="to text and sound")
-    parser.add_argument(
-        "--audio_guidance_scale", type=float, help="of the sound apart from the text"
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a generation that all commands share to a parser.
+
+    Args:
+        parser: Parser of a command.
+    """
+    group = argument_group(parser, "generation")
+    group.add_argument(
+        "--prompt",
+        help='Text prompt; pass "" to condition on audio only (requires an adapter).',
     )
-    parser.add_argument("--num_inference_steps", type=int, default=20, help="denoising steps")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture")
-    parser.add_argument("--relation", default="auto", help="of text and sound; see the docs")
-    parser.add_argument("--output_dir", type=Path, required=True, help=output_help)
+    group.add_argument("--negative_prompt", help="Negative prompt.")
+    group.add_argument(
+        "--audio_scale", type=float, default=1.0,
+        help="Strength of the audio conditioning; 0 disables it.",
+    )  # fmt: skip
+    group.add_argument(
+        "--guidance_scale", type=float, default=5.0, help="Classifier-free guidance scale."
+    )
+    group.add_argument(
+        "--audio_guidance_scale", type=float,
+        help="Separate guidance scale for the audio (requires an adapter).",
+    )  # fmt: skip
+    group.add_argument(
+        "--num_inference_steps", type=int, default=20, help="Number of denoising steps."
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, help="Seed of the first image; image i uses seed + i."
+    )
+    group.add_argument(
+        "--relation", default="auto",
+        help="How to combine prompt and audio: auto, none, matching, complementary, creative or "
+        "contradictory.",
+    )  # fmt: skip
+
+
+def add_output_dir(parser: argparse.ArgumentParser) -> None:
+    """Add `--output_dir` to a parser.
+
+    Args:
+        parser: Parser of a command.
+    """
+    argument_group(parser, "output").add_argument(
+        "--output_dir", type=Path, required=True, metavar="FOLDER",
+        help="Output directory of the images.",
+    )  # fmt: skip
 
 
 def generation_kwargs(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `SoundPipeline` that `add_generation_options` describe."""
-    names = (
-        "prompt", "negative_prompt", "audio_scale", "guidance_scale", "audio_guidance_scale", "seed",
-        "relation",
-    )  # fmt: skip
-    return {name: getattr(options, name) for name in names} | {
-        "num_inference_steps": options.num_inference_steps
-    }
+    """Return the options of `add_generation_options` as arguments of a `SoundPipeline` call."""
+    return {name: getattr(options, name) for name in INPUT_OPTIONS}
 
 
 def load_pipeline(options: argparse.Namespace) -> Any:
-    """The pipeline that `add_model_options` describe.
+    """Load the `SoundPipeline` that the options of `add_model_options` select.
 
     Raises:
-        ValueError: something does not exist, or does not belong together.
+        ValueError: If a model does not exist, or the models do not belong together.
     """
     import torch
 
     from diffuse.pipelines.sound_pipeline import SoundPipeline
 
     folders = options.adapter or []
-    names = ["adapter"] if len(folders) == 1 else [f"sound-{i + 1}" for i in range(len(folders))]
+    names = ["adapter"] if len(folders) == 1 else [f"adapter-{i + 1}" for i in range(len(folders))]
     pipeline = SoundPipeline.from_pretrained(
         options.base_model,
         options.encoder,
@@ -102,25 +139,28 @@ def load_pipeline(options: argparse.Namespace) -> Any:
 def check_generation_options(
     options: argparse.Namespace, audio: Sequence[Any], **more: Any
 ) -> None:
-    """Refuses what can be told to be wrong before any model is loaded, the quickest first.
+    """Validate inputs and options before any model is loaded, the fastest checks first.
 
     Args:
-        options: as `add_model_options` and `add_generation_options` describe them.
-        sounds: the recordings.
-        more: further arguments of `SoundPipeline`, where they are not its defaults.
+        options: Options of `add_model_options` and `add_generation_options`.
+        audio: Audio files.
+        more: Other arguments of the `SoundPipeline` call that differ from its defaults.
 
     Raises:
-        AudioError: a recording cannot be opened.
-        ValueError: an adapter is not there, or an option is out of its range.
+        AudioError: If an audio file cannot be opened.
+        ValueError: If an adapter does not exist, or an option is out of range.
     """
     check_audio(audio)
     folders, weights = options.adapter or [], options.adapter_weights
     if weights is not None and len(weights) != len(folders):
-        raise ValueError(f"{len(folders)} adapters and {len(weights)} --adapter_weights")
+        raise ValueError(
+            f"--adapter_weights takes one weight per adapter: got {len(weights)} weights for "
+            f"{len(folders)} adapters"
+        )
     if not all(map(math.isfinite, weights or [])):
-        raise ValueError(f"--adapter_weights are numbers, not {weights}")
+        raise ValueError(f"--adapter_weights must be finite numbers, not {weights}")
     if options.relation not in ("auto", "none") and not (options.prompt or "").strip():
-        raise ValueError(f"--relation {options.relation} is of text and sound: give a --prompt")
+        raise ValueError(f"--relation {options.relation} requires a prompt: give a --prompt")
     from diffuse.models.saving import read_config
     from diffuse.pipelines.inputs import check_inputs
     from diffuse.pipelines.loading import check_scheduler
@@ -128,15 +168,19 @@ def check_generation_options(
     check_scheduler(options.scheduler, options.num_inference_steps)
     for folder in folders:
         read_config(Path(folder))
-    given = DEFAULT_INPUTS | generation_kwargs(options) | more
-    check_inputs(given, given.pop("by_level"), bool(folders))
+    inputs = DEFAULT_INPUTS | generation_kwargs(options) | more
+    check_inputs(inputs, inputs.pop("by_level"), bool(folders))
 
 
 def check_audio_weights(audio: Any, weights: Sequence[float] | None) -> None:
-    """Refuses weights or levels that do not fit the sounds.
+    """Check that weights and levels match the audio files.
+
+    Args:
+        audio: List of audio files, or a mapping from levels to audio files.
+        weights: Weight of each audio file, or None.
 
     Raises:
-        ValueError: there are more or fewer weights than sounds, or a level does not exist.
+        ValueError: If the number of weights is not that of the files, or a level does not exist.
     """
     from diffuse.pipelines.inputs import AudioInputs
 
@@ -144,9 +188,17 @@ def check_audio_weights(audio: Any, weights: Sequence[float] | None) -> None:
 
 
 def save_images(images: Sequence[Any], metadata: dict[str, Any], output_dir: Path) -> list[Path]:
-    """Writes pictures as seed-N.png with their settings inside; the paths.
+    """Save images as `seed-N.png`, with their metadata in the PNG text.
 
-    What lay there and was made otherwise is written over, and told of on standard error.
+    Overwritten files are reported on standard error.
+
+    Args:
+        images: Images (PIL) of consecutive seeds.
+        metadata: Generation metadata of the `SoundPipeline` output.
+        output_dir: Output folder, created if it does not exist.
+
+    Returns:
+        The paths of the files.
     """
     from PIL.PngImagePlugin import PngInfo
 
@@ -155,39 +207,24 @@ def save_images(images: Sequence[Any], metadata: dict[str, Any], output_dir: Pat
     for i, image in enumerate(images):
         seed = metadata["seed"] + i
         info = PngInfo()
-        own = {**metadata, "seed": seed, "num_images": 1}
-        info.add_text(METADATA_KEY, json.dumps(own, sort_keys=True))
-        paths.append(output_dir / f"seed-{seed}.png")
-        before = _metadata_difference(paths[-1], image, own)
-        image.save(paths[-1], pnginfo=info)
-        if before:
-            print(f"{paths[-1]} is written over: {before}", file=sys.stderr)
+        image_metadata = {**metadata, "seed": seed, "num_images": 1}
+        info.add_text(METADATA_KEY, json.dumps(image_metadata, sort_keys=True))
+        path = output_dir / f"seed-{seed}.png"
+        exists = path.exists()
+        image.save(path, pnginfo=info)
+        if exists:
+            print(f"overwrote {path}", file=sys.stderr)
+        paths.append(path)
     return paths
 
 
-def _metadata_difference(path: Path, image: Any, own: dict[str, Any]) -> str:
-    """How a picture of that name was made otherwise; "" where there is none or it is the same."""
-    from PIL import Image
-
-    if not path.exists():
-        return ""
-    try:
-        with Image.open(path) as existing:
-            before, same = (
-                json.loads(existing.info[METADATA_KEY]),
-                existing.tobytes() == image.tobytes(),
-            )
-    except (OSError, KeyError, ValueError):
-        return "it was no picture of these commands"
-    now = json.loads(json.dumps(own))
-    names = [n for n in sorted({*before, *now}) if before.get(n) != now.get(n)]
-    if not names and not same:
-        return "a recording or a model was another of the same name"
-    return "; ".join(f"{name} was {json.dumps(before.get(name))}" for name in names)
-
-
 def print_results(output: Any, paths: Sequence[Path]) -> None:
-    """Prints how text and sound relate, and where the pictures lie."""
+    """Print the relation of prompt and audio, and the paths of the images.
+
+    Args:
+        output: A `SoundPipelineOutput`.
+        paths: Paths of its images.
+    """
     if output.relation is not None:
         print(f"{output.relation.name}: {output.relation.description}")
     for path in paths:

@@ -1,9 +1,9 @@
-"""Edits a picture by sounds: `python -m diffuse.edit PICTURE SOUND... --out FOLDER`.
+"""Edit an image with audio.
 
-By --method inversion the picture is followed back to the noise that it comes from and drawn again
-from there with the sound, its layout kept for --injection_ratio of the steps; at --audio_scale 0 it comes
-back as it was. By --method image it is the beginning in place of noise (image-to-image): the more
-is drawn anew, the greater --strength. The rest is as in `python -m diffuse.generate`.
+With --method inversion the image is inverted with DDIM without audio, then denoised again with
+audio; injected self-attention features preserve the layout. With --audio_scale 0 the image is
+reconstructed. With --method img2img noise is added to the image and removed with audio. The other
+options are those of diffuse.generate.
 """
 
 from __future__ import annotations
@@ -14,45 +14,56 @@ from pathlib import Path
 from typing import Any
 
 METHODS = ("inversion", "img2img")
+COMMAND = "python -m diffuse.edit"
+EXAMPLES = (
+    f"{COMMAND} photo.png rain.wav --adapter runs/diffuse/mini --output_dir edited",
+    f"{COMMAND} photo.png rain.wav --injection_ratio 0.8 --output_dir edited",
+    f"{COMMAND} photo.png rain.wav --method img2img --strength 0.5 --output_dir edited",
+)
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    from align.cli import DefaultsHelpFormatter
-    from diffuse.cli import add_generation_options, add_model_options
+    from align.cli import CommandParser, argument_group
+    from diffuse.cli import add_generation_options, add_model_options, add_output_dir
 
-    parser = argparse.ArgumentParser(
-        prog="python -m diffuse.edit", description=__doc__, allow_abbrev=False,
-        formatter_class=DefaultsHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("image", type=Path, help="the picture to begin from")
-    parser.add_argument("audio", nargs="+", help="recordings, heard together")
-    parser.add_argument("--method", choices=METHODS, default="inversion", help="see above")
-    parser.add_argument(
-        "--strength", type=float, help="image: how much is drawn anew, up to 1; inversion: how far "
-        "to the noise it goes",
-    )  # fmt: skip
-    parser.add_argument(
-        "--injection_ratio", type=float, help="inversion: share of the steps that keep the layout"
-    )
-    parser.add_argument(
-        "--source_prompt", help="inversion: a text that says what the picture shows"
-    )
+    parser = CommandParser(COMMAND, EXAMPLES, description=__doc__)
+    data = argument_group(parser, "data")
+    data.add_argument("image", type=Path, help="Image to edit.")
+    data.add_argument("audio", nargs="+", help="Audio files; several are combined.")
     add_model_options(parser)
     add_generation_options(parser)
+    group = argument_group(parser, "generation")
+    group.add_argument(
+        "--method", choices=METHODS, default="inversion",
+        help="Edit by DDIM inversion (inversion) or by image-to-image (img2img).",
+    )  # fmt: skip
+    group.add_argument(
+        "--strength", type=float,
+        help="Amount of noise added to the image, up to 1; higher values change more.",
+    )  # fmt: skip
+    group.add_argument(
+        "--injection_ratio", type=float,
+        help="Fraction of the denoising steps with injected self-attention features, which "
+        "preserve the layout (inversion only).",
+    )  # fmt: skip
+    group.add_argument(
+        "--source_prompt", help="Prompt that describes the input image (inversion only)."
+    )
+    add_output_dir(parser)
     options = parser.parse_args(given)
     if options.method == "img2img":
         for name in ("injection_ratio", "source_prompt"):
             if getattr(options, name) is not None:
-                parser.error(f"--{name} is for --method inversion")
+                parser.error(f"--{name} requires --method inversion")
     elif options.scheduler is not None:
-        parser.error("--method inversion goes by DDIM: leave --scheduler out")
+        parser.error("--method inversion uses DDIM: leave --scheduler out")
     return options
 
 
-def _init_worker(options: argparse.Namespace) -> dict[str, Any]:
-    """What `SoundPipeline` is told of the picture; what is not given is a default of its own.
+def _image_kwargs(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the image arguments of a `SoundPipeline` call; options not given keep its defaults.
 
-    An adapter hears the sound beside the text, which then says what the picture's source says.
+    With an adapter and without --prompt, the source prompt is used as the prompt.
     """
     names = (
         ("strength", "injection_ratio", "source_prompt")
@@ -71,7 +82,7 @@ def _init_worker(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Edits what the command line names."""
+    """Edit the image that the command line names."""
     options = _arguments(arguments)
     from align.audio.files import AudioError
     from align.cli import check_output_dir
@@ -86,11 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         open_image(options.image)  # before the models are loaded
-        check_output_dir(options.out)
-        image_kwargs = _init_worker(options)
+        check_output_dir(options.output_dir)
+        image_kwargs = _image_kwargs(options)
         check_generation_options(options, options.audio)
         output = load_pipeline(options)(options.audio, **generation_kwargs(options), **image_kwargs)
-        paths = save_images(output.images, output.metadata, options.out)
+        paths = save_images(output.images, output.metadata, options.output_dir)
     except (AudioError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.edit: {error}") from error
     print_results(output, paths)

@@ -1,8 +1,7 @@
-"""Draws pictures of sounds: `python -m diffuse.generate SOUND... --encoder RUN --out FOLDER`.
+"""Generate images from audio.
 
-The same command writes the same bytes again. What made a picture stands in the PNG itself, under
-the key "soundprompt". Where other settings made a picture of that name before, it is written over,
-and that is said.
+The same command writes the same bytes. The metadata of an image is stored in the PNG under the key
+"soundprompt".
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from align.cli import DefaultsHelpFormatter, check_output_dir
+from align.cli import CommandParser, argument_group, check_output_dir
 from diffuse.cli import (
     add_generation_options,
     add_model_options,
+    add_output_dir,
     check_audio_weights,
     check_generation_options,
     generation_kwargs,
@@ -23,37 +23,50 @@ from diffuse.cli import (
     save_images,
 )
 
+COMMAND = "python -m diffuse.generate"
+EXAMPLES = (
+    f"{COMMAND} dog.wav --output_dir images",
+    f"{COMMAND} dog.wav --adapter runs/diffuse/mini --prompt 'at night' --output_dir images",
+    f"{COMMAND} dog.wav rain.wav --audio_weights 2 1 --num_images 4 --output_dir images",
+)
+
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m diffuse.generate", description=__doc__, allow_abbrev=False,
-        formatter_class=DefaultsHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("audio", nargs="+", help="recordings, drawn together")
+    parser = CommandParser(COMMAND, EXAMPLES, description=__doc__)
+    argument_group(parser, "data").add_argument(
+        "audio", nargs="+", help="Audio files; several are combined."
+    )
     add_model_options(parser)
     add_generation_options(parser)
-    parser.add_argument("--audio_weights", nargs="+", type=float, help="how much each sound counts")
-    parser.add_argument(
+    group = argument_group(parser, "generation")
+    group.add_argument(
+        "--audio_weights", nargs="+", type=float, metavar="WEIGHT",
+        help="Weight of each audio file.",
+    )  # fmt: skip
+    group.add_argument(
         "--audio_levels", nargs="+", metavar="LEVEL",
-        help="the sounds' levels, in their order: foreground, background, ambience",
+        help="Level of each audio file: foreground, background or ambience "
+        "(requires an adapter).",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--audio_interval", nargs=2, type=float, default=(0.0, 1.0), metavar=("FROM", "TO"),
-        help="share of the noise schedule in which the adapter hears",
+        help="Fraction of the noise schedule with audio conditioning, from 0 (noise) to 1 (image).",
     )  # fmt: skip
-    parser.add_argument("--num_images", type=int, default=1, help="pictures, a seed each")
-    parser.add_argument("--height", type=int, help="in pixels")
-    parser.add_argument("--width", type=int, help="in pixels")
+    group.add_argument("--num_images", type=int, default=1, help="Number of images.")
+    group.add_argument("--height", type=int, help="Image height in pixels.")
+    group.add_argument("--width", type=int, help="Image width in pixels.")
+    add_output_dir(parser)
     options = parser.parse_args(given)
-    if options.audio_levels and len(options.audio_levels) != len(options.audio):
-        parser.error(f"{len(options.audio)} sounds need as many --audio_levels")
-    if options.audio_levels and len(set(options.audio_levels)) != len(options.audio_levels):
+    levels = options.audio_levels
+    if levels and len(levels) != len(options.audio):
+        parser.error(f"{len(options.audio)} audio files need as many --audio_levels")
+    if levels and len(set(levels)) != len(levels):
         parser.error("--audio_levels names a level twice")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draws what the command line asks for."""
+    """Generate the images that the command line asks for."""
     options = _arguments(arguments)
     from align.audio.files import AudioError
 
@@ -69,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         check_audio_weights(audio, options.audio_weights)
         output = load_pipeline(options)(
-            audio, **generation_kwargs(options), **more, weights=options.audio_weights
+            audio, **generation_kwargs(options), **more, audio_weights=options.audio_weights
         )
         paths = save_images(output.images, output.metadata, options.output_dir)
     except (AudioError, ValueError, OSError) as error:
