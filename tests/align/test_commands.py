@@ -206,7 +206,7 @@ def places(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("train --base_model BASE --backbone CLAP --dataset absent", "there is no data set"),
+        ("train --base_model BASE --backbone CLAP --dataset absent", "there is no dataset"),
         ("train --base_model BASE --backbone CLAP --dataset empty", "no metadata.csv"),
         ("train --base_model absent --backbone CLAP --dataset DATA", "absent"),
         ("train --base_model BASE --backbone absent --dataset DATA", "absent"),
@@ -229,7 +229,7 @@ def places(
         ("evaluate absent", "there is no trained encoder"),
         ("evaluate CLAP --dataset DATA", "there is no trained encoder"),
         ("evaluate empty", "there is no trained encoder"),
-        ("evaluate RUN --dataset absent --num_images 0", "there is no data set"),
+        ("evaluate RUN --dataset absent --num_images 0", "there is no dataset"),
         ("evaluate RUN --dataset DATA --image_classifier nobody", "invalid choice: 'nobody'"),
         ("evaluate RUN --dataset DATA --sample_sheet a.jpg", "name it so, not a.jpg"),
         ("evaluate RUN --dataset DATA --sample_sheet a.png --num_sheet_samples 0", "at least 1"),

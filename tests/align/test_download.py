@@ -163,7 +163,7 @@ def test_a_data_set_without_a_train_split_is_unpacked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no split 'train', only 'test'"):
         open_hub(str(tmp_path), "train")
     assert len(open_hub(str(tmp_path), "test")) == 4
-    with pytest.raises(DataError, match="there is no data set 'somebody/nothing'"):
+    with pytest.raises(DataError, match="there is no dataset 'somebody/nothing'"):
         prepare_hub("somebody/nothing")
 
 

@@ -187,7 +187,7 @@ def test_the_miniature_s_pairs_are_of_one_view() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda d: "no/such/data", "there is no data set 'no/such/data'"),
+        (lambda d: "no/such/data", "there is no dataset 'no/such/data'"),
         (lambda d: str(d), "no pair of a recording and an image"),
         (lambda d: "mini-retrieval", "recordings and no images"),
     ],

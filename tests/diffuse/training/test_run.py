@@ -249,7 +249,7 @@ def test_folds_that_are_held_out_are_not_trained_on(line: Any) -> None:
         (("--stages", "audio_attention_lora"), "the adapter has no lora that could train"),
         (("--stages", '{"trainable": ["attention"]}'), "behind closed gates"),
         (("--encoder", "no/encoder"), "there is no trained encoder 'no/encoder'"),
-        (("--dataset", "no/data"), "there is no data set 'no/data'"),
+        (("--dataset", "no/data"), "there is no dataset 'no/data'"),
         (("--resolution", "15"), "--resolution must be a multiple of 2"),
         (("--blocks", "side"), "blocks are down, mid, up, not 'side'"),
     ],
