@@ -1,1 +1,1 @@
-"""Options: dataclasses, their command line, and recipes."""
+"""Option dataclasses, their command line parser, and recipes."""

@@ -1,4 +1,4 @@
-"""The options of an alignment: each field is a flag, a recipe's key, and the default's place."""
+"""Options of `align.train`: each field is a flag and a recipe key, with its default."""
 
 from __future__ import annotations
 
@@ -12,65 +12,90 @@ from align.registry import IMAGE_CLASSIFIERS, UNTRAINED_BACKBONES
 
 @dataclass
 class ModelArguments:
-    """What is aligned with what."""
+    """Options of the backbone, the adapter and the base models."""
 
     base_model: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "pipelines whose text spaces are learned, one or several, the first of them "
-            "the encoder's default: names, folders or hub ids; mini by default, with --init_from "
-            "those that it was trained for",
+            "help": "Diffusers pipelines to align with: short names, folders or Hub ids; the "
+            "first is the default prompt space. Defaults to mini, or to those of "
+            "--init_from.",
             "action": AccumulateAction,
         },
     )
     backbone: str = field(
         default="mini-clap",
-        metadata={"help": "CLAP or Wav2Vec2-BERT checkpoint: a name, a folder or a hub id"},
+        metadata={
+            "help": "Pretrained audio model (CLAP or Wav2Vec2-BERT): short name, folder or Hub id.",
+        },
     )
     audio_tokens: str = field(
         default="all",
-        metadata={"help": "of a window of CLAP: all, or pooled: its one embedding"},
+        metadata={
+            "help": "CLAP tokens per window: all, or pooled for the single projected embedding."
+        },
     )
     train_backbone: str = field(
-        default="none", metadata={"help": "none, all, lora, or a number: its last layers"}
+        default="none",
+        metadata={
+            "help": "Backbone layers to train: none, all, lora, or the number of last layers."
+        },
     )
-    lora_rank: int = field(default=8, metadata={"help": "of --train_backbone lora"})
+    lora_rank: int = field(default=8, metadata={"help": "LoRA rank for --train_backbone lora."})
     init_from: str | None = field(
         default=None,
-        metadata={"help": "go on from this trained encoder, with its own backbone and adapter"},
+        metadata={
+            "help": "Initialize from this trained encoder (folder or Hub id), including its "
+            "backbone and adapter.",
+        },
     )
     backbone_dropout: float = field(
-        default=0.0, metadata={"help": "dropout in the backbone's hidden layers while it trains"}
+        default=0.0, metadata={"help": "Dropout in the backbone's hidden layers during training."}
     )
-    adapter: str = field(default="resampler", metadata={"help": "kind of adapter"})
-    # Sizes that are not given are the adapter's own: their defaults stand in align/models/adapters.
-    adapter_width: int | None = field(default=None, metadata={"help": "the adapter's own width"})
-    adapter_depth: int | None = field(default=None, metadata={"help": "the adapter's layers"})
+    adapter: str = field(
+        default="resampler",
+        metadata={
+            "help": "Adapter type: resampler, linear, mlp, conv, multiscale, sonic, "
+            "hierarchical or direct.",
+        },
+    )
+    # None is the adapter's own default, see align/models/adapters.
+    adapter_width: int | None = field(
+        default=None, metadata={"help": "Hidden size of the adapter."}
+    )
+    adapter_depth: int | None = field(default=None, metadata={"help": "Number of adapter layers."})
     adapter_heads: int | None = field(
-        default=None, metadata={"help": "the adapter's attention heads"}
+        default=None, metadata={"help": "Number of attention heads in the adapter."}
     )
     adapter_head_width: int | None = field(
-        default=None, metadata={"help": "width of each head of the sonic adapter"}
+        default=None, metadata={"help": "Dimension per attention head (sonic adapter)."}
     )
     adapter_tokens: int | None = field(
-        default=None, metadata={"help": "tokens that the mlp or conv adapter makes of a recording"}
+        default=None,
+        metadata={"help": "Number of tokens the mlp or conv adapter produces per clip."},
     )
     adapter_kernel: int | None = field(
-        default=None, metadata={"help": "kernel of the conv or sonic adapter's convolutions"}
+        default=None, metadata={"help": "Convolution kernel size (conv and sonic adapters)."}
     )
     adapter_stride: int | None = field(
-        default=None, metadata={"help": "stride of the conv adapter's convolutions"}
+        default=None, metadata={"help": "Convolution stride (conv adapter)."}
     )
     adapter_scales: int | None = field(
-        default=None, metadata={"help": "kernels side by side in the multiscale adapter"}
+        default=None, metadata={"help": "Number of parallel kernel sizes (multiscale adapter)."}
     )
-    adapter_dropout: float | None = field(default=None, metadata={"help": "dropout in the adapter"})
+    adapter_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout in the adapter."}
+    )
     max_windows: int = field(
-        default=120, metadata={"help": "windows heard of one recording; the rest is left out"}
+        default=120,
+        metadata={"help": "Maximum number of audio windows per clip; longer audio is truncated."},
     )
     train_adapter: str = field(
         default="all",
-        metadata={"help": "all, or level_weights: nothing of a hierarchical one but these"},
+        metadata={
+            "help": "Adapter parameters to train: all, or level_weights (hierarchical adapter "
+            "only).",
+        },
     )
 
     def __post_init__(self) -> None:
@@ -81,9 +106,7 @@ class ModelArguments:
         if self.train_adapter not in ("all", "level_weights"):
             raise ValueError(f"--train_adapter is all or level_weights, not {self.train_adapter!r}")
         if self.train_adapter != "all" and self.init_from is None:
-            raise ValueError(
-                "--train_adapter level_weights goes on from a trained one: --init_from"
-            )
+            raise ValueError("--train_adapter level_weights needs a trained encoder: --init_from")
         if self.train_backbone != "lora" and self.lora_rank != type(self).lora_rank:
             raise ValueError("--lora_rank is for --train_backbone lora")
         if self.backbone in UNTRAINED_BACKBONES and self.train_backbone != "all":
@@ -110,7 +133,7 @@ class ModelArguments:
             raise ValueError(f"--init_from brings its own {given[0]}: leave --{given[0]} out")
 
     def adapter_kwargs(self) -> dict[str, int | float]:
-        """The adapter's sizes that were given."""
+        """Return the adapter sizes that are set, without the prefix `adapter_`."""
         named = {name: value for name, value in vars(self).items() if name.startswith("adapter_")}
         return {k.removeprefix("adapter_"): v for k, v in named.items() if v is not None}
 
@@ -121,34 +144,44 @@ class CommonDataArguments:
 
     dataset: str = field(
         default="mini",
-        metadata={"help": "a name (or NAME@FOLDER for a copy), a hub id, a table, or its folder"},
+        metadata={
+            "help": "Training dataset: short name, NAME@FOLDER, Hub id, table, or folder with "
+            "metadata.csv.",
+        },
     )
     folds: list[int] | None = field(
-        default=None, metadata={"help": "train on these folds only; all by default"}
+        default=None, metadata={"help": "Folds to train on. Defaults to all."}
     )
     eval_folds: list[int] | None = field(
-        default=None, metadata={"help": "measure on these folds, which are not trained on"}
+        default=None, metadata={"help": "Folds to evaluate on; excluded from training."}
     )
-    eval_dataset: str | None = field(default=None, metadata={"help": "measure on another data set"})
+    eval_dataset: str | None = field(
+        default=None, metadata={"help": "Evaluation dataset, if different from --dataset."}
+    )
     audio_column: str | None = field(
-        default=None, metadata={"help": "column of recordings: file_name or audio by default"}
+        default=None, metadata={"help": "Column with the audio. Defaults to file_name or audio."}
     )
-    caption_column: str = field(default="caption", metadata={"help": "column of captions"})
+    caption_column: str = field(default="caption", metadata={"help": "Column with the captions."})
     label_column: str = field(
-        default="label", metadata={"help": "column of labels: rows of one label say the same"}
+        default="label",
+        metadata={
+            "help": "Column with the labels; rows with the same label are positives of each other.",
+        },
     )
     captioner: str | None = field(
-        default=None, metadata={"help": "BLIP that captions a folder's pictures, once: a hub id"}
+        default=None,
+        metadata={
+            "help": "BLIP model that captions the images of a folder dataset: folder or Hub id."
+        },
     )
     cache: bool = field(
-        default=True,
-        metadata={"help": "keep what is computed from the data on disk"},
+        default=True, metadata={"help": "Cache features, audio tokens and caption embeds on disk."}
     )
     cache_dir: str | None = field(
-        default=None, metadata={"help": "where it is kept: ~/.cache/soundprompt by default"}
+        default=None, metadata={"help": "Cache directory. Defaults to ~/.cache/soundprompt."}
     )
     num_workers: int = field(
-        default=2, metadata={"help": "processes that read and prepare the data"}
+        default=2, metadata={"help": "Number of feature-extraction processes."}
     )
 
     def __post_init__(self) -> None:
@@ -162,36 +195,42 @@ class CommonDataArguments:
 
 @dataclass
 class DataArguments(CommonDataArguments):
-    """What is heard and said."""
+    """Options of the training and evaluation data."""
 
     extra_dataset: str | None = field(
-        default=None, metadata={"help": "a second data set, trained on beside the first; none"}
+        default=None,
+        metadata={"help": "Second training dataset, mixed with the first; none disables it."},
     )
     extra_dataset_fraction: float = field(
         default=0.0,
-        metadata={
-            "help": "of every epoch's rows that are drawn from --extra_dataset; 0: all of it"
-        },
+        metadata={"help": "Fraction of each epoch sampled from --extra_dataset; 0 uses all of it."},
     )
     licenses: list[str] | None = field(
         default=None,
-        metadata={"help": "keep recordings of these licences only: cc0, cc-by, cc-by-nc, …"},
+        metadata={"help": "Keep only clips with these licenses: cc0, cc-by, cc-by-nc, …"},
     )
     license_column: str | None = field(
-        default=None, metadata={"help": "column of licences: licence or license by default"}
+        default=None, metadata={"help": "Column with the licenses. Defaults to license or licence."}
     )
     caption_template: str | None = field(
-        default=None, metadata={"help": "what is said around labels in place of captions: 'a {}'"}
+        default=None,
+        metadata={"help": "Template that turns labels into captions, e.g. 'the sound of {}'."},
     )
     order: str = field(
         default="shuffled",
-        metadata={"help": "shuffled, or caption_length: short captions first, every epoch"},
+        metadata={
+            "help": "Row order: shuffled, or caption_length to sort every epoch by caption length.",
+        },
     )
     streaming: bool = field(
-        default=False, metadata={"help": "hear recordings as they come, keeping none"}
+        default=False,
+        metadata={
+            "help": "Stream the training dataset and extract features on the fly instead of "
+            "caching them.",
+        },
     )
     shuffle_buffer_size: int = field(
-        default=256, metadata={"help": "recordings of a streamed hub data set to draw from"}
+        default=256, metadata={"help": "Shuffle buffer size for streamed Hub datasets."}
     )
 
     def __post_init__(self) -> None:
@@ -199,13 +238,15 @@ class DataArguments(CommonDataArguments):
         if self.order not in ("shuffled", "caption_length"):
             raise ValueError(f"--order is shuffled or caption_length, not {self.order!r}")
         if self.caption_template is not None and "{}" not in self.caption_template:
-            raise ValueError("--caption_template has {} where the labels go")
+            raise ValueError("--caption_template needs {} in the place of the labels")
         if self.shuffle_buffer_size < 1:
             raise ValueError(f"--shuffle_buffer_size is at least 1, not {self.shuffle_buffer_size}")
         if not self.streaming and self.shuffle_buffer_size != type(self).shuffle_buffer_size:
             raise ValueError("--shuffle_buffer_size is for --streaming true")
         if self.streaming and self.order != "shuffled":
-            raise ValueError("a stream cannot be sorted: --order caption_length needs all rows")
+            raise ValueError(
+                "a stream cannot be sorted: leave out --order caption_length or --streaming"
+            )
         if self.extra_dataset == "none":
             self.extra_dataset = None
         if not 0 <= self.extra_dataset_fraction < 1:
@@ -214,16 +255,17 @@ class DataArguments(CommonDataArguments):
             )
         if self.extra_dataset_fraction and self.extra_dataset is None:
             raise ValueError(
-                "--extra_dataset_fraction is of --extra_dataset, which is none: set it to 0"
+                "--extra_dataset_fraction needs --extra_dataset, which is none: set it to 0"
             )
         if self.streaming and self.extra_dataset:
             raise ValueError(
-                "--streaming passes through one data set: --extra_dataset none --extra_dataset_fraction 0"
+                "--streaming supports one dataset: set --extra_dataset none "
+                "--extra_dataset_fraction 0"
             )
 
 
 DIRECTIONS = ("both", "audio_to_text", "text_to_audio")
-# What an option acts on: one of these weights must not be 0, or the option does nothing.
+# Loss weights of which at least one must be above 0 for an option to have an effect.
 CONTRASTIVE_WEIGHTS = ("info_nce_weight", "sigmoid_weight", "margin_weight")
 REQUIRED_WEIGHTS = {
     "temperature": ("info_nce_weight",),
@@ -239,36 +281,57 @@ REQUIRED_WEIGHTS = {
 
 @dataclass
 class LossArguments:
-    """What the alignment minimises: a weighted sum."""
+    """Options of the loss, a weighted sum of terms."""
 
-    info_nce_weight: float = field(default=1.0, metadata={"help": "sequence InfoNCE"})
-    mse_weight: float = field(default=1.0, metadata={"help": "mean squared error"})
-    sigmoid_weight: float = field(default=0.0, metadata={"help": "SigLIP's loss, by position"})
-    margin_weight: float = field(default=0.0, metadata={"help": "cosine embedding loss"})
+    info_nce_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the sequence-level InfoNCE loss."}
+    )
+    mse_weight: float = field(default=1.0, metadata={"help": "Weight of the mean squared error."})
+    sigmoid_weight: float = field(default=0.0, metadata={"help": "Weight of the SigLIP loss."})
+    margin_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the cosine embedding loss."}
+    )
     distillation_weight: float = field(
-        default=0.0, metadata={"help": "keys and values in the base's UNet, as the text's"}
+        default=0.0,
+        metadata={
+            "help": "Weight of the distillation loss on the UNet's cross-attention keys and "
+            "values.",
+        },
     )
-    temperature: float = field(default=0.15, metadata={"help": "of the InfoNCE"})
+    temperature: float = field(default=0.15, metadata={"help": "InfoNCE temperature."})
     info_nce_direction: str = field(
-        default="both", metadata={"help": "both, audio_to_text (as audio2img) or text_to_audio"}
+        default="both",
+        metadata={"help": "InfoNCE direction: both, audio_to_text or text_to_audio."},
     )
-    sigmoid_temperature: float = field(default=0.1, metadata={"help": "of the sigmoid loss"})
-    sigmoid_bias: float = field(default=-10.0, metadata={"help": "of the sigmoid loss"})
+    sigmoid_temperature: float = field(default=0.1, metadata={"help": "SigLIP temperature."})
+    sigmoid_bias: float = field(default=-10.0, metadata={"help": "SigLIP logit bias."})
     learn_temperature: bool = field(
-        default=False, metadata={"help": "train temperatures and the sigmoid's bias from there on"}
+        default=False,
+        metadata={
+            "help": "Train the temperatures and the SigLIP bias, starting from the given values.",
+        },
     )
-    margin: float = field(default=0.2, metadata={"help": "cosine that unrelated pairs may have"})
+    margin: float = field(default=0.2, metadata={"help": "Margin of the cosine embedding loss."})
     paraphrase_threshold: float = field(
         default=1.0,
-        metadata={"help": "captions whose embeds' cosine exceeds it are partly positives; 1: none"},
+        metadata={
+            "help": "Cosine similarity above which two captions are treated as soft positives; "
+            "1 disables it.",
+        },
     )
     padding_weight: float = field(
         default=1.0,
-        metadata={"help": "of a position after the caption's end, beside 1 for a word's; above 0"},
+        metadata={
+            "help": "Loss weight of padding positions relative to 1 for caption tokens; must "
+            "be above 0.",
+        },
     )
     target: str = field(
         default="label_mean",
-        metadata={"help": "label_mean (over a label's captions) or caption (each row's own)"},
+        metadata={
+            "help": "Regression target: label_mean (mean over a label's captions) or caption "
+            "(each row's own).",
+        },
     )
 
     def __post_init__(self) -> None:
@@ -282,7 +345,7 @@ class LossArguments:
 
     @property
     def is_contrastive(self) -> bool:
-        """Whether any term compares pairs of rows."""
+        """Whether any term of the loss compares pairs of rows."""
         return any(getattr(self, name) for name in CONTRASTIVE_WEIGHTS)
 
     def _check_weights(self) -> None:
@@ -291,12 +354,12 @@ class LossArguments:
             if value < 0:
                 raise ValueError(f"--{name} is 0 or more, not {value}")
         if not any(weights.values()):
-            raise ValueError("every loss has weight 0: nothing would be learned")
+            raise ValueError("every loss has weight 0: set at least one of them above 0")
         for option, names in REQUIRED_WEIGHTS.items():
             changed = getattr(self, option) != _defaults()[option]
             if changed and not any(weights[name] for name in names):
                 needed = " or ".join(f"--{name}" for name in names)
-                raise ValueError(f"--{option} does nothing here: it needs {needed} above 0")
+                raise ValueError(f"--{option} has no effect: it needs {needed} above 0")
 
     def _check_ranges(self) -> None:
         for name in ("temperature", "sigmoid_temperature", "padding_weight"):
@@ -319,71 +382,82 @@ def _defaults() -> dict[str, Any]:
 
 @dataclass
 class MemoryArguments:
-    """What an encoder, or a sound adapter, remembers."""
+    """Options of the retrieval memory of an encoder or an audio-attention adapter."""
 
     retrieval_memory: int = field(
         default=256,
         metadata={
-            "help": "labels, captions or phrases whose embeds are remembered, if there are no more "
-            "of them, to draw answers towards in use; 0 for none"
+            "help": "Store up to N target embeddings and interpolate predictions towards them "
+            "at inference. 0 disables it.",
         },
     )
     retrieval_memory_weight: float = field(
-        default=0.5, metadata={"help": "of what is remembered in an answer, above 0 to 1"}
+        default=0.5,
+        metadata={"help": "Interpolation weight of the retrieved embeddings, above 0 and up to 1."},
     )
     retrieval_memory_temperature: float = field(
-        default=0.15, metadata={"help": "the colder, the more the nearest alone is followed"}
+        default=0.15,
+        metadata={
+            "help": "Softmax temperature of the retrieval; lower values favor the nearest "
+            "embedding.",
+        },
     )
 
     def __post_init__(self) -> None:
         for name in ("retrieval_memory_weight", "retrieval_memory_temperature"):
             if not self.retrieval_memory and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(
-                    f"--{name} does nothing here: --retrieval_memory 0 remembers nothing"
+                    f"--{name} has no effect: --retrieval_memory 0 disables the memory"
                 )
         if self.retrieval_memory < 0:
             raise ValueError(
-                f"--retrieval_memory is a number of labels, 0 for none, not {self.retrieval_memory}"
+                "--retrieval_memory is a number of embeddings, 0 or more, not "
+                f"{self.retrieval_memory}"
             )
         if not 0 < self.retrieval_memory_weight <= 1:
             raise ValueError(
-                f"--retrieval_memory_weight is above 0 and at most 1, not {self.retrieval_memory_weight}: "
-                "--retrieval_memory 0 remembers nothing"
+                "--retrieval_memory_weight is above 0 and at most 1, not "
+                f"{self.retrieval_memory_weight}: --retrieval_memory 0 disables the memory"
             )
         if self.retrieval_memory_temperature <= 0:
             raise ValueError(
-                f"--retrieval_memory_temperature is above 0, not {self.retrieval_memory_temperature}"
+                "--retrieval_memory_temperature is above 0, not "
+                f"{self.retrieval_memory_temperature}"
             )
 
 
 @dataclass
 class AugmentArguments:
-    """Augmentation while the backbone trains; zero switches an option off."""
+    """Options of the augmentation of trained backbones; 0 disables each of them."""
 
     time_shift: float = field(
-        default=0.0, metadata={"help": "largest rotation in time, as a share of the window"}
+        default=0.0, metadata={"help": "Maximum circular time shift, as a fraction of the window."}
     )
     pitch_shift: int = field(
-        default=0, metadata={"help": "largest shift along the mel bins, up or down"}
+        default=0, metadata={"help": "Maximum shift along the mel axis, in bins."}
     )
-    gain_db: float = field(default=0.0, metadata={"help": "largest change of level, in decibels"})
+    gain_db: float = field(default=0.0, metadata={"help": "Maximum gain change in dB."})
     equalize_db: float = field(
-        default=0.0, metadata={"help": "largest change of a smooth random equaliser, in decibels"}
+        default=0.0, metadata={"help": "Maximum gain of a random equalizer curve in dB."}
     )
-    time_masks: int = field(default=0, metadata={"help": "SpecAugment: masks in time"})
+    time_masks: int = field(default=0, metadata={"help": "Number of SpecAugment time masks."})
     time_mask_ratio: float = field(
-        default=0.15, metadata={"help": "SpecAugment: longest time mask, as a share"}
+        default=0.15,
+        metadata={"help": "Maximum width of a time mask, as a fraction of the window."},
     )
-    frequency_masks: int = field(default=0, metadata={"help": "SpecAugment: masks in frequency"})
+    frequency_masks: int = field(
+        default=0, metadata={"help": "Number of SpecAugment frequency masks."}
+    )
     frequency_mask_ratio: float = field(
-        default=0.15, metadata={"help": "SpecAugment: widest frequency mask, as a share"}
+        default=0.15,
+        metadata={"help": "Maximum width of a frequency mask, as a fraction of the mel bins."},
     )
     mix_same_label_prob: float = field(
-        default=0.0, metadata={"help": "probability of mixing in a recording of the same label"}
+        default=0.0, metadata={"help": "Probability of mixing in a clip with the same label."}
     )
     mix_other_label_prob: float = field(
         default=0.0,
-        metadata={"help": "probability of another label's recording, softly, in the background"},
+        metadata={"help": "Probability of mixing in a clip with another label as background."},
     )
 
     def __post_init__(self) -> None:
@@ -392,18 +466,20 @@ class AugmentArguments:
                 raise ValueError(f"--{name} is 0 or more, not {getattr(self, name)}")
         for name in ("time_shift", "time_mask_ratio", "frequency_mask_ratio"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--{name} is a share from 0 to 1, not {getattr(self, name)}")
+                raise ValueError(f"--{name} is a fraction from 0 to 1, not {getattr(self, name)}")
         for name in ("mix_same_label_prob", "mix_other_label_prob"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--{name} is a probability, 0 to 1, not {getattr(self, name)}")
+                raise ValueError(
+                    f"--{name} is a probability from 0 to 1, not {getattr(self, name)}"
+                )
         for name in ("time_mask", "frequency_mask"):
             changed = getattr(self, f"{name}_ratio") != getattr(type(self), f"{name}_ratio")
             if changed and not getattr(self, f"{name}s"):
-                raise ValueError(f"--{name}_ratio does nothing here: it needs --{name}s above 0")
+                raise ValueError(f"--{name}_ratio has no effect: it needs --{name}s above 0")
 
     @property
     def active(self) -> bool:
-        """Whether any option changes anything."""
+        """Whether any augmentation is enabled."""
         switches = (
             self.time_shift, self.pitch_shift, self.gain_db, self.equalize_db, self.time_masks,
             self.frequency_masks, self.mix_same_label_prob, self.mix_other_label_prob,
@@ -413,19 +489,24 @@ class AugmentArguments:
 
 @dataclass
 class EvaluationArguments:
-    """What is drawn and judged."""
+    """Options of the evaluation after training."""
 
     num_images: int = field(
-        default=60, metadata={"help": "pictures drawn and judged at the end; 0 for none"}
+        default=60,
+        metadata={
+            "help": "Number of images to generate and classify after training; 0 disables it."
+        },
     )
     image_classifier: str = field(
         default="mini",
-        metadata={"help": "who judges pictures: a name, or none"},
+        metadata={"help": "Image classifier that computes the image accuracy: mini, or none."},
     )
-    num_inference_steps: int = field(default=20, metadata={"help": "denoising steps a picture"})
-    guidance_scale: float = field(default=5.0, metadata={"help": "classifier-free guidance"})
+    num_inference_steps: int = field(
+        default=20, metadata={"help": "Number of denoising steps per image."}
+    )
+    guidance_scale: float = field(default=5.0, metadata={"help": "Classifier-free guidance scale."})
     num_sheet_samples: int = field(
-        default=10, metadata={"help": "unseen sounds drawn into samples.png; 0 for none"}
+        default=10, metadata={"help": "Number of held-out clips in samples.png; 0 disables it."}
     )
 
     def __post_init__(self) -> None:
@@ -437,65 +518,98 @@ class EvaluationArguments:
             if getattr(self, name) < minimum:
                 raise ValueError(f"--{name} is at least {minimum}, not {getattr(self, name)}")
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise ValueError(f"--guidance_scale is a number from 0 on, not {self.guidance_scale}")
+            raise ValueError(f"--guidance_scale is 0 or more, not {self.guidance_scale}")
         if self.image_classifier != "none" and self.image_classifier not in IMAGE_CLASSIFIERS:
             raise ValueError(
-                f"there is no judge {self.image_classifier!r}; there are: {', '.join(IMAGE_CLASSIFIERS)}, none"
+                f"there is no image classifier {self.image_classifier!r}; there are: "
+                f"{', '.join(IMAGE_CLASSIFIERS)}, none"
             )
 
 
 @dataclass
 class TrainingOptions:
-    """Options of the Trainer whose defaults differ here, and the project's own beside them.
+    """Options of the Trainer with other defaults, and further training options.
 
-    A plain dataclass, which `--help` reads without importing transformers. The dataclass with all
-    of the Trainer's options is in `training_args`.
+    A plain dataclass, so that `--help` does not import transformers. The dataclass with all options
+    of the Trainer is in `training_args`.
     """
 
     output_dir: str | None = field(
         default=None,
-        metadata={"help": "where results go; by default a folder below runs, named after the data"},
+        metadata={
+            "help": "Output directory of the run. Defaults to a folder in runs named after the "
+            "dataset.",
+        },
     )
-    num_train_epochs: float = field(default=5.0, metadata={"help": "passes over the data"})
-    max_steps: int = field(default=-1, metadata={"help": "optimizer steps; -1 for whole epochs"})
-    per_device_train_batch_size: int = field(default=50, metadata={"help": "rows a step"})
-    per_device_eval_batch_size: int = field(default=50, metadata={"help": "rows a step"})
-    learning_rate: float = field(default=1e-3, metadata={"help": "the peak"})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's"})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "after the warm-up"})
-    warmup_steps: float = field(default=0.05, metadata={"help": "steps, or a share below 1"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to it"})
-    logging_steps: float = field(default=20, metadata={"help": "steps between two log lines"})
-    eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
-    save_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch"})
-    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
-    report_to: str | None = field(default="none", metadata={"help": "tensorboard, trackio, wandb"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "must stay off"})
-    seed: int = field(default=0, metadata={"help": "of everything drawn at random"})
-    draw_every_evaluation: bool = field(
-        default=False, metadata={"help": "draw samples at every evaluation, not only at the end"}
+    num_train_epochs: float = field(default=5.0, metadata={"help": "Number of training epochs."})
+    max_steps: int = field(
+        default=-1,
+        metadata={
+            "help": "Number of optimizer steps; overrides --num_train_epochs. -1 disables it."
+        },
+    )
+    per_device_train_batch_size: int = field(
+        default=50, metadata={"help": "Training batch size per device."}
+    )
+    per_device_eval_batch_size: int = field(
+        default=50, metadata={"help": "Evaluation batch size per device."}
+    )
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay."})
+    lr_scheduler_type: str = field(
+        default="cosine", metadata={"help": "Learning rate schedule after warmup."}
+    )
+    warmup_steps: float = field(
+        default=0.05, metadata={"help": "Warmup steps, or a fraction of all steps if below 1."}
+    )
+    max_grad_norm: float = field(
+        default=1.0, metadata={"help": "Maximum gradient norm for clipping."}
+    )
+    logging_steps: float = field(default=20, metadata={"help": "Steps between two log lines."})
+    eval_strategy: str = field(
+        default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."}
+    )
+    save_strategy: str = field(
+        default="epoch", metadata={"help": "When to save checkpoints: no, steps or epoch."}
+    )
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Maximum number of checkpoints to keep."}
+    )
+    report_to: str | None = field(
+        default="none",
+        metadata={"help": "Experiment tracker: none, tensorboard, trackio or wandb."},
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay false."})
+    seed: int = field(default=0, metadata={"help": "Random seed of the run."})
+    sample_every_eval: bool = field(
+        default=False,
+        metadata={"help": "Write a sample sheet at every evaluation, not only after training."},
     )
     ddp_timeout: int = field(
-        default=6 * 3600, metadata={"help": "seconds that processes wait for the main one"}
+        default=6 * 3600,
+        metadata={"help": "Seconds that other processes wait for the main process."},
     )
     resume_from_checkpoint: str | None = field(
         default="true",
         metadata={
-            "help": "true continues the run in --output_dir, if there is one; a checkpoint's path "
-            "continues that one; false starts over"
+            "help": "true resumes the run in --output_dir if there is one, a path resumes that "
+            "checkpoint, false starts over.",
         },
     )
     overwrite_output_dir: bool = field(
         default=False,
-        metadata={"help": "delete the checkpoints of an earlier run in --output_dir"},
+        metadata={"help": "Delete the checkpoints of an earlier run in --output_dir."},
     )
 
 
 @dataclass
 class AlignTrainingOptions(TrainingOptions):
-    """Training options of an alignment."""
+    """Training options of `align.train`."""
 
     gradient_cache: int = field(
         default=0,
-        metadata={"help": "rows encoded at once, for batches that memory does not hold; 0: all"},
+        metadata={
+            "help": "Rows per GradCache chunk, for contrastive batches larger than memory; 0 "
+            "disables it.",
+        },
     )

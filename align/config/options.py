@@ -1,4 +1,4 @@
-"""All options of an alignment, and which of them differ from the defaults."""
+"""All options of `align.train`, and those of them that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ARGUMENTS = (
 
 @dataclass
 class Options:
-    """All options of a run, by theme."""
+    """All options of a training run, by dataclass."""
 
     model: ModelArguments
     data: DataArguments
@@ -53,20 +53,21 @@ def parse_options(
     check: Callable[..., None] | None = None,
     examples: Sequence[str] = (),
 ) -> Any:
-    """The options of an alignment from a command line.
+    """Parse the options of a training run from a command line.
 
     Args:
-        command: what the user called.
-        arguments: the command line; that of the process by default.
-        more: further dataclasses of options.
-        check: is called with the dataclasses; a ValueError of it is an error of the command line.
-        examples: command lines for `--help`.
+        command: Name of the command, for the usage line.
+        arguments: Command line. Defaults to that of the process.
+        more: Further dataclasses of options.
+        check: Function that is called with the dataclasses; its `ValueError` is reported as an
+            error of the command line.
+        examples: Command lines for `--help`.
 
     Returns:
-        An `Options`; with `more`, a tuple of it and the further dataclasses.
+        An `Options`; with `more`, a tuple of it and instances of the further dataclasses.
 
     Raises:
-        SystemExit: an option does not exist, has a wrong value, or `--help` was asked for.
+        SystemExit: If an option does not exist or has an invalid value, and after `--help`.
     """
     parts = parse(
         (*ARGUMENTS, *more), "align", command, arguments, check=check, examples=examples,
@@ -78,22 +79,25 @@ def parse_options(
 
 
 def run_folder(package: str, data: CommonDataArguments) -> str:
-    """The default folder of a run: runs/PACKAGE/NAME, named after the data set."""
+    """Return the default output directory of a run: runs/PACKAGE/NAME, after the dataset."""
     name, _, _ = data.dataset.partition("@")
     path = Path(name.rstrip("/"))
     stem = path.stem if path.suffix in (".csv", ".jsonl", ".parquet") else path.name
     return f"runs/{package}/{stem or 'own'}"
 
 
-STATED = ("base_model", "backbone", "dataset", "seed")  # by every recipe that a run records
+STATED = ("base_model", "backbone", "dataset", "seed")  # always in the recipe of a run
 
 
 def differing(options: Any, stated: Sequence[str] = ()) -> dict[str, Any]:
-    """The options of a run that differ from the defaults, as a recipe states them.
+    """Return the options of a run that differ from the defaults, as in a recipe.
 
     Args:
-        options: an `Options`.
-        stated: names of options that are listed in any case.
+        options: An `Options`.
+        stated: Names of options that are always included.
+
+    Returns:
+        Values by option name.
     """
     found: dict[str, Any] = {}
     for part in vars(options).values():
@@ -105,7 +109,7 @@ def differing(options: Any, stated: Sequence[str] = ()) -> dict[str, Any]:
                 changed = value != run_folder("align", options.data)
             if option.init and (changed or option.name in stated):
                 value = getattr(value, "value", value)
-                # A truth value of an option that may also be none is read as a word.
+                # Optional booleans are parsed from strings.
                 word = isinstance(value, bool) and hints[option.name] is not bool
                 found[option.name] = str(value).lower() if word else value
     return found

@@ -1,7 +1,7 @@
-"""Command lines of dataclasses: `COMMAND [RECIPE] [--option value ...]`.
+"""Command line parser for option dataclasses: `COMMAND [RECIPE] [--option value ...]`.
 
-A recipe is a YAML file that states what differs from the defaults; a flag overrides it. Names are
-checked and `--help` is printed from plain dataclasses, before transformers is imported.
+A recipe is a YAML file with the options that differ from the defaults; flags override it. Option
+names are checked and `--help` is printed from plain dataclasses, before transformers is imported.
 """
 
 from __future__ import annotations
@@ -24,32 +24,41 @@ from align.config.trainer_options import TRAINER_OPTIONS
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
 
-TRUTH_OR_TEXT = ("resume_from_checkpoint",)  # options that take true, false or something else
+BOOL_OR_STR = ("resume_from_checkpoint",)  # options that take true, false or a string
+# Groups of `--help`, in their order. Classes that are not listed here are named after themselves.
+GROUPS = {
+    "ModelArguments": "model", "MemoryArguments": "model", "DataArguments": "data",
+    "AugmentArguments": "data", "LossArguments": "loss", "EvaluationArguments": "evaluation",
+}  # fmt: skip
 OUTPUT = (
-    "output_dir", "overwrite_output_dir", "logging_steps", "save_strategy", "save_total_limit",
-    "report_to", "samples", "draw_every_evaluation",
+    "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_steps",
+    "save_strategy", "save_total_limit", "report_to", "sample_every_eval",
 )  # fmt: skip
+GROUP_ORDER = ("model", "data", "loss", "training", "evaluation", "output")
 
 
 class AccumulateAction(argparse.Action):
-    """An option that may be given several times: `--base_model A --base_model B` is `--base_model A B`."""
+    """Collect the values of a repeated option.
+
+    `--base_model A --base_model B` is the same as `--base_model A B`.
+    """
 
     _given = False
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        """Replaces the default with what is given first, and adds to that what comes later."""
+        """Replace the default by the first values, and append later ones."""
         before = getattr(namespace, self.dest) if self._given else []
         self._given = True
         setattr(namespace, self.dest, [*before, *values])
 
 
 def recipe_folder(package: str) -> Path:
-    """The folder of a package's recipes."""
+    """Return the folder with the recipes of a package."""
     return Path(str(resources.files(package))) / "recipes"
 
 
 def find_recipe(name: str, package: str) -> Path | None:
-    """The file of a recipe given by its path, or by its name in a package's recipes."""
+    """Return the file of a recipe, by its path or by its name in a package; None if there is none."""
     folder = recipe_folder(package)
     for path in (Path(name), folder / f"{name}.yaml", folder / name):
         if path.is_file():
@@ -58,7 +67,7 @@ def find_recipe(name: str, package: str) -> Path | None:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The hint that ends the message about an unknown name; "" where nothing is near."""
+    """Return a hint with the most similar known name, or "" if no name is similar."""
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -73,21 +82,25 @@ def parse(
     replace: Mapping[Any, str] | None = None,
     examples: Sequence[str] = (),
 ) -> tuple[Any, ...]:
-    """The options of a command line `[RECIPE] [--flags]`, one dataclass each.
+    """Parse a command line `[RECIPE] [--option value ...]` into dataclasses.
 
     Args:
-        kinds: plain dataclasses whose fields are options.
-        package: whose recipes are looked up by name.
-        command: what the user called, for the usage line.
-        arguments: the command line; that of the process by default.
-        check: is called with the dataclasses; a ValueError of it is an error of the command line.
-        replace: "module:class" of the dataclass that is built in place of one of `kinds`, with
-            the Trainer's own options besides.
-        examples: command lines for `--help`.
+        kinds: Plain dataclasses whose fields are the options.
+        package: Package whose recipes can be given by name.
+        command: Name of the command, for the usage line.
+        arguments: Command line. Defaults to that of the process.
+        check: Function that is called with the dataclasses; its `ValueError` is reported as an
+            error of the command line.
+        replace: "module:class" of the dataclass to build instead of one of `kinds`, with all
+            options of the Trainer.
+        examples: Command lines for `--help`.
+
+    Returns:
+        One instance of each dataclass.
 
     Raises:
-        SystemExit: an option, a recipe or a recipe's key does not exist or has a wrong value: the
-            message names it. Also after `--help`.
+        SystemExit: If an option, a recipe or a key of a recipe does not exist or has an invalid
+            value, and after `--help`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     usage = f"{command} [RECIPE] [--option value ...]"
@@ -111,7 +124,7 @@ def parse(
         )
         if check is not None and not rest:
             check(*options)
-    except (ValueError, ImportError) as error:  # what a dataclass does not accept
+    except (ValueError, ImportError) as error:  # from a dataclass
         parser.error(str(error))
     if rest:
         known = [s for action in parser._actions for s in action.option_strings]
@@ -130,9 +143,10 @@ def _imported(name: str | None) -> Any:
 def _check_names(
     given: Sequence[str], own: set[str], trainers: Collection[str], command: str
 ) -> None:
-    """Refuses a flag that is surely none, before anything heavy is imported.
+    """Report unknown flags before slow imports.
 
-    One that resembles nothing is left to the installed Trainer, which may be a newer one.
+    A flag that resembles no known one is left to the installed Trainer, which may be newer than
+    the list of its options.
     """
     known = own | set(trainers)
     for word in given:
@@ -158,15 +172,19 @@ def _help(
     replace: Mapping[Any, str] | None,
     everything: bool,
 ) -> argparse.ArgumentParser:
-    """A parser that is only printed: options in groups, with their defaults."""
+    """Build a parser for `--help`: options in groups, with their defaults."""
     parser = argparse.ArgumentParser(
         prog=command, usage=usage, add_help=False, formatter_class=argparse.RawTextHelpFormatter,
         epilog="\n".join(("examples:", *(f"  {line}" for line in examples))) if examples else None,
     )  # fmt: skip
     groups: dict[str, Any] = {}
+    titled = [(_group(kind, field.name), field) for kind in kinds for field in fields(kind)]
+    found = {title for title, _ in titled}
+    for title in (*(t for t in GROUP_ORDER if t in found), *sorted(found - {*GROUP_ORDER})):
+        groups[title] = parser.add_argument_group(title)
 
     def add(title: str, field: Field[Any]) -> None:
-        group = groups.setdefault(title, None) or parser.add_argument_group(title)
+        group = groups.get(title) or parser.add_argument_group(title)
         groups[title] = group
         made = field.default_factory
         default = field.default if made is MISSING else made()
@@ -179,22 +197,29 @@ def _help(
             text = f"{text} (default: {shown})"
         group.add_argument(*names, metavar="VALUE", help=_folded(text))
 
-    for kind in kinds:
-        title = kind.__name__.removesuffix("Arguments").removesuffix("Options").lower()
-        title = "training" if title.endswith("training") else title
-        for field in fields(kind):
-            add("output" if field.name in OUTPUT else title, field)
+    for title, field in titled:
+        add(title, field)
     other = parser.add_argument_group("other")
-    other.add_argument("-h", "--help", action="store_true", help="show these options")
+    other.add_argument("-h", "--help", action="store_true", help="Show these options and exit.")
     if replace:
-        other.add_argument("--help-all", action="store_true", help="the Trainer's options as well")
+        other.add_argument(
+            "--help-all", action="store_true", help="Show all options of the Trainer as well."
+        )
     if everything:
         own = {field.name for kind in kinds for field in fields(kind)}
         for name in (replace or {}).values():
             for field in fields(_imported(name)):
                 if field.name not in own and field.init:
-                    add("the Trainer's own", field)
+                    add("options of transformers.TrainingArguments", field)
     return parser
+
+
+def _group(kind: Any, option: str) -> str:
+    """Return the group of an option in `--help`."""
+    if option in OUTPUT:
+        return "output"
+    own = kind.__name__.removesuffix("Arguments").removesuffix("Options").lower()
+    return GROUPS.get(kind.__name__, "training" if own.endswith("training") else own)
 
 
 def _folded(text: str, width: int = 76) -> str:
@@ -208,7 +233,7 @@ def _read(parser: Any, name: str, package: str) -> dict[str, Any]:
     if path is None:
         there = ", ".join(sorted(p.stem for p in recipe_folder(package).glob("*.yaml")))
         parser.error(f"there is no recipe {name!r}: neither a file nor one of: {there}")
-    assert path is not None  # error() ends the process
+    assert path is not None  # parser.error() exits
     try:
         recipe = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -216,8 +241,8 @@ def _read(parser: Any, name: str, package: str) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         parser.error(f"{path} must hold keys and values, not a {type(recipe).__name__}")
     known = {action.dest for action in parser._actions} - {"help"}
-    if package == "align" and "space" not in known:
-        recipe.pop("search_space", None)  # what align.tune searches, of a run of its own
+    if package == "align" and "search_space" not in known:
+        recipe.pop("search_space", None)  # for align.tune
     for key in recipe:
         if key not in known:
             parser.error(f"{path}: there is no option {key!r}{did_you_mean(str(key), known)}")
@@ -225,8 +250,10 @@ def _read(parser: Any, name: str, package: str) -> dict[str, Any]:
 
 
 def _convert_recipe(parser: HfArgumentParser, recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's values, each passed through its option's own type."""
-    actions = {a.dest: a for a in parser._actions if a.const is not False}  # not the --no_ twins
+    """Convert the values of a recipe to the types of their options."""
+    actions = {
+        a.dest: a for a in parser._actions if a.const is not False
+    }  # without the --no_ flags
     hints = (item for kind in parser.dataclass_types for item in get_type_hints(kind).items())
     optional = {name for name, hint in hints if type(None) in get_args(hint)}
     for key, value in recipe.items():
@@ -240,18 +267,18 @@ def _convert_recipe(parser: HfArgumentParser, recipe: dict[str, Any]) -> dict[st
 
 
 def _typed(action: argparse.Action, value: Any) -> Any:
-    """A recipe's value as the command line would have made it."""
+    """Convert a value of a recipe as the command line would."""
     several = action.nargs in ("+", "*")
     if several and isinstance(value, str):
         value = [value]
     if several != isinstance(value, list):
         raise ValueError("it must be a list" if several else "it must be one value")
-    if action.dest in TRUTH_OR_TEXT and isinstance(value, bool):
+    if action.dest in BOOL_OR_STR and isinstance(value, bool):
         return str(value).lower()
     values = value if several else [value]
-    boolean = action.nargs == "?"  # HfArgumentParser's mark of a boolean option
+    boolean = action.nargs == "?"  # how HfArgumentParser marks boolean options
     if any(isinstance(v, bool) for v in values) and not boolean:
-        raise ValueError("YAML reads yes, no, on and off as truth values: put it in quotes")
+        raise ValueError("YAML reads yes, no, on and off as booleans: put it in quotes")
     if any(v is None for v in values):
         raise ValueError("it has no value")
     convert = action.type if callable(action.type) else str

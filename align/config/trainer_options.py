@@ -1,4 +1,4 @@
-"""Names of the options of transformers' TrainingArguments, to check flags without importing it."""
+"""Names of the options of `transformers.TrainingArguments`, to check flags without importing it."""
 
 from __future__ import annotations
 
