@@ -1,1 +1,1 @@
-"""Generate, edit and animate with a base pipeline and an audio adapter."""
+"""Pipelines that generate, edit and animate images from audio."""

@@ -1,4 +1,4 @@
-"""Films: frames, and their sound, in a file."""
+"""Video from audio: one audio segment per frame, and video files."""
 
 from __future__ import annotations
 
@@ -18,31 +18,34 @@ ANIMATION_EXTENSIONS = (".gif", ".mp4")
 
 
 def check_video_path(path: Path) -> None:
-    """Refuses a file's name that tells no kind of film.
+    """Check that the extension of a file names a supported video format.
+
+    Args:
+        path: Output file.
 
     Raises:
-        ValueError: its ending is none of KINDS.
+        ValueError: If the extension is not one of ANIMATION_EXTENSIONS.
     """
     if path.suffix.lower() not in ANIMATION_EXTENSIONS:
         raise ValueError(
-            f"a film is written as {' or '.join(ANIMATION_EXTENSIONS)}, not {path.name!r}"
+            f"a video is saved as {' or '.join(ANIMATION_EXTENSIONS)}, not {path.name!r}"
         )
 
 
 def save_video(
     path: Path, frames: Sequence[Image.Image], fps: float, waveform: np.ndarray, sampling_rate: int
 ) -> None:
-    """Writes frames as a GIF, or with their sound as an MP4.
+    """Save frames as a GIF, or as an MP4 with audio.
 
     Args:
-        path: ends in one of KINDS.
-        frames: of one size.
-        fps: frames a second.
-        waveform: float32 (N,), of the whole film; a GIF is mute.
-        rate: its samples a second.
+        path: Output file with one of ANIMATION_EXTENSIONS.
+        frames: Images of equal size.
+        fps: Frames per second.
+        waveform: Audio of the whole video, float32 (N,). A GIF has no audio.
+        sampling_rate: Sampling rate of the waveform in Hz.
 
     Raises:
-        ValueError: the path tells no kind of film.
+        ValueError: If the extension is not supported.
     """
     check_video_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +63,7 @@ def _save_mp4(
 
     with av.open(str(path), "w") as container:
         video_stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        # Players want even sides, and colours at half the resolution.
+        # Players require even sides and chroma subsampling.
         video_stream.width, video_stream.height = (side - side % 2 for side in frames[0].size)
         video_stream.pix_fmt = "yuv420p"
         audio_stream = container.add_stream("aac", rate=sampling_rate, layout="mono")
@@ -75,12 +78,12 @@ def _save_mp4(
 
 @dataclass(frozen=True)
 class AudioFrames:
-    """A recording in stretches around evenly spaced points of time.
+    """Audio segments around evenly spaced times, one per video frame.
 
     Attributes:
-        waveform: the whole recording, float32 (N,).
-        rate: its samples a second.
-        stretches: one a frame, float32.
+        waveform: The whole audio, float32 (N,).
+        sampling_rate: Sampling rate of the waveform in Hz.
+        segments: One audio segment per frame, float32.
     """
 
     waveform: np.ndarray
@@ -89,17 +92,17 @@ class AudioFrames:
 
     @classmethod
     def from_audio(cls, clip: Any, sampling_rate: int, fps: float, window_s: float) -> AudioFrames:
-        """As many moments as the recording's length has frames, at least one.
+        """Read audio and split it into one segment per frame; there is at least one frame.
 
         Args:
-            recording: anything that `align.audio.read` takes.
-            rate: the encoder's samples a second.
-            fps: frames a second.
-            window_s: length of a stretch; longer than a frame, it makes the film smoother.
+            clip: Audio input as `align.audio.read` takes it.
+            sampling_rate: Sampling rate of the encoder in Hz.
+            fps: Frames per second.
+            window_s: Length of a segment in seconds. Overlapping segments smooth the video.
 
         Raises:
-            AudioError: the recording cannot be read or has nothing to hear.
-            ValueError: fps or window_s are not positive.
+            AudioError: If the audio cannot be read or is silent.
+            ValueError: If `fps` or `window_s` is not positive.
         """
         check_frame_rate(fps, window_s)
         waveform = read(clip, sampling_rate)
@@ -110,13 +113,13 @@ class AudioFrames:
         return cls(waveform, sampling_rate, [waveform[s : s + length] for s in starts])
 
     def has_audio(self) -> list[bool]:
-        """Whether there is anything to hear, by frame."""
+        """Return for each frame whether its segment is not silent."""
         return [bool(np.abs(s).max(initial=0.0) >= SILENCE_THRESHOLD) for s in self.segments]
 
     def source_frames(self) -> list[int]:
-        """For every frame, the frame whose moment it shows.
+        """Return for each frame the index of the frame whose segment it is generated from.
 
-        A silent one shows what was heard last; before the first sound, what will be heard first.
+        A silent frame repeats the last frame with audio; leading silent frames use the first one.
         """
         audible_frames = np.flatnonzero(self.has_audio())
         before = np.maximum(
@@ -126,10 +129,14 @@ class AudioFrames:
 
 
 def check_frame_rate(fps: float, window_s: float) -> None:
-    """Refuses a film without frames, or frames that hear nothing.
+    """Check that the frame rate and the window are positive and finite.
+
+    Args:
+        fps: Frames per second.
+        window_s: Seconds of audio per frame.
 
     Raises:
-        ValueError: frames a second or the seconds they hear are not positive.
+        ValueError: If they are not.
     """
     if not (0 < fps < math.inf and 0 < window_s < math.inf):
-        raise ValueError(f"frames a second and windows are positive, not {fps} and {window_s}")
+        raise ValueError(f"fps and window_s must be positive, not {fps} and {window_s}")

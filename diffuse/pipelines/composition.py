@@ -1,9 +1,9 @@
-"""Composition: how a text relates to a sound, and what follows for how the sound is heard.
+"""Composition of prompt and audio: how they relate, and how the audio is used accordingly.
 
-CLAP2Diffusion's four relations, judged from embeds alone. The cosine of text and sound is taken
-between standardised prompt embeds, where unrelated captions are near 0 (raw ones reach 0.97). A low
-one has two reasons: the text names something else that sounds, or nothing that does. They are told
-apart by the nearest caption that the encoder was trained on.
+The four relations are those of CLAP2Diffusion, classified from prompt embeds alone. The cosine of
+prompt and audio is computed between standardized embeds, where unrelated captions are near 0 (up to
+0.97 between raw ones). A low cosine means that the prompt names another sound or nothing audible;
+the cosine with the nearest training caption of the encoder tells which.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch.nn import functional as F
 from align.prompts.embeds import PromptEmbeds
 from align.prompts.space import PromptSpace
 
-# Cosines, found on the miniature; docs/diffuse.md has the distributions between which they lie.
+# Cosine thresholds, tuned on the mini models; docs/diffuse.md shows the distributions.
 MATCH_THRESHOLD, PARTIAL_MATCH_THRESHOLD, CONTRADICTION_THRESHOLD = 0.58, 0.28, 0.4
 
 
 @dataclass(frozen=True)
 class RelationEffect:
-    """What a relation means, and what it does.
+    """Description and effect of a relation.
 
     Attributes:
-        words: what the user is told.
-        audio_scale: times the user's.
-        behind: what is heard in front belongs behind what the text names.
+        description: Sentence shown to the user.
+        audio_scale: Factor of the user's audio scale.
+        audio_to_background: Whether the foreground of the audio is moved to the background.
     """
 
     description: str
@@ -38,24 +38,24 @@ class RelationEffect:
 
 
 RELATIONS = {
-    "matching": RelationEffect("The text says what is heard."),
-    "complementary": RelationEffect("The text adds what cannot be heard."),
-    "creative": RelationEffect("The text names what is heard, and more.", 0.8),
+    "matching": RelationEffect("The prompt describes the audio."),
+    "complementary": RelationEffect("The prompt adds something inaudible."),
+    "creative": RelationEffect("The prompt describes the audio and more.", 0.8),
     "contradictory": RelationEffect(
-        "The text names something else than what is heard.", audio_to_background=True
+        "The prompt names something other than the audio.", audio_to_background=True
     ),
 }
 
 
 @dataclass(frozen=True)
 class Relation:
-    """How a text relates to a sound.
+    """Relation of a prompt to audio.
 
     Attributes:
-        name: a key of RELATIONS.
-        similarity: the cosine that it was judged by.
-        by_hand: whether it was set and not judged.
-        put_behind: whether what is heard in front was put behind, which takes an adapter.
+        name: A key of RELATIONS.
+        similarity: Cosine of prompt and audio.
+        is_manual: Whether the user set the relation.
+        moved_to_background: Whether the audio was moved to the background (requires an adapter).
     """
 
     name: str
@@ -65,37 +65,50 @@ class Relation:
 
     @property
     def description(self) -> str:
-        """What the user is told."""
+        """Sentence shown to the user."""
         description = RELATIONS[self.name].description
         return (
-            f"{description[:-1]}, which is put behind it."
+            f"{description[:-1]}, which is moved to the background."
             if self.moved_to_background
             else description
         )
 
     @property
     def audio_to_background(self) -> bool:
-        """Whether what is heard in front belongs behind what the text names."""
+        """Whether the foreground of the audio belongs in the background."""
         return RELATIONS[self.name].audio_to_background
 
     @property
     def audio_scale(self) -> float:
-        """What the user's audio scale is multiplied with."""
+        """Factor of the user's audio scale."""
         return RELATIONS[self.name].audio_scale
 
 
 def check_relation(name: str) -> None:
-    """Refuses a name that stands for no relation, nor for "auto" or "none".
+    """Check that a relation exists.
+
+    Args:
+        name: A key of RELATIONS, "auto" or "none".
 
     Raises:
-        ValueError: it does not.
+        ValueError: If there is no such relation.
     """
     if name not in (*RELATIONS, "auto", "none"):
-        raise ValueError(f"there is no relation {name!r}: {', '.join(RELATIONS)}, auto or none")
+        raise ValueError(
+            f"there is no relation {name!r}: give {', '.join(RELATIONS)}, auto or none"
+        )
 
 
 def classify_relation(similarity: float, nearest_caption: float) -> str:
-    """The relation by the text's cosines with the sound and with the nearest known caption."""
+    """Classify a relation by thresholds.
+
+    Args:
+        similarity: Cosine of prompt and audio.
+        nearest_caption: Cosine of the prompt and the nearest training caption.
+
+    Returns:
+        A key of RELATIONS.
+    """
     if similarity >= MATCH_THRESHOLD:
         return "matching"
     if similarity >= PARTIAL_MATCH_THRESHOLD:
@@ -104,12 +117,12 @@ def classify_relation(similarity: float, nearest_caption: float) -> str:
 
 
 class RelationClassifier:
-    """Judges how texts relate to sounds.
+    """Classifies how prompts relate to audio.
 
     Args:
-        statistics: of the prompt space, as the encoder's head holds them.
-        captions: embeds (K, L, D) of captions that the encoder was trained on, one a label. None
-            where they are not known: then no text is said to contradict.
+        statistics: Statistics of the prompt space, from the encoder's head.
+        captions: Embeds (K, L, D) of training captions of the encoder, one per label. Without them
+            no prompt is classified as contradictory.
     """
 
     def __init__(self, statistics: Any, captions: torch.Tensor | None = None) -> None:
@@ -117,20 +130,33 @@ class RelationClassifier:
         self._known_captions = None if captions is None else self._flat(captions)
 
     def _flat(self, embeds: torch.Tensor) -> torch.Tensor:
-        where = self._statistics.mean
-        return self._statistics.standardize(embeds.to(where)).flatten(1)
+        mean = self._statistics.mean
+        return self._statistics.standardize(embeds.to(mean)).flatten(1)
 
     def similarity(self, text: torch.Tensor, audio: torch.Tensor) -> float:
-        """The cosine of standardised embeds (1, L, D)."""
+        """Return the cosine of standardized embeds.
+
+        Args:
+            text: Prompt embeds (1, L, D) of a text.
+            audio: Prompt embeds (1, L, D) of audio.
+        """
         return float(F.cosine_similarity(self._flat(text), self._flat(audio))[0])
 
     def classify(
         self, name: str, text: PromptEmbeds | None, audio: PromptEmbeds
     ) -> Relation | None:
-        """The relation asked for by name, or judged for "auto"; None where nothing is composed.
+        """Return the relation of a prompt to audio.
+
+        Args:
+            name: A key of RELATIONS, "auto" to classify the relation, or "none".
+            text: Prompt embeds of the text, or None without text.
+            audio: Prompt embeds of the audio.
+
+        Returns:
+            The relation, or None without text or for "none".
 
         Raises:
-            ValueError: there is no such relation.
+            ValueError: If there is no such relation.
         """
         check_relation(name)
         if text is None or name == "none":
@@ -140,44 +166,56 @@ class RelationClassifier:
             return Relation(name, similarity, is_manual=True)
         nearest = 0.0
         if self._known_captions is not None:
-            own = self._flat(text.embeds)
-            nearest = float(F.cosine_similarity(own, self._known_captions).max())
+            flat = self._flat(text.embeds)
+            nearest = float(F.cosine_similarity(flat, self._known_captions).max())
         return Relation(classify_relation(similarity, nearest), similarity)
 
 
 def label_captions(captions: Mapping[str, Sequence[str]]) -> list[str]:
-    """One caption a label, the most frequent, of what an encoder was trained on."""
+    """Return the most frequent caption of each label.
+
+    Args:
+        captions: Training captions of an encoder by label.
+    """
     return [max(sorted(set(texts)), key=list(texts).count) for texts in captions.values() if texts]
 
 
 class TextConditioner:
-    """Prompt embeds of text, of sound, and of both.
+    """Prompt embeds of text, of audio, and of both.
 
     Args:
-        space: the pipeline's text side.
-        head: the encoder's head of that space; its unconditional embeds are the null.
+        space: Prompt space of the pipeline.
+        head: Head of the encoder for that space, with its unconditional embeds.
     """
 
     def __init__(self, space: PromptSpace, head: Any) -> None:
         self._space, self._head = space, head
 
     def encode(self, text: str | None) -> PromptEmbeds | None:
-        """The embeds (1, L, D) of a text; of "" the unconditional ones, of None none."""
+        """Return the prompt embeds (1, L, D) of a text.
+
+        Args:
+            text: Text to encode. "" returns the unconditional embeds, None returns None.
+        """
         if text is None:
             return None
         return self._unconditional() if not text.strip() else self._space.encode([text])
 
     def _unconditional(self) -> PromptEmbeds:
-        found = self._head.unconditional(1)
-        pooled = None if found.pooled is None else found.pooled.cpu()
-        return PromptEmbeds(found.embeds.cpu(), pooled)
+        prompts = self._head.unconditional(1)
+        pooled = None if prompts.pooled is None else prompts.pooled.cpu()
+        return PromptEmbeds(prompts.embeds.cpu(), pooled)
 
     def combine(self, text: PromptEmbeds | None, audio: PromptEmbeds, scale: float) -> PromptEmbeds:
-        """What is read where nothing else hears.
+        """Combine text and audio into prompt embeds for a pipeline without an adapter.
 
-        Without text the sound's own embeds; with text both, one after the other, as prompts that
-        are too long for one text encoder are given in pieces. The scale moves the sound's embeds
-        away from the unconditional ones.
+        The embeds of text and audio are concatenated along the sequence, like the chunks of a long
+        prompt. Without text the embeds of the audio are returned.
+
+        Args:
+            text: Prompt embeds of the text, or None.
+            audio: Prompt embeds of the audio.
+            scale: Scale of the audio embeds relative to the unconditional embeds.
         """
         if scale != 1:
             audio = _scale_from_unconditional(self._unconditional(), audio, scale)
@@ -191,23 +229,28 @@ class TextConditioner:
         return PromptEmbeds(embeds, (text.pooled + audio.pooled.to(text.pooled)) / 2)
 
     def encode_negative(self, negative_prompt: str | None, prompts: PromptEmbeds) -> PromptEmbeds:
-        """What is guided away from, as long as the prompts."""
-        found = (
+        """Return negative prompt embeds of the same length as the prompt embeds.
+
+        Args:
+            negative_prompt: Negative prompt. None returns the unconditional embeds.
+            prompts: Prompt embeds of the generation.
+        """
+        negative = (
             self._unconditional()
             if negative_prompt is None
             else self._space.encode([negative_prompt])
         )
-        times = prompts.embeds.shape[1] // found.embeds.shape[1]
-        return PromptEmbeds(found.embeds.repeat(1, times, 1), found.pooled)
+        times = prompts.embeds.shape[1] // negative.embeds.shape[1]
+        return PromptEmbeds(negative.embeds.repeat(1, times, 1), negative.pooled)
 
 
 def _scale_from_unconditional(
     unconditional: PromptEmbeds, audio: PromptEmbeds, scale: float
 ) -> PromptEmbeds:
-    def moved(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+    def interpolate(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
         return start + scale * (end.cpu() - start)
 
     pooled = None
     if unconditional.pooled is not None and audio.pooled is not None:
-        pooled = moved(unconditional.pooled, audio.pooled)
-    return PromptEmbeds(moved(unconditional.embeds, audio.embeds), pooled)
+        pooled = interpolate(unconditional.pooled, audio.pooled)
+    return PromptEmbeds(interpolate(unconditional.embeds, audio.embeds), pooled)

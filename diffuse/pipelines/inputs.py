@@ -1,4 +1,4 @@
-"""Sounds that are given together: one, several with weights, or one a level."""
+"""Audio inputs of a generation: one clip, several with weights, or one per level."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from diffuse.pipelines.composition import check_relation
 
 @dataclass(frozen=True)
 class AudioInputs:
-    """What was given to be heard.
+    """Audio inputs of a generation.
 
     Attributes:
-        recordings: at least one.
-        weights: one a recording, with sum one.
-        levels: the level each recording stands for; empty where each stands for all.
+        clips: Audio inputs, at least one.
+        weights: One weight per clip, normalized to sum to 1.
+        levels: The level of each clip; empty if each clip conditions all levels.
     """
 
     clips: list[Any]
@@ -33,11 +33,15 @@ class AudioInputs:
 
     @classmethod
     def from_inputs(cls, given: Any, weights: Sequence[float] | None = None) -> AudioInputs:
-        """One recording, a list of recordings with weights, or recordings by level.
+        """Parse one clip, a list of clips with weights, or clips by level.
+
+        Args:
+            given: Audio input, list of audio inputs, or mapping from levels to audio inputs.
+            weights: One weight per clip of a list; equal weights by default.
 
         Raises:
-            AudioError: there is nothing to hear.
-            ValueError: a level does not exist, or the weights do not fit.
+            AudioError: If there is no audio.
+            ValueError: If a level does not exist or the weights do not match the clips.
         """
         levels: list[str] = []
         if isinstance(given, Mapping) and not {"array", "bytes", "path"} & set(given):
@@ -45,54 +49,58 @@ class AudioInputs:
             for level in levels:
                 level_slice(level)
             if weights is not None:
-                raise ValueError("sounds by level take level_scales, not weights")
+                raise ValueError("audio by level takes level_scales, not audio_weights")
         else:
             clips = list(given) if isinstance(given, list) else [given]
         if not clips or any(clip is None for clip in clips):
-            raise AudioError("there is no sound: give a recording, or several")
+            raise AudioError("no audio given: give an audio file, or several")
         return cls(clips, normalized_weights(weights, len(clips)), levels)
 
     def weighted_mean(self, rows: torch.Tensor) -> torch.Tensor:
-        """(1, ...) of (N, ...), one a recording, by their weights; exact where there is one."""
+        """Return the weighted mean (1, ...) of rows; a single row is returned unchanged.
+
+        Args:
+            rows: Tensor (N, ...), one row per clip.
+        """
         if len(rows) == 1:
             return rows
         weights = rows.new_tensor(self.weights).view(-1, *[1] * (rows.ndim - 1))
         return (weights * rows).sum(0, keepdim=True)
 
     def combined_embeds(self, conditioning: Any) -> PromptEmbeds:
-        """The prompt embeds of what is heard, of all recordings by their weights.
+        """Return the weighted mean of the prompt embeds of all clips.
 
         Args:
-            heard: the recordings, a `clips.Heard`.
+            conditioning: `AudioConditioning` of the clips.
         """
         pooled = None if conditioning.pooled is None else self.weighted_mean(conditioning.pooled)
         return PromptEmbeds(self.weighted_mean(conditioning.embeds), pooled)
 
     def weighted_tokens(self, tokens: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
-        """What plays together: level tokens (1, J, D) and how much each counts.
+        """Return level tokens (1, J, D) with their weights, to condition on together.
+
+        Several clips are attended to separately and combined by their weights. Clips by level are
+        merged into one row: each level is the foreground of its clip, and a level without a clip
+        comes from the first clip.
 
         Args:
-            tokens: (N, J, D), one row a recording.
-
-        Several sounds are heard side by side, each by an attention of its own. Sounds by level
-        are one: each level says what is in front in its recording, and a level that none stands
-        for comes from the first.
+            tokens: Level tokens (N, J, D), one row per clip.
         """
         if not self.levels:
             rows = tokens.split(1)
             return list(zip(self.weights, rows, strict=True))
-        whole = tokens[:1].clone()
+        merged = tokens[:1].clone()
         for row, level in enumerate(self.levels):
-            whole[:, level_slice(level)] = foreground_as_level(tokens[row : row + 1], level)
-        return [(1.0, whole)]
+            merged[:, level_slice(level)] = foreground_as_level(tokens[row : row + 1], level)
+        return [(1.0, merged)]
 
     def metadata(self) -> list[dict[str, Any]]:
-        """The sounds as settings tell them: names of files, not their samples."""
+        """Return the metadata of the clips: names of files, not samples."""
         names = self.levels or [""] * len(self.clips)
         rows = zip(self.clips, self.weights, names, strict=True)
         return [
-            {"clip": _clip_name(r), **({"level": level} if level else {"weight": weight})}
-            for r, weight, level in rows
+            {"audio": _clip_name(clip), **({"level": level} if level else {"weight": weight})}
+            for clip, weight, level in rows
         ]
 
 
@@ -103,29 +111,29 @@ def _clip_name(clip: Any) -> str:
 
 
 SCALE_OPTIONS = ("audio_scale", "guidance_scale", "audio_guidance_scale")
-MAX_SEED = 2**63 - 1  # of torch's generators
-SIZE_MULTIPLE = 8  # pixels: diffusers takes sides that this divides
+MAX_SEED = 2**63 - 1  # limit of torch generators
+SIZE_MULTIPLE = 8  # diffusers requires sides that are multiples of 8 pixels
 
 
 def check_inputs(options: Mapping[str, Any], by_level: bool, has_adapter: bool) -> None:
-    """Refuses what `SoundPipeline` cannot draw.
+    """Validate the arguments of a `SoundPipeline` call.
 
     Args:
-        options: its keyword arguments by name.
-        by_level: the sounds are given by level.
-        adapted: an adapter hears.
+        options: Keyword arguments by name.
+        by_level: Whether the audio is given by level.
+        has_adapter: Whether an adapter is attached.
 
     Raises:
-        ValueError: an option is out of its range, or does not fit the others.
+        ValueError: If an argument is out of range or does not fit the others.
     """
     if not has_adapter:
         _check_without_adapter(options, by_level)
     check_relation(options["relation"])
     for name in ("num_inference_steps", "num_images"):
         if options[name] < 1:
-            raise ValueError(f"{name} is at least 1, not {options[name]}")
+            raise ValueError(f"{name} must be at least 1, not {options[name]}")
     if not 0 <= options["seed"] <= MAX_SEED - options["num_images"]:
-        raise ValueError(f"seed is a whole number from 0 to 2**63, not {options['seed']}")
+        raise ValueError(f"seed must be an integer from 0 to 2**63, not {options['seed']}")
     for name in SCALE_OPTIONS:
         if options[name] is not None:
             _check_scale(name, options[name])
@@ -135,32 +143,39 @@ def check_inputs(options: Mapping[str, Any], by_level: bool, has_adapter: bool) 
     for name in ("height", "width"):
         side = options[name]
         if side is not None and (side < SIZE_MULTIPLE or side % SIZE_MULTIPLE):
-            raise ValueError(f"{name} is a multiple of {SIZE_MULTIPLE} pixels, not {side}")
+            raise ValueError(f"{name} must be a multiple of {SIZE_MULTIPLE} pixels, not {side}")
 
 
 def _check_scale(name: str, value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} is a number from 0 on, not {value}")
+        raise ValueError(f"{name} must be a finite number >= 0, not {value}")
 
 
 def _check_without_adapter(options: Mapping[str, Any], by_level: bool) -> None:
     for name in ("audio_guidance_scale", "level_scales"):
         if options[name] is not None:
-            raise ValueError(f"{name} needs an adapter: without one there is only text")
+            raise ValueError(f"{name} requires an adapter: give --adapter or leave it out")
     if tuple(options["audio_interval"]) != (0.0, 1.0):
-        raise ValueError("audio_interval needs an adapter: without one there is only text")
+        raise ValueError("audio_interval requires an adapter: give --adapter or leave it out")
     if by_level:
-        raise ValueError("sounds by level need an adapter: give one sound, or a list")
+        raise ValueError("audio by level requires an adapter: give one audio file, or a list")
     if options["prompt"] == "":
-        raise ValueError("without text and without an adapter nothing hears the sound")
+        raise ValueError(
+            "an empty prompt requires an adapter: give --adapter or leave the prompt out"
+        )
 
 
 def image_size(pipeline: Any, height: int | None, width: int | None) -> dict[str, int]:
-    """The sides a pipeline is told: none where none is given, else both.
+    """Return the size arguments of a pipeline call: none, or both.
 
-    diffusers overlooks a side that is given alone.
+    diffusers ignores a side that is given alone.
+
+    Args:
+        pipeline: Diffusers pipeline.
+        height: Image height in pixels, or None.
+        width: Image width in pixels, or None.
     """
     if height is None and width is None:
         return {}
-    own = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    return {"height": height or own, "width": width or own}
+    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    return {"height": height or size, "width": width or size}

@@ -1,8 +1,7 @@
-"""Inversion: a picture drawn anew by sound from the noise that it comes from.
+"""Image editing by DDIM inversion, as in SonicDiffusion (arXiv 2405.00878).
 
-As SonicDiffusion edits (arXiv 2405.00878): the picture is followed backwards to its noise under a
-source prompt (`ddim`), and drawn again from there with the sound, while features of the source keep
-the layout (`injection`).
+The image is inverted to noise under a source prompt, then denoised again with audio. Injected
+features of the source preserve the layout.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from diffuse.pipelines.image_inputs import InitImage, resize_image
 
 @dataclass
 class DDIMTrajectory:
-    """A picture's way to its noise.
+    """Latents of a DDIM inversion.
 
     Attributes:
-        latents: (1, C, h, w) by timestep, in the order of rising noise.
-        called: what else the UNet was called with on the way.
+        latents: Latents (1, C, h, w) by timestep, in the order of increasing noise.
+        unet_kwargs: Other arguments of the UNet during the inversion.
     """
 
     latents: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -35,19 +34,23 @@ class DDIMTrajectory:
 
     @property
     def noise(self) -> torch.Tensor:
-        """Its end."""
+        """The latents with the most noise."""
         return self.latents[max(self.latents)]
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """A picture to be drawn anew from its own noise: what `SoundPipeline` takes as its image.
+    """An image to edit by inversion; pass it to `SoundPipeline` as `image`.
 
     Attributes:
-        picture: or its path.
-        source: a text that says what it shows; "" leaves that to the picture.
-        inject: share of the steps, from the noisy end, in which the source's layout is kept.
-        strength: how far to the noise the picture is followed, above 0 and up to 1.
+        image: Image or path.
+        source_prompt: Prompt that describes the image; "" inverts it without a prompt.
+        injection_ratio: Fraction of the denoising steps, from the first one, with injected
+            self-attention features.
+        strength: Fraction of the noise schedule to invert, above 0 and up to 1.
+
+    Raises:
+        ValueError: If `injection_ratio` or `strength` is out of range.
     """
 
     image: Any
@@ -57,38 +60,40 @@ class Inversion:
 
     def __post_init__(self) -> None:
         if not 0 <= self.injection_ratio <= 1:
-            raise ValueError(f"inject is a share of the steps, 0 to 1, not {self.injection_ratio}")
+            raise ValueError(f"injection_ratio must be from 0 to 1, not {self.injection_ratio}")
         if not 0 < self.strength <= 1:
-            raise ValueError(
-                f"strength lies above 0 (the picture) and up to 1, not {self.strength}"
-            )
+            raise ValueError(f"strength must be above 0 and at most 1, not {self.strength}")
 
     def metadata(self) -> dict[str, Any]:
-        """As settings tell it."""
-        named = InitImage.metadata(self.image, self.strength)
-        own = {
+        """Return the metadata of the edit."""
+        metadata = InitImage.metadata(self.image, self.strength)
+        return metadata | {
             "source_prompt": self.source_prompt,
             "injection_ratio": self.injection_ratio,
             "scheduler": "DDIMScheduler",
         }
-        return named | own
 
 
 def image_metadata(image: Any, strength: float) -> dict[str, Any]:
-    """What a drawing begins from, as settings tell it."""
+    """Return the metadata of the image input of a generation.
+
+    Args:
+        image: Image or path, `Inversion`, or None.
+        strength: Strength of the generation.
+    """
     return image.metadata() if isinstance(image, Inversion) else InitImage.metadata(image, strength)
 
 
 @dataclass
 class DDIMInversion:
-    """An inversion on a pipeline: what a drawing begins from, as a `InitImage` is.
+    """An `Inversion` with the pipeline that runs it; has the methods of an `InitImage`.
 
     Attributes:
-        wanted: what is drawn anew.
-        picture: its picture, RGB.
-        pipeline: the text-to-image pipeline that goes both ways.
-        source: the embeds (1, L, D) of its source text.
-        asked: steps of the whole way.
+        inversion: The edit.
+        image: Its image, RGB.
+        pipeline: Text-to-image pipeline of both directions.
+        source_embeds: Prompt embeds (1, L, D) of the source prompt.
+        num_inference_steps: Number of steps of the whole schedule.
     """
 
     inversion: Inversion
@@ -99,13 +104,22 @@ class DDIMInversion:
     _trajectory: DDIMTrajectory = field(default_factory=DDIMTrajectory)
 
     def num_denoising_steps(self, num_inference_steps: int) -> int:
-        """The denoising steps of the way back."""
+        """Return the number of denoising steps that `strength` leaves.
+
+        Args:
+            num_inference_steps: Number of steps of the whole schedule.
+        """
         _, scheduler = ddim_schedulers(self.pipeline.scheduler, self.inversion.strength)
         scheduler.set_timesteps(num_inference_steps)
         return len(scheduler.timesteps)
 
     def pipeline_kwargs(self, height: int | None, width: int | None) -> dict[str, Any]:
-        """What the pipeline takes: the noise that the picture comes from."""
+        """Invert the image and return its noise as arguments of the pipeline call.
+
+        Args:
+            height: Image height in pixels, or None.
+            width: Image width in pixels, or None.
+        """
         image = resize_image(self.image, self.pipeline, height, width)
         self._trajectory = ddim_invert(
             self.pipeline,
@@ -117,7 +131,7 @@ class DDIMInversion:
         return {"latents": self._trajectory.noise, "height": image.height, "width": image.width}
 
     def generation_context(self) -> AbstractContextManager[Any]:
-        """What the drawing happens within; after `pipeline_kwargs`."""
+        """Return the context manager of the generation; call `pipeline_kwargs` first."""
         return reverse_trajectory(
             self.pipeline, self._trajectory, self.inversion.strength, self.inversion.injection_ratio
         )
@@ -126,37 +140,41 @@ class DDIMInversion:
 def prepare_init_image(
     image: Any, strength: float, pipeline: Any, text_conditioner: Any, options: Mapping[str, Any]
 ) -> InitImage | DDIMInversion | None:
-    """What a drawing begins from: a picture, an inversion, or nothing for None.
+    """Prepare the image input of a generation.
 
     Args:
-        image: a picture or its path, or an `Inversion`.
-        strength: of the former.
-        pipeline: a stock text-to-image pipeline.
-        wording: a `TextConditioner`, which encodes the source text.
-        options: those of the drawing.
+        image: Image or path, `Inversion`, or None to start from noise.
+        strength: Strength for an image or path.
+        pipeline: Text-to-image pipeline.
+        text_conditioner: `TextConditioner` that encodes the source prompt.
+        options: Arguments of the generation.
 
     Raises:
-        ValueError: the picture cannot be read, or an option does not fit.
+        ValueError: If the image cannot be read, or an option does not fit.
     """
     if not isinstance(image, Inversion):
         return None if image is None else InitImage.from_image(image, strength, pipeline)
     if options["num_images"] > 1:
-        raise ValueError("an inversion has one way back: num_images is 1, seeds change nothing")
+        raise ValueError(
+            "an inversion is deterministic: num_images must be 1, and the seed has no effect"
+        )
     opened = open_image(image.image)
     source_embeds = text_conditioner.encode(image.source_prompt)
     return DDIMInversion(image, opened, pipeline, source_embeds, options["num_inference_steps"])
 
 
-MIN_ALPHA_CUMPROD = 1e-6  # of a timestep that anything of the picture is left in
+MIN_ALPHA_CUMPROD = 1e-6  # timesteps below it are pure noise
 
 
 def ddim_schedulers(scheduler: Any, strength: float) -> tuple[Any, Any]:
-    """Diffusers' schedulers of the way to noise and back, on the noise of a base's own.
+    """Return the schedulers of the inversion and of the denoising.
+
+    Timesteps of pure noise are left out, because they cannot be inverted: the last one of a
+    schedule with zero terminal SNR.
 
     Args:
-        own: the base's scheduler.
-        strength: the share of the way that is gone. What is noise alone is left out: of a base
-            with zero terminal signal-to-noise its last step, from which there is no way back.
+        scheduler: Scheduler of the base model, whose noise schedule is used.
+        strength: Fraction of the noise schedule.
     """
     from diffusers import DDIMInverseScheduler, DDIMScheduler
 
@@ -172,7 +190,7 @@ def ddim_schedulers(scheduler: Any, strength: float) -> tuple[Any, Any]:
 
 
 def _truncate_timesteps(scheduler: Any, strength: float) -> Any:
-    """A scheduler whose timesteps are those of a share of the way, at least one."""
+    """Restrict a scheduler to a fraction of its timesteps, at least one."""
     set_all_timesteps = scheduler.set_timesteps
 
     def set_timesteps(num_inference_steps: int, device: Any = None) -> None:
@@ -193,14 +211,14 @@ def _truncate_timesteps(scheduler: Any, strength: float) -> Any:
 def ddim_invert(
     pipeline: Any, image: Image.Image, source: PromptEmbeds, steps: int, strength: float
 ) -> DDIMTrajectory:
-    """Follows a picture to its noise, hearing nothing and guided by nothing.
+    """Invert an image to noise, without audio and without guidance.
 
     Args:
-        pipeline: a stock text-to-image pipeline.
-        picture: of sides that its autoencoder takes.
-        source: the embeds (1, L, D) of what it shows.
-        steps: of the whole way.
-        strength: the share of it that is gone.
+        pipeline: Text-to-image pipeline.
+        image: Image whose sides the autoencoder accepts.
+        source: Prompt embeds (1, L, D) of the source prompt.
+        steps: Number of steps of the whole schedule.
+        strength: Fraction of the noise schedule.
     """
     trajectory, (inverse, _) = DDIMTrajectory(), ddim_schedulers(pipeline.scheduler, strength)
 
@@ -224,7 +242,7 @@ def ddim_invert(
                 num_inference_steps=steps,
                 guidance_scale=1.0,
                 output_type="latent",
-                cross_attention_kwargs={CROSS_ATTENTION_KWARG: {}},  # silence, whatever plays
+                cross_attention_kwargs={CROSS_ATTENTION_KWARG: {}},  # no audio
                 callback_on_step_end=store_latents,
             )
     finally:
@@ -234,22 +252,32 @@ def ddim_invert(
 
 @torch.no_grad()
 def encode_image(pipeline: Any, image: Image.Image) -> torch.Tensor:
-    """The latents (1, C, h, w) of a picture as the UNet takes them; the same every time."""
+    """Return the latents (1, C, h, w) of an image, scaled for the UNet; deterministic.
+
+    Args:
+        pipeline: Diffusers pipeline.
+        image: Image to encode.
+    """
     vae = pipeline.vae
     pixels = pipeline.image_processor.preprocess(image).to(vae.device)
     upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
     if upcast:  # SDXL's autoencoder overflows in half precision
         vae.to(torch.float32)
-    found = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
+    mode = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
     if upcast:
         vae.to(torch.float16)
-    latents: torch.Tensor = found.to(pipeline.unet.dtype) * vae.config.scaling_factor
+    latents: torch.Tensor = mode.to(pipeline.unet.dtype) * vae.config.scaling_factor
     return latents
 
 
 @contextmanager
 def use_scheduler(pipeline: Any, scheduler: Any) -> Iterator[None]:
-    """The pipeline with another scheduler in the place of its own for a while."""
+    """Replace the scheduler of a pipeline within a context.
+
+    Args:
+        pipeline: Diffusers pipeline.
+        scheduler: Scheduler to use.
+    """
     original, pipeline.scheduler = pipeline.scheduler, scheduler
     try:
         yield
@@ -261,12 +289,19 @@ def use_scheduler(pipeline: Any, scheduler: Any) -> Iterator[None]:
 def reverse_trajectory(
     pipeline: Any, trajectory: DDIMTrajectory, strength: float, injection_ratio: float
 ) -> Iterator[None]:
-    """The way back: calls from `trajectory.noise` are DDIM's, and keep the layout at first."""
-    _, back = ddim_schedulers(pipeline.scheduler, strength)
+    """Denoise from `trajectory.noise` with DDIM and feature injection within a context.
+
+    Args:
+        pipeline: Text-to-image pipeline.
+        trajectory: Trajectory of the inversion.
+        strength: Fraction of the noise schedule.
+        injection_ratio: Fraction of the steps with injected features.
+    """
+    _, denoising = ddim_schedulers(pipeline.scheduler, strength)
     descending = sorted(trajectory.latents, reverse=True)
     injected = descending[: round(injection_ratio * len(descending))]
     with ExitStack() as stack:
-        stack.enter_context(use_scheduler(pipeline, back))
+        stack.enter_context(use_scheduler(pipeline, denoising))
         if injected:
             sources = {time: trajectory.latents[time] for time in injected}
             stack.enter_context(FeatureInjection(pipeline.unet, sources, trajectory.unet_kwargs))
@@ -277,10 +312,13 @@ UP_BLOCKS = "up_blocks."
 
 
 def injection_layers(unet: Any) -> dict[str, Any]:
-    """The layers whose outputs are the layout, by name.
+    """Return the layers whose outputs are injected, by name.
+
+    Args:
+        unet: UNet of the pipeline.
 
     Raises:
-        ValueError: the UNet's up blocks have no self-attention.
+        ValueError: If the up blocks of the UNet have no self-attention.
     """
     found = {
         f"{name}.{part}": getattr(attention, part)
@@ -289,21 +327,23 @@ def injection_layers(unet: Any) -> dict[str, Any]:
         for part in ("to_q", "to_k")
     }
     if not found:
-        raise ValueError(f"{type(unet).__name__} has no self-attention whose layout could be kept")
+        raise ValueError(
+            f"{type(unet).__name__} has no self-attention to inject: use --method img2img"
+        )
     block = 1 if len(unet.up_blocks) > 1 else 0
-    # The last convolution of a residual: what it adds to its input.
+    # The last convolution of a residual block, as in plug-and-play diffusion.
     resnets = unet.up_blocks[block].resnets
-    place = min(1, len(resnets) - 1)
-    return found | {f"{UP_BLOCKS}{block}.resnets.{place}.conv2": resnets[place].conv2}
+    index = min(1, len(resnets) - 1)
+    return found | {f"{UP_BLOCKS}{block}.resnets.{index}.conv2": resnets[index].conv2}
 
 
 class FeatureInjection:
-    """While it is entered, a UNet's calls at some timesteps keep a source's layout.
+    """Injects features of a source image into the calls of a UNet at some timesteps.
 
     Args:
-        unet: the one that draws.
-        sources: the source's latents (1, C, h, w) by the timesteps at which it is kept.
-        called: what else the UNet is called with for the source.
+        unet: UNet of the generation.
+        source_latents: Latents (1, C, h, w) of the source by the timesteps of the injection.
+        unet_kwargs: Other arguments of the UNet for the source.
     """
 
     def __init__(
@@ -326,7 +366,7 @@ class FeatureInjection:
 
     @torch.no_grad()
     def _pre_forward(self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Hears the source's features at this timestep."""
+        """Compute the features of the source at this timestep."""
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         self._features = {}
         source = self._source_latents.get(
@@ -336,7 +376,7 @@ class FeatureInjection:
             return
         self._capturing = True
         try:
-            # Past the hooks on the whole UNet, by which a playing sound would come in.
+            # `forward` skips the hooks of the UNet, so the source is not conditioned on audio.
             unet.forward(source, timestep, **self._unet_kwargs)
         finally:
             self._capturing = False
@@ -346,7 +386,7 @@ class FeatureInjection:
             if self._capturing:
                 self._features[name] = output
                 return None
-            kept = self._features.get(name)
-            return None if kept is None else kept.expand(len(output), *kept.shape[1:])
+            feature = self._features.get(name)
+            return None if feature is None else feature.expand(len(output), *feature.shape[1:])
 
         return hook

@@ -1,4 +1,4 @@
-"""Bases: stock pipelines by name, their schedulers, and the prompt space an encoder has of them."""
+"""Loading of base models, schedulers and prompt spaces by name."""
 
 from __future__ import annotations
 
@@ -19,40 +19,48 @@ SCHEDULERS = {
 }
 
 
-MIN_PNDM_STEPS = 4  # at least: the method begins with as many
+MIN_PNDM_STEPS = 4  # number of Runge-Kutta warmup steps
 
 
 def check_scheduler(name: str | None, steps: int | None = None) -> None:
-    """Refuses a name that stands for no scheduler; None is the base's own.
+    """Check that a scheduler exists.
 
     Args:
-        name: a key of SCHEDULERS, or None.
-        steps: that it shall draw in, where they are known.
+        name: A key of SCHEDULERS, or None for the base model's own.
+        steps: Number of denoising steps, if known.
 
     Raises:
-        ValueError: there is no such scheduler, or it needs more steps.
+        ValueError: If there is no such scheduler, or it needs more steps.
     """
     if name is not None and name not in SCHEDULERS:
         raise ValueError(f"there is no scheduler {name!r}; there are: {', '.join(SCHEDULERS)}")
     if name == "pndm" and steps is not None and steps < MIN_PNDM_STEPS:
-        raise ValueError(f"pndm draws in at least {MIN_PNDM_STEPS} steps, not {steps}")
+        raise ValueError(f"pndm needs at least {MIN_PNDM_STEPS} steps, not {steps}")
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
-    """Refuses fewer steps than a pipeline's scheduler can draw in.
+    """Check that the scheduler of a pipeline supports a number of denoising steps.
+
+    Args:
+        scheduler: Diffusers scheduler.
+        steps: Number of denoising steps.
 
     Raises:
-        ValueError: they are too few.
+        ValueError: If there are too few steps.
     """
-    uses_prk_steps = not scheduler.config.get(
-        "skip_prk_steps", True
-    )  # PNDM's; left out, one step does
+    # Only PNDM schedulers have this key; without Runge-Kutta steps any number of steps works.
+    uses_prk_steps = not scheduler.config.get("skip_prk_steps", True)
     if uses_prk_steps and steps < MIN_PNDM_STEPS:
-        raise ValueError(f"pndm draws in at least {MIN_PNDM_STEPS} steps, not {steps}")
+        raise ValueError(f"pndm needs at least {MIN_PNDM_STEPS} steps, not {steps}")
 
 
 def new_scheduler(name: str, scheduler: Any) -> Any:
-    """A scheduler by name with the noise and prediction type of the base's own."""
+    """Return a scheduler by name, with the noise schedule and prediction type of another one.
+
+    Args:
+        name: A key of SCHEDULERS.
+        scheduler: Scheduler whose config is used.
+    """
     import diffusers
 
     check_scheduler(name)
@@ -60,7 +68,12 @@ def new_scheduler(name: str, scheduler: Any) -> Any:
 
 
 def find_prompt_space(encoder: AudioPromptEncoder, base_model: str) -> str:
-    """The encoder's prompt space of a base: the one aligned with it, else the default one."""
+    """Return the name of the encoder's prompt space for a base model; by default its default space.
+
+    Args:
+        encoder: Aligned encoder.
+        base_model: Name, folder or Hub id of the base model.
+    """
     for name, space in encoder.config.spaces.items():
         if base_model in (name, space["base_model"]):
             return str(name)
@@ -68,10 +81,14 @@ def find_prompt_space(encoder: AudioPromptEncoder, base_model: str) -> str:
 
 
 def load_base_pipeline(base_model: str, dtype: torch.dtype) -> Any:
-    """A stock pipeline by name, without progress bars.
+    """Load a diffusers pipeline by name, without progress bars.
+
+    Args:
+        base_model: Short name, folder or Hub id.
+        dtype: Data type of the weights.
 
     Raises:
-        ValueError: there is no such base.
+        ValueError: If there is no such pipeline.
     """
     from diffusers import DiffusionPipeline
 
@@ -80,8 +97,9 @@ def load_base_pipeline(base_model: str, dtype: torch.dtype) -> Any:
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         raise ValueError(
-            f"there is no base {base_model!r}: give a name ({', '.join(BASE_MODELS)}), the folder of a "
-            f"pipeline, or a hub id that can be reached ({reason})"
+            f"there is no base model {base_model!r}: give a short name "
+            f"({', '.join(BASE_MODELS)}), the folder of a pipeline, or an available Hub id "
+            f"({reason})"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -1,4 +1,4 @@
-"""The one door for commands and the app: base, encoder and adapter in, pictures out."""
+"""`SoundPipeline`: image generation from audio with a base model, an encoder and an adapter."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from diffuse.pipelines.loading import (
     new_scheduler,
 )
 
-BATCH_SIZE = 8  # pictures a batch; each has noise of its own
+BATCH_SIZE = 8  # images per batch; each has its own generator
 
 
 @dataclass(frozen=True)
 class SoundPipelineOutput:
-    """Pictures and how they came about.
+    """Output of a `SoundPipeline` call.
 
     Attributes:
-        images: one a seed.
-        settings: all that made them, as JSON can hold it; recordings and pictures by their names.
-        relation: of the text to the sound; None without either.
+        images: One PIL image per seed.
+        metadata: All inputs and models as JSON values; audio and images by their file names.
+        relation: Relation of the prompt to the audio; None without a prompt or for "none".
     """
 
     images: list[Image.Image]
@@ -53,14 +53,22 @@ class SoundPipelineOutput:
 
 
 class SoundPipeline:
-    """A stock diffusion pipeline that draws what is heard; `from_pretrained` loads it.
+    """Diffusion pipeline conditioned on audio; load it with `from_pretrained`.
 
     Attributes:
-        pipeline: the stock diffusers pipeline.
-        encoder: the aligned encoder.
-        attachment: the sound adapters on its UNet, or None: then the prompt embeds carry the sound.
-        adapter: what they were given as.
-        space: the encoder's prompt space of this base.
+        pipeline: Diffusers pipeline of the base model.
+        encoder: Aligned audio encoder.
+        attached: Adapters attached to the UNet, or None: then the prompt embeds carry the audio.
+        adapter: The adapters as they were given.
+        prompt_space: Name of the encoder's prompt space for the base model.
+        text_conditioner: Encodes prompts, and combines them with audio.
+        relation_classifier: Classifies how prompts relate to audio.
+
+    Args:
+        pipeline: Diffusers pipeline of the base model.
+        encoder: Aligned audio encoder.
+        adapter: Audio adapter, its folder, or several of either by name; None for none.
+        base_model: Name of the base model.
     """
 
     def __init__(
@@ -87,35 +95,41 @@ class SoundPipeline:
         torch_dtype: torch.dtype | None = None,
         scheduler: str | None = None,
     ) -> SoundPipeline:
-        """Loads everything.
+        """Load the base model, the encoder and the adapters.
 
         Args:
-            base: a short name, a folder or a hub id of a pipeline.
-            encoder: an aligned encoder, or its folder or hub id.
-            adapter: a sound adapter, its folder, or several of either by name; None for none.
-            device: "auto" is a GPU where there is one.
-            dtype: of the base; float16 on a GPU and float32 elsewhere by default.
-            scheduler: a key of `bases.SCHEDULERS`; the base's own by default.
+            base_model: Diffusers pipeline: short name, folder or Hub id.
+            encoder: Aligned audio encoder, or its folder or Hub id.
+            adapter: Audio adapter, its folder, or several of either by name; None for none.
+            device: Device. "auto" selects a GPU if there is one.
+            torch_dtype: Data type of the base model. Defaults to float16 on GPUs and float32
+                elsewhere.
+            scheduler: A key of `loading.SCHEDULERS`. Defaults to the base model's own.
 
         Raises:
-            ValueError: something does not exist, or does not belong together.
+            ValueError: If a model does not exist, or the models do not belong together.
         """
         check_scheduler(scheduler)
-        where = resolve_device(str(device))
-        ready = load_encoder(encoder) if isinstance(encoder, str) else encoder
-        precision = torch_dtype or (torch.float16 if where.type == "cuda" else torch.float32)
-        pipeline = load_base_pipeline(base_model, precision).to(where)
+        torch_device = resolve_device(str(device))
+        loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
+        dtype = torch_dtype or (torch.float16 if torch_device.type == "cuda" else torch.float32)
+        pipeline = load_base_pipeline(base_model, dtype).to(torch_device)
         if scheduler is not None:
             pipeline.scheduler = new_scheduler(scheduler, pipeline.scheduler)
-        made = cls(pipeline, ready.to(where), adapter, base_model)
-        made.model_names["encoder"] = encoder if isinstance(encoder, str) else "(given)"
-        return made
+        pipe = cls(pipeline, loaded.to(torch_device), adapter, base_model)
+        pipe.model_names["encoder"] = encoder if isinstance(encoder, str) else "(given)"
+        return pipe
 
     def set_adapter(self, adapter: Any = None) -> None:
-        """Lets the UNet hear by these adapters alone, as `adapter` of `from_pretrained` says.
+        """Replace the attached adapters.
 
-        Whatever else is attached to it is taken off, by whomever it was attached. Several of
-        these can so share one base and take turns.
+        All other adapters are detached from the UNet, so several pipelines can share a base model.
+
+        Args:
+            adapter: As in `from_pretrained`.
+
+        Raises:
+            ValueError: If an adapter does not exist or does not fit the base model.
         """
         if get_attached(self.pipeline) is self.attached and adapter == self.adapter:
             return
@@ -128,7 +142,11 @@ class SoundPipeline:
         self.adapter, self.model_names = adapter, names | self.model_names
 
     def encode_audio(self, clips: Sequence[Any]) -> AudioConditioning:
-        """What the encoder hears in recordings."""
+        """Encode audio.
+
+        Args:
+            clips: Audio inputs as `align.audio.read` takes them.
+        """
         return encode_audio(self.encoder, clips, self.prompt_space)
 
     def __call__(
@@ -153,34 +171,34 @@ class SoundPipeline:
         image: Any = None,
         strength: float = 0.6,
     ) -> SoundPipelineOutput:
-        """Draws pictures of sounds.
+        """Generate images from audio.
 
         Args:
-            sounds: a recording, a list of them, or recordings by level.
-            prompt: text beside the sound. None: the sound's own prompt embeds are read in its
-                place. "": no text; only the adapter hears the sound.
-            negative_prompt: what is guided away from; the base's unconditional prompt by default.
-            audio_scale: 0 draws without the sound, 1 as trained, more is louder.
-            guidance_scale: away from the negative prompt, to text and sound.
-            audio_guidance: if given, of the sound apart from the text (see `playing`).
-            num_inference_steps: denoising steps.
-            seed: of the first picture; the others count on from it.
-            num_images: pictures.
-            height: in pixels; the base's own by default.
-            width: in pixels; the base's own by default.
-            callback: called with the steps that are done and all steps; true stops.
-            weights: how much each of several sounds counts.
-            relation: how text and sound are composed: a key of `composition.RELATIONS`, "auto" to
-                judge it from their embeds, or "none" to compose nothing.
-            level_scales: how much single levels count.
-            audio_steps: the share of the noise schedule in which the adapter hears.
-            image: a picture, or its path, to begin from, or an `inversion.Inversion`; noise by
-                default.
-            strength: how much of such a picture is drawn anew, up to 1.
+            audio: Audio input, list of audio inputs, or mapping from levels to audio inputs.
+            prompt: Text prompt. None uses the prompt embeds of the audio; "" uses no text and
+                requires an adapter.
+            negative_prompt: Negative prompt. Defaults to the unconditional embeds.
+            audio_scale: Strength of the audio conditioning: 0 disables it, 1 is as trained.
+            guidance_scale: Classifier-free guidance scale.
+            audio_guidance_scale: Separate guidance scale for the audio (requires an adapter).
+            num_inference_steps: Number of denoising steps.
+            seed: Seed of the first image; image i uses seed + i.
+            num_images: Number of images.
+            height: Image height in pixels. Defaults to the base model's own.
+            width: Image width in pixels. Defaults to the base model's own.
+            callback: Called with the completed steps and all steps; returns true to stop.
+            audio_weights: Weight of each of several audio inputs.
+            relation: How to combine prompt and audio: a key of `composition.RELATIONS`, "auto" to
+                classify it from the embeds, or "none".
+            level_scales: Scales of single levels.
+            audio_interval: Fraction of the noise schedule with audio conditioning, from 0 (noise)
+                to 1 (image).
+            image: Image or path to start from, or an `inversion.Inversion`. Defaults to noise.
+            strength: Amount of noise added to the image, above 0 and up to 1.
 
         Raises:
-            AudioError: a recording cannot be read or has nothing to hear.
-            ValueError: an option does not fit the others.
+            AudioError: If an audio input cannot be read or is silent.
+            ValueError: If an option does not fit the others.
         """
         inputs = {k: v for k, v in locals().items() if k not in ("self", "callback")}
         audio_inputs = AudioInputs.from_inputs(audio, audio_weights)
@@ -188,45 +206,56 @@ class SoundPipeline:
         init_image = prepare_init_image(
             image, strength, self.pipeline, self.text_conditioner, inputs
         )
-        if not isinstance(init_image, DDIMInversion):  # which brings a scheduler of its own
+        if not isinstance(init_image, DDIMInversion):  # has its own scheduler
             check_steps(self.pipeline.scheduler, num_inference_steps)
-        prompts, found = self._condition(audio_inputs, inputs)
+        prompts, used_relation = self._condition(audio_inputs, inputs)
         negative = self.text_conditioner.encode_negative(negative_prompt, prompts)
         images, stopped = self._generate(prompts, negative, inputs, callback, init_image)
         metadata = {
-            **inputs, "audio": audio_inputs.metadata(), "stopped": stopped, "audio_interval": [*audio_interval],
-            "relation": None if found is None else found.name, "base_model": self.base_model, **self.model_names,
-            **model_metadata(self.pipeline, self.attached), **image_metadata(image, strength),
-        }  # fmt: skip
-        return SoundPipelineOutput(images, metadata, found)
+            **inputs,
+            "audio": audio_inputs.metadata(),
+            "stopped": stopped,
+            "audio_interval": [*audio_interval],
+            "relation": None if used_relation is None else used_relation.name,
+            "base_model": self.base_model,
+            **self.model_names,
+            **model_metadata(self.pipeline, self.attached),
+            **image_metadata(image, strength),
+        }
+        return SoundPipelineOutput(images, metadata, used_relation)
 
     def _condition(
         self, audio_inputs: AudioInputs, options: Mapping[str, Any]
     ) -> tuple[PromptEmbeds, Relation | None]:
-        """Plays the sounds; what is read beside them, and how text and sound relate."""
+        """Condition the adapters on the audio; return the prompt embeds and the relation."""
         conditioning = self.encode_audio(audio_inputs.clips)
         audio_embeds = audio_inputs.combined_embeds(conditioning)
         prompt, text = options["prompt"], self.text_conditioner.encode(options["prompt"])
-        found = self.relation_classifier.classify(
+        relation = self.relation_classifier.classify(
             options["relation"] if prompt else "none", text, audio_embeds
         )
         scale, levels = options["audio_scale"], dict(options["level_scales"] or {})
-        if found is not None:
-            scale *= found.audio_scale
+        if relation is not None:
+            scale *= relation.audio_scale
         if self.attached is None:
-            return self.text_conditioner.combine(text, audio_embeds, scale), found
+            return self.text_conditioner.combine(text, audio_embeds, scale), relation
         self.attached.set_audio_scale(
             scale, level_scales=levels, audio_interval=options["audio_interval"]
         )
         self.attached.set_audio_guidance_scale(options["audio_guidance_scale"])
         tokens = self.attached.project(conditioning)
-        if found is not None and found.audio_to_background and scale and not audio_inputs.levels:
-            found = replace(found, moved_to_background=True)
+        if (
+            relation is not None
+            and relation.audio_to_background
+            and scale
+            and not audio_inputs.levels
+        ):
+            relation = replace(relation, moved_to_background=True)
             tokens = {n: self.attached.adapters[n].move_to_background(t) for n, t in tokens.items()}
         self.attached.play(
             {name: audio_inputs.weighted_tokens(rows) for name, rows in tokens.items()}
         )
-        return audio_embeds if text is None else text, found
+        return audio_embeds if text is None else text, relation
 
     def _generate(
         self,
@@ -250,8 +279,8 @@ class SoundPipeline:
         if self.attached is not None:
             self.attached.set_pipeline(pipeline)
         progress = ProgressCallback(callback, num_steps * len(starts))
-        where = {"device": self.pipeline.device, "dtype": self.pipeline.unet.dtype}
-        embeds = {k: v.to(**where) for k, v in prompts.pipeline_kwargs(negative).items()}
+        to = {"device": self.pipeline.device, "dtype": self.pipeline.unet.dtype}
+        embeds = {k: v.to(**to) for k, v in prompts.pipeline_kwargs(negative).items()}
         images: list[Image.Image] = []
         with (
             init_image.generation_context()
@@ -266,7 +295,7 @@ class SoundPipeline:
                     num_images_per_prompt=len(seeds),
                     num_inference_steps=steps,
                     guidance_scale=options["guidance_scale"],
-                    # Noise drawn on the CPU is the same on every machine.
+                    # CPU generators sample the same noise on every device.
                     generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                     callback_on_step_end=progress,
                 ).images
@@ -275,19 +304,24 @@ class SoundPipeline:
         return images, progress.stopped
 
 
-# Called with the steps that are done and all steps; true stops.
+# Called with the completed steps and all steps; returns true to stop.
 Callback = Callable[[int, int], Any]
 
 
 class ProgressCallback:
-    """Tells a callback the steps that are done, and stops a pipeline when it asks for that."""
+    """Reports progress to a callback, and interrupts the pipeline if the callback returns true.
+
+    Args:
+        callback: Called with the completed steps and all steps, or None.
+        steps: Number of all steps.
+    """
 
     def __init__(self, callback: Callback | None, steps: int) -> None:
         self._callback, self._steps, self._done = callback, steps, 0
         self.stopped = False
 
     def __call__(self, pipeline: Any, step: int, time: Any, given: dict[str, Any]) -> Any:
-        """As diffusers' callback_on_step_end."""
+        """Implement `callback_on_step_end` of diffusers."""
         self._done += 1
         if self._callback is not None and self._callback(self._done, self._steps):
             self.stopped = pipeline._interrupt = True
