@@ -33,7 +33,7 @@ USER 1000
 COPY --chown=user soundprompt/__init__.py soundprompt/__init__.py
 COPY --chown=user soundprompt/mini soundprompt/mini
 COPY --chown=user align align
-RUN python -m align.train --pictures 0 --samples 0 && rm -rf runs/align/mini/checkpoint-*
+RUN python -m align.train --num_images 0 --num_sheet_samples 0 && rm -rf runs/align/mini/checkpoint-*
 COPY --chown=user diffuse diffuse
 COPY --chown=user soundprompt soundprompt
 COPY --chown=user app.py .

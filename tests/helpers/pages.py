@@ -1,4 +1,4 @@
-"""Pages to test: the real service on tiny models, served on this machine."""
+"""The app with tiny models, served on localhost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAPTIONS = ["a low hum", "a tone", "a whistle"]
 
 
 def make_models(folder: Path, base: str, backbone: str) -> Path:
-    """A models folder with a base and an encoder that answers in its prompts, both untrained."""
+    """Create a models folder with a base model and an encoder for it, both untrained."""
     import torch
 
     from align.models.encoder import AudioPromptEncoder
@@ -30,21 +30,21 @@ def make_models(folder: Path, base: str, backbone: str) -> Path:
     from align.prompts.space import PromptSpace
 
     shutil.copytree(base, folder / "base")
-    where = str(folder / "base")
-    space = PromptSpace.from_pretrained(where)
+    base_dir = str(folder / "base")
+    space = PromptSpace.from_pretrained(base_dir)
     width = space.unconditional.embeds.shape[-1]
     torch.manual_seed(0)
     encoder = AudioPromptEncoder.from_backbone(
-        backbone, ADAPTER, {where: SpaceShape(where, 77, width)}
+        backbone, ADAPTER, {base_dir: SpaceShape(base_dir, 77, width)}
     )
     table = CaptionEmbeds.encode(space, CAPTIONS)
-    encoder.head(where).set_statistics(table.statistics(), space.unconditional)
+    encoder.head(base_dir).set_statistics(table.statistics(), space.unconditional)
     encoder.save_pretrained(folder / "encoder")
     return folder
 
 
 def save_adapter(models: Path, name: str, gate: float) -> str:
-    """Saves a sound adapter of the base and encoder in a models folder; its own folder."""
+    """Save an audio adapter for the models of `make_models`; returns its folder."""
     import torch
     from diffusers import UNet2DConditionModel
 
@@ -67,7 +67,7 @@ def save_adapter(models: Path, name: str, gate: float) -> str:
 
 @dataclass
 class Served:
-    """A page that is being served: its address, and the service behind it."""
+    """URL of a served app and the service behind it."""
 
     url: str
     service: Any
@@ -75,19 +75,19 @@ class Served:
 
 @contextmanager
 def serve(models: Path, **changes: Any) -> Iterator[Served]:
-    """Serves a page on the models of a folder made by `make_models`; changes are options."""
+    """Serve the app with the models of `make_models`; `changes` are options of the app."""
     from soundprompt.app.arguments import AppArguments
     from soundprompt.app.page import build_app, launch_kwargs
     from soundprompt.app.service import AppService
 
-    given = {"models": str(models), "runs": str(models / "no runs")} | changes
-    given.setdefault("base", str(models / "base"))
+    given = {"models_dir": str(models), "runs_dir": str(models / "no runs")} | changes
+    given.setdefault("base_model", str(models / "base"))
     given.setdefault("encoder", str(models / "encoder"))
     service = AppService(AppArguments(**given))
     page = build_app(service)
-    how = launch_kwargs(service) | {"quiet": True, "prevent_thread_lock": True}
+    kwargs = launch_kwargs(service) | {"quiet": True, "prevent_thread_lock": True}
     try:
-        _, url, _ = page.launch(**how | {"server_name": "127.0.0.1"})
+        _, url, _ = page.launch(**kwargs | {"server_name": "127.0.0.1"})
         yield Served(url, service)
     finally:
         page.close()
@@ -95,50 +95,50 @@ def serve(models: Path, **changes: Any) -> Iterator[Served]:
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens at."""
+    """Find a free port on localhost."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
-def serves_and_ends(line: list[Any], port: int, **how: Any) -> None:
-    """Starts a page by its command, and ends it once it answers at a port of this machine."""
-    page = subprocess.Popen(line, **how)
+def serves_and_ends(line: list[Any], port: int, **kwargs: Any) -> None:
+    """Start the app with a command, wait until it serves on a port, and terminate it."""
+    page = subprocess.Popen(line, **kwargs)
     try:
-        assert b"SoundPrompt" in answered(f"http://127.0.0.1:{port}", page)
+        assert b"SoundPrompt" in wait_for_page(f"http://127.0.0.1:{port}", page)
         page.terminate()
         assert page.wait(60) == 0
     finally:
         page.kill()
 
 
-def answered(url: str, page: subprocess.Popen[bytes], patience_s: float = 240.0) -> bytes:
-    """What a page that is being started answers, once it does."""
-    end = time.monotonic() + patience_s
+def wait_for_page(url: str, page: subprocess.Popen[bytes], timeout_s: float = 240.0) -> bytes:
+    """Return the HTML of an app that is being started."""
+    end = time.monotonic() + timeout_s
     while page.poll() is None and time.monotonic() < end:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return answer.read()
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return response.read()
         except OSError:
             time.sleep(0.2)
-    raise AssertionError(f"no answer from {url}; the page's status is {page.poll()}")
+    raise AssertionError(f"no response from {url}; exit status of the app: {page.poll()}")
 
 
 def connect(served: Served) -> Any:
-    """A visitor by `gradio_client`."""
+    """Connect an API client."""
     from gradio_client import Client
 
     return Client(served.url, verbose=False)
 
 
-def generate(client: Any, sound: Path, **more: Any) -> tuple[list[Any], dict[str, Any], str]:
-    """Pictures as arrays, settings and status."""
+def generate(client: Any, audio: Path, **kwargs: Any) -> tuple[list[Any], dict[str, Any], str]:
+    """Generate through the API; returns images as arrays, metadata and status."""
     import numpy as np
     from gradio_client import handle_file
     from PIL import Image
 
-    more = {"num_inference_steps": 2, "images": 1} | more
-    pictures, made, said = client.predict(handle_file(sound), **more, api_name="/generate")
-    seeds = [f"seed {made['seed'] + i}" for i in range(len(pictures))]
-    assert [row["caption"] for row in pictures] == seeds
-    return [np.asarray(Image.open(row["image"])) for row in pictures], made, said
+    kwargs = {"num_inference_steps": 2, "num_images": 1} | kwargs
+    rows, metadata, status = client.predict(handle_file(audio), **kwargs, api_name="/generate")
+    seeds = [f"seed {metadata['seed'] + i}" for i in range(len(rows))]
+    assert [row["caption"] for row in rows] == seeds
+    return [np.asarray(Image.open(row["image"])) for row in rows], metadata, status

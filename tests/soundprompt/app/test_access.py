@@ -1,7 +1,7 @@
-"""The page by axe-core's rules for those who see, hear or move otherwise.
+"""Accessibility of the page by the rules of axe-core.
 
-axe-core (MPL-2.0) is not carried here: its pinned release is fetched from npm's registry, told by
-its digest. Where the registry cannot be reached the tests are skipped, and say why.
+axe-core (MPL-2.0) is not part of this repository: a pinned release is downloaded from the npm
+registry and verified by its digest. The tests are skipped if the registry is unreachable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.browsing import PHONE, drawn, status, upload
+from tests.helpers.browsing import PHONE, expand, image_files, status, upload
 from tests.helpers.pages import Served, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=2)]
@@ -33,10 +33,10 @@ SHA512 = (
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """axe-core's script."""
+    """Source of axe-core."""
     try:
-        with urllib.request.urlopen(AXE, timeout=30) as answer:
-            archive = answer.read()
+        with urllib.request.urlopen(AXE, timeout=30) as response:
+            archive = response.read()
     except OSError as error:
         pytest.skip(f"axe-core cannot be fetched from {AXE}: {error}")
     assert hashlib.sha512(archive).hexdigest() == SHA512
@@ -53,7 +53,7 @@ def served(models: Path) -> Iterator[Served]:
         yield page
 
 
-# What is Gradio's own: the rule, and the elements that break it. docs/guides/app.md tells of each.
+# Violations in Gradio's own markup: rule and elements. docs/guides/app.md lists them.
 GRADIO = {
     "aria-prohibited-attr": ('aria-label="Empty value"',),
     "label-content-name-mismatch": (
@@ -62,63 +62,64 @@ GRADIO = {
     "image-redundant-alt": ('alt="seed ', 'alt="Settings"'),
 }  # fmt: skip
 
-Broken = set[tuple[str, str]]  # rule, and the element's beginning
+Violations = set[tuple[str, str]]  # rule and the first characters of the element
 
 
-def look(page: Any, axe: str) -> Broken:
-    """What breaks a rule on the page as it stands."""
+def violations(page: Any, axe: str) -> Violations:
+    """Run axe-core on the current state of the page."""
     if not page.evaluate("typeof axe === 'object'"):
         page.evaluate(axe)
     found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
-    assert len(found["passes"]) > 15  # it has looked
+    assert len(found["passes"]) > 15  # the rules were run
     return {(v["id"], node["html"][:300]) for v in found["violations"] for node in v["nodes"]}
 
 
-def ours(broken: Broken) -> Broken:
-    """What is not known to be Gradio's own."""
+def ours(found: Violations) -> Violations:
+    """Leave out the known violations of Gradio."""
     return {
-        (rule, html) for rule, html in broken
+        (rule, html) for rule, html in found
         if not any(part in html for part in GRADIO.get(rule, ()))
     }  # fmt: skip
 
 
-HOW = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": {"viewport": PHONE}}
+MODES = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": {"viewport": PHONE}}
 
 
-@pytest.mark.parametrize("how", HOW)
-def test_the_page_breaks_no_rule_before_and_after_a_drawing(
-    visit: Callable, wav: Path, axe: str, how: str
+@pytest.mark.parametrize("mode", MODES)
+def test_page_has_no_violations_before_and_after_generation(
+    visit: Callable, wav: Path, axe: str, mode: str
 ):
-    page = visit(**HOW[how])
+    page = visit(**MODES[mode])
     page.get_by_role("button", name="Sea waves").wait_for()
-    before = look(page, axe)
+    before = violations(page, axe)
     assert ours(before) == set()
     upload(page, wav)
-    status(page, "Heard")
+    status(page, "Audio loaded")
     page.locator("#generate").click()
-    status(page, "2 pictures in")
-    drawn(page)
-    for name in ("More settings", "Models", "Settings of the pictures", "Earlier pictures"):
-        page.get_by_role("button", name=name).click()
+    status(page, "2 images in")
+    image_files(page)
+    expand(page, "settings", "models", "metadata_panel", "history_panel")
     page.locator("#history_gallery img").first.wait_for()
-    after = look(page, axe)
+    after = violations(page, axe)
     assert ours(after) == set()
-    assert {rule for rule, _ in before | after} == set(GRADIO)  # what Gradio mends leaves the list
+    assert {rule for rule, _ in before | after} == set(
+        GRADIO
+    )  # fixed violations must leave the list
 
 
-def test_an_error_breaks_no_rule(visit: Callable, axe: str):
+def test_error_message_has_no_violations(visit: Callable, axe: str):
     page = visit()
     page.locator("#generate").click()
-    status(page, "There is no sound yet")
-    assert ours(look(page, axe)) == set()
+    status(page, "There is no audio")
+    assert ours(violations(page, axe)) == set()
 
 
-def test_what_breaks_a_rule_is_seen(visit: Callable, axe: str):
+def test_violations_are_detected(visit: Callable, axe: str):
     page = visit()
     page.evaluate("document.querySelector('#title').innerHTML += '<img src=\"data:,\"><input>'")
-    assert {rule for rule, _ in ours(look(page, axe))} == {"image-alt", "label"}
+    assert {rule for rule, _ in ours(violations(page, axe))} == {"image-alt", "label"}
 
 
-def test_the_page_on_the_app_names_what_is_gradios():
-    told = (ROOT / "docs/guides/app.md").read_text()
-    assert all(f"`{rule}`" in told for rule in GRADIO)
+def test_app_guide_lists_known_violations():
+    guide = (ROOT / "docs/guides/app.md").read_text()
+    assert all(f"`{rule}`" in guide for rule in GRADIO)

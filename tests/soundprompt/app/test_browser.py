@@ -1,4 +1,4 @@
-"""The app in a real browser: what a visitor does with mouse, keyboard, microphone and phone."""
+"""The app in a browser: mouse, keyboard, microphone and the screen of a phone."""
 
 from __future__ import annotations
 
@@ -13,71 +13,71 @@ import soundfile
 from PIL import Image
 
 from tests.conftest import RATE, tone
-from tests.helpers.browsing import PHONE, drawn, set_field, status, upload
+from tests.helpers.browsing import PHONE, expand, image_files, set_field, status, upload
 from tests.helpers.films import film
 from tests.helpers.pages import Served, serve
 
-# A real browser on a busy machine may miss a moment; what is broken fails three times.
+# A browser on a busy machine may miss an event, so failures are retried.
 pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=2)]
 
 
 @pytest.fixture(scope="module")
 def served(models: Path) -> Iterator[Served]:
-    with serve(models, max_steps=900, max_upload_mb=1) as page:
+    with serve(models, max_inference_steps=900, max_upload_mb=1) as page:
         page.service.start()
         yield page
 
 
-def test_an_upload_is_shown_drawn_and_kept_in_the_history(visit: Callable, wav: Path):
+def test_upload_is_plotted_generated_and_kept_in_history(visit: Callable, wav: Path):
     page = visit()
     upload(page, wav)
-    assert "2.0 s" in status(page, "Heard")
+    assert "2.0 s" in status(page, "Audio loaded")
     page.locator("#audio_plot img").wait_for()
     page.locator("#generate").click()
-    status(page, r"2 pictures in")
-    pictures = [np.asarray(Image.open(io.BytesIO(file))) for file in drawn(page)]
-    assert len(pictures) == 2 and not np.array_equal(*pictures)
-    page.get_by_role("button", name="Settings of the pictures").click()
+    status(page, r"2 images in")
+    images = [np.asarray(Image.open(io.BytesIO(file))) for file in image_files(page)]
+    assert len(images) == 2 and not np.array_equal(*images)
+    expand(page, "metadata_panel")
     assert "num_inference_steps" in page.locator("#metadata").inner_text()
     page.locator("#metadata button").first.wait_for()  # to copy
-    page.get_by_role("button", name="Earlier pictures").click()
+    expand(page, "history_panel")
     page.locator("#history_gallery img").first.wait_for()
     assert page.locator("#history_gallery img").count() == 2
 
 
-def test_a_recording_from_the_microphone_is_drawn(visit: Callable):
+def test_generate_from_microphone(visit: Callable):
     page = visit()
     page.get_by_role("button", name="Record audio").click()
     page.locator("#audio button", has_text="Record").first.click()
     page.wait_for_timeout(1500)
     page.locator("#audio button:visible", has_text="Stop").first.click()
-    heard = re.search(r"([\d.]+) s", status(page, "Heard"))
-    assert heard and 0.5 < float(heard.group(1)) < 30
+    duration = re.search(r"([\d.]+) s", status(page, "Audio loaded"))
+    assert duration and 0.5 < float(duration.group(1)) < 30
     page.locator("#generate").click()
-    status(page, "2 pictures in")
-    assert len(drawn(page)) == 2
+    status(page, "2 images in")
+    assert len(image_files(page)) == 2
 
 
-def test_an_example_and_a_text_are_drawn_by_keyboard_alone(visit: Callable):
+def test_generate_by_keyboard(visit: Callable):
     page = visit()
     page.get_by_role("button", name="Rooster").focus()
     page.keyboard.press("Enter")
-    status(page, "Heard")
-    page.get_by_label("Text (optional)").focus()
+    status(page, "Audio loaded")
+    page.get_by_label("Prompt (optional)", exact=True).focus()
     page.keyboard.type("at night")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "generate"
     page.keyboard.press("Enter")
-    status(page, r"2 pictures in .* Text and sound are \w+:")
+    status(page, r"2 images in .* Relation of prompt and audio: \w+\.")
 
 
-def test_progress_is_shown_and_stop_stops(visit: Callable, wav: Path):
+def test_progress_is_shown_and_stop_interrupts(visit: Callable, wav: Path):
     page = visit()
     upload(page, wav)
-    status(page, "Heard")
-    page.get_by_role("button", name="More settings").click()
+    status(page, "Audio loaded")
+    expand(page, "settings")
     set_field(page, "Steps", "900")
-    set_field(page, "Pictures", "4")
+    set_field(page, "Images", "4")
     page.locator("#generate").click()
     status(page, r"step \d+ of 900")
     assert page.locator("#status progress").get_attribute("max") == "900"
@@ -87,38 +87,38 @@ def test_progress_is_shown_and_stop_stops(visit: Callable, wav: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"no sound\n" * 50, "not a readable audio file"), (b"", "0 bytes")]
+    ("content", "message"), [(b"no sound\n" * 50, "not a readable audio file"), (b"", "0 bytes")]
 )
-def test_a_bad_file_is_named_in_the_page_which_lives_on(
-    visit: Callable, tmp_path: Path, wav: Path, content: bytes, said: str
+def test_invalid_file_shows_error_and_app_keeps_running(
+    visit: Callable, tmp_path: Path, wav: Path, content: bytes, message: str
 ):
     page = visit()
     bad = tmp_path / "bad.wav"
     bad.write_bytes(content)
     upload(page, bad)
-    page.locator("#status [role=alert]", has_text=said).wait_for()
+    page.locator("#status [role=alert]", has_text=message).wait_for()
     page.locator("#generate").click()
-    page.locator("#status [role=alert]", has_text=said).wait_for()
+    page.locator("#status [role=alert]", has_text=message).wait_for()
     page.get_by_role("button", name="Clear").first.click()
     upload(page, wav)
-    status(page, "Heard")
+    status(page, "Audio loaded")
     page.locator("#generate").click()
-    status(page, "2 pictures in")
+    status(page, "2 images in")
 
 
-def test_films_and_a_negative_seed_are_refused_by_name(visit: Callable, tmp_path: Path):
+def test_video_and_negative_seed_are_rejected(visit: Callable, tmp_path: Path):
     page = visit()
-    upload(page, film(tmp_path / "film.mp4"))  # the field itself takes sounds only
+    upload(page, film(tmp_path / "film.mp4"))  # the field accepts audio only
     page.get_by_text("Invalid file type: film.mp4").wait_for()
     upload(page, film(tmp_path / "phone.m4a", picture=False))
-    assert "2.0 s" in status(page, "Heard")
-    page.get_by_role("button", name="More settings").click()
+    assert "2.0 s" in status(page, "Audio loaded")
+    expand(page, "settings")
     set_field(page, "Seed", "-5")
     page.locator("#generate").click()
     page.locator("#status [role=alert]", has_text="The seed is -5").wait_for()
 
 
-def test_a_file_that_is_too_large_is_refused(visit: Callable, tmp_path: Path):
+def test_large_file_is_rejected(visit: Callable, tmp_path: Path):
     page = visit()
     huge = tmp_path / "huge.wav"
     soundfile.write(huge, tone(440, 30.0), RATE)
@@ -126,35 +126,34 @@ def test_a_file_that_is_too_large_is_refused(visit: Callable, tmp_path: Path):
     page.get_by_text(re.compile("exceeds|too large|maximum", re.IGNORECASE)).first.wait_for()
 
 
-def test_two_visitors_see_only_their_own(visit: Callable, wav: Path, tmp_path: Path):
+def test_sessions_see_only_their_own_images(visit: Callable, wav: Path, tmp_path: Path):
     other = tmp_path / "other.wav"
     soundfile.write(other, tone(4000, 3.0), RATE)
     pages = [visit(), visit()]
     for page, path in zip(pages, (wav, other), strict=True):
         upload(page, path)
-    for page, said in zip(pages, ("2.0 s", "3.0 s"), strict=True):
-        assert said in status(page, "Heard")
+    for page, duration in zip(pages, ("2.0 s", "3.0 s"), strict=True):
+        assert duration in status(page, "Audio loaded")
         page.locator("#generate").click()
     for page in pages:
-        status(page, "2 pictures in")
-    first, second = map(drawn, pages)
+        status(page, "2 images in")
+    first, second = map(image_files, pages)
     assert not set(first) & set(second)
     newcomer = visit()
     assert newcomer.locator("#images img").count() == 0
     newcomer.locator("#generate").click()
-    status(newcomer, "There is no sound yet")
+    status(newcomer, "There is no audio")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_everything_within_its_width(visit: Callable, wav: Path, scheme: str):
+def test_page_fits_the_width_of_a_phone(visit: Callable, wav: Path, scheme: str):
     page = visit(viewport=PHONE, color_scheme=scheme)
     upload(page, wav)
-    status(page, "Heard")
-    for name in ("More settings", "Models"):
-        page.get_by_role("button", name=name).click()
+    status(page, "Audio loaded")
+    expand(page, "settings", "models")
     page.locator("#generate").click()
-    status(page, "2 pictures in")
-    drawn(page)
+    status(page, "2 images in")
+    image_files(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     for name in ("#generate", "#stop", "#prompt", "#encoder", "#images img"):
         box = page.locator(name).first.bounding_box()
@@ -166,15 +165,15 @@ def test_a_phone_shows_everything_within_its_width(visit: Callable, wav: Path, s
     assert (brightness[0] > brightness[1]) == (scheme == "dark")
 
 
-def test_a_phone_brings_the_pictures_into_sight(visit: Callable, wav: Path):
+def test_phone_scrolls_to_the_images(visit: Callable, wav: Path):
     page = visit(viewport=PHONE)
     upload(page, wav)
-    status(page, "Heard")
-    page.get_by_role("button", name="More settings").click()  # the pictures lie further down
+    status(page, "Audio loaded")
+    expand(page, "settings")  # moves the images down
     page.locator("#generate").click()
-    status(page, "2 pictures in")
+    status(page, "2 images in")
     page.wait_for_function(
-        """height => [...document.querySelectorAll('#pictures img')].some(image => {
+        """height => [...document.querySelectorAll('#images img')].some(image => {
             const box = image.getBoundingClientRect();
             return box.height > 0 && box.top >= 0 && box.top < height - 40;
         })""",
@@ -184,8 +183,7 @@ def test_a_phone_brings_the_pictures_into_sight(visit: Callable, wav: Path):
 
 def test_every_field_has_a_label(visit: Callable):
     page = visit()
-    for name in ("More settings", "Models"):
-        page.get_by_role("button", name=name).click()
+    expand(page, "settings", "models")
     page.get_by_label("Adapter").first.wait_for()
     nameless = page.evaluate(
         """() => [...document.querySelectorAll('input, textarea, select, button')]

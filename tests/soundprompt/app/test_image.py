@@ -1,4 +1,4 @@
-"""The container's files agree with each other and with the code. No image is built."""
+"""Consistency of the container files with each other and the code; no image is built."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_port_is_the_same_everywhere(dockerfile: Instructions) -> None:
     assert services["page"]["ports"] == services["gpu"]["ports"] == [f"{PORT}:{PORT}"]
     space = yaml.safe_load((ROOT / "docs/space/README.md").read_text().split("---")[1])
     assert space["sdk"] == "docker" and space["app_port"] == PORT
-    (set_audio_guidance_scale,) = (ROOT / "docs").rglob("docker.md")
-    assert f"-p {PORT}:{PORT}" in set_audio_guidance_scale.read_text()
+    (guide,) = (ROOT / "docs").rglob("docker.md")
+    assert f"-p {PORT}:{PORT}" in guide.read_text()
 
 
 def test_volumes_are_where_the_app_and_the_hub_look(dockerfile: Instructions) -> None:

@@ -24,16 +24,16 @@ from tests.helpers.launches import SHORT
 from tests.helpers.pages import free_port, serves_and_ends
 
 ROOT = Path(__file__).parents[3]
-LEFT_OUT = (".git", ".venv", "runs", "build", "dist", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+EXCLUDED = (".git", ".venv", "runs", "build", "dist", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 
 
 def test_every_package_is_in_the_wheel() -> None:
     """A package at the top level is named in pyproject.toml, tests and benchmarks aside."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     carried = {name.rstrip("*") for name in settings["packages"]["find"]["include"]}
-    there = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert {"align", "diffuse", "soundprompt"} <= there
-    assert there - {"benchmarks", "tests"} <= carried
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert {"align", "diffuse", "soundprompt"} <= packages
+    assert packages - {"benchmarks", "tests"} <= carried
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy2(path, checkout)
-        elif path.name not in LEFT_OUT and not path.name.endswith(".egg-info"):
+        elif path.name not in EXCLUDED and not path.name.endswith(".egg-info"):
             shutil.copytree(
                 path, checkout / path.name, ignore=shutil.ignore_patterns("__pycache__")
             )
@@ -121,11 +121,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(checkout, source, _build("wheel", unpacked, folder))
 
 
-def _build(kind: str, where: Path, folder: Path) -> Path:
+def _build(kind: str, cwd: Path, folder: Path) -> Path:
     """Builds with the installed setuptools, without downloads."""
     line = f"from setuptools.build_meta import build_{kind} as b; print(b({str(folder)!r}))"
     done = subprocess.run(
-        [sys.executable, "-c", line], cwd=where, capture_output=True, text=True, check=True
+        [sys.executable, "-c", line], cwd=cwd, capture_output=True, text=True, check=True
     )
     return folder / done.stdout.splitlines()[-1]
 
@@ -145,8 +145,8 @@ def fresh(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def _run(program: Path, *line: str, where: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program, *line], cwd=where, capture_output=True, text=True, timeout=300)
+def _run(program: Path, *line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, *line], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
@@ -156,14 +156,14 @@ def test_archives_contain_code_and_data(built: Built) -> None:
         assert len(found) >= at_least
         return {path.relative_to(built.checkout).as_posix() for path in found}
 
-    rooms = {"align": 70, "diffuse": 40, "soundprompt": 40}
-    code = set().union(*(files(room, "*.py", n) for room, n in rooms.items()))
+    minimum = {"align": 70, "diffuse": 40, "soundprompt": 40}
+    code = set().union(*(files(name, "*.py", n) for name, n in minimum.items()))
     data = (
         files("align/recipes", "*.yaml", 5)
         | files("diffuse/recipes", "*.yaml", 5)
         | files("soundprompt/mini/weights", "*.*", 10)
         | {"soundprompt/app/page.css"}
-        | {f"{room}/py.typed" for room in rooms}
+        | {f"{name}/py.typed" for name in minimum}
     )
     with zipfile.ZipFile(built.wheel) as archive:
         assert code | data <= set(archive.namelist())
@@ -177,31 +177,31 @@ def test_archives_contain_code_and_data(built: Built) -> None:
 @pytest.mark.slow
 def test_wheel_code_is_imported(fresh: Path, tmp_path: Path) -> None:
     code = "import align, diffuse, soundprompt.app as app; print(align.__file__, app.__file__)"
-    done = _run(fresh / "python", "-c", code, where=tmp_path)
+    done = _run(fresh / "python", "-c", code, cwd=tmp_path)
     assert done.stdout.count(str(fresh.parent)) == 2, done.stderr
     code = "import soundprompt; print(soundprompt.__version__)"
-    done = _run(fresh / "python", "-c", code, where=tmp_path)
+    done = _run(fresh / "python", "-c", code, cwd=tmp_path)
     assert done.stdout.strip() == _version(), done.stderr
 
 
 @pytest.mark.slow
 def test_train_runs_from_any_folder(fresh: Path, sound_folder: Path, tmp_path: Path) -> None:
     python = fresh / "python"
-    shown = _run(python, "-m", "align.train", "--help", where=tmp_path)
+    shown = _run(python, "-m", "align.train", "--help", cwd=tmp_path)
     assert shown.returncode == 0 and "--output_dir" in shown.stdout
     line = ("-m", "align.train", "--dataset", str(sound_folder), *SHORT, "--max_steps", "2")
-    done = _run(python, *line, "--output_dir", "own", where=tmp_path)
+    done = _run(python, *line, "--output_dir", "own", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = json.loads((tmp_path / "own/run.json").read_text())
-    assert run["options"]["model"]["base"] in ("mini", ["mini"])
+    assert run["options"]["model"]["base_model"] in ("mini", ["mini"])
     assert "class_accuracy" in json.loads((tmp_path / "own/metrics.json").read_text())
 
 
 @pytest.mark.slow
 def test_app_is_served_from_any_folder(fresh: Path, tmp_path: Path) -> None:
     for line in ("soundprompt-app", "python -m soundprompt.app"):
-        program, *words = line.split()
-        shown = _run(fresh / program, *words, "--help", where=tmp_path)
+        program, *rest = line.split()
+        shown = _run(fresh / program, *rest, "--help", cwd=tmp_path)
         assert shown.returncode == 0 and f"usage: {line}" in shown.stdout
     port = free_port()
     # With an encoder given, the app does not train the demo encoder.
