@@ -1,11 +1,11 @@
-"""Sound heard inside the UNet of a diffusion pipeline.
+"""Condition the UNet of a diffusion pipeline on audio.
 
     from diffuse import SoundPipeline
 
     pipe = SoundPipeline.from_pretrained("mini", encoder="runs/align/mini")
     pipe("dog.wav", prompt="a picture at night").images
 
-Names are imported when they are first used: importing the package costs nothing.
+Public names are imported lazily, so importing the package is cheap.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_WHERE = {
+_LAZY_IMPORTS = {
     "AdapterConfig": "diffuse.models.configuration",
     "AttachedAdapters": "diffuse.models.attach",
     "SoundAdapter": "diffuse.models.adapter",
@@ -24,6 +24,6 @@ __all__ = ["AdapterConfig", "AttachedAdapters", "SoundAdapter", "SoundPipeline",
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'diffuse' has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+    return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)

@@ -1,4 +1,4 @@
-"""Teaches a UNet to hear: `python -m diffuse.train [RECIPE] [--option value ...]`."""
+"""Train an audio adapter on a UNet: `python -m diffuse.train [RECIPE] [--option value ...]`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, trains, measures, and says where the results are."""
+    """Parse the command line, train, evaluate and print where the results are."""
     options = parse_options(COMMAND, arguments, examples=EXAMPLES)
-    # Whatever is heavy is imported after the options are known to be right.
+    # Import heavy modules only after the options have been validated.
     from align.audio.files import AudioError
     from align.data.errors import DataError
     from align.training.distributed import destroy_process_group
@@ -34,35 +34,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _train_mini_encoder(options.model.encoder)
         run = TrainingRun.from_options(options)
         run.train()
-        destroy_process_group()  # the others have done their part
+        destroy_process_group()  # the other processes are done
         if not run.is_main:
             return
-        figures = run.evaluate()
+        metrics = run.evaluate()
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.train: {error}") from error
-    _report(run.folder, run.eval_name, figures)
+    _report(run.folder, run.eval_name, metrics)
 
 
 def _train_mini_encoder(encoder: str) -> None:
-    """The miniature's own encoder is trained where it is missing; any other must be there."""
+    """Train the encoder of the mini models if it is missing; other encoders must exist."""
     if encoder != MINI_ENCODER or (Path(encoder) / "config.json").exists():
         return
     from align.train import main as align
 
-    print(f"there is no {encoder} yet: `python -m align.train` comes first", flush=True)
+    print(f"{encoder} does not exist: running `python -m align.train` first", flush=True)
     align(["--output_dir", encoder, "--num_images", "0", "--num_sheet_samples", "0"])
 
 
-def _report(folder: Path, eval_name: str, figures: dict[str, Estimate]) -> None:
+def _report(folder: Path, eval_name: str, metrics: dict[str, Estimate]) -> None:
     from align.evaluation.statistics import flatten_metrics, format_table
 
-    kept = flatten_metrics(figures) | {"evaluated_on": eval_name}
-    (folder / "metrics.json").write_text(json.dumps(kept, indent=2) + "\n")
-    if figures:
-        print(f"\nMeasured on {eval_name}:\n{format_table(figures)}\n")
-    print(f"The adapter is in {folder}; its figures are in {folder / 'metrics.json'}.")
+    saved = flatten_metrics(metrics) | {"evaluated_on": eval_name}
+    (folder / "metrics.json").write_text(json.dumps(saved, indent=2) + "\n")
+    if metrics:
+        print(f"\nEvaluated on {eval_name}:\n{format_table(metrics)}\n")
+    print(f"The adapter is in {folder}; its metrics are in {folder / 'metrics.json'}.")
     if (folder / "samples.png").exists():
-        print(f"Sounds and what they drew are in {folder / 'samples.png'}.")
+        print(f"A sheet of samples is in {folder / 'samples.png'}.")
 
 
 if __name__ == "__main__":

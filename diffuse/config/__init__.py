@@ -1,1 +1,1 @@
-"""Options: dataclasses and the stages of training."""
+"""Options of `diffuse.train` and training stages."""

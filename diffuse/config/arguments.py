@@ -1,4 +1,4 @@
-"""Options of a training of the UNet: each field is a flag, a recipe key and the default's place."""
+"""Options of `diffuse.train`: every field is a command-line flag and a recipe key."""
 
 from __future__ import annotations
 
@@ -6,137 +6,201 @@ import math
 from dataclasses import dataclass, field
 
 from align.config.arguments import CommonDataArguments, TrainingOptions
-from align.config.arguments import EvaluationArguments as Judgement
+from align.config.arguments import EvaluationArguments as CommonEvaluationArguments
 from diffuse.config.stages import parse_stages
 
-MINI_ENCODER = "runs/align/mini"  # trained at need, as `python -m align.train` would
+MINI_ENCODER = "runs/align/mini"  # trained with `python -m align.train` if missing
 
 
 @dataclass
 class ModelArguments:
-    """What shall hear, and with what."""
+    """Options of the models."""
 
     base_model: str = field(
-        default="mini", metadata={"help": "pipeline that learns to hear: a name, folder or hub id"}
+        default="mini",
+        metadata={
+            "help": "Diffusers pipeline whose UNet is conditioned on audio: short name, "
+            "folder or Hub id."
+        },
     )
     encoder: str = field(
         default=MINI_ENCODER,
-        metadata={"help": "an encoder that align.train aligned with this base; folder or hub id"},
+        metadata={
+            "help": "Audio encoder aligned with the base model by align.train: folder or Hub id."
+        },
     )
     init_from: str | None = field(
-        default=None, metadata={"help": "go on from this saved adapter, in place of a fresh one"}
+        default=None,
+        metadata={"help": "Initialize from this trained audio adapter instead of a new one."},
     )
     attention_type: str = field(
         default="shared",
-        metadata={"help": "shared (the block's query and output) or sonic (SonicDiffusion's)"},
+        metadata={
+            "help": "Audio attention: shared (reuses the block's query and output "
+            "projections) or sonic (as in SonicDiffusion)."
+        },
     )
     blocks: list[str] = field(
         default_factory=lambda: ["down", "mid", "up"],
-        metadata={"help": "the UNet's parts that hear, of down, mid and up"},
+        metadata={"help": "UNet blocks with audio attention: down, mid and up."},
     )
     routing: str = field(
         default="all",
-        metadata={"help": "levels by part: all, hierarchy (down front, up air) or reverse"},
+        metadata={
+            "help": "Levels per UNet block: all, hierarchy (foreground down, ambience up) or "
+            "reverse."
+        },
     )
-    projector_width: int = field(default=256, metadata={"help": "the projector's own width"})
-    projector_depth: int = field(default=2, metadata={"help": "the projector's layers"})
-    projector_heads: int = field(default=4, metadata={"help": "the projector's attention heads"})
-    lora_rank: int = field(default=0, metadata={"help": "of the LoRA on the UNet; 0 for none"})
+    projector_width: int = field(
+        default=256,
+        metadata={"help": "Hidden size of the level projector."},
+    )
+    projector_depth: int = field(
+        default=2,
+        metadata={"help": "Number of layers in the level projector."},
+    )
+    projector_heads: int = field(
+        default=4,
+        metadata={"help": "Number of attention heads in the level projector."},
+    )
+    lora_rank: int = field(
+        default=0,
+        metadata={"help": "LoRA rank on the UNet; 0 disables LoRA."},
+    )
     lora_targets: list[str] = field(
         default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"],
-        metadata={"help": "the UNet's layers that LoRA changes"},
+        metadata={"help": "UNet modules that LoRA is applied to."},
     )
 
 
 @dataclass
 class DataArguments(CommonDataArguments):
-    """What is heard, seen and said."""
+    """Options of the audio-image pairs."""
 
     video_dir: str | None = field(
-        default=None, metadata={"help": "folder of the videos that a VGGSound list names"}
+        default=None,
+        metadata={"help": "Folder of the videos named in a VGGSound list."},
     )
-    image_column: str = field(default="image", metadata={"help": "column of images"})
+    image_column: str = field(
+        default="image",
+        metadata={"help": "Column with the images."},
+    )
     resolution: int = field(
-        default=0, metadata={"help": "pixels of an image's side; 0 for the base's own"}
+        default=0,
+        metadata={"help": "Image resolution in pixels; 0 uses the base model's own."},
     )
     num_crops: int = field(
-        default=1, metadata={"help": "squares kept of an image: the middle, then random ones"}
+        default=1,
+        metadata={"help": "Number of crops per image: the center crop, then random crops."},
     )
-    random_flip: bool = field(default=False, metadata={"help": "mirrored images too"})
+    random_flip: bool = field(
+        default=False,
+        metadata={"help": "Add horizontally flipped crops."},
+    )
     class_balanced: bool = field(
-        default=False, metadata={"help": "draw every class equally often, rare ones repeatedly"}
+        default=False,
+        metadata={"help": "Sample all classes equally often, repeating rare ones."},
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_crops < 1:
-            raise ValueError(f"--crops is at least 1, not {self.num_crops}")
+            raise ValueError(f"--num_crops must be at least 1, not {self.num_crops}")
 
 
 @dataclass
 class LossArguments:
-    """What training minimises, and what it leaves out at times."""
+    """Options of the stages and losses."""
 
     stages: list[str] = field(
         default_factory=lambda: [
             '{"stage": "projector", "max_steps": 600, "learning_rate": 1e-3}',
-            "attention",
+            "attention_only",
         ],
-        metadata={"help": "in a row: names, or mappings as JSON (docs/training-the-unet.md)"},
+        metadata={
+            "help": "Training stages in order: names, or JSON mappings with stage, trainable, "
+            "loss, max_steps and learning_rate (docs/reference/recipes.md#stages)."
+        },
     )
     min_snr_gamma: float = field(
-        default=0.0, metadata={"help": "of min-SNR weights, usually 5; 0 for the plain loss"}
+        default=0.0,
+        metadata={"help": "Gamma of the min-SNR loss weighting (usually 5); 0 disables it."},
     )
-    noise_offset: float = field(default=0.0, metadata={"help": "strength of the noise offset"})
+    noise_offset: float = field(
+        default=0.0,
+        metadata={"help": "Scale of the noise offset."},
+    )
     caption_dropout: float = field(
-        default=0.1, metadata={"help": "share of rows without their text"}
+        default=0.1,
+        metadata={"help": "Probability of dropping the caption."},
     )
-    audio_dropout: float = field(default=0.1, metadata={"help": "share of rows in silence"})
+    audio_dropout: float = field(
+        default=0.1,
+        metadata={"help": "Probability of dropping the audio."},
+    )
     joint_dropout: float = field(
-        default=0.05, metadata={"help": "share of rows without text and in silence"}
+        default=0.05,
+        metadata={"help": "Probability of dropping caption and audio together."},
     )
     background_prob: float = field(
         default=0.5,
         metadata={
-            "help": "share of the rows with a background whose text names the foreground alone, "
-            "and whose sound is heard behind it alone; 0 where levels have no phrases"
+            "help": "Probability, for pairs with a background, of training on the foreground "
+            "caption with background audio only."
         },
     )
     class_weighted: bool = field(
-        default=False, metadata={"help": "every class counts alike in the loss, however rare"}
+        default=False,
+        metadata={"help": "Weight the loss inversely to class frequency."},
     )
     level_loss_weight: float = field(
-        default=0.1, metadata={"help": "of the levels' error to their phrases' tokens"}
+        default=0.1,
+        metadata={
+            "help": "Weight of the error between level tokens and the tokens of their phrases."
+        },
     )
-    orthogonality_weight: float = field(default=0.0, metadata={"help": "of the levels' likeness"})
+    orthogonality_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the orthogonality loss between levels."},
+    )
     entropy_weight: float = field(
-        default=0.0, metadata={"help": "of the evenness of the levels' weights, which it rewards"}
+        default=0.0,
+        metadata={"help": "Weight of the entropy bonus on the level weights."},
     )
-    norm_weight: float = field(default=0.0, metadata={"help": "of the tokens' norm error"})
-    norm_target: float = field(default=60.0, metadata={"help": "the norm aimed at"})
+    norm_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the token norm loss."},
+    )
+    norm_target: float = field(
+        default=60.0,
+        metadata={"help": "Target norm of the level tokens."},
+    )
     temperature_start: float = field(
-        default=1.0, metadata={"help": "of the levels' weights, at the first step"}
+        default=1.0,
+        metadata={"help": "Softmax temperature of the level weights at the first step."},
     )
-    temperature_end: float = field(default=1.0, metadata={"help": "and at the last"})
+    temperature_end: float = field(
+        default=1.0,
+        metadata={"help": "Softmax temperature of the level weights at the last step."},
+    )
     contrastive_temperature: float = field(
-        default=0.15, metadata={"help": "of the InfoNCE in the alignment loss"}
+        default=0.15,
+        metadata={"help": "InfoNCE temperature of the alignment loss."},
     )
 
     def __post_init__(self) -> None:
         parse_stages(self.stages)
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"--{name} is a number, not {value}")
+                raise ValueError(f"--{name} must be a finite number, not {value}")
         dropouts = (self.caption_dropout, self.audio_dropout, self.joint_dropout)
         if min(dropouts) < 0 or sum(dropouts) > 1:
             raise ValueError(
-                "caption, sound and joint dropout are shares of the rows, together at most 1, "
-                f"not {', '.join(map(str, dropouts))}"
+                "--caption_dropout, --audio_dropout and --joint_dropout are probabilities, "
+                f"together at most 1, not {', '.join(map(str, dropouts))}"
             )
         if not 0 <= self.background_prob <= 1:
-            raise ValueError(
-                f"--background_prob is a share from 0 to 1, not {self.background_prob}"
-            )
+            raise ValueError(f"--background_prob must be from 0 to 1, not {self.background_prob}")
         if self.min_snr_gamma < 0 or self.noise_offset < 0:
             raise ValueError("--min_snr_gamma and --noise_offset cannot be negative")
         if min(self.temperature_start, self.temperature_end) <= 0:
@@ -144,11 +208,14 @@ class LossArguments:
 
 
 @dataclass
-class EvaluationArguments(Judgement):
-    """What is drawn and judged."""
+class EvaluationArguments(CommonEvaluationArguments):
+    """Options of the evaluation after training."""
 
     num_images: int = field(
-        default=100, metadata={"help": "pictures drawn and judged at the end; 0 for none"}
+        default=100,
+        metadata={
+            "help": "Number of images to generate and classify after training; 0 disables it."
+        },
     )
 
 
@@ -156,16 +223,39 @@ class EvaluationArguments(Judgement):
 class DiffuseTrainingOptions(TrainingOptions):
     """Training options of an audio adapter."""
 
-    num_train_epochs: float = field(default=3.5, metadata={"help": "passes over the data"})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "rows a step"})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "rows a step"})
-    learning_rate: float = field(default=3e-3, metadata={"help": "the peak"})
-    gate_lr_multiplier: float = field(
-        default=10.0, metadata={"help": "the gates' and level weights' rate, times the others'"}
+    num_train_epochs: float = field(
+        default=3.5,
+        metadata={"help": "Number of training epochs of a stage without max_steps."},
     )
-    bf16: bool = field(default=True, metadata={"help": "the UNet computes in bfloat16"})
-    logging_steps: float = field(default=50, metadata={"help": "steps between two log lines"})
-    eval_strategy: str = field(default="no", metadata={"help": "no, steps or epoch"})
+    per_device_train_batch_size: int = field(
+        default=32,
+        metadata={"help": "Training batch size per device."},
+    )
+    per_device_eval_batch_size: int = field(
+        default=32,
+        metadata={"help": "Evaluation batch size per device."},
+    )
+    learning_rate: float = field(
+        default=3e-3,
+        metadata={"help": "Peak learning rate of a stage without its own."},
+    )
+    gate_lr_multiplier: float = field(
+        default=10.0,
+        metadata={"help": "Learning rate multiplier of the gates and level weights."},
+    )
+    bf16: bool = field(
+        default=True,
+        metadata={"help": "Run the UNet in bfloat16."},
+    )
+    logging_steps: float = field(
+        default=50,
+        metadata={"help": "Steps between two log lines."},
+    )
+    eval_strategy: str = field(
+        default="no",
+        metadata={"help": "When to evaluate: no, steps or epoch."},
+    )
     ema_decay: float = field(
-        default=0.99, metadata={"help": "of the weights' moving average, which is kept; 0 for none"}
+        default=0.99,
+        metadata={"help": "EMA decay of the trained weights; the average is saved. 0 disables it."},
     )

@@ -1,4 +1,4 @@
-"""All options of a training of the UNet."""
+"""All options of `diffuse.train`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ARGUMENTS = (
 
 @dataclass
 class Options:
-    """All options of a run, by theme."""
+    """All options of a run, grouped by theme."""
 
     model: ModelArguments
     data: DataArguments
@@ -45,15 +45,18 @@ class Options:
 def parse_options(
     command: str, arguments: Sequence[str] | None = None, *, examples: Sequence[str] = ()
 ) -> Options:
-    """The options of a training of the UNet from a command line.
+    """Parse the options of a UNet training from a command line.
 
     Args:
-        command: what the user called.
-        arguments: the command line; that of the process by default.
-        examples: command lines for `--help`.
+        command: Command shown in the usage text.
+        arguments: Command line. Defaults to that of the process.
+        examples: Example command lines shown by `--help`.
+
+    Returns:
+        The parsed options.
 
     Raises:
-        SystemExit: an option does not exist, has a wrong value, or `--help` was asked for.
+        SystemExit: If an option does not exist or has an invalid value, or `--help` is given.
     """
     parts = parse(
         ARGUMENTS, "diffuse", command, arguments, examples=examples,

@@ -1,7 +1,8 @@
-"""Stages: what trains, by which loss, for how long. A recipe names them in a row.
+"""Training stages: which parameters are trained, with which loss and for how long.
 
-A stage in a recipe is a short name (a key of `STAGES`) or a mapping of `Stage`'s fields, with
-"stage" naming the one it starts from: {stage: hearing, steps: 500, learning_rate: 1.0e-4}.
+A stage of a recipe is a short name (a key of `STAGES`) or a mapping of `Stage`'s fields, in which
+"stage" names the stage that it modifies:
+{stage: audio_attention, max_steps: 500, learning_rate: 1.0e-4}.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ LOSSES = ("denoising", "text_replacement", "alignment")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage.
+    """A training stage.
 
     Attributes:
-        name: what its folder and its log lines are called by.
-        trains: the parts that move; all else stays as it is.
-        loss: "denoising" through the audio attention; "substitution", the same loss with the
-            level tokens in the text's place and nothing heard beside it; "alignment", the level
-            tokens against those of their captions, without the UNet.
-        steps: updates; 0 takes --num_train_epochs.
-        learning_rate: the peak; 0 takes --learning_rate.
+        name: Name of the stage in its folder and log lines.
+        trainable: Parameter groups that are trained; all other parameters are frozen.
+        loss: "denoising": the denoising loss with audio attention. "text_replacement": the
+            denoising loss with the level tokens in place of the text and no audio attention.
+            "alignment": InfoNCE and MSE between the level tokens and those of their phrases,
+            without the UNet.
+        max_steps: Number of optimizer steps; 0 uses --num_train_epochs.
+        learning_rate: Peak learning rate; 0 uses --learning_rate.
     """
 
     name: str
@@ -41,18 +43,18 @@ class Stage:
         if wrong or not self.trainable:
             raise ValueError(
                 f"stage {self.name!r} trains {', '.join(map(repr, wrong)) or 'nothing'}: "
-                f"the parts are {', '.join(PARAMETER_GROUPS)}"
+                f"the parameter groups are {', '.join(PARAMETER_GROUPS)}"
             )
         if self.loss not in LOSSES:
             raise ValueError(
-                f"stage {self.name!r} has no loss {self.loss!r}: there are {', '.join(LOSSES)}"
+                f"stage {self.name!r} has no loss {self.loss!r}: the losses are {', '.join(LOSSES)}"
             )
         if self.max_steps < 0 or self.learning_rate < 0:
-            raise ValueError(f"stage {self.name!r}: steps and learning_rate cannot be negative")
+            raise ValueError(f"stage {self.name!r}: max_steps and learning_rate cannot be negative")
         self._check_loss_reaches()
 
     def _check_loss_reaches(self) -> None:
-        """Whether the loss reaches what trains."""
+        """Raise ValueError if the loss has no gradient for a trainable group."""
         reached = {
             "alignment": {"projector"},
             "text_replacement": {"projector", "lora"},
@@ -76,17 +78,25 @@ STAGES = {
         "audio_attention", ("projector", "level_projections", "attention", "gates", "level_weights")
     ),
     "audio_attention_lora": Stage("audio_attention_lora", PARAMETER_GROUPS),
-    "attention": Stage("attention", ("level_projections", "attention", "gates", "level_weights")),
+    "attention_only": Stage(
+        "attention_only", ("level_projections", "attention", "gates", "level_weights")
+    ),
     "gates": Stage("gates", ("gates", "level_weights")),
     "level_weights": Stage("level_weights", ("level_weights",)),
 }
 
 
 def parse_stage(text: str) -> Stage:
-    """A stage from a short name or from JSON, as a recipe's mapping arrives.
+    """Parse a stage from a short name or a JSON mapping.
+
+    Args:
+        text: Key of `STAGES`, or a mapping of a recipe as JSON.
+
+    Returns:
+        The stage.
 
     Raises:
-        ValueError: it is neither, or says what a stage cannot be.
+        ValueError: If the text is neither, or describes an invalid stage.
     """
     if not text.lstrip().startswith("{"):
         if text not in STAGES:
@@ -96,25 +106,33 @@ def parse_stage(text: str) -> Stage:
         given: dict[str, Any] = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"the stage {text} is not JSON ({error})") from error
-    start = given.pop("stage", None)
+    preset = given.pop("stage", None)
     known = {field.name for field in fields(Stage)}
     wrong = [key for key in given if key not in known]
     if wrong:
-        there = ", ".join(["stage", *sorted(known)])
-        raise ValueError(f"a stage has no {', '.join(map(repr, wrong))}; it has: {there}")
+        keys = ", ".join(["stage", *sorted(known)])
+        raise ValueError(f"a stage has no {', '.join(map(repr, wrong))}; its keys are: {keys}")
     try:
-        if start is not None:
-            return replace(parse_stage(start), **given)
+        if preset is not None:
+            return replace(parse_stage(preset), **given)
         return Stage(**{"name": "+".join(given.get("trainable", ()))} | given)
     except TypeError as error:
-        raise ValueError(f"the stage {text} says too little or the wrong kind: {error}") from error
+        raise ValueError(
+            f"the stage {text} lacks a key or has a value of the wrong type: {error}"
+        ) from error
 
 
 def parse_stages(texts: Sequence[str]) -> list[Stage]:
-    """The stages of a recipe, each folder name made unique by its number.
+    """Parse the stages of a recipe.
+
+    Args:
+        texts: Stages in training order, as `parse_stage` takes them.
+
+    Returns:
+        The stages.
 
     Raises:
-        ValueError: there is none, or one cannot be.
+        ValueError: If there is no stage, or one is invalid.
     """
     if not texts:
         raise ValueError("give at least one stage to train")
@@ -122,14 +140,14 @@ def parse_stages(texts: Sequence[str]) -> list[Stage]:
 
 
 def check_gates(stages: Sequence[Stage], from_trained: bool) -> None:
-    """Refuses a row of stages in which something trains behind gates that never opened.
+    """Check that no stage trains parameters behind closed gates, which block gradients.
 
     Args:
-        stages: in their order.
-        started: whether they start from an adapter that was trained before.
+        stages: Stages in training order.
+        from_trained: Whether the run is initialized from a trained adapter, whose gates are open.
 
     Raises:
-        ValueError: a stage learns nothing.
+        ValueError: If all gradients of a stage would be zero.
     """
     opened = from_trained
     for stage in stages:
@@ -137,6 +155,6 @@ def check_gates(stages: Sequence[Stage], from_trained: bool) -> None:
             opened = opened or "gates" in stage.trainable
             if not opened and "lora" not in stage.trainable:
                 raise ValueError(
-                    f"stage {stage.name!r} trains {', '.join(stage.trainable)} behind closed gates, "
-                    "where nothing is learned: train gates too, or start from --adapter"
+                    f"stage {stage.name!r} trains {', '.join(stage.trainable)} behind closed "
+                    "gates, which block gradients: train the gates too, or start from --init_from"
                 )

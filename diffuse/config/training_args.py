@@ -1,4 +1,4 @@
-"""All training options of an audio adapter."""
+"""Training arguments of an audio adapter."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from diffuse.config.arguments import DiffuseTrainingOptions
 
 @dataclass
 class DiffuseTrainingArguments(DiffuseTrainingOptions, SoundTrainingArguments):
-    """All training options of an audio adapter."""
+    """All training arguments of an audio adapter."""
 
-    # The length as well: every stage has a schedule of its own over its whole length.
+    # Includes the length: the learning rate schedule of a stage spans all of its steps.
     WEIGHT_DETERMINING_OPTIONS: ClassVar[tuple[str, ...]] = (
         *WEIGHT_DETERMINING_OPTIONS,
         *LENGTH_OPTIONS[:2],
-        "gate_rate_factor",
+        "gate_lr_multiplier",
         "ema_decay",
     )
 
@@ -29,7 +29,7 @@ class DiffuseTrainingArguments(DiffuseTrainingOptions, SoundTrainingArguments):
         import torch
 
         if self.bf16 and not torch.accelerator.is_available():
-            self.use_cpu = True  # else the Trainer refuses bfloat16, which a CPU can do
+            self.use_cpu = True  # otherwise the Trainer refuses bfloat16, which CPUs support
         super().__post_init__()
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"--ema_decay lies between 0 and 1, not {self.ema_decay}")
+            raise ValueError(f"--ema_decay must be between 0 and 1, not {self.ema_decay}")

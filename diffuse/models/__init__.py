@@ -1,1 +1,1 @@
-"""The audio adapter: projector, gated attention processors, LoRA, and attaching them to a UNet."""
+"""Audio adapters: the level projector, audio attention and attaching them to a UNet."""

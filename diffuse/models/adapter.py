@@ -1,4 +1,4 @@
-"""The sound adapter: all that a UNet needs in order to hear, without the UNet."""
+"""The audio adapter: everything that conditions a UNet on audio, without the UNet itself."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from diffuse.models.unet import base_layer, block_of, cross_attentions, fingerpr
 
 
 class SoundAdapter(nn.Module):
-    """The projector, the layers that hear, and the levels' weights.
+    """An audio adapter: level projector, audio attention layers and level weights.
 
-    Its weights stay in float32 beside a UNet of any precision; the LoRA on the UNet is not among
-    them, because it lives in the UNet (see `attachment`).
+    Its weights stay in float32, whatever the precision of the UNet. The LoRA is not part of the
+    module because its weights are in the UNet (see `attach`).
 
     Args:
-        config: whole, as `of` makes it.
+        config: Complete configuration, as `from_unet` creates it.
     """
 
     def __init__(self, config: AdapterConfig) -> None:
@@ -56,22 +56,25 @@ class SoundAdapter(nn.Module):
         )
         self.level_logits = nn.Parameter(torch.zeros(len(LEVELS)))
         self.register_buffer("temperature", torch.ones(()))
-        self.lora_folder: Path | None = None  # where a loaded adapter's LoRA lies
+        self.lora_folder: Path | None = None  # folder with the LoRA of a loaded adapter
 
     @classmethod
     def from_unet(
         cls, unet: Any, encoder: Any, config: AdapterConfig, prompt_space: str | None = None
     ) -> SoundAdapter:
-        """A new adapter between an aligned encoder and a UNet; nothing of either is changed.
+        """Create an untrained adapter between an aligned encoder and a UNet.
 
         Args:
-            unet: the base's.
-            encoder: an `AudioPromptEncoder`.
-            config: the choices; sizes are filled in.
-            space: the encoder's prompt space; its default one if not given.
+            unet: UNet of the base model.
+            encoder: An `AudioPromptEncoder`.
+            config: Configuration; the sizes are filled in.
+            prompt_space: Prompt space of the encoder. Defaults to its default space.
+
+        Returns:
+            The adapter. Encoder and UNet are not changed.
 
         Raises:
-            ValueError: the encoder has no such space, or its prompts do not fit the UNet.
+            ValueError: If the encoder has no such space, or its prompts do not fit the UNet.
         """
         prompt_space = prompt_space or config.prompt_space or encoder.config.default_space
         head = encoder.head(prompt_space)
@@ -80,7 +83,7 @@ class SoundAdapter(nn.Module):
         if head.space.width != width:
             raise ValueError(
                 f"the encoder's prompts for {prompt_space!r} are {head.space.width} wide and "
-                f"{config.base_model!r} reads {width}: align an encoder with this base"
+                f"{config.base_model!r} expects {width}: use an encoder aligned with it"
             )
         config.prompt_space, config.prompt_width = prompt_space, width
         config.prompt_length = head.space.length
@@ -95,14 +98,14 @@ class SoundAdapter(nn.Module):
         return adapter
 
     def layer(self, name: str) -> AudioAttentionLayer:
-        """The layer of a cross-attention by the attention's name."""
+        """Return the layer of a cross-attention by the name of the attention module."""
         found = self.layers[_key(name)]
         assert isinstance(found, AudioAttentionLayer)
         return found
 
     @property
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The weights by the names that training stages use: each is in exactly one part."""
+        """Parameters by the group names of training stages; the groups are disjoint."""
         projector, layers = (
             list(module.named_parameters()) for module in (self.projector, self.layers)
         )
@@ -115,42 +118,55 @@ class SoundAdapter(nn.Module):
         }
 
     def gates(self) -> dict[str, float]:
-        """How far each layer's gate is open, tanh(g), by the attention's name."""
+        """Return tanh(gate) of each layer by the name of the attention module."""
         return {n: torch.tanh(self.layer(n).gate).item() for n in self.config.layers}
 
     def level_weights(self) -> torch.Tensor:
-        """The levels' weights (3,), with mean one, at the stored temperature."""
+        """Return the level weights (3,), with mean one, at the stored temperature."""
         return level_weights(self.level_logits, self.get_buffer("temperature"))
 
     def set_temperature(self, temperature: float) -> None:
-        """Sharpens (below 1) or evens out (above 1) the levels' weights; it is saved with them.
+        """Set the softmax temperature of the level weights, which is saved with the adapter.
+
+        Args:
+            temperature: Values below 1 sharpen the weights, values above 1 flatten them.
 
         Raises:
-            ValueError: it is not positive.
+            ValueError: If the temperature is not positive.
         """
         if temperature <= 0:
-            raise ValueError(f"a temperature is positive, not {temperature}")
+            raise ValueError(f"the temperature must be positive, not {temperature}")
         self.get_buffer("temperature").fill_(temperature)
 
     def project(
         self, tokens: torch.Tensor, mask: torch.Tensor, embeds: torch.Tensor
     ) -> torch.Tensor:
-        """Level tokens (B, J, D) of recordings; arguments as `LevelProjector` takes them.
+        """Compute level tokens, interpolated with the retrieval memory if there is one.
 
-        What the projector answers, drawn towards what is remembered.
+        Args:
+            tokens: Audio tokens (B, S, H).
+            mask: Boolean mask (B, S), true for valid tokens.
+            embeds: Prompt embeds (B, L, D) of the same clips.
+
+        Returns:
+            Level tokens (B, J, D).
         """
         found: torch.Tensor = self.projector(tokens, mask, embeds)
         if self.retrieval_memory is not None:
-            found = self.retrieval_memory(found, self.projector.get_buffer("spread"))
+            found = self.retrieval_memory(found, self.projector.get_buffer("std"))
         return found
 
     def set_retrieval_memory(self, memory: LevelRetrievalMemory | None) -> None:
-        """Has the level tokens follow what is remembered; None for nothing any more."""
+        """Set the retrieval memory of the level tokens.
+
+        Args:
+            memory: The memory; None removes it.
+        """
         self.retrieval_memory = None if memory is None else memory.to(self.level_logits.device)
         self.config.retrieval_memory = {} if memory is None else memory.sizes
 
     def move_to_background(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Level tokens (B, J, D) with what is heard in front put behind."""
+        """Move the foreground of level tokens (B, J, D) to the background."""
         return move_foreground_to_background(tokens, self.projector.get_buffer("null_tokens"))
 
     def compute_key_values(
@@ -160,33 +176,36 @@ class SoundAdapter(nn.Module):
         dtype: torch.dtype | None = None,
         level_scales: Mapping[str, float] | None = None,
     ) -> AudioStates:
-        """What every layer hears of level tokens, for the UNet's `attention.CROSS_ATTENTION_KWARG`.
+        """Compute the keys and values of all layers for the UNet's `CROSS_ATTENTION_KWARG`.
 
         Args:
-            tokens: (B, J, D).
-            keep: (B,) bool, false where a row shall hear silence; all true by default.
-            dtype: of the result: the UNet's; the adapter's own by default.
-            scales: of single levels by name. One at 0 is not there at all: its keys would still
-                draw attention away from the others.
+            tokens: Level tokens (B, J, D).
+            keep_audio: Boolean mask (B,), false for rows without audio. Defaults to all true.
+            dtype: Data type of the result, that of the UNet. Defaults to the adapter's own.
+            level_scales: Scale of single levels by name. A level with scale 0 is left out, because
+                its keys would still take attention from the others.
+
+        Returns:
+            Keys and values by name of the cross-attention.
 
         Raises:
-            ValueError: a scale's level does not exist.
+            ValueError: If a level does not exist.
         """
         tokens = self.projector.project_levels(tokens)
         weights = token_weights(self.level_weights(), level_scales)
-        strength = (
+        row_scale = (
             tokens.new_ones(len(tokens)) if keep_audio is None else keep_audio.to(tokens.dtype)
         )
         audio: AudioStates = {}
         for name in self.config.layers:
             levels = ROUTINGS[self.config.routing][block_of(name)]
-            where = level_indices(
+            indices = level_indices(
                 [level for level in levels if (level_scales or {}).get(level) != 0]
             )
-            if not where:
+            if not indices:
                 continue
             layer = self.layer(name)
-            key_values = layer(tokens[:, where], weights[where], strength[:, None, None])
+            key_values = layer(tokens[:, indices], weights[indices], row_scale[:, None, None])
             audio[name] = [key_values.to(tokens.device, dtype or key_values.values.dtype)]
         return audio
 
@@ -198,9 +217,20 @@ class SoundAdapter(nn.Module):
         keep_audio: torch.Tensor | None = None,
         dtype: torch.dtype | None = None,
     ) -> AudioStates:
-        """`project` and `compute_key_values` in one."""
+        """Apply `project` and `compute_key_values`.
+
+        Args:
+            tokens: Audio tokens (B, S, H).
+            mask: Boolean mask (B, S), true for valid tokens.
+            embeds: Prompt embeds (B, L, D) of the same clips.
+            keep_audio: Boolean mask (B,), false for rows without audio. Defaults to all true.
+            dtype: Data type of the result. Defaults to the adapter's own.
+
+        Returns:
+            Keys and values by name of the cross-attention.
+        """
         return self.compute_key_values(self.project(tokens, mask, embeds), keep_audio, dtype)
 
 
 def _key(name: str) -> str:
-    return name.replace(".", "/")  # a module's name may hold no dot
+    return name.replace(".", "/")  # module names must not contain dots

@@ -1,7 +1,7 @@
-"""Sound adapters on a UNet: attached, played, scaled, mixed, trained in parts, and taken off.
+"""Attach audio adapters to a UNet, set the audio, scale, combine, train and detach them.
 
 attached = attach(pipeline, "runs/diffuse/mini")
-attached.play(hear(encoder, ["dog.wav"]))
+attached.play(encode_audio(encoder, ["dog.wav"]))
 pipeline("a picture at night").images
 attached.detach()
 """
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffuse.models import saving as folders
+from diffuse.models import saving
 from diffuse.models.adapter import SoundAdapter
 from diffuse.models.attention_processor import SonicAttnProcessor, new_processor
 from diffuse.models.conditioning import AudioConditioning
@@ -26,18 +26,18 @@ from diffuse.models.unet import check_base_model, check_compatible, cross_attent
 
 
 class AttachedAdapters:
-    """What is attached to one UNet; `attach` makes it.
+    """The audio adapters attached to a UNet, as returned by `attach`.
 
     Attributes:
-        unet: the base's.
-        adapters: by name.
+        unet: UNet that the adapters are attached to.
+        adapters: Attached adapters by name.
     """
 
     def __init__(self, unet: Any, pipeline: Any = None) -> None:
         self.unet = unet
         self.adapters: dict[str, SoundAdapter] = {}
         self._injector = AudioInjector(pipeline, self.adapters)
-        self._attentions: dict[str, Any] = {}  # with their processors, by name
+        self._attentions: dict[str, Any] = {}  # by name, like their processors
         self._processors: dict[str, Any] = {}
         self._hooks = [
             unet.register_forward_pre_hook(self._check_processors),
@@ -45,7 +45,12 @@ class AttachedAdapters:
         ]
 
     def add(self, adapter: SoundAdapter, name: str) -> None:
-        """Adds an adapter; `attach` has checked that it belongs here."""
+        """Add an adapter whose compatibility `attach` has checked.
+
+        Args:
+            adapter: Adapter to add.
+            name: Name of the adapter.
+        """
         attentions = cross_attentions(self.unet)
         for layer in adapter.config.layers:
             if layer not in self._processors:
@@ -70,15 +75,22 @@ class AttachedAdapters:
             attentions[n].processor is not processor for n, processor in self._processors.items()
         ):
             raise RuntimeError(
-                "the UNet's attention processors were replaced after the sound adapter was "
-                "attached, so it cannot be heard: detach it, set processors, attach it again"
+                "the UNet's attention processors were replaced after the audio adapter was "
+                "attached, so it has no effect: detach it, set the processors, attach it again"
             )
 
     def project(self, conditioning: AudioConditioning) -> dict[str, torch.Tensor]:
-        """Level tokens (B, J, D) of recordings, by the adapters' names."""
-        where = self.unet.device
+        """Compute the level tokens of encoded audio with every adapter.
+
+        Args:
+            conditioning: Encoded clips.
+
+        Returns:
+            Level tokens (B, J, D) by adapter name.
+        """
+        device = self.unet.device
         tokens, mask, embeds = (
-            c.to(where) for c in (conditioning.tokens, conditioning.mask, conditioning.embeds)
+            c.to(device) for c in (conditioning.tokens, conditioning.mask, conditioning.embeds)
         )
         with torch.no_grad():
             return {n: a.project(tokens, mask, embeds) for n, a in self.adapters.items()}
@@ -88,13 +100,14 @@ class AttachedAdapters:
         audio: AudioConditioning | Mapping[str, torch.Tensor | WeightedTokens],
         guided: bool | None = None,
     ) -> None:
-        """Sets what the pipeline's next calls hear.
+        """Set the audio that the next calls of the pipeline are conditioned on.
 
         Args:
-            sound: recordings, one a prompt or one for all; or by the adapters' names, what
-                `project` made of them, or several such with their weights, heard together.
-            guided: whether the UNet's batches begin with an unconditional half; by default the
-                pipeline tells. Say it for another pipeline on the same UNet, or see `set_pipeline`.
+            audio: Encoded clips, one per prompt or one for all prompts; or, by adapter name, level
+                tokens from `project`, or several weighted level tokens to combine.
+            guided: Whether the first half of the UNet's batch is unconditional. Defaults to what
+                the pipeline reports. Pass it if another pipeline uses the same UNet, or call
+                `set_pipeline`.
         """
         given = self.project(audio) if isinstance(audio, AudioConditioning) else audio
         weighted_tokens = {
@@ -104,15 +117,19 @@ class AttachedAdapters:
         self._injector.set_audio(weighted_tokens, guided)
 
     def adapter_weights(self) -> dict[str, float]:
-        """How much each adapter counts, by name."""
+        """Return the weight of each adapter by name."""
         return {name: adapter_scale.weight for name, adapter_scale in self._injector.scales.items()}
 
     def clear_audio(self) -> None:
-        """Nothing is heard: the base with its LoRA."""
+        """Remove the audio: the next calls use the base model and its LoRA only."""
         self._injector.set_audio({}, None)
 
     def set_pipeline(self, pipeline: Any) -> None:
-        """Lets another pipeline on the same UNet tell whether its calls are guided."""
+        """Set the pipeline that reports whether its calls use classifier-free guidance.
+
+        Args:
+            pipeline: Pipeline that uses the same UNet.
+        """
         self._injector.pipeline = pipeline
 
     def set_audio_scale(
@@ -123,16 +140,18 @@ class AttachedAdapters:
         audio_interval: tuple[float, float] = (0.0, 1.0),
         name: str | None = None,
     ) -> None:
-        """Sets how loud the sound is.
+        """Set the strength of the audio conditioning.
 
         Args:
-            scale: 0 is the base (with the LoRA that is on), 1 as trained, more is louder.
-            levels: scales of single levels by name.
-            steps: heard only in this share of the noise schedule; (0, 0.5) is the noisy half.
-            name: of one adapter; all by default.
+            scale: 0 disables the audio (an attached LoRA stays active), 1 is the strength of
+                training, higher values strengthen it.
+            level_scales: Scale of single levels by name.
+            audio_interval: Fraction of the noise schedule with audio conditioning, from 0 (noise)
+                to 1 (image); (0, 0.5) is its noisier half.
+            name: Name of an adapter. Defaults to all adapters.
 
         Raises:
-            ValueError: there is no such adapter or level, or steps are no range.
+            ValueError: If there is no such adapter or level, or audio_interval is not a range.
         """
         for which in self._adapter_names(name):
             adapter_scale = self._injector.scales[which]
@@ -145,16 +164,32 @@ class AttachedAdapters:
         self._injector.clear_cache()
 
     def set_audio_guidance_scale(self, guidance_scale: float | None) -> None:
-        """Guides by the sound apart from the text; None guides by both together."""
+        """Set a separate guidance scale for the audio.
+
+        Args:
+            guidance_scale: Guidance scale of the audio. None guides text and audio together.
+        """
         self._injector.set_audio_guidance_scale(guidance_scale)
 
     def set_lora_scale(self, scale: float = 1.0, name: str | None = None) -> None:
-        """Sets how much the adapters' LoRA counts; at 0 it is off."""
+        """Set the scale of the adapters' LoRA.
+
+        Args:
+            scale: Scale; 0 disables the LoRA.
+            name: Name of an adapter. Defaults to all adapters.
+        """
         for which in self._adapter_names(name):
             scale_lora(self.unet, which, scale)
 
     def set_adapter_weights(self, weights: Mapping[str, float]) -> None:
-        """Mixes adapters: each one's sound and LoRA count by its weight; ValueError if none."""
+        """Set the weights of several adapters, which scale both their audio and their LoRA.
+
+        Args:
+            weights: Weights by adapter name; other adapters keep theirs.
+
+        Raises:
+            ValueError: If there is no such adapter.
+        """
         adapter_scales = self._injector.scales
         chosen = {n: w for name, w in weights.items() for n in self._adapter_names(name)}
         adapter_scales.update({n: replace(adapter_scales[n], weight=w) for n, w in chosen.items()})
@@ -164,33 +199,48 @@ class AttachedAdapters:
 
     def _adapter_names(self, name: str | None) -> list[str]:
         if name is not None and name not in self.adapters:
-            there = ", ".join(self.adapters) or "none"
-            raise ValueError(f"no adapter is attached as {name!r}; there are: {there}")
+            names = ", ".join(self.adapters) or "none"
+            raise ValueError(f"no adapter is attached as {name!r}; attached are: {names}")
         return list(self.adapters) if name is None else [name]
 
     def group_parameters(self, group: str, name: str | None = None) -> list[nn.Parameter]:
-        """Weights by what they are, a key of `SoundAdapter.parts` or "lora"; ValueError if none."""
+        """Return the parameters of a group.
+
+        Args:
+            group: Key of `SoundAdapter.parameter_groups`, or "lora".
+            name: Name of an adapter. Defaults to all adapters.
+
+        Raises:
+            ValueError: If there is no such group or adapter.
+        """
         found: list[nn.Parameter] = []
         for which in self._adapter_names(name):
             lora = list(lora_parameters(self.unet, which).values())
             groups = {**self.adapters[which].parameter_groups, "lora": lora}
             if group not in groups:
-                raise ValueError(f"there is no part {group!r}; there are: {', '.join(groups)}")
+                raise ValueError(
+                    f"there is no parameter group {group!r}; the groups are: {', '.join(groups)}"
+                )
             found += groups[group]
         return found
 
     def train_only(self, *groups: str, name: str | None = None) -> list[nn.Parameter]:
-        """Makes these parts trainable and nothing else of the UNet and its adapters.
+        """Make parameter groups trainable and freeze all other parameters of UNet and adapters.
 
-        Returns: their weights.
+        Args:
+            groups: Parameter groups, as `group_parameters` takes them.
+            name: Name of an adapter. Defaults to all adapters.
+
+        Returns:
+            The trainable parameters.
 
         Raises:
-            ValueError: there is no such part or adapter, or nothing in one of them.
+            ValueError: If there is no such group or adapter, or a group is empty.
         """
-        chosen = {part: self.group_parameters(part, name) for part in groups}
-        empty = [part for part, weights in chosen.items() if not weights]
+        chosen = {group: self.group_parameters(group, name) for group in groups}
+        empty = [group for group, weights in chosen.items() if not weights]
         if empty:
-            raise ValueError(f"the adapter has no {', '.join(empty)} that could train")
+            raise ValueError(f"the adapter has no {', '.join(empty)} to train")
         self.unet.requires_grad_(False)
         for adapter in self.adapters.values():
             adapter.requires_grad_(False)
@@ -200,18 +250,26 @@ class AttachedAdapters:
         return found
 
     def save(self, folder: str | Path, name: str | None = None) -> None:
-        """Writes the only adapter, or the one of this name, with its LoRA.
+        """Save an adapter and its LoRA.
+
+        Args:
+            folder: Output directory.
+            name: Name of the adapter; required if several are attached.
 
         Raises:
-            ValueError: there are several and none is named.
+            ValueError: If several adapters are attached and no name is given.
         """
         names = self._adapter_names(name)
         if len(names) != 1:
-            raise ValueError(f"say which adapter to save: {', '.join(names)}")
-        folders.save_adapter(self.adapters[names[0]], folder, self.unet, names[0])
+            raise ValueError(f"pass the name of the adapter to save: {', '.join(names)}")
+        saving.save_adapter(self.adapters[names[0]], folder, self.unet, names[0])
 
     def detach(self, name: str | None = None) -> None:
-        """Takes one adapter off, or all: then the UNet is the base again, bit for bit."""
+        """Detach one adapter or all of them, which restores the base model bit for bit.
+
+        Args:
+            name: Name of an adapter. Defaults to all adapters.
+        """
         for which in self._adapter_names(name):
             del self.adapters[which], self._injector.scales[which]
             remove_lora(self.unet, which)
@@ -226,7 +284,7 @@ class AttachedAdapters:
         if not self.adapters:
             for hook in self._hooks:
                 hook.remove()
-            del self.unet.sound_attachment
+            del self.unet.attached_audio_adapters
 
 
 def attach(
@@ -236,27 +294,31 @@ def attach(
     *,
     ignore_base_model_mismatch: bool = False,
 ) -> AttachedAdapters:
-    """Lets a UNet hear by an adapter; a fresh one changes nothing until it is trained.
+    """Attach an audio adapter to a UNet; an untrained adapter does not change its outputs.
 
     Args:
-        target: a diffusers pipeline, or a UNet.
-        adapter: one, or the folder of one.
-        name: by which it is scaled, mixed and detached.
-        any_base: accept a base with other weights of the same sizes, such as a fine-tuned one.
+        target: Diffusers pipeline or UNet.
+        adapter: Adapter, or the folder of a saved one.
+        name: Name of the adapter for scaling, weighting and detaching it.
+        ignore_base_model_mismatch: Accept a base model with other weights of the same shapes, such
+            as a fine-tuned one.
+
+    Returns:
+        The adapters attached to the UNet.
 
     Raises:
-        ValueError: the adapter belongs to another base, the UNet has attention processors that it
-            cannot stand beside, or the name is taken.
+        ValueError: If the adapter belongs to another base model, the UNet has incompatible
+            attention processors, or the name is taken.
     """
     if not isinstance(adapter, SoundAdapter):
-        adapter = folders.load_adapter(adapter)
+        adapter = saving.load_adapter(adapter)
     pipeline, unet = (None, target) if isinstance(target, nn.Module) else (target, target.unet)
     attached: AttachedAdapters | None = getattr(unet, "attached_audio_adapters", None)
     check_base_model(unet, adapter.config, ignore_base_model_mismatch)
     if attached is not None:
         check_compatible(attached.adapters, adapter, name)
     if attached is None:
-        attached = unet.sound_attachment = AttachedAdapters(unet, pipeline)
+        attached = unet.attached_audio_adapters = AttachedAdapters(unet, pipeline)
     elif pipeline is not None:
         attached.set_pipeline(pipeline)
     attached.add(adapter, name)
@@ -264,14 +326,17 @@ def attach(
 
 
 def attach_adapters(pipeline: Any, adapter: Any) -> tuple[AttachedAdapters | None, dict[str, str]]:
-    """Attaches adapters; the attachment, and what each name stands for.
+    """Attach one or several audio adapters to a pipeline.
 
     Args:
-        pipeline: a diffusers pipeline.
-        adapter: a sound adapter, its folder, or several of either by name; None for none.
+        pipeline: Diffusers pipeline.
+        adapter: Adapter, folder of one, or a mapping of names to either; None for no adapter.
+
+    Returns:
+        The attached adapters (None without any) and the source of each adapter by name.
 
     Raises:
-        ValueError: one cannot be read, or belongs to another base.
+        ValueError: If an adapter cannot be loaded, or belongs to another base model.
     """
     given = adapter if isinstance(adapter, Mapping) else {"adapter": adapter}
     attached: AttachedAdapters | None = None
@@ -284,20 +349,20 @@ def attach_adapters(pipeline: Any, adapter: Any) -> tuple[AttachedAdapters | Non
 
 
 def get_attached(pipeline: Any) -> AttachedAdapters | None:
-    """What is attached to a pipeline's UNet."""
+    """Return the adapters attached to the UNet of a pipeline, or None."""
     found: AttachedAdapters | None = getattr(pipeline.unet, "attached_audio_adapters", None)
     return found
 
 
 def detach_adapters(pipeline: Any) -> None:
-    """Takes off whatever adapters a pipeline's UNet wears: it is the base again, bit for bit."""
+    """Detach all adapters from the UNet of a pipeline, which restores it bit for bit."""
     attached = get_attached(pipeline)
     if attached is not None:
         attached.detach()
 
 
 def model_metadata(pipeline: Any, attached: AttachedAdapters | None) -> dict[str, Any]:
-    """How a pipeline computes, as settings tell it: what decides a picture beside its arguments."""
+    """Return the settings of a pipeline that affect its images besides the call's arguments."""
     return {
         "scheduler": type(pipeline.scheduler).__name__,
         "torch_dtype": str(pipeline.unet.dtype).removeprefix("torch."),

@@ -1,17 +1,17 @@
-"""Gated audio attention: a block's text cross-attention that also hears audio tokens.
+"""Gated audio attention: a text cross-attention block that also attends to audio tokens.
 
     hidden = output(attention(q, text) + scale * tanh(gate) * attention(q, audio))
 
-The query and the output projection are the block's own; keys and values of the sound are ours, as
-in IP-Adapter's decoupled cross-attention (Ye et al. 2023, arXiv 2308.06721), which has no gate.
-The sum stands before the output projection because that has a bias, which must be added once.
+The block's own query and output projections are reused; the keys and values of the audio are new,
+as in the decoupled cross-attention of IP-Adapter (Ye et al. 2023, arXiv 2308.06721), which has no
+gate. The sum precedes the output projection because its bias must be added only once.
 
-Whatever scales the sound is folded into its values: the gate, the levels' weights, the audio scale,
-and the null, which is *silence*: a row whose values are zero hears nothing, and its attention is
-the text's alone. Keys and values do not depend on the step, so they are computed once a picture.
+All scales of the audio are folded into its values: the gate, the level weights, the audio scale and
+the unconditional case. A row whose values are zero has no audio: only the attention to the text
+contributes. Keys and values do not depend on the timestep, so they are computed once per image.
 
-They reach the processor as an argument of the UNet's call and not as state of the UNet, so that
-gradient checkpointing, which calls blocks a second time, hears the same sound again.
+They reach the processor as an argument of the UNet's call instead of as state of the UNet, so that
+gradient checkpointing, which calls blocks a second time, recomputes them with the same audio.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Of all cross_attention_kwargs, diffusers passes this one to processors that know it and drops it
-# for the others (self-attention) without a warning at every call.
+# Diffusers passes this one of the cross_attention_kwargs to processors that accept it and drops it
+# for all others (self-attention) without a warning at every call.
 CROSS_ATTENTION_KWARG = "ip_hidden_states"
 
 
 class AudioKeyValues(NamedTuple):
-    """What one layer hears of one adapter.
+    """Keys and values of one adapter's audio for one attention layer.
 
     Attributes:
-        keys: (B, J, C).
-        values: (B, J, C), with everything folded in that scales the sound.
-        strength: (B, 1, 1), for the form with an own output, where values cannot carry it.
-        layer: that form's own weights.
+        keys: Keys of shape (B, J, C).
+        values: Values of shape (B, J, C), multiplied by all scales of the audio.
+        row_scale: Scale of shape (B, 1, 1), for layers with their own output projection, whose bias
+            must be scaled as well.
+        layer: Layer with that output projection.
     """
 
     keys: torch.Tensor
@@ -43,20 +44,28 @@ class AudioKeyValues(NamedTuple):
     layer: Any = None
 
     def scaled(self, scale: float | torch.Tensor) -> AudioKeyValues:
-        """The same, louder or softer."""
+        """Return a copy with its scale multiplied by `scale`."""
         if self.row_scale is not None:
             return self._replace(row_scale=self.row_scale * scale)
         return self._replace(values=self.values * scale)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> AudioKeyValues:
-        """The same elsewhere; the strength keeps its precision."""
+        """Return a copy on a device and in a data type; row_scale keeps its data type."""
         row_scale = None if self.row_scale is None else self.row_scale.to(device)
         return AudioKeyValues(
             self.keys.to(device, dtype), self.values.to(device, dtype), row_scale, self.layer
         )
 
     def select_rows(self, index: torch.Tensor, has_audio: torch.Tensor) -> AudioKeyValues:
-        """Rows by index (N,), silent where not `heard` (N,)."""
+        """Select rows of the batch.
+
+        Args:
+            index: Indices (N,) of the rows.
+            has_audio: Mask (N,); rows where it is false get no audio.
+
+        Returns:
+            Keys and values of N rows.
+        """
         values, row_scale = self.values[index], self.row_scale
         shape = has_audio.to(values.dtype)[:, None, None]
         if row_scale is not None:
@@ -64,16 +73,16 @@ class AudioKeyValues(NamedTuple):
         return AudioKeyValues(self.keys[index], values * shape, row_scale, self.layer)
 
 
-# By the name of the cross-attention, the sounds that it hears: one an adapter.
+# Keys and values by name of the cross-attention, one entry per adapter.
 AudioStates = dict[str, list[AudioKeyValues]]
 
 
 class AudioAttentionLayer(nn.Module):
-    """Keys, values and gate of one cross-attention.
+    """Key and value projections and gate of one cross-attention.
 
     Args:
-        token_width: D, the audio tokens' width.
-        width: C, the attention's.
+        token_width: Width D of the level tokens.
+        width: Width C of the attention.
     """
 
     def __init__(self, token_width: int, width: int) -> None:
@@ -84,54 +93,62 @@ class AudioAttentionLayer(nn.Module):
 
     @torch.no_grad()
     def init_from_attention(self, attention: Any) -> None:
-        """Begins with the text's own keys and values: the tokens lie in the text's space.
+        """Copy the key and value projections of the text, whose space the level tokens share.
 
         Args:
-            attention: a diffusers `Attention` with keys and values of this layer's sizes.
+            attention: Diffusers `Attention` with projections of the same shapes.
         """
         for own, text_projection in ((self.to_k, attention.to_k), (self.to_v, attention.to_v)):
-            # Behind peft's LoRA the base's weights lie one deeper.
+            # peft wraps the layer of the base model if it has a LoRA.
             own.weight.copy_(getattr(text_projection, "base_layer", text_projection).weight)
 
     def forward(
         self, tokens: torch.Tensor, weights: torch.Tensor, row_scale: torch.Tensor
     ) -> AudioKeyValues:
-        """What the layer hears.
+        """Compute keys and values.
 
         Args:
-            tokens: (B, J, D).
-            weights: (J,) of the tokens.
-            strength: (B, 1, 1), zero for silence.
+            tokens: Level tokens (B, J, D).
+            weights: Token weights (J,).
+            row_scale: Scale (B, 1, 1) of each row, zero for no audio.
+
+        Returns:
+            Keys and values of shape (B, J, C).
         """
         values = self.to_v(tokens) * weights[:, None] * (torch.tanh(self.gate) * row_scale)
         return AudioKeyValues(self.to_k(tokens), values)
 
 
 def split_heads(states: torch.Tensor, heads: int) -> torch.Tensor:
-    """(B, N, C) to (B, heads, N, C / heads)."""
+    """Reshape (B, N, C) to (B, heads, N, C / heads)."""
     return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def merge_heads(states: torch.Tensor) -> torch.Tensor:
-    """(B, heads, N, c) to (B, N, heads * c)."""
+    """Reshape (B, heads, N, c) to (B, N, heads * c)."""
     return states.transpose(1, 2).flatten(-2)
 
 
 def repeat_to_batch(states: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Rows repeated for a batch in which each has become several, such as a video's frames."""
+    """Repeat rows for a batch in which each row has become several, such as video frames.
+
+    Args:
+        states: Tensor with one row per clip.
+        batch_size: Number of rows needed, a multiple of the rows of `states`.
+    """
     if len(states) == batch_size:
         return states
     return states.repeat_interleave(batch_size // len(states), 0)
 
 
 class AudioAttnProcessor:
-    """The processor of a cross-attention that hears text and sound; see the module.
+    """Attention processor for text and audio, as described at the top of the module.
 
-    Without a sound it is the processor that it replaced, bit for bit.
+    Without audio it calls the processor that it replaces, with bitwise identical results.
 
     Args:
-        name: of the attention, the key of its sounds.
-        replaced: the processor before.
+        name: Name of the attention module, the key of its audio.
+        base_processor: Processor that it replaces.
     """
 
     def __init__(self, name: str, base_processor: Any) -> None:
@@ -146,7 +163,7 @@ class AudioAttnProcessor:
         temb: torch.Tensor | None = None,
         ip_hidden_states: AudioStates | None = None,
     ) -> torch.Tensor:
-        """(B, N, W) hidden states after text and sound."""
+        """Return the hidden states (B, N, W) after attention to text and audio."""
         audio_states = [] if ip_hidden_states is None else ip_hidden_states.get(self.name, [])
         if not audio_states or encoder_hidden_states is None:
             return self.base_processor(
@@ -169,7 +186,7 @@ class AudioAttnProcessor:
 def _text_attention(
     attn: Any, query: torch.Tensor, text: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Attention (B, heads, N, c) to the text, with the operations of `AttnProcessor2_0`."""
+    """Attention to the text, (B, heads, N, c), with the operations of `AttnProcessor2_0`."""
     if mask is not None:
         mask = attn.prepare_attention_mask(mask, text.shape[1], len(text))
         mask = mask.view(len(text), attn.heads, -1, mask.shape[-1])
@@ -183,11 +200,11 @@ def _text_attention(
 
 
 class SonicAttentionLayer(AudioAttentionLayer):
-    """The weights of one such attention.
+    """Weights of a SonicDiffusion audio attention with its own query and output projections.
 
     Args:
-        token_width: D, the audio tokens' width.
-        width: C, the block's.
+        token_width: Width D of the level tokens.
+        width: Width C of the block.
     """
 
     def __init__(self, token_width: int, width: int) -> None:
@@ -198,7 +215,11 @@ class SonicAttentionLayer(AudioAttentionLayer):
 
     @torch.no_grad()
     def init_from_attention(self, attention: Any) -> None:
-        """Begins with the text's own query, keys, values and output."""
+        """Copy the query, key, value and output projections of the text.
+
+        Args:
+            attention: Diffusers `Attention` with projections of the same shapes.
+        """
         super().init_from_attention(attention)
         for own, text_projection in (
             (self.to_q, attention.to_q),
@@ -212,17 +233,35 @@ class SonicAttentionLayer(AudioAttentionLayer):
     def forward(
         self, tokens: torch.Tensor, weights: torch.Tensor, row_scale: torch.Tensor
     ) -> AudioKeyValues:
-        """As `AudioAttentionLayer`, with the strength apart: the output's bias must be gated too."""
+        """Compute keys and values with a separate row scale, which also gates the output's bias.
+
+        Args:
+            tokens: Level tokens (B, J, D).
+            weights: Token weights (J,).
+            row_scale: Scale (B, 1, 1) of each row, zero for no audio.
+
+        Returns:
+            Keys and values of shape (B, J, C), with the gated row scale.
+        """
         values = self.to_v(tokens) * weights[:, None]
         return AudioKeyValues(self.to_k(tokens), values, torch.tanh(self.gate) * row_scale, self)
 
     def attend(self, hidden: torch.Tensor, audio: AudioKeyValues, heads: int) -> torch.Tensor:
-        """What is added to hidden states (B, N, C)."""
+        """Compute the residual that the audio adds to the hidden states.
+
+        Args:
+            hidden: Hidden states (B, N, C) after the attention to the text.
+            audio: Keys and values of the audio.
+            heads: Number of attention heads.
+
+        Returns:
+            Residual of shape (B, N, C).
+        """
         assert audio.row_scale is not None
-        where = self.norm.weight.dtype
-        query = split_heads(self.to_q(self.norm(hidden.to(where))), heads)
+        dtype = self.norm.weight.dtype
+        query = split_heads(self.to_q(self.norm(hidden.to(dtype))), heads)
         keys, values, row_scale = (
-            repeat_to_batch(states.to(where), len(hidden))
+            repeat_to_batch(states.to(dtype), len(hidden))
             for states in (audio.keys, audio.values, audio.row_scale)
         )
         attended = F.scaled_dot_product_attention(
@@ -232,15 +271,15 @@ class SonicAttentionLayer(AudioAttentionLayer):
 
 
 class SonicAttnProcessor:
-    """The processor of a cross-attention followed by SonicDiffusion's.
+    """Attention processor that adds SonicDiffusion's audio attention after the text attention.
 
-    A processor sees what the block's norm made of the residual stream, not the stream itself, so a
-    hook on that norm keeps it; the block adds what is returned to the stream, as before.
+    A processor receives the normalized hidden states, not the residual stream, so a hook on the
+    block's norm stores the latter. The block adds the returned residual to the stream as usual.
 
     Args:
-        name: of the attention, the key of its sounds.
-        replaced: the processor before.
-        norm: the block's norm before the cross-attention.
+        name: Name of the attention module, the key of its audio.
+        base_processor: Processor that it replaces.
+        norm: The block's norm before the cross-attention.
     """
 
     def __init__(self, name: str, base_processor: Any, norm: nn.Module) -> None:
@@ -252,7 +291,7 @@ class SonicAttnProcessor:
         self._residual = arguments[0]
 
     def remove(self) -> None:
-        """Takes the hook off."""
+        """Remove the hook."""
         self._hook.remove()
 
     def __call__(
@@ -264,7 +303,7 @@ class SonicAttnProcessor:
         temb: torch.Tensor | None = None,
         ip_hidden_states: AudioStates | None = None,
     ) -> torch.Tensor:
-        """(B, N, W) what the block adds to its stream: the text's part and the sound's."""
+        """Return the residual (B, N, W) of text and audio."""
         residual, self._residual = self._residual, None
         out = self.base_processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         audio_states = [] if ip_hidden_states is None else ip_hidden_states.get(self.name, [])
@@ -279,7 +318,17 @@ class SonicAttnProcessor:
 def new_processor(
     unet: Any, name: str, attention: Any, attention_type: str
 ) -> AudioAttnProcessor | SonicAttnProcessor:
-    """The processor of a form ("shared" or "sonic") for one of a UNet's cross-attentions."""
+    """Create the processor of an attention type for a cross-attention of a UNet.
+
+    Args:
+        unet: UNet with the attention.
+        name: Name of the attention module.
+        attention: The attention module.
+        attention_type: "shared" or "sonic".
+
+    Returns:
+        The processor.
+    """
     if attention_type == "shared":
         return AudioAttnProcessor(name, attention.processor)
     block = unet.get_submodule(name.rpartition(".")[0])

@@ -1,4 +1,4 @@
-"""Recordings as a trained encoder hears them: what an adapter and a pipeline start from."""
+"""Audio conditioning: clips encoded by a trained audio encoder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 @dataclass(frozen=True)
 class AudioConditioning:
-    """Recordings, one a row.
+    """Encoded clips, one per row.
 
     Attributes:
-        tokens: (B, S, H) audio tokens.
-        mask: (B, S) bool, true where a token was heard.
-        embeds: (B, L, D) prompt embeds by the aligned encoder.
-        pooled: (B, P), or None where the pipeline takes none.
+        tokens: Audio tokens (B, S, H).
+        mask: Boolean mask (B, S), true for valid tokens.
+        embeds: Prompt embeds (B, L, D) from the aligned encoder.
+        pooled: Pooled prompt embeds (B, P), or None if the pipeline has none.
     """
 
     tokens: torch.Tensor
@@ -27,16 +27,19 @@ class AudioConditioning:
 
 
 def encode_audio(encoder: Any, clips: Sequence[Any], space: str | None = None) -> AudioConditioning:
-    """Listens to whole recordings, each alone, so that none depends on its neighbours.
+    """Encode clips one by one, so that no clip depends on the others in the batch.
 
     Args:
-        encoder: an `AudioPromptEncoder`.
-        recordings: each anything that `align.audio.read` takes.
-        space: the encoder's prompt space; its default one if not given.
+        encoder: An `AudioPromptEncoder`.
+        clips: Clips, each anything that `align.audio.read` accepts.
+        space: Prompt space of the encoder. Defaults to its default space.
+
+    Returns:
+        The encoded clips.
 
     Raises:
-        AudioError: a recording cannot be read or has nothing to hear.
-        ValueError: there is no recording, or no such space.
+        AudioError: If a clip cannot be read or is empty.
+        ValueError: If there is no clip, or no such space.
     """
     prompts, tokens, mask = encoder.encode_with_tokens(list(clips), space=space)
     return AudioConditioning(tokens, mask, prompts.embeds, prompts.pooled)

@@ -1,4 +1,4 @@
-"""The configuration of a sound adapter: what its folder's config.json holds."""
+"""Configuration of an audio adapter."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ ATTENTION_TYPES: dict[str, type[AudioAttentionLayer]] = {
 
 @dataclass
 class AdapterConfig:
-    """What an adapter is made of: what its folder's config.json holds.
+    """Configuration of an audio adapter, stored as config.json in its folder.
 
     Attributes:
-        base: the pipeline it belongs to: a name, a folder or a hub id.
-        form: "shared" (the block's query and output) or "sonic" (SonicDiffusion's own ones).
-        blocks: the parts of the UNet that hear, of down, mid, up.
-        routing: which levels each part hears, a key of `levels.ROUTINGS`.
-        width: the projector's own.
-        depth: the projector's layers.
-        heads: the projector's attention heads.
-        lora_rank: of the LoRA on the UNet; 0 for none.
-        lora_alpha: of the LoRA; its rank if not given.
-        lora_targets: the UNet's layers that LoRA changes.
-        space: the encoder's prompt space; found with what follows when an adapter is made.
-        token_width: H of the encoder's audio tokens.
-        prompt_length: L of the space.
-        prompt_width: D of the space.
-        layers: the cross-attentions that hear and their widths.
-        fingerprint: what the base is known by.
-        recall: by level, what the projector remembers: rows, share and temperature.
+        base_model: Pipeline that the adapter belongs to: short name, folder or Hub id.
+        attention_type: "shared" (reuses the block's query and output projections) or "sonic" (as in
+            SonicDiffusion).
+        blocks: UNet blocks with audio attention: down, mid, up.
+        routing: Levels of each block, a key of `levels.ROUTINGS`.
+        width: Hidden size of the level projector.
+        depth: Number of layers of the level projector.
+        heads: Number of attention heads of the level projector.
+        lora_rank: LoRA rank on the UNet; 0 for no LoRA.
+        lora_alpha: LoRA alpha. Defaults to the rank.
+        lora_targets: UNet modules that LoRA is applied to.
+        prompt_space: Prompt space of the encoder. This and all following fields are filled in by
+            `SoundAdapter.from_unet`.
+        token_width: Width H of the encoder's audio tokens.
+        prompt_length: Length L of the prompt space.
+        prompt_width: Width D of the prompt space.
+        layers: Cross-attention modules with audio and their widths.
+        fingerprint: Fingerprint of the base model's UNet.
+        retrieval_memory: Size, weight and temperature of the retrieval memory by level.
     """
 
     base_model: str = "mini"
@@ -61,6 +63,6 @@ class AdapterConfig:
         self.blocks, self.lora_targets = tuple(self.blocks), tuple(self.lora_targets)
         for value, choices in ((self.attention_type, ATTENTION_TYPES), (self.routing, ROUTINGS)):
             if value not in choices:
-                raise ValueError(f"there is no {value!r}; there are: {', '.join(choices)}")
+                raise ValueError(f"there is no {value!r}; the choices are: {', '.join(choices)}")
         if self.lora_rank < 0:
-            raise ValueError(f"a LoRA's rank is 0 (none) or more, not {self.lora_rank}")
+            raise ValueError(f"lora_rank must be 0 (no LoRA) or more, not {self.lora_rank}")

@@ -1,4 +1,4 @@
-"""The player: hooks on a UNet through which any stock pipeline's calls hear what is playing."""
+"""The audio injector: UNet hooks that condition the calls of any diffusers pipeline on audio."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from diffuse.models.attention_processor import CROSS_ATTENTION_KWARG, AudioState
 from diffuse.models.levels import level_slice
 from diffuse.models.lora import check_finite
 
-# What is heard together: how much each counts, and its level tokens (B, J, D).
+# Weights and level tokens (B, J, D) of audio inputs that are combined.
 WeightedTokens = list[tuple[float, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class AdapterScale:
-    """How loud an adapter is.
+    """Scales of an adapter.
 
     Attributes:
-        scale: of the whole sound; 0 is the base.
-        levels: scales of single levels by name, times the whole's.
-        steps: the share of the noise schedule, from its noisy start, in which it is heard.
-        weight: of the adapter among several.
+        scale: Scale of the audio; 0 disables it.
+        level_scales: Scale of single levels by name, multiplied by `scale`.
+        audio_interval: Fraction of the noise schedule with audio, from 0 (noise) to 1 (image).
+        weight: Weight of the adapter among several.
+
+    Raises:
+        ValueError: If a level does not exist, a scale is not finite, or audio_interval is not a
+            range within 0 and 1.
     """
 
     scale: float = 1.0
@@ -41,24 +45,30 @@ class AdapterScale:
         check_finite("the weight of an adapter", self.weight)
         if not 0 <= self.audio_interval[0] < self.audio_interval[1] <= 1:
             raise ValueError(
-                f"steps are a range within 0 (noise) and 1 (picture), not {self.audio_interval}"
+                "audio_interval must be a range within 0 (noise) and 1 (image), "
+                f"not {self.audio_interval}"
             )
 
     def at_progress(self, progress: float) -> float:
-        """The factor when this share of the noise schedule is done."""
+        """Return the scale at a point of the noise schedule.
+
+        Args:
+            progress: Completed fraction of the noise schedule.
+        """
         start, end = self.audio_interval
         return self.scale * self.weight if start <= progress < end or end == 1 <= progress else 0.0
 
 
 @dataclass
 class AudioInjector:
-    """What plays on a UNet.
+    """Passes keys and values of the audio to a UNet.
 
     Attributes:
-        pipeline: whose calls tell whether they are guided, or None.
-        adapters: by name, as the attachment holds them.
-        volumes: by the adapters' names.
-        audio_guidance: of the sound apart from the text; None guides by both together.
+        pipeline: Pipeline that reports whether its calls use classifier-free guidance, or None.
+        adapters: Attached adapters by name, shared with `AttachedAdapters`.
+        scales: Scales by adapter name.
+        audio_guidance_scale: Separate guidance scale of the audio. None guides text and audio
+            together.
     """
 
     pipeline: Any
@@ -71,27 +81,44 @@ class AudioInjector:
     _tripled_batch: tuple[bool, float] | None = None
 
     def register_hooks(self, unet: Any) -> list[Any]:
-        """Puts the hooks on a UNet; each has a `remove`."""
+        """Register the hooks on a UNet.
+
+        Args:
+            unet: The UNet.
+
+        Returns:
+            Handles with a `remove` method.
+        """
         return [
             unet.register_forward_pre_hook(self._pre_forward, with_kwargs=True),
             unet.register_forward_hook(self._post_forward),
         ]
 
     def set_audio(self, weighted_tokens: dict[str, WeightedTokens], guided: bool | None) -> None:
-        """Plays what the adapters, by name, hear together; {} is silence."""
+        """Set the audio of the next calls.
+
+        Args:
+            weighted_tokens: Weighted level tokens by adapter name; {} for no audio.
+            guided: Whether the first half of the UNet's batch is unconditional; None asks the
+                pipeline.
+        """
         self._weighted_tokens, self._guided = weighted_tokens, guided
         self.clear_cache()
 
     def set_audio_guidance_scale(self, audio_guidance_scale: float | None) -> None:
-        """Guides by the sound apart from the text; None guides by both together."""
+        """Set a separate guidance scale for the audio.
+
+        Args:
+            audio_guidance_scale: Guidance scale of the audio. None guides text and audio together.
+        """
         check_finite(
-            "the audio guidance", 0.0 if audio_guidance_scale is None else audio_guidance_scale
+            "audio_guidance_scale", 0.0 if audio_guidance_scale is None else audio_guidance_scale
         )
         self.audio_guidance_scale = audio_guidance_scale
         self.clear_cache()
 
     def clear_cache(self) -> None:
-        """Keys and values are computed anew at the next step."""
+        """Discard the cached keys and values; the next step recomputes them."""
         self._cache = {}
 
     def _pre_forward(
@@ -148,10 +175,10 @@ class AudioInjector:
         if from_pipeline is not None:
             return bool(from_pipeline)
         if batch_size == self._num_clips():
-            return False  # a row a sound: there is none to guide from
+            return False  # one row per clip leaves no unconditional half
         raise ValueError(
-            "the UNet's batch is larger than the sounds that play, and no pipeline tells whether "
-            "it is guided: attach to the pipeline, or say play(..., guided=True or False)"
+            "the UNet's batch has more rows than there are clips, and no pipeline reports whether "
+            "it is guided: attach to the pipeline, or call play(..., guided=True or False)"
         )
 
     def _text_guidance_scale(self, guided: bool) -> float:
@@ -177,9 +204,8 @@ class AudioInjector:
         )
         if kind not in self._cache:
             rows, has_audio = audio_rows(batch, self._num_clips(), guided)
-            if (
-                self.audio_guidance_scale is not None
-            ):  # the conditional rows once more, silent at first
+            if self.audio_guidance_scale is not None:
+                # The conditional rows come twice: without audio, then with it.
                 count = batch // 2 if guided else batch
                 rows, has_audio = rows + rows[-count:], [False] * batch + [True] * count
             audio = merge_audio(
@@ -206,22 +232,25 @@ class AudioInjector:
 
 
 def audio_rows(batch_size: int, num_clips: int, guided: bool) -> tuple[list[int], list[bool]]:
-    """For every row of a UNet's batch, which sound it hears, and whether it hears at all.
+    """Assign clips to the rows of a UNet's batch.
 
     Args:
-        batch_size: rows of the UNet's batch.
-        sounds: how many are playing; each has one or several pictures that stand together, as
-            diffusers orders num_images_per_prompt.
-        guided: the first half is unconditional.
+        batch_size: Number of rows of the UNet's batch.
+        num_clips: Number of clips. Each has one or several adjacent images, in the order of
+            diffusers' num_images_per_prompt.
+        guided: Whether the first half of the batch is unconditional.
+
+    Returns:
+        The index of each row's clip, and whether the row is conditioned on it.
 
     Raises:
-        ValueError: the pictures cannot be shared evenly among the sounds.
+        ValueError: If the number of images is not a multiple of the number of clips.
     """
     num_images = batch_size // 2 if guided else batch_size
     if num_images % num_clips or (guided and batch_size % 2):
         raise ValueError(
-            f"{num_clips} sounds are playing and the UNet draws {num_images} pictures: "
-            "give one sound, one a picture, or a number that divides the pictures"
+            f"{num_clips} clips were given for {num_images} images: "
+            "give one clip, one per image, or a number that divides the number of images"
         )
     each = [i // (num_images // num_clips) for i in range(num_images)]
     if not guided:
@@ -230,29 +259,54 @@ def audio_rows(batch_size: int, num_clips: int, guided: bool) -> tuple[list[int]
 
 
 def select_audio_rows(audio: AudioStates, rows: list[int], has_audio: list[bool]) -> AudioStates:
-    """The sounds of a batch's rows."""
+    """Select rows of keys and values.
+
+    Args:
+        audio: Keys and values by layer.
+        rows: Indices of the rows.
+        has_audio: Whether each selected row has audio.
+
+    Returns:
+        Keys and values with one row per index.
+    """
     if not audio:
         return {}
     first = next(iter(audio.values()))[0].keys
     index = torch.tensor(rows, device=first.device)
-    audible = torch.tensor(has_audio, device=first.device)
+    mask = torch.tensor(has_audio, device=first.device)
     return {
-        name: [entry.select_rows(index, audible) for entry in key_values]
+        name: [entry.select_rows(index, mask) for entry in key_values]
         for name, key_values in audio.items()
     }
 
 
 def merge_audio(parts: list[AudioStates]) -> AudioStates:
-    """The sounds of several adapters together."""
-    together: AudioStates = {}
+    """Merge keys and values of several adapters.
+
+    Args:
+        parts: Keys and values by layer, one mapping per adapter.
+
+    Returns:
+        One mapping with all of them.
+    """
+    merged: AudioStates = {}
     for audio in parts:
         for name, key_values in audio.items():
-            together.setdefault(name, []).extend(key_values)
-    return together
+            merged.setdefault(name, []).extend(key_values)
+    return merged
 
 
 def map_tensors(given: Any, batch_size: int, change: Callable[[torch.Tensor], Any]) -> Any:
-    """A UNet's arguments with every tensor of one row a picture changed, however deep it stands."""
+    """Apply a function to all tensors with one row per image in nested arguments of a UNet.
+
+    Args:
+        given: Tensor, mapping, list, tuple or any other value, which is returned unchanged.
+        batch_size: Number of rows of the tensors to change.
+        change: Function of a tensor.
+
+    Returns:
+        The arguments with the tensors replaced.
+    """
     if isinstance(given, torch.Tensor):
         return change(given) if given.ndim and len(given) == batch_size else given
     if isinstance(given, dict):
@@ -263,7 +317,15 @@ def map_tensors(given: Any, batch_size: int, change: Callable[[torch.Tensor], An
 
 
 def duplicate_conditional(rows: torch.Tensor, guided: bool) -> torch.Tensor:
-    """A batch with its conditional rows once more: they are drawn without and with the sound."""
+    """Append a copy of the conditional rows, which are denoised without and with audio.
+
+    Args:
+        rows: Batch of any shape.
+        guided: Whether the first half of the batch is unconditional.
+
+    Returns:
+        The rows, followed by the copy.
+    """
     conditional = rows[len(rows) // 2 :] if guided else rows
     return torch.cat([rows, conditional])
 
@@ -271,14 +333,23 @@ def duplicate_conditional(rows: torch.Tensor, guided: bool) -> torch.Tensor:
 def combine_guidance(
     noise_pred: torch.Tensor, guided: bool, text_guidance_scale: float, audio_guidance_scale: float
 ) -> torch.Tensor:
-    """The UNet's answer to `duplicate_conditional` rows as the pipeline expects it.
+    """Combine the UNet's output for `duplicate_conditional` rows into the one the pipeline expects.
 
-    The pipeline will compute u + g * (c - u), u unconditional and g the text's guidance. With
-    c = t + a / g * (s - t), t text alone and s text and sound, that is
+    The pipeline computes u + g * (c - u), with u unconditional and g the guidance scale of the
+    text. With c = t + a / g * (s - t), t for text only and s for text and audio, that is
 
         u + g * (t - u) + a * (s - t),
 
-    as InstructPix2Pix guides by text and picture apart (Brooks et al. 2023, arXiv 2211.09800).
+    as InstructPix2Pix guides text and image separately (Brooks et al. 2023, arXiv 2211.09800).
+
+    Args:
+        noise_pred: Output of the UNet.
+        guided: Whether the batch has unconditional rows.
+        text_guidance_scale: Guidance scale g of the text.
+        audio_guidance_scale: Guidance scale a of the audio.
+
+    Returns:
+        Output without the duplicated rows.
     """
     if not guided:
         text, audio = noise_pred.chunk(2)

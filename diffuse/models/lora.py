@@ -1,6 +1,6 @@
-"""The LoRA on a UNet that belongs to a sound adapter: added, scaled, saved and taken off.
+"""The LoRA of an audio adapter on a UNet: add, load, scale, save and remove.
 
-LoRA of other people on the same UNet stays as it is.
+Other LoRA on the same UNet is not changed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,21 @@ from torch import nn
 
 from align.models.weights import apply_umask
 
-LORA_WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for
+LORA_WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name load_lora_weights expects
 
 
 def add_lora(unet: Any, name: str, rank: int, alpha: int, targets: tuple[str, ...]) -> None:
-    """Puts a fresh LoRA, which changes nothing yet, on a UNet.
+    """Add an untrained LoRA, which does not change the UNet's outputs.
+
+    Args:
+        unet: The UNet.
+        name: Name of the LoRA.
+        rank: LoRA rank.
+        alpha: LoRA alpha.
+        targets: Modules that the LoRA is applied to.
 
     Raises:
-        ValueError: the UNet has no such layers, or a LoRA of that name.
+        ValueError: If the UNet has no such modules, or already a LoRA of that name.
     """
     from peft import LoraConfig
 
@@ -35,7 +42,13 @@ def add_lora(unet: Any, name: str, rank: int, alpha: int, targets: tuple[str, ..
 
 
 def load_lora(unet: Any, name: str, folder: Path) -> None:
-    """Puts a saved LoRA on a UNet."""
+    """Load a saved LoRA.
+
+    Args:
+        unet: The UNet.
+        name: Name of the LoRA.
+        folder: Folder of the adapter.
+    """
     with _KeepActiveAdapters(unet, name):
         unet.load_lora_adapter(
             folder, prefix="unet", weight_name=LORA_WEIGHTS_NAME, adapter_name=name
@@ -44,11 +57,11 @@ def load_lora(unet: Any, name: str, folder: Path) -> None:
 
 
 class _KeepActiveAdapters:
-    """LoRA that was active stays so beside a new one, which diffusers would make the only one."""
+    """Keep other LoRA active when one is added, which diffusers would deactivate."""
 
     def __init__(self, unet: Any, name: str) -> None:
         if name in getattr(unet, "peft_config", {}):
-            raise ValueError(f"the UNet has a LoRA called {name!r} already: give another name")
+            raise ValueError(f"the UNet already has a LoRA named {name!r}: give another name")
         self._unet, self._name = unet, name
         self._before = [n for n in _lora_names(unet) if _is_active(unet, n)]
 
@@ -75,19 +88,33 @@ def _lora_layers(unet: Any) -> Iterator[Any]:
 
 
 def lora_parameters(unet: Any, name: str) -> dict[str, nn.Parameter]:
-    """The weights of a LoRA by their names in the UNet."""
-    ours = (f".lora_A.{name}.", f".lora_B.{name}.")
-    return {n: p for n, p in unet.named_parameters() if any(mark in n for mark in ours)}
+    """Return the parameters of a LoRA by their names in the UNet.
+
+    Args:
+        unet: The UNet.
+        name: Name of the LoRA.
+    """
+    markers = (f".lora_A.{name}.", f".lora_B.{name}.")
+    return {n: p for n, p in unet.named_parameters() if any(mark in n for mark in markers)}
 
 
 def _upcast_lora(unet: Any, name: str) -> None:
-    # In half precision small updates would round to nothing; peft casts around float32 weights.
+    # Half precision would round small updates to zero; peft casts float32 weights as needed.
     for parameter in lora_parameters(unet, name).values():
         parameter.data = parameter.data.to(torch.float32)
 
 
 def scale_lora(unet: Any, name: str, scale: float) -> None:
-    """Sets how much a LoRA counts; at 0 the UNet is the base, bit for bit."""
+    """Set the scale of a LoRA; at 0 the UNet equals the base model bit for bit.
+
+    Args:
+        unet: The UNet.
+        name: Name of the LoRA.
+        scale: The scale.
+
+    Raises:
+        ValueError: If the scale is not finite.
+    """
     check_finite(f"the scale of {name}'s LoRA", scale)
     for layer in _lora_layers(unet):
         if name in getattr(layer, "scaling", {}):
@@ -95,7 +122,13 @@ def scale_lora(unet: Any, name: str, scale: float) -> None:
 
 
 def save_lora(unet: Any, name: str, folder: Path) -> None:
-    """Writes a LoRA as diffusers does, so that stock `load_lora_weights` reads it."""
+    """Save a LoRA in diffusers' format, which `load_lora_weights` reads.
+
+    Args:
+        unet: The UNet.
+        name: Name of the LoRA.
+        folder: Output directory.
+    """
     from diffusers import StableDiffusionPipeline
     from peft.utils import get_peft_model_state_dict
 
@@ -109,7 +142,12 @@ def save_lora(unet: Any, name: str, folder: Path) -> None:
 
 
 def remove_lora(unet: Any, name: str) -> None:
-    """Takes a LoRA off; with the last one, what peft put around the UNet's layers goes too."""
+    """Remove a LoRA; removing the last one also removes peft's wrapper layers.
+
+    Args:
+        unet: The UNet.
+        name: Name of the LoRA.
+    """
     if name not in _lora_names(unet):
         return
     unet.delete_adapters(name)
@@ -118,10 +156,14 @@ def remove_lora(unet: Any, name: str) -> None:
 
 
 def check_finite(name: str, value: float) -> None:
-    """Refuses what is no number that could be computed with: of NaN and infinity all is black.
+    """Raise ValueError if a value is not finite: NaN and infinity generate black images.
+
+    Args:
+        name: Name of the value in the message.
+        value: Value to check.
 
     Raises:
-        ValueError: it is not finite.
+        ValueError: If the value is not finite.
     """
     if not math.isfinite(value):
-        raise ValueError(f"{name} is a number, not {value}")
+        raise ValueError(f"{name} must be a finite number, not {value}")

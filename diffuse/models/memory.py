@@ -1,7 +1,7 @@
-"""Recall of levels: level tokens drawn towards those of phrases that are known.
+"""Retrieval memory of level tokens: interpolates them with those of known phrases.
 
-What `RetrievalMemory` is to prompt embeds, level by level: a level that is unsure between a thing
-and nothing would be drawn as half a thing.
+It is `RetrievalMemory` applied per level: predictions between a phrase and no audio would otherwise
+generate a mixture of both.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from diffuse.models.levels import LEVELS, NUM_LEVEL_TOKENS, level_slice
 
 
 class LevelRetrievalMemory(nn.Module):
-    """What each level remembers, around a centre that is taken away before tokens are compared.
+    """One retrieval memory per level, for tokens centered on its own mean.
 
     Args:
-        sizes: by level, rows, share and temperature of its `RetrievalMemory`.
-        width: D, of a token.
+        sizes: Size, weight and temperature of each level's `RetrievalMemory`.
+        width: Width D of the tokens.
     """
 
     def __init__(self, sizes: Mapping[str, Mapping[str, Any]], width: int) -> None:
@@ -37,14 +37,18 @@ class LevelRetrievalMemory(nn.Module):
 
     @classmethod
     def from_targets(
-        cls, targets: torch.Tensor, spread: torch.Tensor, given: MemoryArguments
+        cls, targets: torch.Tensor, std: torch.Tensor, given: MemoryArguments
     ) -> LevelRetrievalMemory | None:
-        """A memory of tokens that phrases ask for; None where a level has more than the options.
+        """Create a memory of the target tokens of phrases.
 
         Args:
-            wanted: (N, J, D), those of all rows.
-            spread: (D,), the unit of differences.
-            given: the options.
+            targets: Target tokens (N, J, D) of all rows.
+            std: Standard deviation (D,), the unit of differences.
+            given: Options of the memory.
+
+        Returns:
+            The memory, or None if it is disabled, there are no targets, or a level has more phrases
+            than --retrieval_memory.
         """
         if not len(targets) or not given.retrieval_memory:
             return None
@@ -53,40 +57,51 @@ class LevelRetrievalMemory(nn.Module):
             found = _unique_rows(targets[:, level_slice(level)], given.retrieval_memory)
             if found is None:
                 print(
-                    f"more phrases of the {level} than --retrieval_memory {given.retrieval_memory}: none remembered"
+                    f"the {level} has more phrases than --retrieval_memory "
+                    f"{given.retrieval_memory}: the retrieval memory is disabled"
                 )
                 return None
             unique[level] = found
         options = {
-            "share": given.retrieval_memory_weight,
+            "weight": given.retrieval_memory_weight,
             "temperature": given.retrieval_memory_temperature,
         }
-        sizes = {level: {"rows": len(rows), **options} for level, rows in unique.items()}
-        made = cls(sizes, targets.shape[-1])
+        sizes = {level: {"size": len(rows), **options} for level, rows in unique.items()}
+        memory = cls(sizes, targets.shape[-1])
         for level, rows in unique.items():
             center = rows.mean(0)
-            made.get_buffer("center")[level_slice(level)] = center
-            made._level(level).get_buffer("embeds").copy_((rows - center) / spread)
-        return made
+            memory.get_buffer("center")[level_slice(level)] = center
+            memory._level(level).get_buffer("embeds").copy_((rows - center) / std)
+        return memory
 
     @property
     def sizes(self) -> dict[str, dict[str, Any]]:
-        """What a configuration keeps of it."""
+        """Size, weight and temperature by level, as the configuration stores them."""
         return {level: dict(self._level(level).config) for level in LEVELS}
 
     def _level(self, level: str) -> RetrievalMemory:
         return cast(RetrievalMemory, self.levels[level])
 
-    def forward(self, tokens: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
-        """Level tokens (B, J, D), each level drawn towards what it is like."""
+    def forward(self, tokens: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+        """Interpolate level tokens with the retrieved ones.
+
+        Args:
+            tokens: Level tokens (B, J, D).
+            std: Standard deviation (D,), the unit of differences.
+
+        Returns:
+            Level tokens (B, J, D).
+        """
         center = self.get_buffer("center")
-        standard = (tokens - center) / spread
-        parts = [self._level(level)(standard[:, level_slice(level)], None)[0] for level in LEVELS]
-        return center + torch.cat(parts, 1) * spread
+        standardized = (tokens - center) / std
+        parts = [
+            self._level(level)(standardized[:, level_slice(level)], None)[0] for level in LEVELS
+        ]
+        return center + torch.cat(parts, 1) * std
 
 
 def _unique_rows(rows: torch.Tensor, limit: int) -> torch.Tensor | None:
-    """Every row of (N, n, D) once, in float32; None where they are more than a limit."""
+    """Return the unique rows of (N, n, D) in float32, or None if there are more than a limit."""
     found: dict[bytes, int] = {}
     for i, row in enumerate(rows.numpy()):
         found.setdefault(row.tobytes(), i)

@@ -1,12 +1,12 @@
-"""The projector: what a recording sounds like, as level tokens in the space that the text lives in.
+"""The level projector: audio tokens to level tokens in the space of the text embeds.
 
-A token of the foreground starts as one position of the prompt embeds that the aligned encoder
-answers with, so that a UNet which reads text can read it before anything is trained; behind it
-there is nothing to hear at first. A resampler over the audio tokens learns what to add to both.
+A foreground token is initialized as one position of the prompt embeds from the aligned encoder, so
+that a UNet that conditions on text can use it before any training; background and ambience are
+initialized to no audio. A resampler over the audio tokens learns residuals for all levels.
 
-A thing is said alike at every level: what is behind differs from what is in front by its place in
-the sequence alone, and attention has no eye for places. What a level means for the picture is a
-map of its own, from the level's tokens to what the UNet's layers read.
+A phrase has the same tokens at every level, and attention is permutation-invariant, so each level
+behind the foreground has its own learned projection, which tells the UNet which level a token
+belongs to.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from align.models.adapters.layers import masked_mean
 from align.models.adapters.resampler import Resampler
 from diffuse.models.levels import LEVELS, NUM_LEVEL_TOKENS, level_slice
 
-PROJECTED_LEVELS = tuple(LEVELS)[1:]  # the foreground is what a prompt says, and needs no map
+PROJECTED_LEVELS = tuple(LEVELS)[1:]  # the foreground needs none
 
 
 def prompt_positions(length: int) -> torch.Tensor:
-    """The prompt positions (J,) that the level tokens start from.
+    """Return the prompt positions (J,) that the level tokens are initialized from.
 
-    Every level begins with the first position, where attention rests when it looks for nothing,
-    and goes to the last, dense among the words and sparse in the padding.
+    Every level includes the first position, which attention uses as a default, and the last.
+    Positions are dense among the words and sparse in the padding.
+
+    Args:
+        length: Number L of prompt positions.
     """
     picked = []
     for count in LEVELS.values():
@@ -37,15 +40,15 @@ def prompt_positions(length: int) -> torch.Tensor:
 
 
 class LevelProjector(nn.Module):
-    """Any number of audio tokens, and the prompt embeds of the same sound, to J level tokens.
+    """Projects audio tokens and the prompt embeds of the same clip to J level tokens.
 
     Args:
-        token_width: H, the audio tokens' width.
-        length: L, the prompt's positions.
-        width: D, the prompt's and the level tokens' width.
-        inner_width: the resampler's own.
-        depth: the resampler's layers.
-        heads: the resampler's attention heads.
+        token_width: Width H of the audio tokens.
+        length: Number L of prompt positions.
+        width: Width D of the prompt embeds and the level tokens.
+        inner_width: Hidden size of the resampler.
+        depth: Number of layers of the resampler.
+        heads: Number of attention heads of the resampler.
     """
 
     def __init__(
@@ -71,14 +74,14 @@ class LevelProjector(nn.Module):
         )
         nn.init.zeros_(self.resampler.proj_out.weight)
         nn.init.zeros_(self.resampler.proj_out.bias)
-        # A token of the foreground starts as its row's mixture of the prompt's positions: one of
-        # them. What the encoder answers with is in front, so the other levels start with nothing.
-        start = nn.functional.one_hot(prompt_positions(length), length).float()
-        self.mixture = nn.Parameter(start[level_slice("foreground")].clone())
-        self.register_buffer("initial_mixture", start, persistent=False)
-        # The text space's spread by dimension: what is learned is in units of it.
-        self.register_buffer("spread", torch.ones(width))
-        # What the tokens are where there is nothing to hear; see `set_space`.
+        # Each foreground token is initialized as one prompt position. The encoder's prediction
+        # describes the foreground, so the other levels are initialized to no audio.
+        initial = nn.functional.one_hot(prompt_positions(length), length).float()
+        self.mixture = nn.Parameter(initial[level_slice("foreground")].clone())
+        self.register_buffer("initial_mixture", initial, persistent=False)
+        # Standard deviation of the text space: the unit of all learned residuals.
+        self.register_buffer("std", torch.ones(width))
+        # Level tokens without audio; see `set_space`.
         self.register_buffer("null_tokens", torch.zeros(NUM_LEVEL_TOKENS, width))
         self.level_projections = nn.ModuleDict(
             {level: nn.Linear(width, width) for level in PROJECTED_LEVELS}
@@ -86,64 +89,82 @@ class LevelProjector(nn.Module):
         for weight in self.level_projections.parameters():
             nn.init.zeros_(weight)
 
-    def set_space(self, spread: torch.Tensor, unconditional: torch.Tensor) -> None:
-        """Takes over the text space's spread (D,) by dimension and the base's null (1, L, D)."""
-        self.get_buffer("spread").copy_(spread)
+    def set_space(self, std: torch.Tensor, unconditional: torch.Tensor) -> None:
+        """Set the statistics of the text space.
+
+        Args:
+            std: Standard deviation (D,) of the text embeds by dimension.
+            unconditional: Unconditional embeds (1, L, D) of the base model.
+        """
+        self.get_buffer("std").copy_(std)
         self.get_buffer("null_tokens").copy_(
             (self.get_buffer("initial_mixture") @ unconditional.float())[0]
         )
 
     def project_levels(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Level tokens (B, J, D) as the UNet's layers read them: at first as they are."""
-        null_tokens, spread = self.get_buffer("null_tokens"), self.get_buffer("spread")
-        standardized = (tokens - null_tokens) / spread
+        """Apply the projection of each level; initially the identity.
+
+        Args:
+            tokens: Level tokens (B, J, D).
+
+        Returns:
+            Level tokens (B, J, D) as the UNet's layers receive them.
+        """
+        null_tokens, std = self.get_buffer("null_tokens"), self.get_buffer("std")
+        standardized = (tokens - null_tokens) / std
         parts = [tokens[:, level_slice("foreground")]]
         for level in PROJECTED_LEVELS:
-            where = level_slice(level)
-            parts.append(
-                tokens[:, where] + self.level_projections[level](standardized[:, where]) * spread
-            )
+            part = level_slice(level)
+            residual = self.level_projections[level](standardized[:, part]) * std
+            parts.append(tokens[:, part] + residual)
         return torch.cat(parts, 1)
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor, embeds: torch.Tensor
     ) -> torch.Tensor:
-        """Level tokens.
+        """Compute level tokens.
 
         Args:
-            tokens: (B, S, H) audio tokens.
-            mask: (B, S) bool, true where heard.
-            embeds: (B, L, D) prompt embeds of the same recordings, by the aligned encoder.
+            tokens: Audio tokens (B, S, H).
+            mask: Boolean mask (B, S), true for valid tokens.
+            embeds: Prompt embeds (B, L, D) of the same clips from the aligned encoder.
 
         Returns:
-            (B, J, D), J tokens in the order of `LEVELS`.
+            Level tokens (B, J, D), in the order of `LEVELS`.
 
         Raises:
-            ValueError: embeds are not of this projector's sizes.
+            ValueError: If the shape of the embeds does not match the projector.
         """
         if embeds.shape[1:] != (self.length, self.width):
             raise ValueError(
-                f"prompt embeds are {tuple(embeds.shape[1:])} and the adapter hears "
-                f"{(self.length, self.width)}: it belongs to another encoder or base"
+                f"the prompt embeds have shape {tuple(embeds.shape[1:])} and the adapter expects "
+                f"{(self.length, self.width)}: it belongs to another encoder or base model"
             )
-        # The whole recording is one more token: what a backbone was pre-trained to say of it.
+        # The mean of the clip is one more token: contrastive backbones are pretrained on it.
         pooled = masked_mean(tokens, mask)[:, None]
         tokens, mask = torch.cat([tokens, pooled], 1), torch.cat([mask, mask.any(1, True)], 1)
         learned, _ = self.resampler(self.norm_tokens(tokens), mask)
         rest = self.get_buffer("null_tokens")[self.mixture.shape[0] :].expand(len(embeds), -1, -1)
-        started = torch.cat([self.mixture @ embeds, rest], 1)
-        return started + learned * self.get_buffer("spread")
+        initial = torch.cat([self.mixture @ embeds, rest], 1)
+        return initial + learned * self.get_buffer("std")
 
     def targets(self, phrases: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The tokens (B, J, D) that levels should be, given text embeds (B, L, D) of their phrases.
+        """Compute the target level tokens of phrases.
 
-        They are the positions that the level tokens start from, of each level's own phrase.
+        They are the positions that the level tokens are initialized from, in the embeds of each
+        level's phrase.
+
+        Args:
+            phrases: Text embeds (B, L, D) of the phrases by level.
+
+        Returns:
+            Target tokens (B, J, D).
 
         Raises:
-            ValueError: a level has no phrase.
+            ValueError: If a level has no phrase.
         """
         missing = [level for level in LEVELS if level not in phrases]
         if missing:
             raise ValueError(f"every level needs a phrase: there is none for {', '.join(missing)}")
-        start = self.get_buffer("initial_mixture")
-        return torch.cat([start[level_slice(level)] @ phrases[level] for level in LEVELS], 1)
+        initial = self.get_buffer("initial_mixture")
+        return torch.cat([initial[level_slice(level)] @ phrases[level] for level in LEVELS], 1)

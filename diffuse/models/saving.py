@@ -1,4 +1,4 @@
-"""The folder of a sound adapter: configuration, weights by part, LoRA and a model card."""
+"""Save and load audio adapters: configuration, weights, LoRA and model card."""
 
 from __future__ import annotations
 
@@ -14,30 +14,35 @@ from diffuse.models.configuration import AdapterConfig
 from diffuse.models.lora import LORA_WEIGHTS_NAME, save_lora
 
 CONFIG_NAME = "config.json"
-LIBRARY_NAME = "soundprompt-adapter"  # how a config.json says that it is one of these
+LIBRARY_NAME = "soundprompt-adapter"  # identifies the config.json of an adapter
 
 MODEL_CARD = """---
 tags: [audio-to-image, stable-diffusion, soundprompt]
-base_model: {base}
+base_model: {base_model}
 ---
 
-# A sound adapter for {base}
+# An audio adapter for {base_model}
 
-Gated audio attention for the UNet of `{base}`: {layers} cross-attentions hear {tokens} level tokens
-of a recording (form: {form}; routing: {routing}), {parameters:,} weights{lora}.
+Gated audio attention for the UNet of `{base_model}`: {layers} cross-attention layers attend to
+{tokens} audio tokens per clip (attention type: {attention_type}; routing: {routing}). The adapter
+has {parameters:,} parameters{lora}.
 
     from diffuse import SoundPipeline
 
-    pipe = SoundPipeline.from_pretrained("{base}", encoder=ENCODER, adapter=THIS_FOLDER)
+    pipe = SoundPipeline.from_pretrained("{base_model}", encoder=ENCODER, adapter=THIS_FOLDER)
     pipe("dog.wav", prompt="a picture at night").images[0].save("night.png")
 
-It belongs to the encoder that it was trained with (prompt space `{space}`) and inherits the terms
-of the base, the encoder and the data that it was trained on.
+It requires the encoder that it was trained with (prompt space `{prompt_space}`) and inherits the
+license terms of the base model, the encoder and the training data.
 """
 
 
 def file_for_weight(name: str) -> str:
-    """The file that holds a weight of an adapter, by the weight's name."""
+    """Return the name of the file that stores a weight of an adapter.
+
+    Args:
+        name: Name of the weight.
+    """
     if name.endswith(".gate") or name in ("level_logits", "temperature"):
         return "gates.safetensors"
     is_projector = name.startswith(("projector.", "retrieval_memory."))
@@ -45,7 +50,11 @@ def file_for_weight(name: str) -> str:
 
 
 def weights_by_file(adapter: SoundAdapter) -> dict[str, dict[str, torch.Tensor]]:
-    """An adapter's weights by file and name."""
+    """Return the weights of an adapter by file and name.
+
+    Args:
+        adapter: The adapter.
+    """
     found: dict[str, dict[str, torch.Tensor]] = {}
     for name, value in adapter.state_dict().items():
         found.setdefault(file_for_weight(name), {})[name] = value.detach().cpu().contiguous()
@@ -55,28 +64,38 @@ def weights_by_file(adapter: SoundAdapter) -> dict[str, dict[str, torch.Tensor]]
 def save_adapter(
     adapter: SoundAdapter, folder: str | Path, unet: Any = None, name: str = "adapter"
 ) -> None:
-    """Writes an adapter, and its LoRA on a UNet if it has one.
+    """Save an adapter, including its LoRA if it has one.
+
+    Args:
+        adapter: Adapter to save.
+        folder: Output directory.
+        unet: UNet with the adapter's LoRA.
+        name: Name that the adapter is attached by.
 
     Raises:
-        ValueError: the adapter has a LoRA, and the UNet that it lives in is not given.
+        ValueError: If the adapter has a LoRA and no UNet is given.
     """
     from align.models.weights import save_file
 
     if adapter.config.lora_rank and unet is None:
-        raise ValueError("the adapter's LoRA lives in its UNet: give the UNet to save it")
-    where = Path(folder)
-    where.mkdir(parents=True, exist_ok=True)
+        raise ValueError("the adapter's LoRA is in its UNet: pass the UNet to save it")
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
     for file, weights in weights_by_file(adapter).items():
-        save_file(weights, where / file)
+        save_file(weights, path / file)
     if adapter.config.lora_rank:
-        save_lora(unet, name, where)
+        save_lora(unet, name, path)
     text = json.dumps({"library": LIBRARY_NAME, **asdict(adapter.config)}, indent=1)
-    (where / CONFIG_NAME).write_text(text + "\n")
-    (where / "README.md").write_text(model_card(adapter))
+    (path / CONFIG_NAME).write_text(text + "\n")
+    (path / "README.md").write_text(model_card(adapter))
 
 
 def model_card(adapter: SoundAdapter) -> str:
-    """The model card's text."""
+    """Return the text of the model card.
+
+    Args:
+        adapter: The adapter.
+    """
     config = adapter.config
     lora = f" and a LoRA of rank {config.lora_rank}" if config.lora_rank else ""
     return MODEL_CARD.format(
@@ -88,37 +107,49 @@ def model_card(adapter: SoundAdapter) -> str:
 
 
 def load_adapter(folder: str | Path) -> SoundAdapter:
-    """Reads an adapter; its LoRA is put on the UNet when the adapter is attached.
+    """Load an adapter; its LoRA is loaded when the adapter is attached.
+
+    Args:
+        folder: Folder of the adapter.
+
+    Returns:
+        The adapter.
 
     Raises:
-        ValueError: the folder holds no adapter, or not a whole one.
+        ValueError: If the folder contains no adapter, or an incomplete one.
     """
     from safetensors.torch import load_file
 
-    where = Path(folder)
-    config = read_config(where)
+    path = Path(folder)
+    config = read_config(path)
     adapter = SoundAdapter(config)
     weights: dict[str, torch.Tensor] = {}
     for file in weights_by_file(adapter):
-        if not (where / file).is_file():
-            raise ValueError(f"the adapter in {where} is not whole: {file} is missing")
-        weights |= load_file(where / file)
+        if not (path / file).is_file():
+            raise ValueError(f"the adapter in {path} is incomplete: {file} is missing")
+        weights |= load_file(path / file)
     missing, unknown = adapter.load_state_dict(weights, strict=False)
     if missing or unknown:
         wrong = ", ".join([*missing, *unknown][:3])
-        raise ValueError(f"the adapter in {where} does not fit its config.json: {wrong}")
+        raise ValueError(f"the adapter in {path} does not match its config.json: {wrong}")
     if config.lora_rank:
-        if not (where / LORA_WEIGHTS_NAME).is_file():
-            raise ValueError(f"the adapter in {where} is not whole: {LORA_WEIGHTS_NAME} is missing")
-        adapter.lora_folder = where
+        if not (path / LORA_WEIGHTS_NAME).is_file():
+            raise ValueError(f"the adapter in {path} is incomplete: {LORA_WEIGHTS_NAME} is missing")
+        adapter.lora_folder = path
     return adapter
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None where there is none.
+    """Read a JSON file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Its content, or None if the file does not exist.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: If the file is not valid JSON.
     """
     if not path.is_file():
         return None
@@ -129,25 +160,36 @@ def read_json(path: Path) -> Any:
 
 
 def read_config(folder: Path) -> AdapterConfig:
-    """The configuration of an adapter's folder.
+    """Read the configuration of an adapter.
+
+    Args:
+        folder: Folder of the adapter.
+
+    Returns:
+        The configuration.
 
     Raises:
-        ValueError: the folder holds no adapter, or a broken one.
+        ValueError: If the folder contains no adapter, or the configuration is invalid.
     """
     path = folder / CONFIG_NAME
     values = read_json(path)
     if not isinstance(values, dict) or values.pop("library", None) != LIBRARY_NAME:
         raise ValueError(
-            f"there is no sound adapter in {str(folder)!r}: give a folder that diffuse.train wrote"
+            f"there is no sound adapter in {str(folder)!r}: give a folder written by diffuse.train"
         )
     unknown = set(values) - {f.name for f in fields(AdapterConfig)}
     if unknown:
-        raise ValueError(f"{path} has keys that are not known: {', '.join(sorted(unknown))}")
+        raise ValueError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
     return AdapterConfig(**values)
 
 
 def save_gates(adapter: SoundAdapter, file: str | Path) -> None:
-    """Writes the gates and the levels' weights alone: one small file a domain."""
+    """Save only the gates, level weights and temperature, for example one small file per domain.
+
+    Args:
+        adapter: The adapter.
+        file: Output file.
+    """
     from align.models.weights import save_file
 
     path = Path(file)
@@ -156,17 +198,21 @@ def save_gates(adapter: SoundAdapter, file: str | Path) -> None:
 
 
 def load_gates(adapter: SoundAdapter, file: str | Path) -> None:
-    """Sets the gates and the levels' weights that `save_gates` wrote.
+    """Load gates, level weights and temperature saved by `save_gates`.
+
+    Args:
+        adapter: Adapter to change.
+        file: File to load.
 
     Raises:
-        ValueError: the file holds other gates than this adapter has.
+        ValueError: If the file does not exist or belongs to an adapter with other layers.
     """
     from safetensors.torch import load_file
 
     path = Path(file)
     if not path.is_file():
-        raise ValueError(f"there is no file of gates {path}")
+        raise ValueError(f"the file of gates {path} does not exist")
     gates, own = load_file(path), weights_by_file(adapter)["gates.safetensors"]
     if gates.keys() != own.keys():
-        raise ValueError(f"{path} holds {len(gates)} gates of other layers than the adapter's")
+        raise ValueError(f"{path} contains gates of other layers than the adapter's")
     adapter.load_state_dict(gates, strict=False)

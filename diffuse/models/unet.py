@@ -1,4 +1,4 @@
-"""The cross-attentions of a UNet that can hear, and by what a UNet is known again."""
+"""The cross-attention modules of a UNet and its fingerprint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-# The processors whose text part ours computes with the same operations.
+# Processors whose attention to the text `AudioAttnProcessor` reproduces exactly.
 SUPPORTED_PROCESSORS = (
     "AttnProcessor",
     "AttnProcessor2_0",
@@ -15,22 +15,33 @@ SUPPORTED_PROCESSORS = (
     "SonicAttnProcessor",
 )
 UNET_BLOCKS = ("down", "mid", "up")
-# First weights of the UNet's first convolution: the same for every precision and folder it is
-# loaded from, different for bases trained apart.
+# Number of weights of the first convolution: independent of precision and folder, different for
+# independently trained base models.
 FINGERPRINT_SIZE = 16
-FINGERPRINT_TOLERANCE = 0.02  # of the fingerprint's own norm
+FINGERPRINT_TOLERANCE = 0.02  # relative to the norm of the fingerprint
 
 
 def block_of(name: str) -> str:
-    """The part of the UNet, "down", "mid" or "up", that a module's name lies in."""
+    """Return the block of the UNet, "down", "mid" or "up", that contains a module.
+
+    Args:
+        name: Name of the module.
+    """
     return name.split("_")[0]
 
 
 def cross_attentions(unet: Any, blocks: Sequence[str] = UNET_BLOCKS) -> dict[str, Any]:
-    """The text cross-attentions of some blocks by name, in the UNet's order.
+    """Find the text cross-attention modules of a UNet.
+
+    Args:
+        unet: The UNet.
+        blocks: Blocks to search: down, mid, up.
+
+    Returns:
+        Modules by name, in the order of the UNet.
 
     Raises:
-        ValueError: a block is not one of down, mid, up, or there is nothing in them.
+        ValueError: If a block is not one of down, mid and up, or no module is found.
     """
     wrong = [block for block in blocks if block not in UNET_BLOCKS]
     if wrong:
@@ -49,35 +60,41 @@ def cross_attentions(unet: Any, blocks: Sequence[str] = UNET_BLOCKS) -> dict[str
 
 
 def base_layer(layer: Any) -> Any:
-    """A linear layer without the LoRA that peft may have put around it."""
+    """Return a linear layer without the LoRA that peft may have wrapped around it."""
     return getattr(layer, "base_layer", layer)
 
 
 def fingerprint(unet: Any) -> list[float]:
-    """What the UNet is known again by."""
+    """Return the fingerprint of a UNet: the first weights of its first convolution."""
     first = base_layer(unet.conv_in).weight.detach().flatten()[:FINGERPRINT_SIZE]
     return [round(value, 5) for value in first.float().tolist()]
 
 
 def matches_fingerprint(unet: Any, known: Sequence[float]) -> bool:
-    """Whether the UNet has this fingerprint, whatever its precision."""
+    """Return whether a UNet has a fingerprint, in any precision.
+
+    Args:
+        unet: The UNet.
+        known: Fingerprint to compare with.
+    """
     own = torch.tensor(fingerprint(unet))
-    then = torch.tensor(list(known))
-    return own.shape == then.shape and bool(
-        (own - then).norm() <= FINGERPRINT_TOLERANCE * then.norm()
+    other = torch.tensor(list(known))
+    return own.shape == other.shape and bool(
+        (own - other).norm() <= FINGERPRINT_TOLERANCE * other.norm()
     )
 
 
 def check_base_model(unet: Any, config: Any, ignore_base_model_mismatch: bool) -> None:
-    """Refuses a UNet that an adapter does not belong to or cannot stand in.
+    """Check that an adapter fits a UNet.
 
     Args:
-        unet: the one to attach to.
-        config: the adapter's.
-        any_base: accept other weights of the same sizes.
+        unet: UNet to attach to.
+        config: Configuration of the adapter.
+        ignore_base_model_mismatch: Accept other weights of the same shapes.
 
     Raises:
-        ValueError: with both bases' names.
+        ValueError: If the adapter belongs to another base model, or the UNet has incompatible
+            attention processors.
     """
     attentions = cross_attentions(unet)
     widths = {
@@ -89,34 +106,39 @@ def check_base_model(unet: Any, config: Any, ignore_base_model_mismatch: bool) -
     if not fits or not (
         ignore_base_model_mismatch or matches_fingerprint(unet, config.fingerprint)
     ):
-        own = getattr(unet.config, "_name_or_path", "").removesuffix("/unet") or "a fresh UNet"
-        hint = " (or any_base=True, to try a relative of it)" if fits else ""
+        own = getattr(unet.config, "_name_or_path", "").removesuffix("/unet") or "a new UNet"
+        hint = ", or pass ignore_base_model_mismatch=True for a fine-tuned one" if fits else ""
         raise ValueError(
             f"this adapter was trained for {config.base_model!r}, not for {own!r}: "
-            f"give the base that it belongs to{hint}"
+            f"use the base model that it belongs to{hint}"
         )
     for layer in config.layers:
         kind = type(attentions[layer].processor).__name__
         if kind not in SUPPORTED_PROCESSORS:
             raise ValueError(
-                f"the UNet's attention is processed by {kind} (an IP-Adapter, attention slicing?): "
-                "take that off first, the sound cannot stand beside it"
+                f"the UNet's attention processor is {kind} (an IP-Adapter or attention slicing?), "
+                "which cannot be combined with audio: remove it first"
             )
 
 
 def check_compatible(attached: Mapping[str, Any], adapter: Any, name: str) -> None:
-    """Refuses an adapter that cannot stand beside those (by name) that are attached.
+    """Check that an adapter can be attached beside others.
+
+    Args:
+        attached: Attached adapters by name.
+        adapter: Adapter to attach.
+        name: Name of the adapter.
 
     Raises:
-        ValueError: its name is taken, or it has another form.
+        ValueError: If the name is taken, or the adapters have different attention types.
     """
     if name in attached:
-        raise ValueError(f"an adapter is attached as {name!r} already: give another name")
+        raise ValueError(f"an adapter is already attached as {name!r}: give another name")
     others = {other.config.attention_type for other in attached.values()} - {
         adapter.config.attention_type
     }
     if others:
         raise ValueError(
-            f"adapters of the forms {adapter.config.attention_type} and {others.pop()} do not mix: "
-            "detach the other first"
+            f"adapters with attention types {adapter.config.attention_type} and {others.pop()} "
+            "cannot be combined: detach the other first"
         )

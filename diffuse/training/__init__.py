@@ -1,1 +1,1 @@
-"""Train an adapter: UNet with audio, losses, trainer, the run."""
+"""Training of audio adapters: model, datasets, losses, trainer and run."""

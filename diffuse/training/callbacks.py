@@ -1,4 +1,4 @@
-"""The moving average of what trains, by diffusers' EMAModel."""
+"""Trainer callbacks: EMA of the trained weights, sample sheets and checkpoint markers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ EMA_NAME = "ema.pt"
 
 
 class EMACallback(TrainerCallback):
-    """Follows the weights after every step, and stands in for them where they are used.
+    """Update the EMA of the trained weights after every step, with diffusers' EMAModel.
 
     Args:
-        weights: that train.
-        decay: of the average.
+        weights: Parameters that are trained.
+        decay: EMA decay.
     """
 
     def __init__(self, weights: list[nn.Parameter], decay: float) -> None:
@@ -31,28 +31,36 @@ class EMACallback(TrainerCallback):
         self._model = EMAModel(weights, decay=decay)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The Trainer may have moved the weights to its device."""
+        """Move the EMA to the device that the Trainer has moved the weights to."""
         self._model.to(args.device)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Takes the new weights in."""
+        """Update the EMA."""
         self._model.step(self._weights)
 
     def save(self, folder: Path) -> None:
-        """Writes the average into a checkpoint."""
+        """Save the EMA in a checkpoint.
+
+        Args:
+            folder: Folder of the checkpoint.
+        """
         torch.save(self._model.state_dict(), folder / EMA_NAME)
 
     def load(self, folder: Path) -> None:
-        """Goes on from a checkpoint."""
+        """Load the EMA from a checkpoint.
+
+        Args:
+            folder: Folder of the checkpoint.
+        """
         self._model.load_state_dict(torch.load(folder / EMA_NAME, weights_only=True))
 
     def copy_to_model(self) -> None:
-        """The average becomes the weights."""
+        """Copy the EMA to the weights."""
         self._model.copy_to(self._weights)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Within it the weights are the average; within another it changes nothing."""
+        """Context in which the weights are the EMA; nested contexts have no further effect."""
         if self._model.temp_stored_params is not None:
             yield
             return
@@ -65,18 +73,18 @@ class EMACallback(TrainerCallback):
 
 
 class SampleSheetCallback(TrainerCallback):
-    """Draws the fixed sounds at every evaluation, by the average where one is kept.
+    """Generate a sample sheet at every evaluation, with the EMA weights if there are any.
 
     Args:
-        generate: writes a sheet to a path.
-        average: of what trains.
+        generate: Function that writes a sheet to a path.
+        ema: EMA of the trained weights, or None.
     """
 
     def __init__(self, generate: Callable[[Path], None], ema: EMACallback | None) -> None:
         self._generate, self._ema = generate, ema
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Writes samples/step-N.png into the stage's folder."""
+        """Write samples/step-N.png to the folder of the stage."""
         if not state.is_world_process_zero:
             return
         with self._ema.averaged_weights() if self._ema else nullcontext():
@@ -84,9 +92,9 @@ class SampleSheetCallback(TrainerCallback):
 
 
 class CompletionCallback(TrainerCallback):
-    """Marks a checkpoint as whole when all of it is written."""
+    """Mark a checkpoint as complete after all of its files have been written."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called when all else is written."""
+        """Create the marker file."""
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE_MARKER).touch()

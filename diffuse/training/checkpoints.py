@@ -1,4 +1,4 @@
-"""A run's folder: what was asked of it, which stages are done, where a killed one goes on."""
+"""The record of a run, its finished stages and the checkpoints that it resumes from."""
 
 from __future__ import annotations
 
@@ -19,27 +19,38 @@ if TYPE_CHECKING:
     from diffuse.data.pairs import AudioImagePairs
 
 
-RECORD_SECTIONS = ("model", "data", "loss", "training")  # of what a run tells, what is read again
-RECORD_NAME, COMPLETE_MARKER, DONE_MARKER = "run.json", "complete", "done"
+RECORD_SECTIONS = ("model", "data", "loss", "training")  # sections that diffuse.evaluate reads
+RUN_RECORD_NAME, COMPLETE_MARKER, DONE_MARKER = "run.json", "complete", "done"
 
 
 def recorded_options(options: Options) -> dict[str, Any]:
-    """The options of a run that decide its weights, by theme, as JSON holds them."""
-    parts = {
+    """Return the options that determine the weights of a run.
+
+    Args:
+        options: Options of the run.
+
+    Returns:
+        JSON-compatible options by section.
+    """
+    sections = {
         name: asdict(getattr(options, name))
         for name in ("model", "data", "loss", "retrieval_memory")
     }
-    names = options.training.DECISIVE
-    parts["training"] = {name: getattr(options.training, name) for name in names}
-    return dict(json.loads(json.dumps(parts)))
+    names = options.training.WEIGHT_DETERMINING_OPTIONS
+    sections["training"] = {name: getattr(options.training, name) for name in names}
+    return dict(json.loads(json.dumps(sections)))
 
 
 def check_run(folder: Path, options: Options) -> None:
-    """Checks that a folder is free for a run, or has the same run to resume; writes nothing.
+    """Check that a folder is free for a run or contains the same run to resume; write nothing.
+
+    Args:
+        folder: Folder of the run.
+        options: Options of the run.
 
     Raises:
-        ValueError: the folder has a run with other options, a run that starts over would mix with
-            it, or a checkpoint was named that is none of it.
+        ValueError: If the folder contains a run with other options, a run that starts over would be
+            mixed with an earlier one, or --resume_from_checkpoint is not a checkpoint of the run.
     """
     training = options.training
     given = training.given_checkpoint
@@ -47,66 +58,67 @@ def check_run(folder: Path, options: Options) -> None:
         not (given / COMPLETE_MARKER).is_file() or given.resolve().parents[1] != folder.resolve()
     ):
         raise ValueError(
-            f"--resume_from_checkpoint {given} is no complete checkpoint of a stage in {folder}: "
-            "give its run as --output_dir"
+            f"--resume_from_checkpoint {given} is not a complete checkpoint of a stage in "
+            f"{folder}: give its run as --output_dir"
         )
     if training.starts_over:
         if not training.overwrite_output_dir:
             check_no_run(_stages(folder), folder)
-    elif (folder / RECORD_NAME).exists():
-        parts = ("model", "data", "loss", "retrieval_memory", "training")
-        check_same_options(folder, load_run_record(folder), recorded_options(options), parts)
+    elif (folder / RUN_RECORD_NAME).exists():
+        sections = ("model", "data", "loss", "retrieval_memory", "training")
+        check_same_options(folder, load_run_record(folder), recorded_options(options), sections)
 
 
 def _stages(folder: Path) -> list[Path]:
-    """The folders of stages in which an earlier run left something to resume from."""
+    """Return the folders of stages that an earlier run can be resumed from."""
     markers = (*folder.glob(f"stage-*/{DONE_MARKER}"), *folder.glob(f"stage-*/*/{COMPLETE_MARKER}"))
     return sorted({folder / marker.relative_to(folder).parts[0] for marker in markers})
 
 
 def pairs_fingerprint(pairs: AudioImagePairs) -> str:
-    """A short name that follows from the pairs that a run trains on."""
-    names = clip_names(pairs.rows.with_format(None))  # which makes no sound
+    """Return a fingerprint of the pairs that a run is trained on.
+
+    Args:
+        pairs: The pairs.
+    """
+    names = clip_names(pairs.rows.with_format(None))  # does not generate synthetic audio
     return digest([names, _image_names(pairs.rows), pairs.captions, pairs.labels, pairs.phrases])
 
 
 def check_pairs(folder: Path, options: Options, fingerprint: str) -> None:
-    """Refuses to resume a run on other pairs.
+    """Check that a run to resume was started on the same pairs.
 
     Args:
-        folder: the run's.
-        options: of the run.
-        now: as `pairs_fingerprint` names them.
+        folder: Folder of the run.
+        options: Options of the run.
+        fingerprint: Fingerprint of the pairs from `pairs_fingerprint`.
 
     Raises:
-        ValueError: pairs came, went, or are said to be something else.
+        ValueError: If pairs were added, removed or changed.
     """
-    if options.training.starts_over or not (folder / RECORD_NAME).exists():
+    if options.training.starts_over or not (folder / RUN_RECORD_NAME).exists():
         return
     if load_run_record(folder).get("pairs", fingerprint) != fingerprint:
-        raise ValueError(
-            f"{folder} has a run on other pairs: the data have changed since; {ELSEWHERE}"
-        )
+        raise ValueError(f"{folder} has a run on other pairs: the dataset has changed; {ELSEWHERE}")
 
 
 def start_run(folder: Path, options: Options, pairs: str) -> None:
-    """Records what a run is asked for, once its models and data are known to be right.
+    """Record the options of a run once its models and data have been validated.
 
     Args:
-        folder: the run's; what an earlier run left to resume from is removed where this one starts
-            over.
-        options: of the run.
-        pairs: as `pairs_fingerprint` names them.
+        folder: Folder of the run. If the run starts over, stages of an earlier run are removed.
+        options: Options of the run.
+        pairs: Fingerprint of the pairs from `pairs_fingerprint`.
     """
     if options.training.starts_over:
         remove(_stages(folder), folder)
     folder.mkdir(parents=True, exist_ok=True)
     record = recorded_options(options) | {"pairs": pairs}
-    (folder / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n")
+    (folder / RUN_RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _image_names(rows: Dataset) -> Any:
-    """What names the images of pairs; nothing where they are made of what their rows say."""
+    """Return what identifies the images of pairs, or None if they are rendered from the rows."""
     plain = rows.with_format(None)
     if "image" not in plain.column_names:
         return None
@@ -115,13 +127,19 @@ def _image_names(rows: Dataset) -> Any:
 
 
 def load_run_record(run: str | Path) -> dict[str, Any]:
-    """What a run's folder tells of its options.
+    """Load the recorded options of a run.
+
+    Args:
+        run: Folder of the run.
+
+    Returns:
+        Options by section.
 
     Raises:
-        ValueError: it is no folder that a run wrote.
+        ValueError: If the folder was not written by diffuse.train.
     """
-    found = read_json(Path(run) / RECORD_NAME)
-    # An alignment leaves a file of that name too.
+    found = read_json(Path(run) / RUN_RECORD_NAME)
+    # align.train writes a file of the same name.
     if not isinstance(found, dict) or not set(RECORD_SECTIONS) <= set(found):
-        raise ValueError(f"{str(run)!r} is no run: give a folder that diffuse.train wrote")
+        raise ValueError(f"{str(run)!r} is no run: give a folder written by diffuse.train")
     return found

@@ -1,6 +1,7 @@
-"""What a training step gets of each pair; all that is random in it follows from its place.
+"""Training items of audio-image pairs.
 
-That is what makes a resumed run see what an uninterrupted one would have.
+All randomness is a function of the item's position, so a resumed run gets the same items as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from diffuse.training.losses import class_weights
 
 @dataclass(frozen=True)
 class ConditioningDropout:
-    """Shares of rows that go without their text, in silence, or both.
+    """Probabilities of dropping conditions during training.
 
     Attributes:
-        caption: of all rows, without their text alone.
-        sound: of all rows, in silence alone.
-        joint: of all rows, without both.
-        behind: of the rows with a background: without it in the text, and without the foreground
-            in the sound. So a UNet learns to put what is heard behind what is said.
+        caption: Probability of dropping only the caption.
+        audio: Probability of dropping only the audio.
+        joint: Probability of dropping both.
+        background: For rows with a background: probability of using the foreground's phrase as the
+            caption and only the background of the audio, so that the UNet learns to combine a
+            prompt with background audio.
     """
 
     caption: float = 0.0
@@ -37,7 +39,14 @@ class ConditioningDropout:
     background: float = 0.0
 
     def sample(self, rng: np.random.Generator) -> tuple[bool, bool]:
-        """Whether a row keeps its text, and whether it keeps its sound."""
+        """Sample whether a row keeps its caption and whether it keeps its audio.
+
+        Args:
+            rng: Random generator.
+
+        Returns:
+            Whether the caption is kept, and whether the audio is kept.
+        """
         u = rng.random()
         if u < self.joint:
             return False, False
@@ -47,17 +56,17 @@ class ConditioningDropout:
 
 
 class AudioImageDataset(Dataset):
-    """Map-style rows addressed by (epoch, draw, row); without an epoch, as evaluation sees them.
+    """Map-style dataset indexed by (epoch, position, row) in training and by row in evaluation.
 
     Args:
-        pairs: their captions and labels.
-        prepared: their tensors.
-        texts: of all their captions.
-        wanted: (N, J, D) what the level tokens should be, with (N,) bool where that is known.
-        dropout: what is left out in training.
-        times: the base's training timesteps.
-        seed: of everything random.
-        weighted: every class counts alike.
+        pairs: Pairs with captions and labels.
+        prepared: Preprocessed tensors of the pairs.
+        texts: Text embeds of all captions.
+        target_tokens: Target level tokens (N, J, D), and a mask (N,) of the rows that have any.
+        dropout: Probabilities of dropping conditions in training.
+        num_train_timesteps: Number of training timesteps of the base model.
+        seed: Random seed.
+        class_weighted: Weight the loss inversely to class frequency.
     """
 
     def __init__(
@@ -83,11 +92,11 @@ class AudioImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.prepared)
 
-    def __getitem__(self, where: int | tuple[int, int, int]) -> dict[str, Any]:
-        if isinstance(where, tuple):
-            epoch, position, row = where
+    def __getitem__(self, index: int | tuple[int, int, int]) -> dict[str, Any]:
+        if isinstance(index, tuple):
+            epoch, position, row = index
             return self._train_item(row, np.random.default_rng([self._seed, epoch, position, row]))
-        return self._eval_item(where)
+        return self._eval_item(index)
 
     def _train_item(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
         texts = self.captions[row]
@@ -101,7 +110,7 @@ class AudioImageDataset(Dataset):
         return self._item(row, rng, text if keep_text else "", keep_audio, crop, timestep)
 
     def _eval_item(self, row: int) -> dict[str, Any]:
-        """A row of an evaluation: times spread evenly over the rows, nothing left out."""
+        """Return a row for evaluation: timesteps evenly spread over the rows, no dropout."""
         rng = np.random.default_rng([self._seed, row])
         timestep = int((row + 0.5) / len(self) * self._num_train_timesteps)
         return self._item(row, rng, self.captions[row][-1], True, 0, timestep)
@@ -138,35 +147,43 @@ class AudioImageDataset(Dataset):
 
 
 def foreground_phrase(phrases: Mapping[str, str] | None) -> str:
-    """What is in front where something is behind it; "" where nothing is, or it is not known."""
+    """Return the foreground's phrase of a row with a background, otherwise "".
+
+    Args:
+        phrases: Phrases by level, or None if they are unknown.
+    """
     return phrases["foreground"] if phrases and phrases["background"] else ""
 
 
 def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """A batch of `AudioImageDataset`."""
+    """Stack items of `AudioImageDataset` to a batch.
+
+    Args:
+        rows: The items.
+    """
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 class BalancedSampler(Sampler):
-    """The rows of an epoch as (epoch, draw, row), in an order that follows from seed and epoch.
+    """Yields the rows of an epoch as (epoch, position, row) in an order given by seed and epoch.
 
     Args:
-        labels: of all rows.
-        seed: of the order.
-        balanced: every class is drawn equally often, to within one: of a rare class each row
-            comes several times, of a frequent one some rows wait for another epoch.
+        labels: Labels of all rows.
+        seed: Random seed.
+        class_balanced: Sample all classes equally often, up to one row: rows of rare classes are
+            repeated, some rows of frequent classes are left out of the epoch.
     """
 
     def __init__(self, labels: Sequence[str], seed: int, class_balanced: bool = False) -> None:
-        self._labels, self._seed, self._class_balanced, self._epoch = (
-            list(labels),
-            seed,
-            class_balanced,
-            0,
-        )
+        self._labels, self._seed, self._epoch = list(labels), seed, 0
+        self._class_balanced = class_balanced
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch."""
+        """Set the epoch; the Trainer calls this before each one.
+
+        Args:
+            epoch: Index of the epoch.
+        """
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -190,6 +207,7 @@ class BalancedSampler(Sampler):
         found = []
         for name, count in zip(classes, counts, strict=True):
             members = np.flatnonzero(names == name)
-            turns = -(-int(count) // len(members))
-            found.append(np.concatenate([rng.permutation(members) for _ in range(turns)])[:count])
+            repeats = -(-int(count) // len(members))
+            order = np.concatenate([rng.permutation(members) for _ in range(repeats)])
+            found.append(order[:count])
         return rng.permutation(np.concatenate(found))

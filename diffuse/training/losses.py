@@ -1,4 +1,4 @@
-"""What training the UNet minimises: pure functions."""
+"""Losses of the UNet training as pure functions, and the loss of a stage."""
 
 from __future__ import annotations
 
@@ -23,29 +23,38 @@ from diffuse.models.levels import (
 from diffuse.training.model import UNetWithAudio
 
 PREDICTIONS = ("epsilon", "v_prediction")
-SAME_TARGET_TOLERANCE = 1e-2  # standardised tokens that differ by less ask for the same
+SAME_TARGET_TOLERANCE = 1e-2  # standardized targets closer than this are equal
 
 
 def check_prediction(scheduler: Any) -> str:
-    """What a base's UNet predicts.
+    """Return the prediction type of a base model's UNet.
+
+    Args:
+        scheduler: Scheduler of the base model.
 
     Raises:
-        ValueError: it is neither the noise nor the velocity.
+        ValueError: If the UNet predicts neither the noise nor the velocity.
     """
     kind = str(scheduler.config.get("prediction_type", "epsilon"))
     if kind not in PREDICTIONS or not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(
-            f"{type(scheduler).__name__} with prediction_type {kind!r} cannot be trained here: "
-            f"bases that predict {' or '.join(PREDICTIONS)} can"
+            f"{type(scheduler).__name__} with prediction_type {kind!r} cannot be trained: "
+            f"use a base model that predicts {' or '.join(PREDICTIONS)}"
         )
     return kind
 
 
 def training_scheduler(scheduler: Any) -> Any:
-    """The noise schedule that a base was trained with, whatever sampler it has.
+    """Create the noise schedule that a base model was trained with.
+
+    Args:
+        scheduler: Scheduler of the base model, of any class.
+
+    Returns:
+        A DDPMScheduler with the same noise schedule.
 
     Raises:
-        ValueError: the base predicts neither the noise nor the velocity.
+        ValueError: If the UNet predicts neither the noise nor the velocity.
     """
     from diffusers import DDPMScheduler
 
@@ -54,30 +63,38 @@ def training_scheduler(scheduler: Any) -> Any:
 
 
 def offset_noise(noise: torch.Tensor, offset: torch.Tensor, strength: float) -> torch.Tensor:
-    """Noise (B, C, H, W) with a shift of every channel as a whole, so that brightness is learned.
+    """Add an offset to each channel of the noise, so that the brightness is learned.
 
     Args:
-        noise: standard normal.
-        level: (B, C, 1, 1) standard normal.
-        strength: of the shift; 0 for none.
+        noise: Standard normal noise (B, C, H, W).
+        offset: Standard normal noise (B, C, 1, 1).
+        strength: Scale of the offset; 0 disables it.
     """
     return noise + strength * offset
 
 
 def min_snr_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Weights (B,) of times: min(SNR, gamma) of the clean latents' error, in the UNet's own terms.
+    """Compute min-SNR loss weights (Hang et al. 2023, arXiv 2303.09556).
 
-    Hang et al. 2023 (arXiv 2303.09556): easy times, where little noise is left, stop outweighing
-    the others. In terms of the noise it is divided by the SNR, of the velocity by SNR + 1. At an
-    SNR of zero the first is taken at its limit, one.
+    The weight of the error of the clean latents is min(SNR, gamma), which limits the weight of
+    timesteps with little noise. It is divided by the SNR if the UNet predicts the noise and by SNR
+    + 1 if it predicts the velocity. At an SNR of zero the former takes its limit, one.
+
+    Args:
+        scheduler: Noise schedule with the UNet's prediction type.
+        timesteps: Timesteps (B,).
+        gamma: Gamma of the weighting.
+
+    Returns:
+        Weights (B,).
 
     Raises:
-        ValueError: gamma is not positive.
+        ValueError: If gamma is not positive.
     """
     from diffusers.training_utils import compute_snr
 
     if gamma <= 0:
-        raise ValueError(f"min-SNR's gamma is positive, not {gamma}")
+        raise ValueError(f"min_snr_gamma must be positive, not {gamma}")
     snr = compute_snr(scheduler, timesteps)
     if scheduler.config.prediction_type == "epsilon":
         return (gamma / snr).clamp(max=1.0)
@@ -87,32 +104,43 @@ def min_snr_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float) -> to
 def denoising_loss(
     model_pred: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Mean squared error of latents (B, C, H, W), each row weighted by `weights` (B,)."""
+    """Compute the mean squared error of the prediction.
+
+    Args:
+        model_pred: Output (B, C, H, W) of the UNet.
+        target: Target (B, C, H, W).
+        weights: Weights (B,) of the rows.
+    """
     error = (model_pred.float() - target.float()).square().flatten(1).mean(1)
     return (error if weights is None else error * weights).mean()
 
 
 def level_loss(
-    tokens: torch.Tensor, targets: torch.Tensor, has_target: torch.Tensor, spread: torch.Tensor
+    tokens: torch.Tensor, targets: torch.Tensor, has_target: torch.Tensor, std: torch.Tensor
 ) -> torch.Tensor:
-    """Mean squared error of level tokens to those of their phrases, in units of the spread.
+    """Compute the mean squared error of level tokens, in units of the standard deviation.
 
     Args:
-        tokens: (B, J, D).
-        wanted: (B, J, D).
-        there: (B,) bool: rows whose phrases are known; without any the loss is 0.
-        spread: (D,) of the text space.
+        tokens: Level tokens (B, J, D).
+        targets: Target tokens (B, J, D).
+        has_target: Boolean mask (B,) of rows with targets; without any the loss is 0.
+        std: Standard deviation (D,) of the text space.
     """
-    error = ((tokens.float() - targets.float()) / spread).square().mean((1, 2))
+    error = ((tokens.float() - targets.float()) / std).square().mean((1, 2))
     return (error * has_target).sum() / has_target.sum().clamp(min=1)
 
 
 def alignment_loss(tokens: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
-    """InfoNCE and MSE of standardised level tokens (B, J, D), with which a projector trains alone.
+    """Compute InfoNCE and MSE of standardized level tokens, which train the projector alone.
 
-    SonicDiffusion's first stage (arXiv 2405.00878): both, with equal weight. The contrast is level
-    by level, and rows that ask for the same at a level are each other's positives there: most
-    recordings have nothing in the background.
+    The first stage of SonicDiffusion (arXiv 2405.00878) uses both with equal weights. InfoNCE is
+    computed per level, and rows with equal targets at a level are positives of each other there:
+    most clips have no background.
+
+    Args:
+        tokens: Standardized level tokens (B, J, D).
+        targets: Standardized target tokens (B, J, D).
+        temperature: InfoNCE temperature.
     """
     contrast = tokens.new_zeros(())
     for level, count in LEVELS.items():
@@ -125,24 +153,31 @@ def alignment_loss(tokens: torch.Tensor, targets: torch.Tensor, temperature: flo
 
 
 def class_weights(labels: Sequence[str]) -> dict[str, float]:
-    """Weights of labels that make every label count alike; their mean over the rows is one."""
+    """Compute weights inversely proportional to class frequency, with mean one over the rows.
+
+    Args:
+        labels: Labels of all rows.
+
+    Returns:
+        Weights by label.
+    """
     counts = Counter(labels)
     return {label: len(labels) / (len(counts) * n) for label, n in counts.items()}
 
 
 class StageLoss(nn.Module):
-    """A stage's loss.
+    """The loss of a stage.
 
     Args:
-        stage: says which.
-        arguments: the weights of its terms.
-        scheduler: the base's.
-        mean: (J, D) of the level tokens that phrases ask for.
-        spread: (D,) of the text space, the unit of the tokens' errors.
+        stage: The stage.
+        arguments: Weights of the terms.
+        scheduler: Scheduler of the base model.
+        mean: Mean (J, D) of the target level tokens.
+        std: Standard deviation (D,) of the text space, the unit of token errors.
     """
 
     mean: torch.Tensor
-    spread: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self,
@@ -150,23 +185,26 @@ class StageLoss(nn.Module):
         arguments: LossArguments,
         scheduler: Any,
         mean: torch.Tensor,
-        spread: torch.Tensor,
+        std: torch.Tensor,
     ) -> None:
         super().__init__()
         self.stage, self.arguments = stage, arguments
         self.scheduler = training_scheduler(scheduler)
         self.register_buffer("mean", mean)
-        self.register_buffer("spread", spread)
+        self.register_buffer("std", std)
 
     def forward(
         self, model: nn.Module, unwrapped_model: UNetWithAudio, batch: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Every term by name, each a scalar.
+        """Compute the terms of the loss.
 
         Args:
-            model: what is called: the hearing UNet as the Trainer wraps it.
-            inner: the hearing UNet itself.
-            batch: of `AudioImageDataset`.
+            model: The model as wrapped by the Trainer.
+            unwrapped_model: The model itself.
+            batch: Batch of `AudioImageDataset`.
+
+        Returns:
+            Scalar terms by name.
         """
         audio = {name: batch[name] for name in ("tokens", "mask", "embeds")}
         if self.stage.loss == "alignment":
@@ -175,7 +213,7 @@ class StageLoss(nn.Module):
         noise = batch["noise"]
         if self.arguments.noise_offset:
             noise = offset_noise(noise, batch["offset_noise"], self.arguments.noise_offset)
-        noisy = self.scheduler.add_noise(batch["clean"], noise, batch["times"])
+        noisy = self.scheduler.add_noise(batch["latents"], noise, batch["timesteps"])
         levels, model_pred = model(
             **audio,
             noisy_latents=noisy,
@@ -188,7 +226,7 @@ class StageLoss(nn.Module):
         )
         terms = {"denoising": self._denoising(model_pred, batch, noise)}
         if self.arguments.level_loss_weight and "projector" in self.stage.trainable:
-            error = level_loss(levels, batch["target_tokens"], batch["has_target"], self.spread)
+            error = level_loss(levels, batch["target_tokens"], batch["has_target"], self.std)
             terms["levels"] = self.arguments.level_loss_weight * error
         return terms | self._regularizers(levels, unwrapped_model)
 
@@ -198,7 +236,7 @@ class StageLoss(nn.Module):
         timesteps, gamma = batch["timesteps"], self.arguments.min_snr_gamma
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = (
-            self.scheduler.get_velocity(batch["clean"], noise, timesteps) if velocity else noise
+            self.scheduler.get_velocity(batch["latents"], noise, timesteps) if velocity else noise
         )
         weights = batch["loss_weight"]
         if gamma:
@@ -208,21 +246,21 @@ class StageLoss(nn.Module):
     def _alignment(
         self, levels: torch.Tensor, batch: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """The alignment loss of rows whose phrases are known."""
+        """Compute the alignment loss of the rows with targets."""
         has_target = batch["has_target"]
-        if has_target.sum() < 2:  # nothing to contrast; the graph must still reach the weights
+        if has_target.sum() < 2:  # no negatives; the graph must still reach the weights
             return {"alignment": 0.0 * levels.float().sum()}
-        standard, targets = (
-            (tokens[has_target].float() - self.mean) / self.spread
+        standardized, targets = (
+            (tokens[has_target].float() - self.mean) / self.std
             for tokens in (levels, batch["target_tokens"])
         )
         temperature = self.arguments.contrastive_temperature
-        return {"alignment": alignment_loss(standard, targets, temperature)}
+        return {"alignment": alignment_loss(standardized, targets, temperature)}
 
     def _regularizers(
         self, levels: torch.Tensor, unwrapped_model: UNetWithAudio
     ) -> dict[str, torch.Tensor]:
-        """What the levels and their weights should be like, whatever is heard."""
+        """Compute the regularization terms of level tokens and level weights."""
         options, terms = self.arguments, {}
         if options.orthogonality_weight:
             terms["orthogonality"] = options.orthogonality_weight * orthogonality(levels.float())

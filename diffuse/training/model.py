@@ -1,4 +1,4 @@
-"""The UNet and its sound adapter as the one module that a Trainer trains."""
+"""A UNet and its audio adapter as one module for the Trainer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from diffuse.models.lora import lora_parameters
 
 
 class UNetWithAudio(nn.Module):
-    """A UNet that hears by an adapter attached to it.
+    """A UNet with an attached audio adapter.
 
     Args:
-        unet: with the adapter attached.
-        adapter: the adapter.
-        name: that it is attached by.
+        unet: UNet with the adapter attached.
+        adapter: The adapter.
+        name: Name that the adapter is attached by.
     """
 
     def __init__(self, unet: Any, adapter: SoundAdapter, name: str = "adapter") -> None:
@@ -39,22 +39,25 @@ class UNetWithAudio(nn.Module):
         background_only: torch.Tensor | None = None,
         replace_text: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Level tokens (B, J, D), and the UNet's answer (B, C, H, W) where it is asked.
+        """Compute level tokens and, if latents are given, the prediction of the UNet.
 
         Args:
-            tokens: (B, S, H) audio tokens.
-            mask: (B, S) bool.
-            embeds: (B, L, D) of the sounds, by the aligned encoder.
-            noisy: (B, C, H, W) latents; without them the UNet is not asked.
-            times: (B,).
-            text: (B, L, D) embeds.
-            pooled: (B, P), of bases that take them.
-            keep: (B,) bool, false where silence is heard.
-            behind: (B,) bool, true where there is nothing to hear in the foreground.
-            substitute: the level tokens stand in the text's place, and nothing is heard beside
-                them; where `keep_audio` is false, as much of the text stays.
+            tokens: Audio tokens (B, S, H).
+            mask: Boolean mask (B, S), true for valid tokens.
+            embeds: Prompt embeds (B, L, D) of the audio from the aligned encoder.
+            noisy_latents: Noisy latents (B, C, H, W); None skips the UNet.
+            timesteps: Timesteps (B,).
+            prompt_embeds: Text embeds (B, L, D).
+            pooled_prompt_embeds: Pooled text embeds (B, P), for base models that use them.
+            keep_audio: Boolean mask (B,), false for rows without audio.
+            background_only: Boolean mask (B,), true for rows whose foreground has no audio.
+            replace_text: Pass the level tokens in place of the text, without audio attention; rows
+                without audio keep the same number of text tokens.
+
+        Returns:
+            Level tokens (B, J, D), and the prediction (B, C, H, W) or None.
         """
-        # A projector that trains must see its own errors.
+        # A projector in training needs its own predictions, without the retrieval memory.
         trainable = any(
             weight.requires_grad for weight in self.adapter.parameter_groups["projector"]
         )
@@ -74,9 +77,8 @@ class UNetWithAudio(nn.Module):
             )
             kwargs["cross_attention_kwargs"] = {CROSS_ATTENTION_KWARG: audio}
         if pooled_prompt_embeds is not None:
-            side = (
-                noisy_latents.shape[-1] * 8
-            )  # SDXL is told the picture's size, and that it is uncut
+            # SDXL is conditioned on the image size and the crop, here the whole image.
+            side = noisy_latents.shape[-1] * 8
             ids = torch.tensor(
                 [[side, side, 0, 0, side, side]], device=noisy_latents.device, dtype=dtype
             )
@@ -101,26 +103,29 @@ class UNetWithAudio(nn.Module):
         return masked
 
     def gradient_checkpointing_enable(self, **_: Any) -> None:
-        """What the Trainer calls for --gradient_checkpointing."""
+        """Enable gradient checkpointing; called by the Trainer for --gradient_checkpointing."""
         self.unet.enable_gradient_checkpointing()
 
     def trained_state_dict(self) -> dict[str, torch.Tensor]:
-        """All that training may have changed, by name: the adapter's state and the LoRA."""
+        """Return everything that training may change: the adapter's state and the LoRA, by name."""
         state = {f"adapter.{k}": v for k, v in self.adapter.state_dict().items()}
         lora = lora_parameters(self.unet, self.name)
         return state | {f"lora.{k}": v.detach() for k, v in lora.items()}
 
     @torch.no_grad()
     def load_trained_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Puts back what `trained_state_dict` gave.
+        """Load a state from `trained_state_dict`.
+
+        Args:
+            state: The state.
 
         Raises:
-            ValueError: it comes from another adapter.
+            ValueError: If the state belongs to another adapter.
         """
         own = self.trained_state_dict()
         if own.keys() != state.keys():
             differ = sorted(own.keys() ^ state.keys())
-            raise ValueError(f"the checkpoint is of another adapter: {differ[0]} …")
+            raise ValueError(f"the checkpoint belongs to another adapter: {differ[0]} …")
         for name, value in own.items():
             value.copy_(state[name])
 
@@ -128,9 +133,10 @@ class UNetWithAudio(nn.Module):
 def _replace_text(
     levels: torch.Tensor, prompt_embeds: torch.Tensor, keep_audio: torch.Tensor | None
 ) -> torch.Tensor:
-    """Level tokens (B, J, D) in place of texts; rows without a sound have a text's first J.
+    """Return level tokens (B, J, D) in place of text embeds.
 
-    So has the null that guidance measures from: a stock pipeline takes both as they are.
+    Rows without audio keep the first J tokens of their text, as the unconditional row of a pipeline
+    does: pipelines use both as they are.
     """
     if keep_audio is None:
         return levels

@@ -1,4 +1,4 @@
-"""A training of the UNet from its options to its figures."""
+"""A run of `diffuse.train`, from its options to its metrics."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ if TYPE_CHECKING:
     from diffuse.config.options import Options
 
 
-TEXT_IMAGE_DIVISOR = 2  # of --num_images: one of so many is drawn from text alone, before and after
+# One in this many of --num_images is also generated from text only, before and after training.
+TEXT_IMAGE_DIVISOR = 2
 
 
 @dataclass
 class TrainingRun:
-    """Everything a run holds; `from_options` makes it, `train` uses it."""
+    """A training run: created by `from_options`, then `train` and `evaluate`."""
 
     options: Options
     stages: list[Stage]
@@ -73,16 +74,22 @@ class TrainingRun:
     texts: TextEmbeds
     eval_name: str
     encoder: Any
-    fingerprint: str  # as `pairs_fingerprint` names the pairs
+    fingerprint: str  # of the training pairs
 
     @classmethod
     def from_options(cls, options: Options) -> TrainingRun:
-        """Loads models and data, and computes what is computed once.
+        """Load models and data and preprocess the data.
+
+        Args:
+            options: Options of the run.
+
+        Returns:
+            The run.
 
         Raises:
-            DataError: the data cannot be used.
-            OSError: a model does not exist.
-            ValueError: options contradict each other.
+            DataError: If the data cannot be used.
+            OSError: If a model does not exist.
+            ValueError: If options contradict each other.
         """
         model, training = options.model, options.training
         stages = parse_stages(options.loss.stages)
@@ -100,28 +107,26 @@ class TrainingRun:
         pipeline = load_image_side(model.base_model, dtype=torch.float32)
         if getattr(pipeline, "unet", None) is None:
             raise ValueError(
-                f"{model.base_model} draws without a UNet: sound is heard by UNets alone"
+                f"{model.base_model} has no UNet: audio adapters require a base model with a UNet"
             )
         adapter = new_adapter(model, pipeline.unet, encoder)
         preprocessor = build_preprocessor(
             options.data, pipeline, encoder, training.seed, training.device
         )
         space = PromptSpace.from_pretrained(model.base_model)
-        # The other processes find in the cache what the first one computed.
-        with training.main_process_first(local=False, desc="latents, tokens and texts"):
-            prepared = preprocessor.preprocess(pairs, "pairs to train on")
-            fresh, eval_tensors = pairs, prepared
+        # The other processes read what the main process has computed from the cache.
+        with training.main_process_first(local=False, desc="latents, tokens and text embeds"):
+            prepared = preprocessor.preprocess(pairs, "training pairs")
+            held_out, eval_tensors = pairs, prepared
             if eval_pairs is not None:
-                fresh, eval_tensors = (
-                    eval_pairs,
-                    preprocessor.preprocess(eval_pairs, "pairs to measure on"),
-                )
-            texts = encode_texts(space, [pairs, fresh], cache_from(options.data))
+                held_out = eval_pairs
+                eval_tensors = preprocessor.preprocess(eval_pairs, "evaluation pairs")
+            texts = encode_texts(space, [pairs, held_out], cache_from(options.data))
         pipeline.unet.to(training.device, torch.bfloat16 if training.bf16 else torch.float32)
         attached = attach(pipeline, adapter)
         run = cls(
-            options, stages, space, pipeline, attached, pairs, prepared, fresh, eval_tensors, texts,
-            eval_name, encoder, fingerprint,
+            options, stages, space, pipeline, attached, pairs, prepared, held_out, eval_tensors,
+            texts, eval_name, encoder, fingerprint,
         )  # fmt: skip
         run._check_parameter_groups()
         run._build_retrieval_memory()
@@ -129,31 +134,31 @@ class TrainingRun:
 
     @property
     def folder(self) -> Path:
-        """Where results go."""
+        """Output directory of the run."""
         return Path(self.options.training.output_dir or ".")
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and says things."""
+        """Whether this is the process that writes files and prints."""
         return bool(self.options.training.process_index == 0)
 
     @property
     def adapter(self) -> SoundAdapter:
-        """The one that trains."""
+        """The adapter that is trained."""
         return next(iter(self.attached.adapters.values()))
 
     @property
     def replaces_text(self) -> bool:
-        """Whether the level tokens were trained to stand in the text's place."""
+        """Whether the last stage passes the level tokens in place of the text."""
         return self.stages[-1].loss == "text_replacement"
 
     def _check_parameter_groups(self) -> None:
-        """Refuses a stage that would train what this adapter does not have, before any trains."""
+        """Check before training that the adapter has all parameter groups of all stages."""
         for stage in self.stages:
             self.attached.train_only(*stage.trainable)
 
     def train(self) -> None:
-        """Trains all stages, or goes on where a killed run stopped, and saves the adapter."""
+        """Train all stages, or resume an interrupted run, and save the adapter."""
         with self.options.training.main_process_first(local=False, desc="folder"):
             if self.is_main:
                 start_run(self.folder, self.options, self.fingerprint)
@@ -171,12 +176,12 @@ class TrainingRun:
 
     def _train_stage(self, model: UNetWithAudio, stage: Stage, folder: Path) -> None:
         trainer = self.build_trainer(model, stage, folder)
-        training = self.options.training.given_checkpoint
+        given = self.options.training.given_checkpoint
         last = last_checkpoint(folder, COMPLETE_MARKER)
-        if training is not None and training.resolve().parent == folder.resolve():
-            last = training
+        if given is not None and given.resolve().parent == folder.resolve():
+            last = given
         if last is not None:
-            print(f"going on from {last}", flush=True)
+            print(f"resuming from {last}", flush=True)
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         if trainer.ema is not None:
             trainer.ema.copy_to_model()
@@ -189,7 +194,13 @@ class TrainingRun:
             (folder / DONE_MARKER).touch()
 
     def build_trainer(self, model: UNetWithAudio, stage: Stage, folder: Path) -> DiffuseTrainer:
-        """The trainer of a stage."""
+        """Build the trainer of a stage.
+
+        Args:
+            model: UNet with the adapter.
+            stage: The stage.
+            folder: Output directory of the stage.
+        """
         args = copy.copy(self.options.training)
         args.output_dir = str(folder)
         args.max_steps = stage.max_steps or args.max_steps
@@ -197,7 +208,7 @@ class TrainingRun:
         weights = self.attached.train_only(*stage.trainable)
         callbacks: list[Any] = [CompletionCallback()]
         ema = EMACallback(weights, args.ema_decay) if args.ema_decay else None
-        if args.draw_every_evaluation and self.options.evaluation.num_sheet_samples:
+        if args.sample_every_eval and self.options.evaluation.num_sheet_samples:
             callbacks.append(SampleSheetCallback(self.generate_samples, ema))
         return DiffuseTrainer(
             model=model,
@@ -216,17 +227,21 @@ class TrainingRun:
         )
         if stage.loss == "alignment" and not has_target.any():
             raise ValueError(
-                f"stage {stage.name!r} aligns level tokens with phrases, and the data have none: "
+                f"stage {stage.name!r} aligns level tokens with phrases, and the dataset has none: "
                 "give captions, or the columns foreground, background and ambience"
             )
-        some = targets[has_target].float() if has_target.any() else targets.float()
-        spread = self.adapter.projector.get_buffer("spread").detach().cpu()
+        known = targets[has_target].float() if has_target.any() else targets.float()
+        std = self.adapter.projector.get_buffer("std").detach().cpu()
         return StageLoss(
-            stage, self.options.loss, self.pipeline.scheduler, some.mean(0), spread.clone()
+            stage, self.options.loss, self.pipeline.scheduler, known.mean(0), std.clone()
         )
 
     def generate_samples(self, sheet: Path) -> None:
-        """Writes the sheet of the fixed sounds, as the adapter in training draws them."""
+        """Write a sample sheet with the adapter in training.
+
+        Args:
+            sheet: Output PNG file.
+        """
         evaluation, pipeline = self.options.evaluation, self.pipeline
         pipeline.set_progress_bar_config(disable=True)
         pipeline.to(self.attached.unet.device)
@@ -248,7 +263,11 @@ class TrainingRun:
         save_pair_sheet(pair_generator, self.eval_pairs, features, rows, sheet)
 
     def evaluate(self) -> dict[str, Estimate]:
-        """The saved adapter's figures on the held-out pairs; its sheet goes to the folder."""
+        """Evaluate the saved adapter on the held-out pairs and write a sample sheet.
+
+        Returns:
+            Metrics by name.
+        """
         evaluation, base_model = self.options.evaluation, self.options.model.base_model
         if (
             not (evaluation.num_images and evaluation.image_classifier != "none")
@@ -262,45 +281,52 @@ class TrainingRun:
         pair_generator = PairImageGenerator(
             image_generator, attached, self.texts, self.eval_tensors, self.replaces_text
         )
-        figures: dict[str, Estimate] = {}
+        metrics: dict[str, Estimate] = {}
         if evaluation.num_images and evaluation.image_classifier != "none":
             evaluator = UNetEvaluator(
                 pair_generator,
                 self.eval_pairs,
                 lookup(IMAGE_CLASSIFIERS, evaluation.image_classifier)(),
             )
-            figures = evaluator.audio_accuracy(evaluation.num_images)
+            metrics = evaluator.audio_accuracy(evaluation.num_images)
             base_generator = ImageGenerator.from_pretrained(
                 base_model, evaluation.num_inference_steps, evaluation.guidance_scale
             )
-            figures |= evaluator.text_accuracy(
+            metrics |= evaluator.text_accuracy(
                 -(-evaluation.num_images // TEXT_IMAGE_DIVISOR), base_generator
             )
         if evaluation.num_sheet_samples:
             self._save_sample_sheet(pair_generator, self.folder / "samples.png")
-        return figures
+        return metrics
 
     def _build_retrieval_memory(self) -> None:
-        """Has the adapter remember what its pairs' phrases ask for, as the options say.
+        """Set the adapter's retrieval memory to the target tokens of the training pairs.
 
-        A saved adapter whose projector stays as it is keeps what it remembers.
+        An adapter that the run is initialized from keeps its memory if no stage trains the
+        projector.
         """
         memory, adapter = self.options.retrieval_memory, self.adapter
-        learns = any("projector" in stage.trainable for stage in self.stages)
-        if self.options.model.init_from is not None and memory.retrieval_memory and not learns:
+        trains_projector = any("projector" in stage.trainable for stage in self.stages)
+        keeps_memory = self.options.model.init_from is not None and not trains_projector
+        if keeps_memory and memory.retrieval_memory:
             return
         targets, has_target = target_tokens(
             adapter, self.train_pairs, self.train_tensors, self.texts
         )
-        spread = adapter.projector.get_buffer("spread").cpu()
+        std = adapter.projector.get_buffer("std").cpu()
         adapter.set_retrieval_memory(
-            LevelRetrievalMemory.from_targets(targets[has_target], spread, memory)
+            LevelRetrievalMemory.from_targets(targets[has_target], std, memory)
         )
 
     def build_dataset(
         self, pairs: AudioImagePairs, prepared: PreprocessedPairs
     ) -> AudioImageDataset:
-        """Pairs as a trainer reads them."""
+        """Build the dataset of a trainer.
+
+        Args:
+            pairs: The pairs.
+            prepared: Their preprocessed tensors.
+        """
         loss = self.options.loss
         return AudioImageDataset(
             pairs,
@@ -317,7 +343,16 @@ class TrainingRun:
 
 
 def new_adapter(model: ModelArguments, unet: Any, encoder: Any) -> SoundAdapter:
-    """A fresh adapter as the options describe it, or the saved one that they start from."""
+    """Create an untrained adapter, or load the one that the run is initialized from.
+
+    Args:
+        model: Options of the models.
+        unet: UNet of the base model.
+        encoder: Audio encoder.
+
+    Returns:
+        The adapter.
+    """
     if model.init_from is not None:
         return load_adapter(model.init_from)
     config = AdapterConfig(

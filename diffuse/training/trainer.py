@@ -1,4 +1,4 @@
-"""DiffuseTrainer: the Hugging Face Trainer for a UNet that learns to hear."""
+"""DiffuseTrainer: the Hugging Face Trainer for a UNet with an audio adapter."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TRAINED_WEIGHTS_NAME = "trained.safetensors"
 
 
 class DiffuseTrainer(LossTermsMixin, Trainer):
-    """Trains a `UNetWithAudio`; what stands still is neither saved nor loaded.
+    """Trains a `UNetWithAudio`; frozen parameters are neither saved nor loaded.
 
     Args:
-        criterion: the stage's loss.
-        balanced: every class is drawn equally often.
-        average: of what trains, where one is kept.
-        kwargs: Trainer's own. Datasets are `AudioImageDataset`.
+        stage_loss: Loss of the stage.
+        class_balanced: Sample all classes equally often.
+        ema: EMA of the trained weights, or None.
+        kwargs: Arguments of the Trainer. Datasets are `AudioImageDataset`.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class DiffuseTrainer(LossTermsMixin, Trainer):
         if ema is not None:
             self.add_callback(ema)
         self._class_balanced = class_balanced
-        self._loss_terms: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self._terms: dict[str, list[torch.Tensor]] = defaultdict(list)
 
     @property
     def unet_with_audio(self) -> UNetWithAudio:
-        """The model as it is under whatever the Trainer wraps around it."""
+        """The model without the wrappers of the Trainer."""
         found = self.accelerator.unwrap_model(self.model)
         assert isinstance(found, UNetWithAudio)
         return found
@@ -63,12 +63,13 @@ class DiffuseTrainer(LossTermsMixin, Trainer):
         return BalancedSampler(rows.labels, self.args.seed, self._class_balanced)
 
     def create_optimizer(self, *given: Any) -> torch.optim.Optimizer:
-        """AdamW; gates and level weights with their own rate and without decay."""
+        """Create AdamW; gates and level weights have their own learning rate and no weight
+        decay."""
         if self.optimizer is None:
             args = self.args
             assert isinstance(args, DiffuseTrainingArguments)
-            parts = self.unet_with_audio.adapter.parameter_groups
-            scalars = {id(p) for name in ("gates", "level_weights") for p in parts[name]}
+            by_name = self.unet_with_audio.adapter.parameter_groups
+            scalars = {id(p) for name in ("gates", "level_weights") for p in by_name[name]}
             weights = [p for p in self.unet_with_audio.parameters() if p.requires_grad]
             rest = [p for p in weights if id(p) not in scalars]
             groups = [{"params": rest}] if rest else []
@@ -87,7 +88,7 @@ class DiffuseTrainer(LossTermsMixin, Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The sum of the criterion's terms, each kept for the log."""
+        """Compute the sum of the stage loss's terms and keep each for the log."""
         if model.training:
             self._anneal_temperature()
         terms = self.stage_loss(model, self.unet_with_audio, inputs)
@@ -97,10 +98,12 @@ class DiffuseTrainer(LossTermsMixin, Trainer):
         return (loss, {}) if return_outputs else loss
 
     def _anneal_temperature(self) -> None:
-        given = self.stage_loss.arguments
-        share = self.state.global_step / max(1, self.state.max_steps)
-        now = annealed_temperature(share, given.temperature_start, given.temperature_end)
-        self.unet_with_audio.adapter.set_temperature(now)
+        options = self.stage_loss.arguments
+        progress = self.state.global_step / max(1, self.state.max_steps)
+        temperature = annealed_temperature(
+            progress, options.temperature_start, options.temperature_end
+        )
+        self.unet_with_audio.adapter.set_temperature(temperature)
 
     def prediction_step(
         self,
@@ -109,13 +112,13 @@ class DiffuseTrainer(LossTermsMixin, Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, None, None]:
-        """The loss alone."""
+        """Compute the loss only."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach(), None, None
 
     def evaluate(self, *given: Any, **more: Any) -> dict[str, float]:
-        """The loss of held-out pairs by the averaged weights, where an average is kept."""
+        """Compute the loss on held-out pairs, with the EMA weights if there are any."""
         if self.ema is None:
             return dict(super().evaluate(*given, **more))
         with self.ema.averaged_weights():
