@@ -105,7 +105,7 @@ def test_too_little_may_be_left_to_tell_apart(
     with pytest.raises(SystemExit) as caught:
         train.main(command(tiny_base, tiny_clap, data, tmp_path / "run"))
     assert "all 1 rows of" in str(caught.value)
-    assert "there is nothing to tell apart" in str(caught.value)
+    assert "at least two different captions" in str(caught.value)
 
 
 def test_who_stops_it_is_told_how_it_goes_on(
