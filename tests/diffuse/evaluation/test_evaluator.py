@@ -19,7 +19,7 @@ from diffuse.evaluation.evaluator import (
     _other_name,
 )
 from diffuse.train import main as train
-from tests.helpers.hearings import command, fill
+from tests.helpers.adapter_runs import command, fill
 
 pytestmark = pytest.mark.slow  # trainings, or an app that is started
 

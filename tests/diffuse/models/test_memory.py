@@ -19,7 +19,7 @@ from diffuse.models.memory import LevelRetrievalMemory
 from diffuse.models.saving import load_adapter, save_adapter
 from diffuse.training.model import UNetWithAudio
 from tests.diffuse.models.test_adapter import new_adapter, some_sound
-from tests.helpers.hearings import command, fill, session
+from tests.helpers.adapter_runs import command, fill, session
 
 WIDTH = 32
 

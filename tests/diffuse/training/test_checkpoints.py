@@ -10,7 +10,7 @@ import torch
 
 from align.models.encoder import AudioPromptEncoder
 from diffuse.train import main
-from tests.helpers.hearings import adapter_weights, command, fill
+from tests.helpers.adapter_runs import adapter_weights, command, fill
 
 pytestmark = pytest.mark.slow  # trainings
 

@@ -22,7 +22,7 @@ from diffuse.config.stages import PARAMETER_GROUPS, STAGES
 from diffuse.models.lora import lora_parameters
 from diffuse.train import main
 from diffuse.training.model import UNetWithAudio
-from tests.helpers.hearings import adapter_weights, command, fill, session
+from tests.helpers.adapter_runs import adapter_weights, command, fill, session
 
 ROOT = Path(__file__).parents[3]
 
