@@ -406,7 +406,7 @@ def test_what_was_interrupted_goes_on_and_gives_the_same(
     assert read == [0, 0, 1, 2, 3]  # the first one for the size
     found = PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(pairs, "pairs")
     assert read[5:] == [0, 2, 3, 4, 5]
-    assert "going on after 2" in capsys.readouterr().out
+    assert "resuming after 2" in capsys.readouterr().out
     for name, value in vars(whole).items():
         same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
         assert same(value, getattr(found, name)), name
