@@ -1,4 +1,4 @@
-"""Read audio: any file or array to a mono waveform, in windows, with damage reported."""
+"""Read audio files and arrays as mono waveforms, whole or in windows."""
 
 from align.audio.files import AudioError, AudioWarning
 from align.audio.waveform import read, windows

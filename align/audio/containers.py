@@ -1,4 +1,4 @@
-"""Sound tracks that libsndfile does not read whole: m4a, aac, webm, mp4, wma, by PyAV."""
+"""Decode audio that libsndfile cannot read completely (m4a, aac, webm, mp4, wma) with PyAV."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import numpy as np
 
 from align.audio.files import AudioError, to_float, warn_truncated
 
-# What a file may be taken for. FFmpeg would open playlists too, and through them any other file
-# or address that they name; a picture it would call a video.
+# Allowed FFmpeg formats. Without this list FFmpeg would also open playlists, and through them any
+# file or URL they name, and would treat an image as a video.
 CONTAINERS = "mov,matroska,asf,aac,mp3,ogg,flac,wav,caf,aiff,avi,flv,mpeg,mpegts,amr,ac3,ape,wv,tta"
-ESTIMATED = {"aac", "mp3", "mpeg", "mpegts", "amr", "ac3"}  # their durations are FFmpeg's guess
-DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d*)?)")  # a duration as Matroska's tags have it
-TOLERANCE_S = 0.1  # more than a codec's delay, by which a stated duration may be off
+ESTIMATED = {"aac", "mp3", "mpeg", "mpegts", "amr", "ac3"}  # FFmpeg estimates their durations
+DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d*)?)")  # duration in Matroska tags
+TOLERANCE_S = 0.1  # a declared duration may be off by the codec delay
 
 
 def open_track(
     file: BinaryIO, name: str, stack: contextlib.ExitStack, *, damaged: bool = False
 ) -> tuple[int, Iterator[np.ndarray]]:
-    """The first sound track of a container.
+    """Open the first audio track of a container.
 
     Args:
-        file: an encoded file, standing at its start.
-        name: of the recording, for messages.
-        stack: closes the container.
-        damaged: whether the file is known not to be whole, so that the user is warned.
+        file: Encoded file, positioned at its start.
+        name: Name of the audio in messages.
+        stack: Exit stack that closes the container.
+        damaged: Whether the file is known to be incomplete, so that a warning is issued.
 
     Returns:
-        The sample rate in Hz, and blocks (n, channels) float32.
+        The sample rate in Hz, and an iterator of float32 blocks of shape (n, channels).
 
     Raises:
-        AudioError: it is no sound or video file, or has no sound track.
+        AudioError: If the file is not an audio or video file, or has no audio track.
     """
     try:
         import av
@@ -44,23 +44,26 @@ def open_track(
             "or convert it to wav or flac."
         ) from error
     try:
-        # Tags in an old encoding are no reason to refuse the sound.
+        # Tags in a legacy text encoding must not make the file unreadable.
         options = {"format_whitelist": CONTAINERS}
         container = av.open(file, "r", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(
-            f"{name} is not a sound file that can be read, or is damaged at its start: give wav, "
-            "flac, ogg, opus, mp3, aiff, m4a, aac, webm or mp4."
+            f"{name} is not a readable audio file, or its header is damaged: give wav, flac, ogg, "
+            "opus, mp3, aiff, m4a, aac, webm or mp4."
         ) from error
     stack.enter_context(container)
     if not container.streams.audio:
-        raise AudioError(f"{name} has no sound track: give a recording with sound in it.")
+        raise AudioError(f"{name} has no audio track: give a file with audio.")
     track = _Track(container, name, damaged)
     return track.sample_rate, track.blocks()
 
 
 class _Track:
-    """The first sound track; the rate is its first frame's: a header may say half, in HE-AAC."""
+    """First audio track; the sample rate is read from its first frame.
+
+    The header of an HE-AAC file may state half the rate.
+    """
 
     def __init__(self, container: Any, name: str, damaged: bool) -> None:
         self._container, self._name, self._damaged = container, name, damaged
@@ -69,7 +72,7 @@ class _Track:
         if self._first is None:
             raise AudioError(
                 f"{name} has no samples that can be decoded: "
-                "give a recording with sound in it, or convert it to wav or flac."
+                "give a file with audio, or convert it to wav or flac."
             )
         self.sample_rate = self._first.sample_rate
 
@@ -78,7 +81,7 @@ class _Track:
 
         packets = self._container.demux(self._container.streams.audio[0])
         while True:
-            try:  # one by one: a bad packet costs itself, not the rest of the recording
+            try:  # packet by packet: a corrupt packet must not cost the rest of the track
                 packet = next(packets, None)
                 if packet is None:
                     return
@@ -87,7 +90,7 @@ class _Track:
                 self._damaged = True
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Every frame as (n, channels) float32; warns at the end if the track was not whole."""
+        """Yield every frame as float32 (n, channels); warn at the end if the track is truncated."""
         count, frame = 0, self._first
         while frame is not None:
             if frame.sample_rate != self.sample_rate:
@@ -104,7 +107,7 @@ class _Track:
             warn_truncated(self._name)
 
     def _declared_duration_s(self) -> float:
-        """The seconds that the file states for this track, or 0."""
+        """Return the declared duration of this track in seconds, or 0 if unknown."""
         streams, track = self._container.streams, self._container.streams.audio[0]
         formats = self._container.format.name.split(",")
         if not ESTIMATED.isdisjoint(formats):
@@ -112,21 +115,21 @@ class _Track:
         if "matroska" in formats:
             if "DURATION" in track.metadata:
                 return _tag_duration_s(track)
-            if track.duration:  # it has no place for one: FFmpeg's guess again
+            if track.duration:  # Matroska stores none, so this is FFmpeg's estimate
                 return 0.0
         if track.duration:
             return float(track.duration * track.time_base)
-        # The container's own is that of its longest track.
+        # The container's duration is that of its longest track.
         return (self._container.duration or 0) / 1e6 if len(streams) == 1 else 0.0
 
 
 def _tag_duration_s(track: Any) -> float:
-    """The seconds from a Matroska track's first sample to the end that its tag states, or 0."""
+    """Return the seconds from a Matroska track's first sample to its tagged end, or 0."""
     declared = DURATION_TAG.fullmatch(track.metadata["DURATION"])
     if declared is None:
         return 0.0
     hours, minutes, seconds = map(float, declared.groups())
-    # FFmpeg writes the time at which the track ends, which is its length if it starts at once.
-    # Other programs write the length: then too little is asked for, and there is no false alarm.
+    # FFmpeg writes the end time of the track, which is its length if it starts at 0. Other
+    # programs write the length; the result is then too small, which never causes a false warning.
     starts_s = float((track.start_time or 0) * track.time_base)
     return hours * 3600 + minutes * 60 + seconds - max(0.0, starts_s)

@@ -1,4 +1,4 @@
-"""Opening a recording: whatever it came as becomes a sample rate and blocks of samples."""
+"""Open any supported audio input as a sample rate and blocks of samples."""
 
 from __future__ import annotations
 
@@ -21,28 +21,38 @@ from align.audio.files import (
     warn_truncated,
 )
 
-LOWEST_RATE, HIGHEST_RATE = 100, 1_000_000  # beyond these a rate is a slip: kHz, or a length
-BLOCK = 1 << 16  # values decoded at a time, over all channels
+LOWEST_RATE, HIGHEST_RATE = 100, 1_000_000  # other values are usually kHz or a sample count
+BLOCK = 1 << 16  # values decoded at once, over all channels
 
 
 class AudioSource(NamedTuple):
-    """An opened recording: its name for messages, its rate, its samples."""
+    """Opened audio.
+
+    Attributes:
+        name: Name of the audio in messages.
+        sample_rate: Sample rate in Hz.
+        blocks: Iterator of float32 blocks of shape (n, channels); each is valid until the next.
+    """
 
     name: str
     sample_rate: int
-    blocks: Iterator[np.ndarray]  # each (n, channels), float32, valid until the next is asked for
+    blocks: Iterator[np.ndarray]
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a real number, a numpy scalar too; True and False are none."""
+    """Return whether a value is a real number or NumPy scalar; booleans are not numbers."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def validate_sample_rate(rate: Any, name: str) -> int:
-    """A sample rate in Hz as a whole number; it may come as an array or tensor of no axes.
+    """Return a sample rate in Hz as an integer.
+
+    Args:
+        rate: A whole number, or an array or tensor with zero dimensions that holds one.
+        name: Name of the argument in messages.
 
     Raises:
-        AudioError: it is none.
+        AudioError: If it is not a sample rate.
     """
     rate = _item(rate)
     if not is_number(rate) or rate != rate // 1:
@@ -50,25 +60,30 @@ def validate_sample_rate(rate: Any, name: str) -> int:
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError(
             f"{name}={rate} is not between {LOWEST_RATE} and {HIGHEST_RATE} Hz: "
-            "give the samples a second."
+            "give the number of samples per second."
         )
     return int(rate)
 
 
 def _item(value: Any) -> Any:
-    """What is in an array or tensor of no axes; anything else as it is."""
+    """Return the value of a zero-dimensional array or tensor; anything else unchanged."""
     if getattr(value, "ndim", None) != 0 or not hasattr(value, "item"):
         return value
-    with contextlib.suppress(RuntimeError):  # a tensor on no device has no item
+    with contextlib.suppress(RuntimeError):  # meta tensors have no value
         return value.item()
     return value
 
 
 def open_source(audio: Any, sampling_rate: int | None, stack: contextlib.ExitStack) -> AudioSource:
-    """Opens anything that `align.audio.read` takes; the stack closes what was opened.
+    """Open any input of `align.audio.read`.
+
+    Args:
+        audio: Audio in any form that `align.audio.read` accepts.
+        sampling_rate: Sample rate in Hz of a bare array or tensor.
+        stack: Exit stack that closes opened files.
 
     Raises:
-        AudioError: it cannot be read as sound.
+        AudioError: If the input cannot be read as audio.
     """
     given_path = audio.get("path") if isinstance(audio, Mapping) else None
     audio, own_rate = _unwrap(audio)
@@ -81,14 +96,14 @@ def open_source(audio: Any, sampling_rate: int | None, stack: contextlib.ExitSta
         source = _open_encoded(audio, stack, given_path)
     if sampling_rate not in (None, source.sample_rate):
         raise AudioError(
-            f"sampling_rate={sampling_rate} was given, but {source.name} comes with "
-            f"{source.sample_rate} Hz of its own: leave sampling_rate out."
+            f"sampling_rate={sampling_rate} was given, but {source.name} has its own sample rate "
+            f"of {source.sample_rate} Hz: leave sampling_rate out."
         )
     return source
 
 
 def _tensor_array(tensor: Any) -> np.ndarray:
-    """A torch tensor as an array, a view that is negated or conjugated too."""
+    """Convert a torch tensor to an array, including lazily negated or conjugated views."""
     try:
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point():
@@ -97,28 +112,28 @@ def _tensor_array(tensor: Any) -> np.ndarray:
     except (RuntimeError, TypeError) as error:
         raise AudioError(
             f"the tensor of type {tensor.dtype}, layout {tensor.layout} and device {tensor.device} "
-            "cannot be read as an array: give a dense one, of real integers or floats."
+            "cannot be read as an array: give a dense one with real integers or floats."
         ) from error
 
 
 def _unwrap(audio: Any) -> tuple[Any, int | None]:
-    """What is inside a mapping, a pair or a decoder, and the rate that came with it."""
+    """Unwrap a mapping, (rate, array) pair or decoder into its content and sample rate."""
     if hasattr(audio, "get_all_samples"):
         audio = _decode_samples(audio)
     elif isinstance(audio, Mapping):
         if audio.get("array") is None:
-            held = [audio[k] for k in ("bytes", "path") if audio.get(k) is not None]
-            if not held:
+            found = [audio[k] for k in ("bytes", "path") if audio.get(k) is not None]
+            if not found:
                 raise AudioError(
-                    f"a mapping with the keys {sorted(map(str, audio))} holds no sound: "
+                    f"a mapping with the keys {sorted(map(str, audio))} contains no audio: "
                     "give 'array' and 'sampling_rate', or 'bytes', or 'path'."
                 )
-            return held[0], None
+            return found[0], None
         audio = audio.get("sampling_rate"), audio["array"]
     elif isinstance(audio, tuple) and not _is_pair(audio):
         raise AudioError(
-            "a tuple is read as (rate, array), the rate in Hz first: "
-            "give these two, or a list of recordings if it holds several."
+            "a tuple is read as (rate, array), with the rate in Hz first: "
+            "give these two, or a list for several clips."
         )
     if not isinstance(audio, tuple):
         return audio, None
@@ -128,10 +143,10 @@ def _unwrap(audio: Any) -> tuple[Any, int | None]:
             array = np.asarray(array)
         except (RuntimeError, TypeError, ValueError) as error:
             raise AudioError(
-                "the array has rows of unequal length, or not of numbers: give (channels, N)."
+                "the array is ragged or not numeric: give shape (channels, N)."
             ) from error
     return array, None if rate is None else validate_sample_rate(
-        rate, "the rate that came with the array"
+        rate, "the sample rate of the array"
     )
 
 
@@ -140,12 +155,12 @@ def _is_pair(given: tuple[Any, ...]) -> bool:
 
 
 def _decode_samples(decoder: Any) -> tuple[Any, Any]:
-    """The rate and the samples of a torchcodec AudioDecoder, known by its method."""
+    """Return the sample rate and samples of a torchcodec AudioDecoder."""
     try:
         samples = decoder.get_all_samples()
     except (RuntimeError, ValueError) as error:
         raise AudioError(
-            f"the recording of the {type(decoder).__name__} cannot be decoded: "
+            f"the audio of the {type(decoder).__name__} cannot be decoded: "
             "give the path or the bytes of its file."
         ) from error
     return samples.sample_rate, samples.data
@@ -154,18 +169,20 @@ def _decode_samples(decoder: Any) -> tuple[Any, Any]:
 def _open_array(array: np.ndarray, rate: int | None) -> AudioSource:
     name = f"the array of shape {array.shape} and type {array.dtype}"
     if rate is None:
-        raise AudioError(f"{name} cannot tell its own rate: give it as sampling_rate, in Hz.")
+        raise AudioError(f"{name} has no sample rate: pass sampling_rate in Hz.")
     if array.dtype.kind not in "iuf":
-        raise AudioError(f"{name} does not hold samples: give real integers or floats.")
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:  # a list's, whatever was in it
-        raise AudioError(f"{name} does not tell its full scale: give int16, int32 or floats.")
+        raise AudioError(f"{name} does not contain samples: give real integers or floats.")
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:  # NumPy's type for lists of integers
+        raise AudioError(f"{name} has an unknown full scale: give int16, int32 or floats.")
     if array.ndim not in (1, 2):
-        raise AudioError(f"{name} is not one recording: give (N,), (channels, N) or (N, channels).")
+        raise AudioError(
+            f"{name} is not one clip: give shape (N,), (channels, N) or (N, channels)."
+        )
     if array.size == 0:
-        raise AudioError(f"{name} is empty: give a recording with sound in it.")
+        raise AudioError(f"{name} is empty: give at least one sample.")
     if array.ndim == 2 and array.shape[0] == array.shape[1] > 1:
         raise AudioError(
-            f"{name} does not show which axis is the channels: give their mean, as (N,)."
+            f"{name} has an ambiguous channel axis: give the mean of the channels, of shape (N,)."
         )
     if array.ndim == 1:
         array = array[:, None]
@@ -207,12 +224,12 @@ def _decode(sound_file: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
         try:
             block = sound_file.read(out=buffer)
         except soundfile.LibsndfileError:
-            # What came before the damage is in the buffer; only the position tells how much it is.
+            # The samples before the damage are in the buffer; the position gives their number.
             block, damaged = buffer[: max(0, sound_file.tell() - count)], True
         yield block
         count += len(block)
         if len(block) < len(buffer):
             break
-    # Asked again: in a long file the holes show only when it has been read.
+    # Checked again: libsndfile logs gaps in a long file only while it reads them.
     if count and (damaged or count < sound_file.frames or is_truncated(sound_file.extra_info)):
         warn_truncated(name)

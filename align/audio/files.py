@@ -1,4 +1,4 @@
-"""The bytes of a sound file before decoding: opened, where they start, whether they are whole."""
+"""Open audio files, find where their data starts, and detect truncation."""
 
 from __future__ import annotations
 
@@ -11,29 +11,35 @@ from typing import Any
 
 import numpy as np
 
-MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE: the format is known, the content is not whole
-UNKNOWN_LENGTH = 1 << 62  # a FLAC that was streamed says so; libsndfile then stumbles at its end
-OPEN_ENDED = 0x7FFFF000  # a WAV that was streamed states a size that only means "to the end"
-# libsndfile corrects sizes that are larger than the file, and only its log tells.
+MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE: known format, incomplete content
+UNKNOWN_LENGTH = 1 << 62  # frame count of a streamed FLAC; libsndfile then fails at its end
+OPEN_ENDED = 0x7FFFF000  # size in a streamed WAV, meaning "to the end"
+# libsndfile corrects sizes larger than the file and reports it only in its log.
 SIZE_MISMATCH = re.compile(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", re.M)
 DAMAGE_MESSAGES = (
-    "Calculated frame count",  # rf64: not what its header says
-    "Junk after the last page",  # ogg: a page that breaks off
-    "Corrupted bitstream?!",  # ogg: bytes between two pages that are no page
-    "libogg reports a hole",  # ogg: the next page is not the one that should follow
+    "Calculated frame count",  # RF64: differs from its header
+    "Junk after the last page",  # Ogg: truncated page
+    "Corrupted bitstream?!",  # Ogg: stray bytes between two pages
+    "libogg reports a hole",  # Ogg: missing page
 )
 
 
 class AudioError(ValueError):
-    """A recording, or what was asked of it, cannot be used; the message says what to do."""
+    """Unusable audio, or an invalid argument for it; the message says what to do."""
 
 
 class AudioWarning(UserWarning):
-    """A recording was used, but something in it was lost."""
+    """Audio that was used although part of it could not be decoded."""
 
 
 class OffsetFile(io.RawIOBase):
-    """A binary file seen from where it stands, for decoders that seek to zero; never closes it."""
+    """View of a binary file from its current position, for decoders that seek to zero.
+
+    The file itself is never closed.
+
+    Args:
+        file: Seekable binary file object.
+    """
 
     def __init__(self, file: Any) -> None:
         self._file, self._start = file, file.tell()
@@ -57,19 +63,27 @@ class OffsetFile(io.RawIOBase):
         return True
 
     def rewind(self) -> None:
-        """Leave the file as it was found, so that it can be read again; it may be closed by now."""
+        """Restore the original position so that the file can be read again."""
+        # The file may have been closed in the meantime.
         with contextlib.suppress(OSError, ValueError):
             self._file.seek(self._start)
 
 
 def open_file(audio: Any, stack: contextlib.ExitStack) -> tuple[str, Any]:
-    """A recording's name for messages and its bytes as a binary file; the stack closes a path's.
+    """Open audio as a binary file.
+
+    Args:
+        audio: Path, bytes, or binary file object.
+        stack: Exit stack that closes a file opened from a path.
+
+    Returns:
+        The name of the audio in messages, and a binary file.
 
     Raises:
-        AudioError: there is no such file, or it is none.
+        AudioError: If the file does not exist or cannot be opened, or the type is unsupported.
     """
     if isinstance(audio, bytes | bytearray | memoryview):
-        return f"the sound file given as {len(audio)} bytes", io.BytesIO(audio)
+        return f"the audio file given as {len(audio)} bytes", io.BytesIO(audio)
     if isinstance(audio, str | os.PathLike):
         name = repr(os.fspath(audio))
         try:
@@ -77,15 +91,15 @@ def open_file(audio: Any, stack: contextlib.ExitStack) -> tuple[str, Any]:
         except FileNotFoundError:
             reason = "does not exist: check the path"
         except IsADirectoryError:
-            reason = "is a folder: give the path of one sound file"
+            reason = "is a folder: give the path of one audio file"
         except PermissionError:
-            reason = "may not be read: ask for permission, or give a copy of your own"
+            reason = "is not readable (permission denied): change its permissions or give a copy"
         except (OSError, ValueError) as error:
-            reason = f"cannot be opened ({error}): give the path of a sound file"
+            reason = f"cannot be opened ({error}): give the path of an audio file"
         raise AudioError(f"{name} {reason}.")
     if not hasattr(audio, "read"):
         raise AudioError(
-            f"{type(audio).__name__} is not a recording: give a path, bytes, a binary file, "
+            f"{type(audio).__name__} is not audio: give a path, bytes, a binary file, "
             "an array with sampling_rate, a dict with 'array' or 'path', or (rate, array)."
         )
     if isinstance(audio.read(0), str):
@@ -96,15 +110,15 @@ def open_file(audio: Any, stack: contextlib.ExitStack) -> tuple[str, Any]:
 
 
 def lacks_length_header(stream: OffsetFile) -> bool:
-    """Whether this is an MP3 or MP2 that does not state its length: no MP2 does.
+    """Return whether this is an MP3 or MP2 file without a length header (no MP2 has one).
 
-    libsndfile guesses it then from the first frame: it drops what comes after, up to half, or
-    promises more than there is.
+    libsndfile then estimates the length from the first frame, and either drops up to half of the
+    audio or reports more than there is.
     """
     stream.seek(0)
     head = stream.read(10)
     start = 0
-    if head[:3] == b"ID3" and len(head) == 10:  # a tag first, its size in four times seven bits
+    if head[:3] == b"ID3" and len(head) == 10:  # ID3 tag; its size is four groups of seven bits
         size = zip(head[6:], (21, 14, 7, 0), strict=True)
         start = 10 + sum((byte & 127) << shift for byte, shift in size)
     stream.seek(start)
@@ -115,7 +129,7 @@ def lacks_length_header(stream: OffsetFile) -> bool:
 
 
 def is_truncated(log: str) -> bool:
-    """Whether libsndfile's log tells of damage, or of less than the header promised."""
+    """Return whether libsndfile's log reports damage, or less data than the header declares."""
     sizes = [(int(declared), int(actual)) for declared, actual in SIZE_MISMATCH.findall(log)]
     return any(message in log for message in DAMAGE_MESSAGES) or any(
         actual < declared < OPEN_ENDED for declared, actual in sizes
@@ -123,18 +137,18 @@ def is_truncated(log: str) -> bool:
 
 
 def warn_truncated(name: str) -> None:
-    """Warns that a recording ends before it should."""
+    """Warn that audio is truncated or damaged."""
     warnings.warn(
-        f"{name} is cut short or damaged: what could be decoded was read, the rest is missing.",
+        f"{name} is truncated or damaged: the decodable part was read, the rest is missing.",
         AudioWarning,
         stacklevel=3,
     )
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:
-    """Samples of any real type, any shape, as float32 with integers scaled to [-1, 1)."""
+    """Convert samples of any real type and shape to float32; integers are scaled to [-1, 1)."""
     if samples.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
+        with np.errstate(over="ignore"):  # overflow becomes infinite, which is rejected later
             return samples.astype(np.float32)
     full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
     zero = full_scale if samples.dtype.kind == "u" else 0.0

@@ -1,8 +1,8 @@
-"""Everything a recording can come as, read as one waveform: mono, float32, at a stated rate.
+"""Read any supported audio input as a mono float32 waveform at a given sample rate.
 
-A recording is decoded, mixed and resampled block by block, so its length is not limited by memory,
-and `read` is nothing but the blocks of the stream joined: both give the same samples, bit for bit.
-Full scale is 1.0. Floating point recordings that are louder are kept as they are, never clipped.
+Audio is decoded, mixed and resampled block by block, so its length is not limited by memory.
+`read` concatenates the same blocks that `windows` slices: both return bit-identical samples.
+Full scale is 1.0; floating-point audio beyond it is never clipped.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from align.audio.files import AudioError
 
 
 class TensorLike(Protocol):
-    """A torch tensor, known by its methods so that reading a file does not import torch."""
+    """Torch tensor, typed by its methods so that reading a file does not import torch."""
 
     def detach(self) -> Any: ...
 
 
 class AudioDecoderLike(Protocol):
-    """A torchcodec AudioDecoder, which the audio columns of `datasets` 4 and later hold."""
+    """torchcodec AudioDecoder, the type of decoded audio columns in `datasets` 4 and later."""
 
     def get_all_samples(self) -> Any: ...
 
@@ -37,39 +37,44 @@ AudioInput = (
     | Mapping[str, Any] | tuple[int, Any]
 )  # fmt: skip
 
-SILENCE_THRESHOLD = 10 ** (-100 / 20)  # -100 dBFS, below the last bit of a 16-bit recording
+SILENCE_THRESHOLD = 10 ** (-100 / 20)  # -100 dBFS, below the least significant bit of 16-bit audio
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A stretch of a waveform: `samples` is float32 (n,), `start_s` its place in seconds."""
+    """Window of a waveform.
+
+    Attributes:
+        samples: Waveform of shape (n,), float32.
+        start_s: Start of the window in seconds.
+    """
 
     samples: np.ndarray
     start_s: float
 
 
 def read(audio: AudioInput, sample_rate: int, *, sampling_rate: int | None = None) -> np.ndarray:
-    """Read a whole recording as a mono waveform.
+    """Read audio as a mono waveform.
 
     Args:
-        recording: a path, the bytes of a sound file, a binary file object (read from where it
-            stands, left there and open), an array or tensor of shape (N,), (channels, N) or
-            (N, channels) with the shorter axis taken as channels, a `datasets` audio column entry
-            (a torchcodec AudioDecoder, {"array", "sampling_rate"} or {"path", "bytes"}), or a
-            pair (rate, array). Integers are scaled by their type, so that int16 32767 is just
-            under 1.0; 64-bit ones, which a list of integers becomes, are refused: they are
-            samples of a smaller type, and do not tell which.
-        sample_rate: the rate in Hz of the waveform that is returned.
-        sampling_rate: the rate in Hz of a bare array or tensor, which cannot state its own.
+        audio: Path, bytes of an audio file, binary file object (read from its current position,
+            which is restored), array or tensor of shape (N,), (channels, N) or (N, channels) with
+            the shorter axis as channels, entry of a `datasets` audio column (torchcodec
+            AudioDecoder, {"array", "sampling_rate"} or {"path", "bytes"}), or (rate, array)
+            tuple. Integers are scaled by their type, so that int16 32767 is just below 1.0.
+            64-bit integers, which NumPy makes of lists, have an unknown full scale and raise an
+            error.
+        sample_rate: Sample rate in Hz of the returned waveform.
+        sampling_rate: Sample rate in Hz of a bare array or tensor.
 
     Returns:
-        float32 (N,), the mean over the channels.
+        Waveform of shape (N,), float32, averaged over the channels.
 
     Raises:
-        AudioError: nothing can be read or heard, or an argument makes no sense.
+        AudioError: If the audio cannot be read or is silent, or an argument is invalid.
 
     Warns:
-        AudioWarning: the recording is cut short or damaged; what could be decoded is returned.
+        AudioWarning: If the audio is truncated or damaged; the decodable part is returned.
     """
     return np.concatenate(list(_read_blocks(audio, *_check_rates(sample_rate, sampling_rate))))
 
@@ -81,17 +86,26 @@ def windows(
     *,
     sampling_rate: int | None = None,
 ) -> Iterator[Window]:
-    """Read a recording window by window, holding only about one window in memory.
+    """Read audio window by window, keeping about one window in memory.
 
-    The windows cover the recording exactly: the last one ends with it, may be shorter than the
-    others, and is not padded. Arguments are checked at the call, the recording while it is read:
-    that it is silent, or cut short, shows after its last window.
+    The windows cover the audio exactly; the last one may be shorter and is not padded. Arguments
+    are checked at the call, and the audio while it is read: silence and truncation are reported
+    after the last window.
 
     Args:
-        recording, sample_rate, sampling_rate: as for `read`.
-        window_s: the length of a window in seconds.
+        audio: Audio in any form that `read` accepts.
+        sample_rate: Sample rate in Hz of the returned samples.
+        window_s: Window length in seconds.
+        sampling_rate: Sample rate in Hz of a bare array or tensor.
 
-    Raises, warns: as `read`.
+    Returns:
+        Iterator of windows.
+
+    Raises:
+        AudioError: If the audio cannot be read or is silent, or an argument is invalid.
+
+    Warns:
+        AudioWarning: If the audio is truncated or damaged; the decodable part is returned.
     """
     rates = _check_rates(sample_rate, sampling_rate)
     window_n = _num_samples(window_s, "window_s", rates[0])
@@ -104,14 +118,14 @@ def _windows(blocks: Iterator[np.ndarray], sample_rate: int, window_n: int) -> I
     for block in blocks:
         pending.append(block)
         if sum(map(len, pending)) < window_n:
-            continue  # joined only when a window is full, or long windows would cost their square
+            continue  # concatenating every block would be quadratic in the window length
         buffer = np.concatenate(pending)
         while len(buffer) >= window_n:
             yield Window(buffer[:window_n].copy(), start / sample_rate)
             buffer, start = buffer[window_n:], start + window_n
         pending = [buffer]
     rest = np.concatenate(pending)
-    if start == 0 or len(rest):  # else the last window has ended with the recording
+    if start == 0 or len(rest):  # otherwise the last window ends with the audio
         yield Window(rest, start / sample_rate)
 
 
@@ -121,7 +135,7 @@ def _check_rates(sample_rate: Any, sampling_rate: Any) -> tuple[int, int | None]
 
 
 def _num_samples(duration_s: Any, name: str, sample_rate: int) -> int:
-    """Samples in a duration."""
+    """Return the number of samples in a duration, at least 1."""
     if not is_number(duration_s) or not 0 < duration_s < float("inf"):
         raise AudioError(f"{name}={duration_s!r} is not a duration: give seconds above 0.")
     return max(1, round(float(duration_s) * sample_rate))
@@ -136,25 +150,25 @@ def _read_blocks(
 
 
 def _mix_to_mono(source: AudioSource) -> Iterator[np.ndarray]:
-    """The blocks as mono (n,), with a recording that cannot be heard refused."""
+    """Yield the blocks as mono (n,); raise if the audio is empty, silent or not finite."""
     peak, count = 0.0, 0
     for block in source.blocks:
         if not np.isfinite(block).all():
             raise AudioError(
                 f"{source.name} has NaN or infinite samples: "
-                "give finite ones, or export the recording again."
+                "give finite ones, or export the audio again."
             )
-        # In float64 the sum does not depend on the order in which the channels are added.
+        # In float64 the result does not depend on the order of the channels.
         waveform = block.mean(axis=1, dtype=np.float64).astype(np.float32)
         peak = max(peak, float(np.abs(waveform).max(initial=0)))
         count += len(waveform)
         yield waveform
     if count == 0:
-        raise AudioError(f"{source.name} has no samples: give a recording with sound in it.")
+        raise AudioError(f"{source.name} has no samples: give a file with audio.")
     if peak < SILENCE_THRESHOLD:
         raise AudioError(
-            f"{source.name} is silent (mixed to mono, its peak is below -100 dBFS): "
-            "give a recording with sound in it."
+            f"{source.name} is silent (the peak of its mono mix is below -100 dBFS): "
+            "give audio that is not silent."
         )
 
 
@@ -165,7 +179,7 @@ def _resample(
         yield from blocks
         return
     resampler = soxr.ResampleStream(source.sample_rate, sample_rate, 1, "float32", "HQ")
-    # Small steps where the rate rises steeply, so that what comes out stays small too.
+    # Smaller input chunks for large upsampling factors keep the output chunks small.
     step = max(1, min(BLOCK, BLOCK * source.sample_rate // sample_rate))
     count = 0
     for block in blocks:
@@ -176,7 +190,6 @@ def _resample(
     piece = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
     if count + len(piece) == 0:
         raise AudioError(
-            f"{source.name} is too short to make one sample at {sample_rate} Hz: "
-            "give a longer recording."
+            f"{source.name} is too short for one sample at {sample_rate} Hz: give a longer clip."
         )
     yield piece

@@ -1,4 +1,4 @@
-"""Data sets as rows of (recording, caption, label): by name, from a folder, or from the hub."""
+"""Load datasets as rows of (audio, caption, label): by short name, from a folder or the Hub."""
 
 from __future__ import annotations
 

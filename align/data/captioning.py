@@ -1,7 +1,7 @@
-"""Captions for pictures, made once: `python -m align.caption FOLDER [--captioner ID]`.
+"""Caption the images of an audio-image dataset: `python -m align.caption FOLDER`.
 
-For folders of recordings and pictures without captions. What is made goes into captions.csv beside
-them; captions that people wrote, there or in metadata.csv, are never touched.
+Captions are written to captions.csv in the folder. Existing captions, there or in metadata.csv, are
+never changed.
 """
 
 from __future__ import annotations
@@ -19,26 +19,34 @@ if TYPE_CHECKING:
 DEFAULT_CAPTIONER = "Salesforce/blip-image-captioning-base"
 COLUMNS = ("file_name", "image", "caption", "captioner")
 BATCH_SIZE = 8
-MAX_NEW_TOKENS = 40  # tokens a caption may have
+MAX_NEW_TOKENS = 40  # maximum number of tokens in a caption
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A recording and its picture, both relative to their folder."""
+    """Audio file and its image.
+
+    Attributes:
+        audio: Path of the audio, relative to the folder.
+        image: Path of the image, relative to the folder.
+    """
 
     audio: str
     image: str
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """The pairs of a folder that nobody has written a caption for.
+    """Find the audio-image pairs of a folder without a caption in its metadata.
 
-    By the table metadata.csv or metadata.jsonl, where its columns file_name and image name them;
-    without such a table, recordings and pictures of one name ("rain.wav" and "rain.jpg", in the
-    folder or in any below it), those of one folder first.
+    Pairs come from the columns file_name and image of metadata.csv or metadata.jsonl. Without
+    such a table, audio and images with the same stem form pairs ("rain.wav" and "rain.jpg", in the
+    folder or any subfolder), preferably within one folder.
+
+    Args:
+        folder: Folder of audio files and images.
 
     Raises:
-        DataError: there is no pair.
+        DataError: If there is no pair, or the table lacks a column.
     """
     from align.data.errors import DataError
     from align.data.tables import METADATA, read_table
@@ -50,7 +58,7 @@ def find_pairs(folder: Path) -> list[Pair]:
             if missing:
                 raise DataError(
                     f"{folder / name} has no column {' and no column '.join(missing)}: "
-                    "file_name names a recording and image its picture"
+                    "file_name must contain audio files, and image their images"
                 )
             texts = rows["caption"] if "caption" in rows.column_names else [None] * len(rows)
             trio = zip(rows["file_name"], rows["image"], texts, strict=True)
@@ -58,7 +66,7 @@ def find_pairs(folder: Path) -> list[Pair]:
     pairs = list(_pair_by_stem(folder))
     if not pairs:
         raise DataError(
-            f"{folder} has no recording and picture of the same name, such as rain.wav and "
+            f"{folder} has no audio file and image with the same name, such as rain.wav and "
             "rain.jpg, and no metadata.csv with the columns file_name and image"
         )
     return pairs
@@ -80,20 +88,20 @@ def _pair_by_stem(folder: Path) -> Iterator[Pair]:
             ambiguous.append(name)
     if ambiguous:
         print(
-            f"left out: {len(ambiguous)} recordings have no picture beside them and several of "
-            f"their name in other folders; the first: {ambiguous[0]}",
+            f"skipped: {len(ambiguous)} audio files have no image in the same folder and several "
+            f"candidates in other folders; the first: {ambiguous[0]}",
             flush=True,
         )
 
 
 class Captioner:
-    """BLIP (Li et al. 2022, arXiv 2201.12086), through transformers.
+    """BLIP image captioning model (Li et al. 2022, arXiv 2201.12086).
 
     Args:
-        name: a hub id or a folder of a BlipForConditionalGeneration and its processor.
+        name: Folder or Hub id of a BlipForConditionalGeneration and its processor.
 
     Raises:
-        OSError: there is none.
+        OSError: If there is no such model.
     """
 
     def __init__(self, name: str = DEFAULT_CAPTIONER) -> None:
@@ -106,7 +114,11 @@ class Captioner:
         self._model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
     def captions(self, images: Sequence[Any]) -> list[str]:
-        """A sentence for each of some PIL images; the same one every time."""
+        """Caption PIL images with beam search (deterministic).
+
+        Args:
+            images: Images of one batch.
+        """
         import torch
 
         given = self._processor(images=list(images), return_tensors="pt").to(self._model.device)
@@ -119,18 +131,22 @@ class Captioner:
 
 
 def caption_folder(folder: Path, name: str = DEFAULT_CAPTIONER) -> int:
-    """Writes a caption for every pair that has none into captions.csv.
+    """Caption every pair without a caption and write the results to captions.csv.
 
-    Each batch is written when it is done, so what was interrupted goes on; where nothing is
-    missing no model is loaded. A picture that cannot be read gets an empty caption, by which its
-    row is left out of the data set, and is tried again the next time.
+    Every batch is written at once, so an interrupted call resumes. The model is only loaded if
+    captions are missing. An unreadable image gets an empty caption, which excludes its row from
+    the dataset, and is retried by the next call.
+
+    Args:
+        folder: Folder of audio files and images.
+        name: BLIP model: folder or Hub id.
 
     Returns:
-        How many were made.
+        Number of new captions.
 
     Raises:
-        DataError: there are no pairs, or more than 5% of the pictures cannot be read.
-        OSError: there is no such captioner.
+        DataError: If there are no pairs, or more than 5% of the images are unreadable.
+        OSError: If there is no such model.
     """
     from tqdm import tqdm
 
@@ -145,7 +161,7 @@ def caption_folder(folder: Path, name: str = DEFAULT_CAPTIONER) -> int:
         return 0
     captioner: Captioner | None = None
     count, exists = 0, path.exists()
-    budget = ErrorBudget(len(pairs), "pictures")
+    budget = ErrorBudget(len(pairs), "images")
     with path.open("a", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         if not exists:
@@ -168,9 +184,9 @@ def caption_folder(folder: Path, name: str = DEFAULT_CAPTIONER) -> int:
 
 
 def _read_captioned(path: Path) -> tuple[set[str], set[str]]:
-    """The recordings that captions.csv has a caption for, and those whose picture was not read.
+    """Return the audio files with a caption in captions.csv, and those with unreadable images.
 
-    A line that names its captioner was captioned, whatever somebody made of the caption since.
+    A line with a captioner counts as captioned even if its caption was emptied later.
     """
     from align.data.errors import DataError
     from align.data.tables import read_captions_file
@@ -179,7 +195,7 @@ def _read_captioned(path: Path) -> tuple[set[str], set[str]]:
         return set(), set()
     names, lines = read_captions_file(path)
     if names != COLUMNS:
-        raise DataError(f"{path} has other columns than {', '.join(COLUMNS)}: rename the file")
+        raise DataError(f"{path} must have the columns {', '.join(COLUMNS)}: rename the file")
     done = {line["file_name"] for line in lines if line["caption"] or line["captioner"]}
     return done, {line["file_name"] for line in lines} - done
 
@@ -187,10 +203,10 @@ def _read_captioned(path: Path) -> tuple[set[str], set[str]]:
 def _load_batches(
     folder: Path, pairs: Sequence[Pair], budget: ErrorBudget
 ) -> Iterator[list[tuple[Pair, Any]]]:
-    """Pairs and their pictures, some at once; unreadable ones are named, and are None.
+    """Yield batches of pairs and their images; unreadable images are reported and None.
 
     Raises:
-        DataError: there are too many of them.
+        DataError: If too many images are unreadable.
     """
     from PIL import Image, UnidentifiedImageError
 

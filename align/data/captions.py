@@ -1,4 +1,4 @@
-"""Captions of labels, and the phrases of captions: what is near, what is behind it, and where."""
+"""Make captions of labels, and parse captions into foreground, background and ambience."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# AudioSet's families that FSD50K adds to every clip beside what can be heard. They name no one
-# thing that could be drawn, so they are left out wherever something more particular stands.
+# AudioSet's parent classes, which FSD50K adds to the specific labels of a clip. They do not name an
+# object that could be generated, so they are dropped if a clip has a more specific label.
 GENERIC_LABELS = frozenset(
     """animal|domestic animals and pets|livestock and farm animals and working animals
     |wild animals|human voice|human group actions|hands|digestive|respiratory sounds
@@ -21,45 +21,44 @@ GENERIC_LABELS = frozenset(
 
 
 def clean_label(label: str) -> str:
-    """A label as words: "Keyboard_(musical)" is "keyboard", "crying_baby" is "crying baby"."""
+    """Convert a label to words: "Keyboard_(musical)" becomes "keyboard", and _ a space."""
     words = re.sub(r"\([^)]*\)", " ", label).replace("_", " ")
     return " ".join(words.split()).lower()
 
 
 def labels_to_caption(labels: Sequence[str], template: str = "{}") -> str:
-    """A caption of what a clip's labels name, the particular ones first and families left out.
+    """Make a caption of a clip's labels without generic parent classes.
 
     Args:
-        labels: as a data set writes them, such as "Water_tap_and_faucet"; repeated ones count
-            once.
-        template: what is said around them, with {} in their place.
+        labels: Labels as in the dataset, such as "Water_tap_and_faucet"; duplicates are removed.
+        template: Template with {} for the labels, e.g. "the sound of {}".
 
     Returns:
-        Such as "bark, dog"; empty where there are no labels.
+        Caption such as "bark, dog"; empty if there are no labels.
 
     Raises:
-        ValueError: the template has no place for the labels.
+        ValueError: If the template has no {}.
     """
     if "{}" not in template:
-        raise ValueError(f"a template has {{}} where the labels go, not {template!r}")
+        raise ValueError(f"a caption template must contain {{}} for the labels, not {template!r}")
     caption = ", ".join(specific_labels(labels))
     return template.replace("{}", caption) if caption else ""
 
 
 def specific_labels(labels: Sequence[str]) -> list[str]:
-    """What a clip's labels name, as words, in their order; families only where nothing else is."""
+    """Return a clip's labels as words, in order; generic ones only if there are no others."""
     words = list(dict.fromkeys(filter(None, map(clean_label, labels))))
     return [word for word in words if word not in GENERIC_LABELS] or words[:1]
 
 
 @dataclass(frozen=True)
 class Phrases:
-    """The parts of a caption; what a caption does not say is empty.
+    """Phrases of a caption; a phrase that the caption lacks is empty.
 
     Attributes:
-        foreground: what is heard first and foremost.
-        background: what is heard beside or behind it.
-        ambience: where it is, or what surrounds it.
+        foreground: Main sound source.
+        background: Other sound sources.
+        ambience: Place or surroundings.
     """
 
     foreground: str
@@ -67,24 +66,27 @@ class Phrases:
     ambience: str = ""
 
 
-# By whole words only: "as" is in "bass", "in" in "raining", "and" in "hand".
+# Whole words only: "bass" contains "as", "raining" contains "in", "hand" contains "and".
 _CONJUNCTION = re.compile(
     r"\b(?:while|whilst|as|and)\b|\bfollowed by\b|\bthen\b|[,;]", re.IGNORECASE
 )
 _PREPOSITION = re.compile(
     r"\b(?:with|in|inside|outside|on|at|near|during|over|under|amid)\b", re.IGNORECASE
 )
-# "such as", "as well as" and "as if" compare, they do not say what is heard at the same time.
+# "such as", "as well as" and "as if" compare; they do not start a second sound source.
 _COMPARISON = re.compile(r"\b(?:such as|as if|as though|as well as|just as)\b", re.IGNORECASE)
 _IN_BACKGROUND = re.compile(r"\bin (?:the )?(?:background|distance)\b", re.IGNORECASE)
 
 
 def parse_caption(caption: str) -> Phrases:
-    """Divides a caption by its words, as CLAP2Diffusion's plan has it.
+    """Split a caption into foreground, background and ambience at conjunctions and prepositions.
 
-    "while", "as" and "and" (and commas, "then", "followed by") begin what is heard beside; "with",
-    "in" and their like begin what surrounds it. What is said to be "in the background" is the
-    background, and what stands "with" it there is, too: "a dog with rain in the background".
+    "while", "as", "and", "then", "followed by" and commas start a background source; "with", "in"
+    and other prepositions start the ambience. Sources "in the background" are the background, and
+    so is what follows a preposition there: "a dog with rain in the background".
+
+    Args:
+        caption: Caption in English.
     """
     text = " ".join(caption.split())
     foregrounds: list[str] = []
@@ -117,7 +119,7 @@ def _clauses(text: str) -> list[str]:
 
 
 def _split(clause: str) -> tuple[str, str]:
-    """What comes before the first word of place, and the rest with that word."""
+    """Split a clause before its first preposition."""
     found = _PREPOSITION.search(clause)
     at = len(clause) if found is None else found.start()
     return _trim(clause[:at]), _trim(clause[at:])

@@ -1,4 +1,4 @@
-"""How a data set's columns say what is heard: by which names, and in labels or in sentences."""
+"""Map the columns of a dataset to audio, caption, label, clip and license."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from align.data.captions import labels_to_caption, specific_labels
 from align.data.errors import DataError
 
-LICENSE_COLUMNS = ("licence", "license")
+LICENSE_COLUMNS = ("licence", "license")  # accepted spellings, in order of preference
 
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """The columns of a data set.
+    """Columns of a dataset.
 
     Attributes:
-        recording: a path, or a recording's bytes.
-        caption: a sentence; or one or several labels, from which a caption is made.
-        label: rows of one label say the same; without the column, rows of one caption do.
-        licence: of each recording; by default whichever of `LICENSE_COLUMNS` there is.
-        template: what is said around labels, {} in their place. None leaves strings as they are
-            and gives lists and class labels as bare words.
-        clip: columns that name a recording together, where it has several rows; such rows say the
-            same, and are heard once.
-        splits: the data set's own names of the splits train and test.
+        audio: Column with the audio: paths or encoded bytes.
+        caption: Column with the captions, or with labels that captions are made of.
+        label: Column with the labels; rows with the same label are positives of each other. If the
+            dataset lacks it, rows with the same caption are.
+        license: Column with the licenses; None for the first of `LICENSE_COLUMNS` that exists.
+        template: Template that turns labels into captions, with {} for the labels. None keeps
+            strings unchanged and joins lists and class labels as plain words.
+        clip: Columns that together identify a clip that has several rows; these rows share their
+            label, and their audio is encoded once.
+        splits: The dataset's own names of the splits train and test.
     """
 
     audio: str
@@ -39,28 +40,28 @@ class ColumnMapping:
     splits: Mapping[str, str] = field(default_factory=dict)
 
     def license_column(self, columns: Sequence[str]) -> str | None:
-        """The column of licences among those there are; None where there is none."""
+        """Return the license column among the columns of a dataset, or None."""
         names = LICENSE_COLUMNS if self.license is None else (self.license,)
         return next((name for name in names if name in columns), None)
 
     def text_columns(self, columns: Sequence[str]) -> list[str]:
-        """The columns that say something of a recording, without the recording itself."""
+        """Return the columns other than the audio that are read."""
         names = [self.caption, self.label, self.license_column(columns) or "", "fold", *self.clip]
         return list(dict.fromkeys(n for n in names if n in columns and n != self.audio))
 
     def resolve(
         self, dataset: str, columns: Sequence[str], given: Mapping[str, str]
     ) -> ColumnMapping:
-        """This layout for a data set's columns.
+        """Adapt this mapping to the columns that a dataset has.
 
         Args:
-            data: the data set's name.
-            columns: that it has.
-            given: names that were given for this layout's columns, by its attributes; they count
-                where a column is not there by its own name.
+            dataset: Name of the dataset in messages.
+            columns: Columns of the dataset.
+            given: Column names passed by the user, by attribute of this class; used if the
+                dataset lacks the column of this mapping.
 
         Raises:
-            DataError: a column is missing.
+            DataError: If a column is missing.
         """
 
         def pick(what: str, own: str) -> str:
@@ -76,7 +77,7 @@ class ColumnMapping:
         required = {"audio": found.audio, "caption": found.caption}
         label_column = given.get("label", ColumnMapping.label)
         if found.label not in columns and label_column != ColumnMapping.label:
-            required["label"] = label_column  # which is optional, but not where somebody names it
+            required["label"] = label_column  # optional unless the user names it
         if found.license:
             required["license"] = found.license
         missing = {name: column for name, column in required.items() if column not in columns}
@@ -84,12 +85,12 @@ class ColumnMapping:
             flags = " and ".join(f"--{name}_column" for name in missing)
             raise DataError(
                 f"{dataset} has no column {' and no column '.join(missing.values())}; "
-                f"it has: {', '.join(columns)}; name what is meant by {flags}"
+                f"it has: {', '.join(columns)}; name the right one with {flags}"
             )
         return found
 
     def row_reader(self, features: Features | None, columns: Sequence[str]) -> Callable[..., dict]:
-        """A function from a row's light columns to its caption, label, clip and licence."""
+        """Return a function from a row's text columns to its caption, label, clip and license."""
         named = features or {}
         caption = _value_reader(named.get(self.caption))
         label = _value_reader(named.get(self.label)) if self.label in columns else None
@@ -100,7 +101,7 @@ class ColumnMapping:
             text = self._to_caption(caption(row[self.caption]))
             name = self._to_label(label(row[self.label])) if label else ""
             place = " ".join(str(row[column]) for column in clip)
-            # A row without a label says what its clip or its caption says.
+            # Without a label, the clip or else the caption is the label.
             values = {"caption": text, "label": name or place or text}
             if clip:
                 values["clip"] = place
@@ -111,7 +112,7 @@ class ColumnMapping:
         return read_row
 
     def _to_label(self, value: str | list[str]) -> str:
-        """Labels in one string name the same however they are ordered, and whatever families."""
+        """Normalize several labels, so that their order and generic labels do not matter."""
         if isinstance(value, str) and "," in value and self.template and self.label == self.caption:
             value = _split(value)
         return _label_text(value)
@@ -124,16 +125,16 @@ class ColumnMapping:
 
 
 def _split(labels: str) -> list[str]:
-    """FSD50K writes labels in one string, the particular one first: "Bark,Dog,Animal"."""
+    """Split comma-separated labels as in FSD50K, specific ones first: "Bark,Dog,Animal"."""
     return [label.strip() for label in labels.split(",")]
 
 
 def cell_to_text(value: Any) -> str:
-    """A cell in words, "" for an empty one.
+    """Convert a cell to text, "" for an empty one.
 
-    In JSON lines one empty cell makes floats of a whole column of integers: 1.0 was written as 1.
+    One empty cell in JSON lines turns a column of integers into floats, so 1.0 becomes "1".
     """
-    if value is None or value != value:  # NaN alone differs from itself
+    if value is None or value != value:  # NaN is not equal to itself
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -142,7 +143,7 @@ def cell_to_text(value: Any) -> str:
 
 
 def cells_to_text(rows: Dataset, columns: Sequence[str]) -> Dataset:
-    """Rows whose cells are as `cell_to_text` has them, in those of some columns that hold floats."""
+    """Convert those of the given columns that contain floats with `cell_to_text`."""
     for column in columns:
         feature = rows.features.get(column)
         if isinstance(feature, Value) and feature.dtype.startswith("float"):
@@ -156,7 +157,7 @@ def _label_text(value: str | list[str]) -> str:
 
 
 def _value_reader(feature: Any) -> Callable[[Any], str | list[str]]:
-    """What a column's values say: a string, or a list of labels."""
+    """Return a function from a column's values to a string or a list of labels."""
     if isinstance(feature, ClassLabel):
         return lambda value: [] if value is None else [feature.int2str(value)]
     inner = feature.feature if isinstance(feature, List) else None
@@ -173,29 +174,29 @@ def _value_reader(feature: Any) -> Callable[[Any], str | list[str]]:
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A data set of the hub.
+    """Dataset on the Hub, stored as data files.
 
     Attributes:
-        hub: its id; data files, in the columns of `columns`.
-        layout: its columns.
+        repo_id: Hub id.
+        columns: Columns of the dataset.
     """
 
     repo_id: str
     columns: ColumnMapping
 
 
-# 51 thousand clips of Freesound with AudioSet's labels, several a clip in one string
-# ("Bark,Dog,Animal"), beside title, mids, description, tags, uploader, and a licence a clip.
+# 51,000 Freesound clips with AudioSet labels, comma-separated ("Bark,Dog,Animal"). Other columns:
+# title, mids, description, tags, uploader, license.
 FSD50K = HubDataset(
     "nateraw/fsd50k", ColumnMapping("audio", caption="labels", label="labels", template="{}")
 )
-# Ten seconds of a video each: one caption a recording to train on, five to measure by, each a row
-# (45.2 thousand rows in train, 2.2 in validation, 4.4 in test).
+# Ten-second clips of videos. One caption per clip in train, five in validation and test, with one
+# row per caption (45,200 rows in train, 2,200 in validation, 4,400 in test).
 AUDIOCAPS = HubDataset(
     "OpenSound/AudioCaps", ColumnMapping("audio", clip=("youtube_id", "start_time"))
 )
-# Fifty classes in five folds; everything is in one split. Beside: filename, target, esc10,
-# src_file, take.
+# Fifty classes in five folds, all in one split. Other columns: filename, target, esc10, src_file,
+# take.
 ESC50 = HubDataset(
     "ashraq/esc50",
     ColumnMapping(

@@ -1,4 +1,4 @@
-"""A data set as rows of (recording, caption, label), and its licences where they are stated."""
+"""Load a dataset as rows of (audio, caption, label), with licenses if it has any."""
 
 from __future__ import annotations
 
@@ -25,11 +25,19 @@ def resolve_dataset(
     license_column: str | None = None,
     caption_template: str | None = None,
 ) -> tuple[Callable[[str], Dataset] | Path | str, ColumnMapping | None]:
-    """What a data set's name stands for, and how its columns are to be read.
+    """Resolve the name of a dataset to its source and columns.
+
+    Args:
+        dataset: Short name, NAME@FOLDER, folder, table or Hub id.
+        audio_column: Column with the audio; "file_name" or "audio" by default.
+        caption_column: Column with the captions.
+        label_column: Column with the labels.
+        license_column: Column with the licenses; "licence" or "license" by default.
+        caption_template: Template that turns labels into captions.
 
     Returns:
-        A function of a split and None; or a folder, a table or a hub id and its layout.
-        A data set known by name has columns of its own: see `given_columns`.
+        A function from a split to rows and None; or a folder, table or Hub id and its columns.
+        Datasets with a short name have columns of their own, see `given_columns`.
     """
     name, _, copy = dataset.partition("@")
     source = lookup(DATASETS, name)
@@ -54,7 +62,7 @@ def resolve_dataset(
 
 
 def given_columns(**columns: Any) -> dict[str, str]:
-    """The columns that were named, by what they are: recording, caption, label."""
+    """Return the column names passed by the user, by audio, caption and label."""
     named = {name: columns.get(f"{name}_column") for name in ("audio", "caption", "label")}
     return {name: column for name, column in named.items() if column}
 
@@ -67,25 +75,25 @@ def load_rows(
     licenses: Sequence[str] | None = None,
     **columns: Any,
 ) -> Dataset:
-    """The rows of a data set.
+    """Load the rows of a dataset.
 
     Args:
-        data: a short name, or NAME@FOLDER for a copy of it; a folder with metadata.csv or
-            metadata.jsonl, or such a table itself, whose column file_name is relative to it; or
-            the hub id of a data set of data files.
-        split: "train" or "test"; a folder has one set for both, told apart by `folds`.
-        folds: keep only rows whose column "fold" is one of these.
-        licences: keep only rows of these licences, as `licenses.filter_by_license` takes them.
-        columns: as `resolve_dataset` takes them: recording_column (by default "file_name" or "audio"),
-            caption_column, label_column, licence_column and caption_template.
+        dataset: Short name, or NAME@FOLDER for a local copy of it; folder with metadata.csv or
+            metadata.jsonl, or such a table, with paths in file_name relative to it; or Hub id of
+            a dataset of data files.
+        split: "train" or "test"; a folder has one set for both, divided by `folds`.
+        folds: Keep only rows with one of these values in the column fold.
+        licenses: Keep only rows with these licenses, see `licenses.filter_by_license`.
+        **columns: Options of `resolve_dataset`: audio_column, caption_column, label_column,
+            license_column and caption_template.
 
     Returns:
-        A Dataset with the columns recording (a path, or a dict as `align.audio.read` takes it),
-        caption and label; clip, what names the recording, and licence where the data state them;
-        and row, its number in the data as they lie, from one on.
+        Dataset with the columns audio (a path, or a dict for `align.audio.read`), caption, label
+        and row (row number in the source, from 1); and, if the source has them, clip (identifies
+        the audio) and license.
 
     Raises:
-        DataError: there is no such data set, or it lacks what is asked for.
+        DataError: If there is no such dataset, or it lacks a column, fold or license.
     """
     source, mapping = resolve_dataset(dataset, **columns)
     if mapping is None:
@@ -115,7 +123,7 @@ def _split_name(mapping: ColumnMapping, split: str) -> str:
 
 
 def _read_text(raw: Dataset, dataset: str, mapping: ColumnMapping) -> Dataset:
-    """The recordings as they are, beside what is said of them; nothing is decoded or copied."""
+    """Add caption, label and other text columns to the audio, which is not decoded or copied."""
     names = mapping.text_columns(raw.column_names)
     read_row = mapping.row_reader(raw.features, raw.column_names)
     text_rows = raw.select_columns(names)
@@ -127,8 +135,8 @@ def _read_text(raw: Dataset, dataset: str, mapping: ColumnMapping) -> Dataset:
     if empty:
         raise DataError(
             f"{len(empty)} of {len(table)} rows of {dataset} have no caption, the first is "
-            f"row {numbers[empty[0]]}: write one, leave the row out, or let align.caption "
-            "caption pictures"
+            f"row {numbers[empty[0]]}: add captions, remove these rows, or caption images with "
+            "align.caption"
         )
     rows = raw.select_columns([mapping.audio])
     if mapping.audio != "audio":
@@ -143,31 +151,42 @@ def _read_text(raw: Dataset, dataset: str, mapping: ColumnMapping) -> Dataset:
 def filter_rows(
     rows: Dataset, dataset: str, folds: Sequence[int] | None, licenses: Sequence[str] | None
 ) -> Dataset:
-    """The rows of some folds and some licences; licences there are are told.
+    """Keep the rows of some folds and licenses, and print the licenses.
+
+    Args:
+        rows: Rows with optional columns fold and license.
+        dataset: Name of the dataset in messages.
+        folds: Folds to keep; None for all.
+        licenses: Licenses to keep; None for all.
 
     Raises:
-        DataError: no row is of those asked for.
+        DataError: If a fold does not exist, or no row has one of the licenses.
     """
     if folds is not None:
         rows = keep_folds(rows, dataset, folds)
     if "fold" in rows.column_names:
         rows = rows.remove_columns("fold")
-    plain = rows.with_format(None)  # makes no sound
+    plain = rows.with_format(None)  # skips transforms that synthesize audio
     stated = list(plain["license"]) if "license" in plain.column_names else None
     if licenses is not None:
         kept = filter_by_license(stated, licenses, dataset)
         rows = rows.select(kept)
         stated = [stated[i] for i in kept] if stated is not None else None
     if stated is not None:
-        print(f"{dataset}: licences: {license_summary(stated)}", flush=True)
+        print(f"{dataset}: licenses: {license_summary(stated)}", flush=True)
     return rows
 
 
 def keep_folds(rows: Dataset, dataset: str, folds: Sequence[int]) -> Dataset:
-    """The rows whose column "fold" is one of `folds`.
+    """Keep the rows whose column fold has one of the given values.
+
+    Args:
+        rows: Rows with the column fold.
+        dataset: Name of the dataset in messages.
+        folds: Folds to keep.
 
     Raises:
-        DataError: there is no such column, or a fold has no row.
+        DataError: If there is no column fold, or a fold has no rows.
     """
     check_fold_column([name for name in rows.column_names if name != "row"], dataset)
     requested = fold_names(folds)
@@ -177,16 +196,17 @@ def keep_folds(rows: Dataset, dataset: str, folds: Sequence[int]) -> Dataset:
 
 
 def root_folder(root: Path | None) -> Path:
-    """What the paths of recordings are relative to: a table's folder; of the hub's, where we are.
+    """Return the folder that audio paths are relative to.
 
     Args:
-        base: the table or folder they stand in; None for the hub.
+        root: Table or folder of the dataset; None for the Hub, whose paths are relative to the
+            current directory.
     """
     return Path() if root is None else root.parent if root.is_file() else root
 
 
 def _resolve_paths(rows: Dataset, dataset: str, root: Path | None) -> Dataset:
-    """Rows whose recordings are paths: relative to their table, there, and no two the same."""
+    """Resolve audio paths, check that the files exist, and remove duplicate rows."""
     if rows.features["audio"] not in (Value("string"), Value("large_string")):
         return rows
     folder = root_folder(root)
@@ -194,51 +214,55 @@ def _resolve_paths(rows: Dataset, dataset: str, root: Path | None) -> Dataset:
     missing = [path for path in paths if not Path(path).is_file()]
     if len(missing) == len(paths):
         raise DataError(
-            f"none of the {len(paths)} files named in {dataset} is there: {missing[0]} …"
+            f"none of the {len(paths)} files listed in {dataset} exists: {missing[0]} …"
         )
     table = {name: list(rows[name]) for name in rows.column_names} | {"audio": paths}
     keys = list(zip(paths, table["caption"], table["label"], strict=True))
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     if len(first) < len(keys):
         kept = sorted(first.values())
-        print(f"{dataset}: {len(keys) - len(kept)} rows repeat an earlier one and are left out")
+        print(f"{dataset}: removed {len(keys) - len(kept)} duplicate rows")
         table = {name: [column[i] for i in kept] for name, column in table.items()}
     return Dataset.from_dict(table)
 
 
 def fold_names(folds: Sequence[int]) -> set[str]:
-    """Folds as they stand in a table."""
+    """Return folds as text, as they are compared with cells."""
     return {str(fold) for fold in folds}
 
 
 def fold_name(cell: Any) -> str:
-    """A cell of the column fold as `fold_names` has it, "" where it is empty.
+    """Normalize a cell of the column fold to the format of `fold_names`; "" if it is empty.
 
-    Programs that know numbers alone write 1.0 for the fold 1 of a column with an empty cell.
+    An empty cell turns a column of integers into floats in many programs, so fold 1 becomes 1.0.
     """
     return re.sub(r"\.0+$", "", cell_to_text(cell).strip())
 
 
 def check_fold_column(columns: Collection[str], dataset: str) -> None:
-    """Refuses a data set that is not divided into folds.
+    """Check that a dataset has a column fold.
+
+    Args:
+        columns: Columns of the dataset.
+        dataset: Name of the dataset in messages.
 
     Raises:
-        DataError: there is no column fold.
+        DataError: If there is no column fold.
     """
     if "fold" not in columns:
         raise DataError(f"{dataset} has no column fold; it has: {', '.join(columns)}")
 
 
 def check_folds(requested: set[str], available: Iterable[str], dataset: str) -> None:
-    """Refuses folds that no row has.
+    """Check that every requested fold has rows.
 
     Args:
-        wanted: those asked for.
-        stated: of every row, "" where it is in none.
-        data: the data's name.
+        requested: Requested folds.
+        available: Fold of every row, "" if it has none.
+        dataset: Name of the dataset in messages.
 
     Raises:
-        DataError: one is absent.
+        DataError: If a fold has no rows.
     """
     existing = set(available) - {""}
     absent = requested - existing

@@ -1,4 +1,4 @@
-"""Files that belong together by their names, such as a recording and its picture."""
+"""Pair files by name, such as an audio file and its image."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tif
 
 
 class FilePairs:
-    """Files of some endings, found by the name of another file.
+    """Find files with given extensions by the stem of a partner file.
 
-    What lies beside it goes first: folders may number their files alike. A file of that name in
-    another folder is meant only where it lies beside none that could ask for it, and no third
-    folder has one too.
+    A file in the partner's folder is preferred, because folders may number their files alike. A
+    file in another folder is used only if that folder has no partner for it and no third folder
+    has a file with the same stem.
 
     Args:
-        files: all there are, in the order in which they go first.
-        endings: of these files, in lower case.
-        asking: endings of files that look for them.
+        files: All files, in order of preference.
+        extensions: Lower-case extensions of the files to find.
+        partner_extensions: Lower-case extensions of the partner files.
 
     Attributes:
-        files: one of each folder and name.
-        beside: further ones of the same folder and name, each with that one.
+        files: The first file per folder and stem.
+        duplicates: Further files of the same folder and stem, each with the first one.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class FilePairs:
         self.files = list(own.values())
 
     def same_folder(self, path: Path) -> Path | None:
-        """The file of that name in the same folder."""
+        """Return the file with the same stem in the same folder, or None."""
         return self._own.get((path.parent, path.stem))
 
     def find(self, path: Path) -> Path | None:
-        """The file of that name in the same folder, else the only free one in all others."""
+        """Return the file in the same folder, else the only unpaired one in other folders."""
         found = self._free.get(path.stem, [])
         return self.same_folder(path) or (found[0] if len(found) == 1 else None)
 
     def is_ambiguous(self, path: Path) -> bool:
-        """Whether several other folders have a file of that name, and its own has none."""
+        """Return whether only other folders have candidates, and several of them do."""
         return self.same_folder(path) is None and len(self._free.get(path.stem, [])) > 1

@@ -1,4 +1,4 @@
-"""Which rows the options train on, and which they measure on."""
+"""Load the training and evaluation rows that the options select."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from align.config.arguments import DataArguments
 
 
-# The options that say how a data set is read, and which of its rows.
+# Options for reading a dataset and filtering its rows.
 READ_OPTIONS = (
     "audio_column", "caption_column", "label_column", "license_column", "caption_template",
     "licenses",
@@ -27,23 +27,29 @@ READ_OPTIONS = (
 
 
 def load_train_dataset(data: DataArguments) -> Dataset:
-    """The rows that the options train on.
+    """Load the training rows.
+
+    Args:
+        data: Data options.
 
     Raises:
-        DataError: there are none, or all say the same.
+        DataError: If there are no rows, or all have the same caption or label.
     """
     _caption_images(data)
     rows = load_rows(data.dataset, "train", folds=data.folds, **_read_options(data))
-    undecoded = rows.with_format(None)  # makes no sound
+    undecoded = rows.with_format(None)  # skips transforms that synthesize audio
     check_distinct_rows(data.dataset, list(undecoded["caption"]), list(undecoded["label"]))
     return rows
 
 
 def load_extra_dataset(data: DataArguments) -> Dataset | None:
-    """The rows that the options train on besides; None where they name none.
+    """Load the rows of the extra training dataset; None if there is none.
+
+    Args:
+        data: Data options.
 
     Raises:
-        DataError: there are none.
+        DataError: If the dataset cannot be loaded.
     """
     if not data.extra_dataset:
         return None
@@ -51,10 +57,13 @@ def load_extra_dataset(data: DataArguments) -> Dataset | None:
 
 
 def load_train_stream(data: DataArguments) -> Stream:
-    """The rows that the options train on, one after the other.
+    """Load the training rows as a stream.
+
+    Args:
+        data: Data options.
 
     Raises:
-        DataError: there are none, or all say the same.
+        DataError: If there are no rows, or all have the same caption or label.
     """
     _caption_images(data)
     stream = load_stream(
@@ -69,42 +78,57 @@ def load_train_stream(data: DataArguments) -> Stream:
 
 
 def _caption_images(data: DataArguments) -> None:
-    """Captions the pictures of a folder, where a captioner is given and any is missing."""
+    """Caption the images of a folder if a captioner is given and captions are missing."""
     if data.captioner is None:
         return
     from align.data.captioning import caption_folder
 
     folder = Path(data.dataset).expanduser()
     if not folder.is_dir():
-        raise DataError(f"--captioner captions the pictures of a folder, and {folder} is none")
+        raise DataError(f"--captioner needs a folder of images, and {folder} is not a folder")
     count = caption_folder(folder, data.captioner)
     if count:
-        print(f"{count} captions of pictures are in {folder / CAPTIONS}", flush=True)
+        print(f"wrote {count} image captions to {folder / CAPTIONS}", flush=True)
 
 
 def check_distinct_rows(dataset: str, captions: list[str], labels: list[str]) -> None:
-    """Refuses rows that all say the same.
+    """Check that rows have at least two different captions and two different labels.
+
+    Args:
+        dataset: Name of the dataset in messages.
+        captions: Caption of each row.
+        labels: Label of each row.
 
     Raises:
-        DataError: there are not two different things to tell apart.
+        DataError: If all captions or all labels are the same.
     """
     if len(set(captions)) < 2:
         raise DataError(
-            f"all {len(captions)} rows of {dataset} have the caption {captions[0]!r}: there is "
-            "nothing to tell apart, at least two different captions are needed"
+            f"all {len(captions)} rows of {dataset} have the caption {captions[0]!r}: "
+            "training needs at least two different captions"
         )
     if len(set(labels)) < 2:
         raise DataError(
-            f"all {len(labels)} rows of {dataset} have the label {labels[0]!r}, and rows of one label "
-            "say the same: give labels that differ, or name another column with --label_column"
+            f"all {len(labels)} rows of {dataset} have the label {labels[0]!r}, so all are "
+            "positives of each other: give different labels, or another column with --label_column"
         )
 
 
 def load_eval_dataset(data: DataArguments) -> tuple[Dataset | None, str]:
-    """The rows that the options measure on, None where no others are left, and what they are."""
+    """Load the evaluation rows.
+
+    Args:
+        data: Data options.
+
+    Returns:
+        The rows, None if no held-out rows exist, and a description of them.
+
+    Raises:
+        DataError: If the dataset cannot be loaded, or has no test split and no folds are given.
+    """
     name, options = data.eval_dataset or data.dataset, _read_options(data)
     if data.eval_folds is not None:
-        # Folds divide one and the same set.
+        # Folds divide one split.
         split = "test" if data.eval_dataset else "train"
         rows = load_rows(name, split, folds=data.eval_folds, **options)
         description = f"{name}, folds {', '.join(map(str, data.eval_folds))}"
@@ -120,17 +144,20 @@ def load_eval_dataset(data: DataArguments) -> tuple[Dataset | None, str]:
     if isinstance(lookup(DATASETS, name.partition("@")[0]), HubDataset):
         raise DataError(
             f"{name} has no test split, only folds: give --folds to train on and --eval_folds to "
-            "measure on, or --eval_dataset"
+            "evaluate on, or --eval_dataset"
         )
-    return None, "the training recordings themselves (no fold was held out)"
+    return None, "the training clips themselves (no fold was held out)"
 
 
 def has_test_split(name: str) -> bool:
-    """Whether a data set's split "test" has other rows than "train"; of the hub's that is hoped."""
+    """Return whether the test split of a dataset differs from the train split.
+
+    Datasets on the Hub without a short name are assumed to have a test split.
+    """
     source = lookup(DATASETS, name.partition("@")[0])
     if isinstance(source, HubDataset):
         return source.columns.splits.get("test") != "train"
-    # A short name goes first: a folder may happen to be called the same.
+    # Short names take precedence over folders of the same name.
     return callable(source) or not has_no_splits(Path(name).expanduser())
 
 
@@ -141,14 +168,14 @@ def overlap_note(
     train_dataset: str | None,
     train_folds: Sequence[int] | None,
 ) -> str:
-    """What is said behind a data set's name where its rows were trained on; "" where not.
+    """Return a note if evaluation rows were trained on, else "".
 
     Args:
-        name: the data set measured on, as options name it.
-        split: of it.
-        folds: of it; None for all.
-        trained: the data set trained on, where that is known.
-        trained_folds: of that.
+        name: Evaluation dataset.
+        split: Split of the evaluation dataset.
+        folds: Folds of the evaluation dataset; None for all.
+        train_dataset: Training dataset, if known.
+        train_folds: Folds of the training dataset; None for all.
     """
     if (
         train_dataset is None
@@ -161,7 +188,7 @@ def overlap_note(
 
 
 def _dataset_path(name: str) -> Path:
-    """Where a data set lies: a folder is its table, however the path to either is written."""
+    """Return the resolved path of a dataset; a folder with a table is the same as the table."""
     path = Path(name).expanduser()
     return (table_file(path) or path).resolve()
 

@@ -1,8 +1,7 @@
-"""A data set as a stream: what is said is read at the start, what is heard row by row.
+"""Stream a dataset: text columns are read at the start, audio row by row.
 
-Captions, labels and licences are text, small enough to know before the first step. Recordings are
-not: they pass one after the other, in an order that follows from seed and epoch, and only a buffer
-of them is ever held.
+Captions, labels and licenses fit in memory and are known before the first step. Audio is read in an
+order that depends on seed and epoch, with only a shuffle buffer in memory.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from align.data.loading import (
 )
 from align.data.tables import has_parquet, open_hub
 
-Row = tuple[Any, str, str]  # recording, caption, label
+Row = tuple[Any, str, str]  # audio, caption, label
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows that can be passed through once an epoch.
+    """Streamed rows of a dataset.
 
     Attributes:
-        captions: one a row, in the data's own order.
-        labels: one a row.
-        passing: from (seed, epoch) to that epoch's rows.
-        licences: one a row, where the data states them.
+        captions: Caption of each row, in the order of the dataset.
+        labels: Label of each row.
+        iterate: Function from (seed, epoch) to an iterator over that epoch's rows.
+        licenses: License of each row, if the dataset has licenses.
     """
 
     captions: list[str]
@@ -62,18 +61,22 @@ def load_stream(
     buffer_size: int = 256,
     **columns: Any,
 ) -> Stream:
-    """A data set's rows as a stream.
+    """Load a dataset as a stream.
 
-    What lies here (a folder, a table, the miniature) is passed in a random order of all rows. What
-    comes from the hub, or from a folder of parquet files, is passed file by file in a random order
-    of files, each row drawn from a buffer.
+    Local folders, tables and the mini datasets are iterated in a random order of all rows. Hub
+    datasets and folders of parquet files are iterated file by file in a random order of files,
+    with rows sampled from a shuffle buffer.
 
     Args:
-        data, split, folds, licences, columns: as `load_rows` takes them.
-        buffer: how many recordings are held to draw the next one from.
+        dataset: Dataset, as for `load_rows`.
+        split: Split, as for `load_rows`.
+        folds: Keep only rows of these folds.
+        licenses: Keep only rows with these licenses.
+        buffer_size: Number of clips in the shuffle buffer.
+        **columns: Column options, as for `load_rows`.
 
     Raises:
-        DataError: as `load_rows` does.
+        DataError: If there is no such dataset, or it lacks a column, fold or license.
     """
     source, mapping = resolve_dataset(dataset, **columns)
     if mapping is None or (isinstance(source, Path) and not has_parquet(source)):
@@ -86,7 +89,7 @@ def load_stream(
 
 
 def _stream_from_rows(rows: Dataset) -> Stream:
-    undecoded = rows.with_format(None)  # makes no sound
+    undecoded = rows.with_format(None)  # skips transforms that synthesize audio
     captions, labels = list(undecoded["caption"]), list(undecoded["label"])
     licenses = list(undecoded["license"]) if "license" in undecoded.column_names else None
 
@@ -98,7 +101,7 @@ def _stream_from_rows(rows: Dataset) -> Stream:
 
 
 class _HubStream:
-    """A streamed data set, and which of its rows are wanted."""
+    """Streamed dataset with its folds and licenses filter."""
 
     def __init__(
         self, raw: IterableDataset, mapping: ColumnMapping, given: Mapping[str, str], dataset: str,
@@ -116,7 +119,7 @@ class _HubStream:
         self._licenses = licenses
 
     def read_text(self) -> list[dict[str, str]]:
-        """What is said of every wanted row; of parquet files only these columns are read."""
+        """Read the text columns of every selected row; parquet files are read only in these."""
         text_rows, folds = [], set()
         for row in self.raw.select_columns(self._text_columns):
             folds.add(fold_name(row.get("fold")))
@@ -132,17 +135,15 @@ class _HubStream:
                 text_rows[i] for i in filter_by_license(stated, self._licenses, self.dataset)
             ]
         if stated is not None:
-            print(
-                f"{self.dataset}: licences: {license_summary([row['license'] for row in text_rows])}",
-                flush=True,
-            )
+            summary = license_summary([row["license"] for row in text_rows])
+            print(f"{self.dataset}: licenses: {summary}", flush=True)
         empty = sum(not row["caption"].strip() for row in text_rows)
         if empty:
             raise DataError(f"{empty} of {len(text_rows)} rows of {self.dataset} have no caption")
         return text_rows
 
     def matches(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row is of the folds and licences asked for."""
+        """Return whether a row has one of the requested folds and licenses."""
         if self._licenses is None or not self._of_folds(row):
             return self._of_folds(row)
         return is_allowed(self.read_row(row).get("license"), allowed_names(self._licenses))
@@ -151,7 +152,7 @@ class _HubStream:
         return self._folds is None or fold_name(row["fold"]) in self._folds
 
     def audio(self, row: Mapping[str, Any]) -> Any:
-        """A row's recording; a path is relative to where the data set lies."""
+        """Return the audio of a row; paths are resolved against the folder of the dataset."""
         found = row[self._audio_column]
         return str(self._root / found) if isinstance(found, str) else found
 

@@ -1,4 +1,4 @@
-"""Where tables come from: a folder, a file, or the hub; always data files, never scripts."""
+"""Read tables from a folder, a file or the Hub; only data files, never loading scripts."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from align.data.errors import DataError, root_cause
 from align.registry import DATASETS
 
 METADATA = ("metadata.csv", "metadata.jsonl")
-CAPTIONS = "captions.csv"  # what align.caption wrote, beside the pictures
+CAPTIONS = "captions.csv"  # written by align.caption
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-ROW_NUMBER = "__row__"  # a row's number in its table, where rows before it were left out
-# A comma at the end of every line does not make names of the first column, and only an empty cell
-# is missing: "None", "NA" and "null" are captions and classes as any other word.
+ROW_NUMBER = "__row__"  # column with the row numbers in the source if rows were removed
+# With a trailing comma on every line the first column must not become an index. Only empty cells
+# are missing: "None", "NA" and "null" are valid captions and labels.
 CSV = {"index_col": False, "keep_default_na": False, "na_values": [""]}
 
 
 def table_file(where: Path) -> Path | None:
-    """The table that a folder or a file stands for; None where it is neither."""
+    """Return the table of a folder, or the file itself if it is a table; None otherwise."""
     if where.is_file() and where.suffix.lower() in READERS:
         return where
     for name in (*METADATA, CAPTIONS):
@@ -43,46 +43,55 @@ def table_file(where: Path) -> Path | None:
 
 
 def has_parquet(folder: Path) -> bool:
-    """Whether a folder holds data files as the hub serves them, and no table of its own."""
+    """Return whether a folder contains parquet files and no metadata table."""
     return folder.is_dir() and table_file(folder) is None and any(folder.rglob("*.parquet"))
 
 
 def has_no_splits(where: Path) -> bool:
-    """Whether a path is one's own table or folder, which has no splits."""
+    """Return whether a path is a local table or folder without splits."""
     return (where.is_dir() or table_file(where) is not None) and not has_parquet(where)
 
 
 def read_table(path: Path) -> Dataset:
-    """The rows of a CSV, TSV, JSON lines or parquet file.
+    """Read a CSV, TSV, JSON lines or parquet file.
+
+    Args:
+        path: File with one of the extensions in `READERS`.
 
     Raises:
-        DataError: it is empty, no such table, or not in UTF-8.
+        DataError: If it is empty, not a valid table, or not UTF-8.
     """
-    empty = f"{path} is empty: it needs at least column names and two rows"
+    empty = f"{path} is empty: it needs column names and at least two rows"
     if not path.stat().st_size:
         raise DataError(empty)
     try:
         rows = _load_table(path)
     except Exception as error:
         reason = root_cause(error)
-        if "corresponds to no data" in reason:  # column names and no row
+        if "corresponds to no data" in reason:  # column names but no rows
             raise DataError(empty) from error
         raise DataError(f"{path} cannot be read as a table: {_explain(reason)}") from error
     return disable_decoding(rows)
 
 
 def read_captions_file(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """The column names and lines of what a captioner made, every cell as it is written.
+    """Read captions.csv without converting cells.
+
+    Args:
+        path: CSV file written by align.caption.
+
+    Returns:
+        The column names, and the lines by column name.
 
     Raises:
-        DataError: it is not in UTF-8.
+        DataError: If it is not UTF-8.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before it
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
             table = csv.DictReader(file)
             return tuple(table.fieldnames or ()), list(table)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
+        raise DataError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
 
 
 def _load_table(path: Path) -> Any:
@@ -91,7 +100,7 @@ def _load_table(path: Path) -> Any:
     reader = READERS[path.suffix.lower()]
     more: dict[str, Any] = {}
     with warnings.catch_warnings():
-        # It tells that fields for which there is no name would be dropped.
+        # pandas warns when it drops fields without a column name.
         warnings.simplefilter("error", ParserWarning)
         if reader == "csv":
             more = CSV | {"sep": "\t" if path.suffix.lower() == ".tsv" else ","}
@@ -100,10 +109,10 @@ def _load_table(path: Path) -> Any:
 
 
 def _all_text(path: Path, options: dict[str, Any]) -> Features:
-    """The columns of a CSV, every cell of them as it is written.
+    """Return features that read every column of a CSV as text.
 
-    Types that are guessed make 7 of 007 and True of true, and are guessed anew from time to time:
-    a word may come after ten thousand numbers.
+    Inferred types turn 007 into 7 and true into True, and may change within a file: a word can
+    follow ten thousand numbers.
     """
     import pandas
 
@@ -112,19 +121,23 @@ def _all_text(path: Path, options: dict[str, Any]) -> Features:
 
 
 def _explain(reason: str) -> str:
-    """What a reader says of a table, and what to do about it."""
+    """Add what to do to the error message of a table reader."""
     if "codec can't decode" in reason:
         return f"{reason}: save it as UTF-8"
     if "does not match length of data" in reason or "Error tokenizing data" in reason:
-        return f"{reason}: a row has more fields than there are names: quote texts with commas"
+        return f"{reason}: a row has more fields than the header: quote texts that contain commas"
     return reason
 
 
 def open_folder(folder: Path, split: str) -> Dataset:
-    """The rows of a folder: its table, or its parquet files as the hub would serve them.
+    """Load the rows of a folder from its metadata table or its parquet files.
+
+    Args:
+        folder: Folder of the dataset.
+        split: Split of the parquet files.
 
     Raises:
-        DataError: it has neither.
+        DataError: If the folder does not exist or has neither.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
@@ -137,15 +150,15 @@ def open_folder(folder: Path, split: str) -> Dataset:
         return rows
     raise DataError(
         f"{folder} has no {' and no '.join(METADATA)}: write one with the columns file_name "
-        "(relative to the folder) and caption, and label, licence and fold where there are any; "
-        "a folder of recordings and pictures of the same names gets captions by align.caption"
+        "(relative to the folder) and caption, and optionally label, license and fold; "
+        "align.caption captions a folder of audio files and images with matching names"
     )
 
 
 def _with_captions(rows: Dataset, path: Path) -> Dataset:
-    """A table without captions takes those that a captioner made; its own always go first.
+    """Fill missing captions of a table from captions.csv; existing captions take precedence.
 
-    Rows that have an empty one there, such as where a picture could not be read, are left out.
+    Rows with an empty caption there, for example of unreadable images, are removed.
     """
     captions_file = path.parent / CAPTIONS
     if path.name == CAPTIONS and {"caption", "captioner"} <= set(rows.column_names):
@@ -174,7 +187,7 @@ def _drop_uncaptioned(rows: Dataset, captions: list[str | None], captions_file: 
     rows = rows.add_column(ROW_NUMBER, list(range(1, len(rows) + 1)))
     few = len(rows) - len(kept)
     print(
-        f"{few} of {len(rows)} rows have an empty caption in {captions_file} and are left out",
+        f"skipped: {few} of {len(rows)} rows have an empty caption in {captions_file}",
         flush=True,
     )
     return rows.select(kept)
@@ -187,10 +200,17 @@ def open_hub(
     known: Collection[str] = tuple(DATASETS),
     **options: Any,
 ) -> Any:
-    """A data set of the hub, or of a folder of parquet files, its recordings left undecoded.
+    """Load a Hub dataset or a folder of parquet files without decoding audio and images.
+
+    Args:
+        name: Hub id or folder.
+        split: Split to load.
+        streaming: Whether to return an IterableDataset.
+        known: Short names to suggest if there is no such dataset.
+        **options: Keyword arguments of `datasets.load_dataset`.
 
     Raises:
-        DataError: there is none, or it has no such split.
+        DataError: If there is no such dataset or split.
     """
     try:
         rows = load_dataset(name, split=split, streaming=streaming, **options)
@@ -200,10 +220,13 @@ def open_hub(
 
 
 def prepare_hub(name: str) -> None:
-    """Brings all splits of a data set of the hub to where `open_hub` finds them.
+    """Download all splits of a Hub dataset into the cache that `open_hub` uses.
+
+    Args:
+        name: Hub id.
 
     Raises:
-        DataError: there is none.
+        DataError: If there is no such dataset.
     """
     try:
         load_dataset_builder(name).download_and_prepare()
@@ -216,20 +239,20 @@ def _not_found_message(name: str, split: str, error: Exception, known: Collectio
     if "split" in reason.lower() and "should be one of" in reason.lower():
         there = reason.lower().partition("should be one of")[2].strip(" .[]")
         return (
-            f"{name} has no split {split!r}, only {there}: measure on folds of it (--folds and "
-            "--eval_folds) or on another data set (--eval_dataset)"
+            f"{name} has no split {split!r}, only {there}: evaluate on folds of it (--folds and "
+            "--eval_folds) or on another dataset (--eval_dataset)"
         )
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return (
-        f"there is no data set {name!r}: it is neither a short name ({', '.join(known)}), nor "
-        f"a folder, nor a table, nor a data set that the hub serves as data files "
+        f"there is no dataset {name!r}: it is neither a short name ({', '.join(known)}), nor "
+        f"a folder, nor a table, nor a Hub dataset of data files "
         f"({type(error).__name__}: {reason}){hint}"
     )
 
 
 def disable_decoding(rows: Any) -> Any:
-    """Rows whose recordings and pictures stay bytes: `align.audio.read` decodes them one by one."""
+    """Disable the decoding of audio and image columns; `align.audio.read` decodes single clips."""
     assert isinstance(rows, Dataset | IterableDataset)
     for column, feature in (rows.features or {}).items():
         if isinstance(feature, Audio):

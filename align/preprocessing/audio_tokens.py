@@ -1,4 +1,4 @@
-"""The audio tokens of a backbone that does not train, computed once and kept."""
+"""Precompute the audio tokens of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from align.preprocessing.cache import Cache, state_dict_digest
 from align.preprocessing.features import AudioFeatures
 from align.preprocessing.store import Store, StoreView
 
-BLOCK_ROWS = 32  # always the same rows together: another batch could round differently
+BLOCK_ROWS = 32  # fixed batches: results may round differently in another batch
 
 
 @torch.no_grad()
@@ -24,19 +24,19 @@ def frozen_tokens(
     title: str = "tokens",
     cache: Cache | None = None,
 ) -> StoreView:
-    """The audio tokens of every row; a recording that stands in several is asked for once.
+    """Compute the audio tokens of every row; clips with several rows are encoded once.
 
     Args:
-        encoder: its backbone is only asked; it is left on `device`, in evaluation mode.
-        heard: N rows.
-        device: where to compute.
-        title: what is said, and what the progress bar says.
-        cache: where tokens are kept; in memory where there is none, or where `heard` does not
-            tell what it depends on.
+        encoder: Encoder with a frozen backbone; left on `device` in evaluation mode.
+        audio_features: Features of N rows.
+        device: Device to compute on.
+        title: Title of messages and of the progress bar.
+        cache: Cache for the tokens; they stay in memory without one, or if the features have no
+            fingerprint.
 
     Returns:
-        N rows, each tokens (S, H) up to the last that was heard and their mask (S,), 1 where
-        heard; both in half precision.
+        N rows, each tokens (S, H) without trailing padding and their mask (S,), 1 for tokens and 0
+        for padding; both in half precision.
     """
     encoder.eval().to(device)
     backbone, (clips, indices) = encoder.backbone, audio_features.unique_clips()
@@ -59,7 +59,7 @@ def frozen_tokens(
             store.append(rows_from(start))
 
     def estimate_bytes() -> float:
-        frames = sum(len(window) for sound in clips for window in sound)
+        frames = sum(len(window) for clip in clips for window in clip)
         windows = clips[0]
         tokens, _ = encoder.get_audio_tokens(**{k: v.to(device) for k, v in pad([windows]).items()})
         return 2.0 * tokens.numel() * frames / sum(map(len, windows))

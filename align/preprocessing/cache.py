@@ -1,4 +1,4 @@
-"""What was computed once, looked up by what it depends on, and made where it is not there."""
+"""On-disk cache of stores, keyed by a digest of their inputs."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from typing import Any
 from align.data.errors import DataError
 from align.preprocessing.store import Store
 
-CACHE_VERSION = 2  # raise it when what is computed for the same inputs changes
-MIN_FREE_BYTES = 1 << 30  # what must stay free on the disk
+CACHE_VERSION = 2  # increment if results for the same inputs change
+MIN_FREE_BYTES = 1 << 30  # disk space that must stay free
 
 
 def default_cache_dir() -> Path:
-    """Where stores lie if nothing else is asked for."""
+    """Return the default cache directory, $SOUNDPROMPT_CACHE or ~/.cache/soundprompt."""
     given = os.environ.get("SOUNDPROMPT_CACHE")
     return Path(given) if given else Path("~/.cache/soundprompt").expanduser()
 
 
 def digest(value: Any) -> str:
-    """A short name that follows from a JSON value alone."""
+    """Return a short hash of a JSON value."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def state_dict_digest(state: Mapping[str, Any]) -> str:
-    """A short name that follows from all tensors of a state dict, names and types included."""
+    """Return a short hash of a state dict: names, data types, shapes and values."""
     found = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # As bytes: numpy knows no bfloat16.
+        # As bytes, because NumPy has no bfloat16.
         found.update(tensor.flatten().view(dtype=_uint8()).numpy().data)
     return found.hexdigest()[:32]
 
@@ -50,17 +50,17 @@ def _uint8() -> Any:
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of stores.
+    """Folder of stores.
 
     Attributes:
-        folder: None keeps everything in memory, for this run only.
+        folder: Cache directory; None keeps everything in memory.
     """
 
     folder: Path | None = None
 
     @classmethod
     def from_options(cls, enabled: bool, folder: str | None) -> Cache:
-        """The cache that the options --cache and --cache_dir ask for."""
+        """Create the cache from the options --cache and --cache_dir."""
         if not enabled:
             return cls()
         return cls(Path(folder).expanduser() if folder else default_cache_dir())
@@ -73,19 +73,19 @@ class Cache:
         estimate_bytes: Callable[[], float],
         create: Callable[[Store], None],
     ) -> Store:
-        """What `create` makes; at once where it was made before from the same things.
+        """Return the store for a key, creating or resuming it if it is incomplete.
 
-        Several processes that ask for the same wait for the first. What was interrupted goes on.
+        Concurrent processes with the same key wait for the first one.
 
         Args:
-            kind: of what is kept, for people who look into the folder.
-            about: all that the result depends on, as JSON.
-            title: what is said.
-            size_bytes: how large all of it will be.
-            make: appends the rows that the store lacks.
+            name: Kind of content, as a prefix of the store's folder.
+            key: All inputs of the result, as JSON.
+            title: Title of messages.
+            estimate_bytes: Function that returns the expected size of the store in bytes.
+            create: Function that appends the missing rows to the store.
 
         Raises:
-            DataError: the disk has no room for it.
+            DataError: If the disk has too little free space.
         """
         key = {"format": CACHE_VERSION, "name": name, **key}
         if self.folder is None:
@@ -106,24 +106,25 @@ class Cache:
                 self._announce(title, estimate_bytes(), store, where)
                 create(store)
                 store.finalize()
-        # Who waited for it finds all there; only where making failed the lock must stay.
+        # Waiting processes find a complete store; only after a failure the lock file must stay.
         with contextlib.suppress(OSError):
             Path(f"{where}.lock").unlink()
         return store
 
     def _announce(self, title: str, size: float, store: Store, where: Path) -> None:
         free = shutil.disk_usage(where).free
-        resumed = f", going on after {len(store)}" if len(store) else ""
-        print(f"{title}: about {format_bytes(size)}, kept in {where}{resumed}", flush=True)
+        resumed = f", resuming after {len(store)}" if len(store) else ""
+        print(f"{title}: about {format_bytes(size)}, cached in {where}{resumed}", flush=True)
         if size > free - MIN_FREE_BYTES:
             raise DataError(
-                f"{title} need about {format_bytes(size)} and {self.folder} has {format_bytes(free)} free: give "
-                "another --cache_dir, or --streaming, which keeps none, or --cache false"
+                f"{title} need about {format_bytes(size)} and {self.folder} has "
+                f"{format_bytes(free)} free: give another --cache_dir, or --streaming true, which "
+                "caches nothing, or --cache false"
             )
 
 
 def format_bytes(size_bytes: float) -> str:
-    """A size as people read it."""
+    """Format a size in bytes with a unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if size_bytes < 1000:
             return f"{size_bytes:.0f} {unit}" if size_bytes >= 10 else f"{size_bytes:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The features of a data set, computed once and kept: what training and evaluation read."""
+"""Extract the features of a dataset once, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from align.data.errors import DataError, ErrorBudget
 from align.models.processing import AudioProcessor
 from align.preprocessing.cache import Cache, digest
 from align.preprocessing.fingerprint import audio_fingerprint, clip_names, probe_rows
-from align.preprocessing.parallel import ExtractionResult, Listener, extract_one, read_rows
+from align.preprocessing.parallel import ExtractionResult, ClipExtractor, extract_one, read_rows
 from align.preprocessing.store import Store
 
 BLOCK_ROWS = 32
@@ -22,14 +22,14 @@ BLOCK_ROWS = 32
 
 @dataclass
 class AudioFeatures:
-    """Rows of recordings as features, with what is said of them.
+    """Features of a dataset's rows, with their captions and labels.
 
     Attributes:
-        features: of each row, its recording's windows, each (T, F) float16 or float32.
-        captions: one a row; a recording may have several rows.
-        labels: one a row; those of one label say the same.
-        recordings: where each row's recording came from: its clip, its path, or a row's number.
-        key: what the features depend on; empty where that is not known.
+        features: Windows of each row, each of shape (T, F), float16 or float32.
+        captions: Caption of each row; a clip may have several rows.
+        labels: Label of each row; rows with the same label are positives of each other.
+        clip_ids: Identifies the clip of each row: clip name, path or row number.
+        fingerprint: Digest of all inputs of the features; empty if unknown.
     """
 
     features: Sequence[list[np.ndarray]]
@@ -42,13 +42,13 @@ class AudioFeatures:
         return len(self.features)
 
     def unique_clips(self) -> tuple[Sequence[list[np.ndarray]], list[int]]:
-        """The features of every recording once, and which of them each row has."""
+        """Return the features of every distinct clip, and the index of each row's clip."""
         if isinstance(self.features, StoredFeatures):
             return self.features.unique()
         return self.features, list(range(len(self)))
 
     def select(self, rows: Sequence[int]) -> AudioFeatures:
-        """Some of these, in the order of `rows`."""
+        """Select rows by index."""
         return AudioFeatures(
             [self.features[i] for i in rows],
             [self.captions[i] for i in rows],
@@ -58,7 +58,11 @@ class AudioFeatures:
 
 
 class StoredFeatures(Sequence[list[np.ndarray]]):
-    """Some rows of some stores, read when they are asked for, as float32."""
+    """Rows of one or several stores, read on access as float32.
+
+    Args:
+        locations: Store and index in it, for each row.
+    """
 
     def __init__(self, locations: list[tuple[Store, int]]) -> None:
         self.locations = locations
@@ -71,14 +75,14 @@ class StoredFeatures(Sequence[list[np.ndarray]]):
     @overload
     def __getitem__(self, row: slice) -> list[list[np.ndarray]]: ...
     def __getitem__(self, row: int | slice) -> list[np.ndarray] | list[list[np.ndarray]]:
-        """A row's windows."""
+        """Return the windows of a row."""
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
         store, at = self.locations[row]
         return [np.asarray(window, np.float32) for window in store[at]]
 
     def unique(self) -> tuple[StoredFeatures, list[int]]:
-        """Every place once, in the order of the first rows, and which of them each row has."""
+        """Return the distinct locations in order of first use, and the index of each row's."""
         number: dict[tuple[int, int], int] = {}
         which = [number.setdefault((id(store), at), len(number)) for store, at in self.locations]
         first = dict(zip(reversed(which), reversed(self.locations), strict=True))
@@ -93,22 +97,22 @@ def extract_features(
     title: str = "features",
     cache: Cache | None = None,
 ) -> AudioFeatures:
-    """The features of every row, computed with progress or read from the cache.
+    """Extract the features of every row, or read them from the cache.
 
-    A recording that stands in several rows, with a caption each, is heard once. One that cannot
-    be used is named, counted and left out.
+    Features of a clip with several rows are extracted once. Unusable clips are reported and
+    skipped.
 
     Args:
-        ear: how the backbone hears.
-        rows: with the columns recording, caption and label; and clip, where that names recordings.
-        workers: processes.
-        title: what is said, and what the progress bar says.
-        cache: where features are kept; in memory by default.
+        processor: Audio processor of the encoder.
+        rows: Rows with the columns audio, caption and label, and optionally clip.
+        num_workers: Number of feature-extraction processes.
+        title: Title of messages and of the progress bar.
+        cache: Cache for the features; they stay in memory by default.
 
     Raises:
-        DataError: more than 5% of the recordings, or all, cannot be used.
+        DataError: If more than 5% of the clips, or all, are unusable.
     """
-    names = clip_names(rows.with_format(None))  # which makes no sound
+    names = clip_names(rows.with_format(None))  # skips transforms that synthesize audio
     first = {name: i for i, name in reversed(list(enumerate(names)))}
     firsts = sorted(first.values())
     row_numbers = _row_numbers(rows, firsts)
@@ -143,7 +147,7 @@ def extract_features(
 
 
 def _row_numbers(rows: Dataset, firsts: Sequence[int]) -> list[int]:
-    """What rows are called, from one on: as in the table that they were chosen from."""
+    """Return the numbers of rows in their source table, from 1, for messages."""
     if "row" not in rows.column_names:
         return [i + 1 for i in firsts]
     numbers = list(rows.with_format(None)["row"])
@@ -158,12 +162,12 @@ def _extract_missing(
     num_workers: int,
     title: str,
 ) -> None:
-    """Appends what the store lacks; recordings are called by the first rows that have them."""
+    """Append the missing clips to the store; messages name each clip's first row."""
     start, count = len(store), len(clips)
     budget = ErrorBudget(count)
     for i, error in _read_notes(store, "errors"):
         budget.add(row_numbers[i] - 1, error)
-    found = read_rows(Listener(processor, clips), count, start, num_workers)
+    found = read_rows(ClipExtractor(processor, clips), count, start, num_workers)
     progress = tqdm(found, title, count, initial=start, mininterval=1)
     block: list[ExtractionResult] = []
     for i, result in enumerate(progress, start):
@@ -181,20 +185,20 @@ def _extract_missing(
 
 
 def _read_notes(store: Store, kind: str) -> list[tuple[int, str]]:
-    """Errors or warnings by recording, as the store's blocks note them."""
+    """Return the errors or warnings stored with the blocks, by clip index."""
     found = (block["notes"].get(kind, {}) for block in store.blocks)
     return [(int(i), text) for notes in found for i, text in notes.items()]
 
 
 def _report_problems(store: Store, row_numbers: Sequence[int], created: Sequence[bool]) -> None:
-    """Says once what was wrong with recordings: those left out unless it was said just now."""
+    """Report skipped clips, unless extraction just did, and the number of warnings."""
     for i, error in [] if created else _read_notes(store, "errors"):
-        print(f"left out: row {row_numbers[i]}: {error}")
+        print(f"skipped: row {row_numbers[i]}: {error}")
     warnings = _read_notes(store, "warnings")
     if warnings:
         i, text = warnings[0]
         print(
-            f"{len(warnings)} of {len(store)} recordings are damaged or not heard whole; the first: "
+            f"{len(warnings)} of {len(store)} clips are damaged or were truncated; the first: "
             f"row {row_numbers[i]}: {text}",
             flush=True,
         )
@@ -204,7 +208,7 @@ def _collect_rows(
     store: Store, rows: Dataset, names: list[str], locations: Sequence[int], fingerprint: str
 ) -> AudioFeatures:
     excluded = {i for i, _ in _read_notes(store, "errors")}
-    undecoded = rows.with_format(None)  # makes no sound
+    undecoded = rows.with_format(None)  # skips transforms that synthesize audio
     captions, labels = list(undecoded["caption"]), list(undecoded["label"])
     used = [row for row, place in enumerate(locations) if place not in excluded]
     return AudioFeatures(
@@ -217,7 +221,7 @@ def _collect_rows(
 
 
 def concatenate_features(first: AudioFeatures, second: AudioFeatures) -> AudioFeatures:
-    """The rows of both."""
+    """Concatenate the rows of two sets of features."""
     parts = (first.features, second.features)
     features: Sequence[list[np.ndarray]]
     if all(isinstance(part, StoredFeatures) for part in parts):

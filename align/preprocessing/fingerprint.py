@@ -1,4 +1,4 @@
-"""What the recordings of a data set are, told without reading all of them."""
+"""Fingerprint the audio of a dataset without reading all of it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from datasets import Dataset
 
 from align.preprocessing.cache import digest
 
-PROBES = 8  # recordings whose content is read
+PROBES = 8  # maximum number of clips whose content is hashed
 PREFIX_BYTES = 1024
 
 
 def probe_rows(count: int) -> list[int]:
-    """The numbers of a few rows, spread evenly: one of fifty, at least one and at most eight."""
+    """Return evenly spaced row indices: one in fifty, at least one and at most `PROBES`."""
     probes = max(1, min(PROBES, count // 50))
     return [i * count // probes for i in range(probes)]
 
 
 def audio_fingerprint(rows: Dataset, column: str = "audio") -> str:
-    """A short name that follows from the recordings of a data set, or from what a column holds.
+    """Return a fingerprint of the audio, or another column, of a dataset.
 
-    Files are known by path, size and time of change. Recordings within a table are known by their
-    names and sizes, and the content of a few of them; those that are made when they are read, by
-    the columns that they are made from, and the sound of a few of them.
+    Files are identified by path, size and modification time; audio embedded in a table by names,
+    sizes and the content of a few clips; audio synthesized by a transform by its source columns
+    and the samples of a few clips.
+
+    Args:
+        rows: Rows of the dataset.
+        column: Column to fingerprint.
     """
     plain = rows.with_format(None)
     if column not in plain.column_names:
@@ -43,11 +47,14 @@ def audio_fingerprint(rows: Dataset, column: str = "audio") -> str:
 
 
 def clip_names(plain: Dataset) -> list[str]:
-    """Where each recording came from; rows of one name have one recording.
+    """Return a name for each row's clip; rows with the same name have the same audio.
 
-    The name is the row's clip, where the data name it; else its path, else its row's number.
-    Within a table, two may be called the same (dog/1.wav and sea/1.wav, of which only 1.wav was
-    kept) and one may stand in several rows: they are told apart by their content.
+    The name is the column clip if it exists, else the path, else the row number. Audio embedded in
+    a table may share a name (dog/1.wav and sea/1.wav are both stored as 1.wav) or occur in several
+    rows, so equal names are compared by content.
+
+    Args:
+        plain: Rows without a format or transform.
     """
     if "clip" in plain.column_names:
         return list(plain["clip"])
@@ -67,9 +74,9 @@ def clip_names(plain: Dataset) -> list[str]:
 
 
 def _possible_duplicates(plain: Dataset, metadata: dict[str, list[Any]]) -> list[tuple[int, Any]]:
-    """Rows that may have another row's recording or only its name, each with what it shares.
+    """Return the rows that may share their audio or only its name, each with the shared key.
 
-    Where nothing is called by a path, only what begins alike and is as long is looked at.
+    The key is the path, or the length and first bytes for audio without paths.
     """
     paths = metadata.get("path") or [None] * len(plain)
     if any(path is None for path in paths):
@@ -84,12 +91,12 @@ def _possible_duplicates(plain: Dataset, metadata: dict[str, list[Any]]) -> list
 def _column_metadata(
     plain: Dataset, name: str, describe: Callable[[Any], Any] | None = None
 ) -> dict[str, list]:
-    """Paths and sizes of what a column holds; bytes stay in the file that Arrow has mapped.
+    """Return paths and sizes of a column's values; the bytes stay memory-mapped.
 
     Args:
-        plain: rows that stay as Arrow has them.
-        name: the column's.
-        told: what is told of a column's parts in place of sizes.
+        plain: Rows without a format or transform.
+        name: Name of the column.
+        describe: Function from an Arrow column to its description; sizes by default.
     """
     describe = describe or _sizes
     column = plain.data.column(name)
@@ -100,14 +107,14 @@ def _column_metadata(
         found = {part: describe(pc.struct_field(column, part)) for part in parts}
     else:
         found = {"size": describe(column)}
-    if plain._indices is not None:  # rows were selected: only now, so that no sound is copied
+    if plain._indices is not None:  # applied last, so that no audio is copied
         chosen = plain._indices.column(0)
         found = {name: part.take(chosen) for name, part in found.items()}
     return {name: part.to_pylist() for name, part in found.items()}
 
 
 def _sizes(column: Any) -> Any:
-    """The lengths of bytes or lists; anything else as it is."""
+    """Return the lengths of binary or list values; anything else unchanged."""
     kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return pc.binary_length(column)
@@ -117,19 +124,19 @@ def _sizes(column: Any) -> Any:
 
 
 def _prefixes(column: Any) -> Any:
-    """The first bytes of bytes; anything else as its size."""
+    """Return the first bytes of binary values; sizes of anything else."""
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         return pc.binary_slice(column, 0, PREFIX_BYTES)
     return _sizes(column)
 
 
 def _probe_contents(rows: Dataset, column: str) -> list[str]:
-    """The content of a few rows of a column."""
+    """Hash the content of a few rows of a column."""
     return [_content(rows[i][column]) for i in probe_rows(len(rows))]
 
 
 def _content(audio: Any) -> str:
-    """A name that follows from a recording as it stands in a row."""
+    """Hash the audio of a row."""
     parts = audio.values() if isinstance(audio, dict) else [audio]
     content = hashlib.sha256()
     for part in parts:
@@ -140,7 +147,7 @@ def _content(audio: Any) -> str:
 
 
 def file_fingerprint(path: str) -> list[Any]:
-    """A text, and size and time of change where it is the path of a file."""
+    """Return a path with the size and modification time of its file, if it exists."""
     try:
         stat = os.stat(path)
     except (OSError, ValueError):

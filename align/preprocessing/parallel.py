@@ -1,4 +1,4 @@
-"""Recordings heard by one process or by several: the same answers in the same order."""
+"""Extract features in one or several processes, with identical results and order."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ from align.audio.files import AudioError
 from align.models.processing import AudioProcessor
 from align.preprocessing.store import to_half
 
-MIN_ROWS_FOR_WORKERS = 400  # rows below which starting workers takes longer than it saves
-PREFETCH_FACTOR = 4  # recordings in work for each worker
+MIN_ROWS_FOR_WORKERS = 400  # for fewer rows, starting workers takes longer than it saves
+PREFETCH_FACTOR = 4  # clips in flight per worker
 Payload = TypeVar("Payload")
 
 
 class ExtractionResult(NamedTuple):
-    """What came of a recording: its windows in half precision, or why there are none."""
+    """Features of a clip, or the reason why there are none.
+
+    Attributes:
+        windows: Feature windows in half precision; empty if the clip is unusable.
+        error: Error message, or "".
+        warning: Warnings, or "".
+    """
 
     windows: list[np.ndarray]
     error: str = ""
@@ -34,7 +40,12 @@ class ExtractionResult(NamedTuple):
 
 
 def extract_one(processor: AudioProcessor, audio: Any) -> ExtractionResult:
-    """The features of a recording, or why it cannot be used; warnings are kept, not shown."""
+    """Extract the features of a clip; errors and warnings are returned instead of raised.
+
+    Args:
+        processor: Audio processor of the encoder.
+        audio: Audio in any form that `align.audio.read` accepts.
+    """
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -46,36 +57,41 @@ def extract_one(processor: AudioProcessor, audio: Any) -> ExtractionResult:
 
 
 def limit_threads() -> None:
-    """Has this process compute by one thread: workers are as many as there are cores for them."""
+    """Limit this process to one thread, because there is one worker per core."""
     threadpool_limits(1)
 
 
 class RowReader(Protocol):
-    """What reads the rows of a data set; it is sent to each worker process once."""
+    """Reader of a dataset's rows; sent to each worker process once."""
 
     def read(self, i: int) -> Any:
-        """What comes of row i."""
+        """Read row i."""
         ...
 
 
 @dataclass
-class Listener:
-    """Extracts the features of recordings, those of a data set's rows among them."""
+class ClipExtractor:
+    """Extracts the features of single clips, or of a dataset's rows.
+
+    Attributes:
+        processor: Audio processor of the encoder.
+        rows: Rows with the column audio; None if only single clips are extracted.
+    """
 
     processor: AudioProcessor
     rows: Dataset | None = None
 
     def read(self, i: int) -> ExtractionResult:
-        """What comes of row i's recording."""
+        """Extract the features of row i."""
         assert self.rows is not None
         return extract_one(self.processor, self.rows[i]["audio"])
 
 
-_READER: list[Any] = []  # of a worker process
+_READER: list[Any] = []  # reader of this worker process
 
 
-def _begin(reader: Any) -> None:
-    # Ctrl-C reaches every process: who started them ends them, and says so once.
+def _init_worker(reader: Any) -> None:
+    # Ctrl-C reaches every process: only the parent handles it, and shuts the workers down.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_threads()
     _READER[:] = [reader]
@@ -90,9 +106,9 @@ def _extract(audio: Any) -> ExtractionResult:
 
 
 def _pool(num_workers: int, reader: Any) -> ProcessPoolExecutor:
-    # Spawned, not forked: torch's threads do not survive a fork.
+    # Spawned, because torch's threads do not survive a fork.
     return ProcessPoolExecutor(
-        num_workers, get_context("spawn"), initializer=_begin, initargs=(reader,)
+        num_workers, get_context("spawn"), initializer=_init_worker, initargs=(reader,)
     )
 
 
@@ -104,20 +120,20 @@ def read_rows(
     *,
     worth: int = MIN_ROWS_FOR_WORKERS,
 ) -> Iterator[Any]:
-    """What comes of the rows of a data set from a row on, in order.
+    """Read the rows of a dataset in order.
 
     Args:
-        reader: reads a row; each worker reads its own, so that no process ever holds all of them.
-        count: rows in all.
-        start: the first row.
-        workers: processes; few rows are read by this one.
-        worth: the number of rows below which starting workers takes longer than it saves.
+        reader: Reads a row; every worker reads its own rows, so that no process holds all of them.
+        count: Total number of rows.
+        start: First row to read.
+        num_workers: Number of processes; below 2, this process reads.
+        worth: Minimum number of rows for which workers are started.
     """
     left = range(start, count)
     if num_workers < 2 or len(left) < worth:
         yield from map(reader.read, left)
         return
-    # Who takes the answers may compute meanwhile, on the cores that are left.
+    # The consumer may compute in the meantime, on the remaining cores.
     cores = max(1, torch.get_num_threads() - num_workers)
     with threadpool_limits(cores), _pool(num_workers, reader) as pool:
         try:
@@ -127,11 +143,11 @@ def read_rows(
 
 
 class ExtractionPool:
-    """Processes that hear recordings as they come; started when they are first asked, and kept.
+    """Persistent pool of feature-extraction processes, started on first use.
 
     Args:
-        ear: how the backbone hears; told to each process once.
-        workers: processes; below 2 this one hears.
+        processor: Audio processor of the encoder; sent to each process once.
+        num_workers: Number of processes; below 2, this process extracts.
     """
 
     def __init__(self, processor: AudioProcessor, num_workers: int) -> None:
@@ -141,14 +157,18 @@ class ExtractionPool:
     def map(
         self, clips: Iterable[tuple[Any, Payload]]
     ) -> Iterator[tuple[ExtractionResult, Payload]]:
-        """Each recording's answer and what came beside it, in their order.
+        """Extract the features of clips in order, prefetching only a few.
 
-        Only a few recordings are asked for ahead of what was answered.
+        Args:
+            clips: Pairs of audio and a payload that is passed through.
+
+        Returns:
+            Iterator over pairs of result and payload.
         """
         if self._workers < 2:
             yield from ((extract_one(self._processor, audio), payload) for audio, payload in clips)
             return
-        self._pool = self._pool or _pool(self._workers, Listener(self._processor))
+        self._pool = self._pool or _pool(self._workers, ClipExtractor(self._processor))
         waiting: deque[tuple[Future[ExtractionResult], Payload]] = deque()
         try:
             for audio, payload in clips:

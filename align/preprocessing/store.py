@@ -1,9 +1,9 @@
-"""Rows of arrays computed once and kept on disk in half precision, read by memory map.
+"""Rows of arrays on disk in half precision, memory-mapped.
 
-A store is a folder: `key.json` says what its rows depend on, `values.bin` holds them end to end,
-and `blocks.jsonl` notes block by block where each row lies, with a checksum. A block is noted only
-when it is whole, so making that was interrupted goes on after the last one; what is damaged is
-found by its checksum and made again.
+A store is a folder: `about.json` contains the key of its inputs, `values.bin` the concatenated
+rows, and `blocks.jsonl` the shapes, end offset and checksum of every block of rows. A block is
+listed only once it is complete, so an interrupted store resumes after the last one. Damaged blocks
+are detected by their checksum and recomputed.
 """
 
 from __future__ import annotations
@@ -17,35 +17,38 @@ from typing import Any, overload
 
 import numpy as np
 
-CHECKED_BYTES = 4 << 30  # of larger stores, only a change since they were finished is looked for
+CHECKED_BYTES = 4 << 30  # larger stores are only checked for modification
 Row = list[np.ndarray]
 
 
 def to_half(array: np.ndarray) -> np.ndarray:
-    """An array in half precision.
+    """Convert an array to half precision.
+
+    Args:
+        array: Real array of any shape.
 
     Raises:
-        ValueError: a value is too large for it.
+        ValueError: If a value exceeds the range of half precision.
     """
     with np.errstate(over="ignore"):
         small = np.ascontiguousarray(array, np.float16)
     if not np.isfinite(small).all():
         maximum = float(np.abs(np.asarray(array, np.float64)).max())
-        raise ValueError(f"half precision holds numbers up to 65504, and here is {maximum:g}")
+        raise ValueError(f"half precision represents values up to 65504, but one is {maximum:g}")
     return small
 
 
 class Store(Sequence[Row]):
-    """Rows, each a list of half precision arrays; a sequence of what is there so far.
+    """Sequence of the stored rows, each a list of half-precision arrays.
 
     Args:
-        folder: where it lies; None keeps it in memory. One process at a time may open it while
-            it is not complete: see `align.preprocessing.cache.Cache`.
-        about: what its rows depend on, as JSON.
+        folder: Folder of the store; None keeps it in memory. Only one process at a time may open
+            an incomplete store, see `align.preprocessing.cache.Cache`.
+        key: Inputs of the rows, as JSON; a store with another key is overwritten.
 
     Attributes:
-        blocks: what is noted of each block: the shapes of its rows' arrays, and notes.
-        complete: whether all rows are there.
+        blocks: Metadata of each block: shapes of its rows' arrays, and notes.
+        complete: Whether all rows are stored.
     """
 
     def __init__(self, folder: Path | None, key: dict[str, Any]) -> None:
@@ -53,7 +56,7 @@ class Store(Sequence[Row]):
         self.blocks: list[dict[str, Any]] = []
         self.complete = False
         self._memory: list[Row] = []
-        self._places: list[tuple[int, list[list[int]]]] = []  # of each row: where, and its shapes
+        self._places: list[tuple[int, list[list[int]]]] = []  # byte offset and shapes of each row
         self._values: np.ndarray | None = None
         if folder is not None:
             self._open(folder)
@@ -76,7 +79,7 @@ class Store(Sequence[Row]):
             self._place(block)
 
     def _valid_blocks(self, lines: list[str]) -> list[dict[str, Any]]:
-        """The blocks up to the first that is not noted or not there as it was written."""
+        """Return the blocks before the first incomplete or damaged one."""
         values = self._path("values.bin")
         size = values.stat().st_size if values.exists() else 0
         footer = _parsed(lines[-1]) if lines else {}
@@ -95,7 +98,7 @@ class Store(Sequence[Row]):
         return blocks
 
     def _truncate(self) -> None:
-        """Leaves what is whole, ready to be gone on with."""
+        """Truncate the files to the valid blocks, so that the store can be resumed."""
         end = self.blocks[-1]["end"] if self.blocks else 0
         with self._path("values.bin").open("ab") as file:
             file.truncate(end)
@@ -104,7 +107,12 @@ class Store(Sequence[Row]):
         _replace(self._path("about.json"), json.dumps(self.key, indent=1, default=str))
 
     def append(self, rows: Sequence[Row], **notes: Any) -> None:
-        """Adds a block of rows, whole or not at all, with notes as JSON."""
+        """Append a block of rows atomically.
+
+        Args:
+            rows: Rows of arrays.
+            **notes: JSON values stored with the block.
+        """
         shapes = [[list(array.shape) for array in row] for row in rows]
         if self.folder is None:
             self._memory += [[to_half(array) for array in row] for row in rows]
@@ -123,13 +131,13 @@ class Store(Sequence[Row]):
         self._place(block)
 
     def columns(self) -> list[np.ndarray]:
-        """The i-th arrays of all rows together, (N, ...) each; of a file, as they lie there.
+        """Return the i-th arrays of all rows as one array (N, ...) each, memory-mapped if on disk.
 
         Raises:
-            ValueError: rows are not all of the same shapes.
+            ValueError: If the rows have different shapes.
         """
         if len({str(shapes) for block in self.blocks for shapes in block["shapes"]}) != 1:
-            raise ValueError("only rows of the same shapes have columns")
+            raise ValueError("columns needs rows of the same shapes")
         if self.folder is None:
             return [np.stack(column) for column in zip(*self._memory, strict=True)]
         shapes = self._places[0][1]
@@ -142,7 +150,7 @@ class Store(Sequence[Row]):
         return found
 
     def finalize(self) -> None:
-        """Notes that all rows are there."""
+        """Mark the store as complete."""
         self.complete = True
         if self.folder is None:
             return
@@ -152,7 +160,7 @@ class Store(Sequence[Row]):
             journal.write(json.dumps(last) + "\n")
 
     def discard(self) -> None:
-        """Removes everything."""
+        """Delete the store."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -177,7 +185,7 @@ class Store(Sequence[Row]):
     @overload
     def __getitem__(self, row: slice) -> list[Row]: ...
     def __getitem__(self, row: int | slice) -> Row | list[Row]:
-        """A row's arrays, float16, as they lie in the file: nothing is copied."""
+        """Return the float16 arrays of a row as views of the memory-mapped file."""
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
         if self.folder is None:
@@ -193,17 +201,17 @@ class Store(Sequence[Row]):
 
     def _mapped(self) -> np.ndarray:
         if self._values is None:
-            # Private to this process: torch asks for arrays that could be written to.
+            # Copy-on-write, because torch requires writable arrays.
             self._values = np.memmap(self._path("values.bin"), np.float16, "c")
         return self._values
 
 
 class StoreView(Sequence[Row]):
-    """Rows of a store in an order of their own, some of them perhaps several times.
+    """Selected rows of a store, read on access; rows may repeat.
 
     Args:
-        store: where they are read from when they are asked for.
-        which: of each row its place in the store.
+        store: Store to read from.
+        indices: Index in the store of each row.
     """
 
     def __init__(self, store: Store, indices: Sequence[int]) -> None:
@@ -217,7 +225,7 @@ class StoreView(Sequence[Row]):
     @overload
     def __getitem__(self, row: slice) -> list[Row]: ...
     def __getitem__(self, row: int | slice) -> Row | list[Row]:
-        """A row's arrays, as the store has them."""
+        """Return the arrays of a row."""
         if isinstance(row, slice):
             return [self.store[i] for i in self.indices[row]]
         return self.store[self.indices[row]]

@@ -1,4 +1,4 @@
-"""What the captions of a data set ask for: standardised target embeds, encoded once."""
+"""Encode the captions of a dataset once, and standardize them as training targets."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from align.preprocessing.store import Store
 from align.prompts.embeds import EmbedStatistics, PromptEmbeds
 from align.prompts.space import PromptSpace
 
-MAX_IN_MEMORY_BYTES = 1 << 30  # of float32: embeds that take more are read when they are asked for
-BLOCK_ROWS = 64  # always the same captions together: another batch could round differently
+MAX_IN_MEMORY_BYTES = 1 << 30  # in float32; larger targets are computed on access
+BLOCK_ROWS = 64  # fixed batches: results may round differently in another batch
 
 
 @dataclass(frozen=True)
 class CaptionEmbeds:
-    """The prompt embeds of different captions of a data set.
+    """Prompt embeds of the distinct captions of a dataset.
 
     Attributes:
-        captions: the different captions.
-        prompts: embeds (C, L, D), and pooled (C, P): in float32, or as they lie in a store, in
-            half precision and perhaps memory-mapped.
-        weights: (C,) how many rows have each.
-        places: (C,) each caption's row of `prompts`, where these are of other captions, too.
+        captions: C distinct captions.
+        prompts: Embeds (C, L, D) and pooled embeds (C, P), in float32, or in half precision and
+            possibly memory-mapped if they come from a store.
+        weights: Number of rows with each caption, of shape (C,).
+        indices: Row of `prompts` of each caption, of shape (C,), if `prompts` has other captions as
+            well.
     """
 
     captions: list[str]
@@ -42,13 +43,12 @@ class CaptionEmbeds:
     def encode(
         cls, space: PromptSpace, captions: Sequence[str], cache: Cache | None = None
     ) -> CaptionEmbeds:
-        """Encodes the different captions among those given.
+        """Encode the distinct captions among those given.
 
         Args:
-            space: whose text encoders are asked.
-            captions: repeated ones count in `weights`.
-            cache: where embeds are kept, in half precision; without one they are computed anew
-                and exact.
+            space: Prompt space that encodes them.
+            captions: Captions; duplicates are counted in `weights`.
+            cache: Cache for the embeds, in half precision; without one they are in float32.
         """
         counts = Counter(captions)
         unique = list(counts) if cache is None else sorted(counts)
@@ -56,28 +56,28 @@ class CaptionEmbeds:
         return cls(unique, prompts, torch.tensor([counts[text] for text in unique]).float())
 
     def select(self, captions: Sequence[str]) -> CaptionEmbeds:
-        """The part of this table that some captions, all of them in it, need; nothing is copied."""
+        """Select captions of this table without copying their embeds."""
         counts = Counter(captions)
         weights = torch.tensor(list(counts.values())).float()
         return CaptionEmbeds(list(counts), self.prompts, weights, self.index(list(counts)))
 
     def index(self, captions: Sequence[str]) -> torch.Tensor:
-        """Row numbers (N,) of captions in this table's prompts."""
+        """Return the rows (N,) of `prompts` that belong to captions."""
         where = {caption: i for i, caption in enumerate(self.captions)}
         found = torch.tensor([where[caption] for caption in captions], dtype=torch.long)
         return found if self.indices is None else self.indices[found]
 
     def rows(self, captions: Sequence[str]) -> PromptEmbeds:
-        """The prompts of captions, in float32."""
+        """Return the prompts of captions in float32."""
         return self.prompts.select(self.index(captions)).to(torch.float32)
 
     def blocks(self) -> Iterator[PromptEmbeds]:
-        """The prompts of this table's captions in float32, some at a time."""
+        """Yield the prompts of all captions in float32, in blocks."""
         for start in range(0, len(self.captions), BLOCK_ROWS):
             yield self.rows(self.captions[start : start + BLOCK_ROWS])
 
     def statistics(self) -> dict[str, EmbedStatistics]:
-        """Statistics of "embeds", and of "pooled" where there are any."""
+        """Compute the statistics of "embeds", and of "pooled" if there are pooled embeds."""
         found = {"embeds": EmbedStatistics.of_blocks(lambda: (b.embeds for b in self.blocks()))}
         if self.prompts.pooled is not None:
             found["pooled"] = EmbedStatistics.of_blocks(self._pooled_blocks)
@@ -88,7 +88,7 @@ class CaptionEmbeds:
 
 
 def _cached_embeds(space: PromptSpace, ordered: list[str], cache: Cache) -> PromptEmbeds:
-    """The embeds of different captions, computed once and rounded to half precision."""
+    """Return the cached embeds of distinct captions, in half precision."""
     unconditional = space.unconditional
 
     def create(store: Store) -> None:
@@ -108,7 +108,7 @@ def _cached_embeds(space: PromptSpace, ordered: list[str], cache: Cache) -> Prom
 
 
 def space_digest(space: PromptSpace) -> str:
-    """A short name that follows from all that turns a caption into a pipeline's embeds."""
+    """Return a short hash of a pipeline's text encoders and tokenizers."""
     parts: dict[str, Any] = {"pipeline": type(space._pipeline).__name__}
     for name, part in space._pipeline.components.items():
         if isinstance(part, torch.nn.Module):
@@ -119,14 +119,14 @@ def space_digest(space: PromptSpace) -> str:
 
 
 class LabelMixture:
-    """Which captions the rows of each label have, and in what shares.
+    """Captions of each label, weighted by their frequency.
 
     Args:
-        captions: (N,) each row's caption, as a row of a table.
-        labels: N.
+        captions: Caption index of each row, of shape (N,).
+        labels: Label of each row.
 
     Attributes:
-        names: the different labels in sorted order.
+        names: Distinct labels in sorted order.
     """
 
     def __init__(self, captions: torch.Tensor, labels: Sequence[str]) -> None:
@@ -140,7 +140,12 @@ class LabelMixture:
         ]
 
     def means(self, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The mean rows (K, ...) in float32 of labels, by their numbers (K,); `rows` (C, ...)."""
+        """Return the mean rows of labels in float32, of shape (K, ...).
+
+        Args:
+            rows: Rows of all captions, of shape (C, ...).
+            labels: Indices of K labels in `names`.
+        """
         found = torch.zeros(len(labels), *rows.shape[1:])
         for k, label in enumerate(labels.tolist()):
             captions, weights = self._label_weights[label]
@@ -148,18 +153,17 @@ class LabelMixture:
         return found
 
     def all_means(self, rows: torch.Tensor) -> torch.Tensor:
-        """The mean rows of all labels, in the order of `names`."""
+        """Return the mean rows of all labels, in the order of `names`."""
         return self.means(rows, torch.arange(len(self.names)))
 
 
 class LazyTargets(nn.Module):
-    """Standardised rows, each computed when it is asked for, on the device of who asks.
+    """Standardized targets, computed on access and returned on the device of the indices.
 
     Args:
-        rows: (C, ...) of captions, in any precision; they stay where they are, such as in a
-            memory-mapped file.
-        statistics: what standardises them.
-        shares: where a target is a label's mean over its captions' rows.
+        rows: Rows of captions (C, ...) in any precision, possibly memory-mapped; not moved.
+        statistics: Statistics that standardize them.
+        mixture: Makes a target the mean of a label's rows; None uses each caption's own row.
     """
 
     mean: torch.Tensor
@@ -170,7 +174,10 @@ class LazyTargets(nn.Module):
         self, rows: torch.Tensor, statistics: EmbedStatistics, mixture: LabelMixture | None = None
     ) -> None:
         super().__init__()
-        self._rows, self._mixture = [rows], mixture  # in a list: no buffer, which would be moved
+        self._rows, self._mixture = (
+            [rows],
+            mixture,
+        )  # in a list, so that they are not registered and moved
         for name, value in vars(statistics).items():
             self.register_buffer(name, value.clone(), persistent=False)
 
@@ -179,24 +186,30 @@ class LazyTargets(nn.Module):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all rows together."""
+        """Shape of all targets together."""
         return len(self), *self._rows[0].shape[1:]
 
     def __getitem__(self, which: torch.Tensor) -> torch.Tensor:
-        """The targets (N, ...) of numbers (N,), in float32."""
+        """Return the targets (N, ...) of indices (N,) in float32."""
         here, rows = which.cpu(), self._rows[0]
         found = rows[here].float() if self._mixture is None else self._mixture.means(rows, here)
         return self.standardize(found.to(self.mean.device)).to(which.device)
 
     def standardize(self, rows: torch.Tensor) -> torch.Tensor:
-        """As `EmbedStatistics.standardize`."""
+        """Standardize rows, see `EmbedStatistics.standardize`."""
         return EmbedStatistics(self.mean, self.std, self.constant).standardize(rows)
 
 
 def standardized_targets(
     rows: torch.Tensor, statistics: EmbedStatistics, mixture: LabelMixture | None = None
 ) -> torch.Tensor | LazyTargets:
-    """Standardised rows, all at once where they are few; the arguments are those of `LazyTargets`."""
+    """Return standardized targets as a tensor, or as `LazyTargets` if they are large.
+
+    Args:
+        rows: Rows of captions (C, ...) in any precision, possibly memory-mapped.
+        statistics: Statistics that standardize them.
+        mixture: Makes a target the mean of a label's rows; None uses each caption's own row.
+    """
     found = LazyTargets(rows, statistics, mixture)
     if 4 * math.prod(found.shape) > MAX_IN_MEMORY_BYTES:
         return found

@@ -1,1 +1,1 @@
-"""Prompt spaces: what a pipeline accepts as prompt embeds, and the targets from its text side."""
+"""Prompt spaces: prompt embeds of diffusers pipelines, their statistics and combinations."""

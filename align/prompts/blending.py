@@ -1,4 +1,4 @@
-"""Blends of prompts: sounds with each other, and sound with text."""
+"""Combine prompt embeds: several clips, or audio and text."""
 
 from __future__ import annotations
 
@@ -11,38 +11,41 @@ import torch
 from align.prompts.embeds import PromptEmbeds
 
 BLEND_MODES = ("interpolate", "concatenate", "add")
-DEFAULT_TEXT_WEIGHT = 0.5  # of the text
+DEFAULT_TEXT_WEIGHT = 0.5
 
 
 def normalized_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Weights of several recordings as shares that sum to one; equal ones where none are given.
+    """Normalize the weights of several clips to a sum of 1.
+
+    Args:
+        weights: One non-negative weight per clip; None for equal weights.
+        count: Number of clips.
 
     Raises:
-        ValueError: there are not `count` weights, one is negative or no finite number, or all are
-            zero.
+        ValueError: If there are not `count` weights, one is negative or not finite, or all are 0.
     """
-    given = [1.0] * count if weights is None else [float(text_weight) for text_weight in weights]
+    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
     if len(given) != count:
         raise ValueError(
-            f"there are {count} recordings and {len(given)} weights: give one for each"
+            f"there are {count} clips and {len(given)} weights: give one weight per clip"
         )
-    # NaN is below nothing, and the sum of what is finite need not be.
+    # NaN passes a comparison with 0, and a sum of finite numbers may overflow.
     if not math.isfinite(sum(given)) or min(given) < 0 or not sum(given):
         raise ValueError(
-            f"the weights of the recordings are numbers from 0 on, not all 0, and not {given}"
+            f"the weights of the clips must be finite, at least 0 and not all 0, not {given}"
         )
-    return [text_weight / sum(given) for text_weight in given]
+    return [weight / sum(given) for weight in given]
 
 
 def weighted_mean(prompts: PromptEmbeds, weights: Sequence[float]) -> PromptEmbeds:
-    """One prompt from N: their mean by weight.
+    """Return the weighted mean of N prompts as one prompt.
 
     Args:
-        prompts: N.
-        weights: N numbers from 0 on, not all 0; they are divided by their sum.
+        prompts: N prompts.
+        weights: N non-negative numbers, not all 0; they are normalized to a sum of 1.
 
     Raises:
-        ValueError: the weights are none of these.
+        ValueError: If the weights are invalid.
     """
     normalized = torch.tensor(normalized_weights(weights, len(prompts))).to(prompts.embeds)
     embeds = torch.einsum("n,nld->ld", normalized, prompts.embeds)[None]
@@ -57,42 +60,42 @@ def blend(
     text_weight: float | None,
     center: PromptEmbeds,
 ) -> PromptEmbeds:
-    """Sound and text as one prompt.
+    """Combine audio and text into one prompt.
 
-    - "interpolate": (1 - weight) sound + weight text.
-    - "concatenate": the sound's positions, then the text's; the pipeline attends to both. Pooled
-      embeds, which have no positions, are their mean.
-    - "add": sound + weight (text - centre), so that the text adds what it says beyond an average
-      caption and the sum keeps the size of one prompt.
+    - "interpolate": (1 - text_weight) audio + text_weight text.
+    - "concatenate": the positions of the audio followed by those of the text; the pipeline
+      attends to both. Pooled embeds, which have no positions, are averaged.
+    - "add": audio + text_weight (text - center). Subtracting the center leaves what distinguishes
+      the text from an average caption, so that the sum keeps the norm of one prompt.
 
     Args:
-        sound: N prompts.
-        text: N prompts, or one for all.
-        how: one of BLENDS.
-        weight: of the text; 0.5 by default. Concatenation takes none.
-        centre: N times the mean of the space's captions.
+        audio: N audio prompts.
+        text: N text prompts, or one for all.
+        mode: One of `BLEND_MODES`.
+        text_weight: Weight of the text, 0.5 by default; must be None for "concatenate".
+        center: N copies of the mean of the space's captions.
 
     Raises:
-        ValueError: there is no such blend, the weight is no number, or the two do not belong
-            together.
+        ValueError: If there is no such mode, the weight is not finite, or the prompts do not
+            match.
     """
     if mode not in BLEND_MODES:
-        raise ValueError(f"there is no blend {mode!r}; there are: {', '.join(BLEND_MODES)}")
+        raise ValueError(f"there is no blend mode {mode!r}; there are: {', '.join(BLEND_MODES)}")
     text = match_prompts(text, audio, "text", same_length=mode != "concatenate")
     if mode == "concatenate":
         if text_weight is not None:
-            raise ValueError("concatenation takes no weight: leave it out, or interpolate or add")
+            raise ValueError("concatenate takes no weight: leave it out, or use interpolate or add")
         return concatenate(audio, text)
     alpha = DEFAULT_TEXT_WEIGHT if text_weight is None else float(text_weight)
     if not math.isfinite(alpha):
-        raise ValueError(f"the weight of the text is a number, not {alpha}")
+        raise ValueError(f"the weight of the text must be a finite number, not {alpha}")
     if mode == "interpolate":
         return _apply(lambda s, t, c: torch.lerp(s, t, alpha), audio, text, center)
     return _apply(lambda s, t, c: s + alpha * (t - c), audio, text, center)
 
 
 def concatenate(first: PromptEmbeds, second: PromptEmbeds) -> PromptEmbeds:
-    """Prompts one behind the other along the sequence, their pooled embeds averaged."""
+    """Concatenate prompts along the sequence and average their pooled embeds."""
     embeds = torch.cat([first.embeds, second.embeds], 1)
     pooled = None
     if first.pooled is not None and second.pooled is not None:
@@ -103,20 +106,20 @@ def concatenate(first: PromptEmbeds, second: PromptEmbeds) -> PromptEmbeds:
 def match_prompts(
     given: Any, audio: PromptEmbeds, name: str, *, same_length: bool = True
 ) -> PromptEmbeds:
-    """Given prompts as N beside N of the encoder's, in their dtype and on their device.
+    """Match given prompts to N audio prompts in number, dtype and device.
 
     Args:
         given: N `PromptEmbeds`, or one for all.
-        sound: N prompts.
-        what: how a message calls the given ones.
-        same_length: whether they must have as many positions.
+        audio: N audio prompts.
+        name: Name of the given prompts in messages.
+        same_length: Whether both must have the same number of positions.
 
     Raises:
-        ValueError: they are no prompts, or of another space, length or number.
+        ValueError: If they are not prompts, or of another space, length or number.
     """
     if not isinstance(given, PromptEmbeds):
         kind = type(given).__name__
-        raise ValueError(f"the {name} is given as prompts, not as {kind}: {_ENCODE_HINT}")
+        raise ValueError(f"the {name} must be given as PromptEmbeds, not {kind}: {_ENCODE_HINT}")
     if (given.pooled is None) != (audio.pooled is None):
         there = "has no" if given.pooled is None else "has"
         raise ValueError(
@@ -125,13 +128,13 @@ def match_prompts(
     ours, theirs = (_widths(prompts) for prompts in (audio, given))
     if ours != theirs:
         raise ValueError(
-            f"the {name} is {theirs} wide and this prompt space {ours}: {_ENCODE_HINT}"
+            f"the {name} has width {theirs} and this prompt space {ours}: {_ENCODE_HINT}"
         )
     positions = (audio.embeds.shape[1], given.embeds.shape[1])
     if same_length and positions[0] != positions[1]:
         raise ValueError(
-            f"the {name} has {positions[1]} positions and the sound {positions[0]}: "
-            "only a concatenation takes any number"
+            f"the {name} has {positions[1]} positions and the audio {positions[0]}: "
+            "only concatenate accepts different lengths"
         )
     if len(given) not in (1, len(audio)):
         raise ValueError(f"give one {name} for all, or {len(audio)}, not {len(given)}")
@@ -139,7 +142,7 @@ def match_prompts(
     return repeated.to(audio.embeds.device, audio.embeds.dtype)
 
 
-_ENCODE_HINT = "encode it by PromptSpace with the text encoders of the same base"
+_ENCODE_HINT = "encode it by PromptSpace with the text encoders of the same base model"
 
 
 def _widths(prompts: PromptEmbeds) -> str:
@@ -148,7 +151,7 @@ def _widths(prompts: PromptEmbeds) -> str:
 
 
 def _apply(rule, *prompts: PromptEmbeds) -> PromptEmbeds:  # type: ignore[no-untyped-def]
-    """A rule applied to the embeds of prompts, and to their pooled embeds."""
+    """Apply a function to the embeds of prompts, and to their pooled embeds."""
     pooled = [p.pooled for p in prompts]
     whole = None if pooled[0] is None else rule(*pooled)
     return PromptEmbeds(rule(*(p.embeds for p in prompts)), whole, prompts[0].padding)

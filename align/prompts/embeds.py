@@ -1,4 +1,4 @@
-"""Heads: each one prompt space's adapter and all that a pipeline of that space needs to know."""
+"""Prompt embeds, their shape in a prompt space, and their statistics."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class SpaceShape:
-    """A prompt space's sizes and where it came from.
+    """Shape of the prompt embeds of a pipeline.
 
     Attributes:
-        base: the pipeline's short name, folder or hub id.
-        length: L, positions.
-        width: D, of each position.
-        pooled_width: P, 0 without pooled embeds.
-        extra_positions: zero positions that the pipeline appends to the L that are learned.
-        extra_dimensions: zero dimensions that it appends to the D.
+        base_model: Short name, folder or Hub id of the pipeline.
+        length: Number of positions L.
+        width: Dimension D of each position.
+        pooled_width: Dimension P of the pooled embeds; 0 without pooled embeds.
+        extra_positions: Number of zero positions that the pipeline appends to the L learned ones.
+        extra_dimensions: Number of zero dimensions that it appends to the D learned ones.
     """
 
     base_model: str
@@ -32,33 +32,33 @@ class SpaceShape:
 
     @property
     def padding(self) -> tuple[int, int]:
-        """As `PromptEmbeds` has it."""
+        """Appended zero positions and dimensions, as in `PromptEmbeds.padding`."""
         return self.extra_positions, self.extra_dimensions
 
     @property
     def pipeline_width(self) -> int:
-        """The width of the embeds that the pipeline reads."""
+        """Width of the embeds that the pipeline takes, including appended dimensions."""
         return self.width + self.extra_dimensions
 
 
-# Spreads below this share of the space's own are taken as no spread at all: the position or
-# dimension is constant, is stored, and is not learned.
+# A standard deviation below this fraction of the overall one counts as zero: the value is constant
+# and is stored instead of learned.
 CONSTANT_THRESHOLD = 1e-3
-# Spreads are clipped to this range around the space's own before anything is divided by them:
-# a nearly constant dimension must not weigh without bound, an outlier one must not vanish.
+# Standard deviations are clipped to this range, relative to the overall one, before division: the
+# weight of a nearly constant dimension stays bounded, and that of an outlier above zero.
 STD_FLOOR, STD_CEILING = 0.05, 20.0
-BLOCK_ROWS = 64  # embeds taken at a time where all of them may be too many
+BLOCK_ROWS = 64  # rows processed at once, to bound memory
 
 
 @dataclass(frozen=True)
 class PromptEmbeds:
-    """What a pipeline takes for N prompts.
+    """Embeds of N prompts.
 
     Attributes:
-        embeds: (N, L, D), what the pipeline's CLIP text encoders fill.
-        pooled: (N, P), or None where the pipeline takes no pooled embeds.
-        padding: zero positions and zero dimensions that the pipeline appends to the embeds, as
-            Stable Diffusion 3 does for a T5 that is not loaded.
+        embeds: Prompt embeds of shape (N, L, D), as written by the pipeline's CLIP text encoders.
+        pooled: Pooled embeds of shape (N, P), or None if the pipeline takes none.
+        padding: Number of zero positions and of zero dimensions that the pipeline appends, as
+            Stable Diffusion 3 does when T5 is not loaded.
     """
 
     embeds: torch.Tensor
@@ -69,24 +69,27 @@ class PromptEmbeds:
         return len(self.embeds)
 
     def select(self, chosen: torch.Tensor | slice) -> PromptEmbeds:
-        """Some of these prompts, or the same one several times."""
+        """Select prompts by index or slice; indices may repeat."""
         pooled = None if self.pooled is None else self.pooled[chosen]
         return PromptEmbeds(self.embeds[chosen], pooled, self.padding)
 
     def to(self, *where: Any) -> PromptEmbeds:
-        """These prompts in another dtype or on another device, as `torch.Tensor.to` takes them."""
+        """Convert to another dtype or device, with the arguments of `torch.Tensor.to`."""
         pooled = None if self.pooled is None else self.pooled.to(*where)
         return PromptEmbeds(self.embeds.to(*where), pooled, self.padding)
 
     def pipeline_kwargs(self, unconditional: PromptEmbeds) -> dict[str, torch.Tensor]:
-        """These prompts and the unconditional ones by the pipeline's own argument names.
+        """Return these and the unconditional prompts as keyword arguments of a pipeline.
+
+        Args:
+            unconditional: Negative prompts of the same shape.
 
         Raises:
-            ValueError: the two are not of one shape, as pipelines want them.
+            ValueError: If the two shapes differ, which pipelines do not accept.
         """
         if self.embeds.shape != unconditional.embeds.shape:
             shapes = f"{tuple(self.embeds.shape)} and {tuple(unconditional.embeds.shape)}"
-            raise ValueError(f"prompt and negative embeds must be of one shape, not {shapes}")
+            raise ValueError(f"prompt and negative embeds must have the same shape, not {shapes}")
         found = {"prompt_embeds": self.embeds, "negative_prompt_embeds": unconditional.embeds}
         if any(self.padding):
             positions, dimensions = self.padding
@@ -99,12 +102,12 @@ class PromptEmbeds:
 
 @dataclass(frozen=True)
 class EmbedStatistics:
-    """Centre and spread of a set of embeds, each of one embed's own shape.
+    """Mean and standard deviation of a set of embeds, each with the shape of one embed.
 
     Attributes:
-        mean: the mean, also the value where `constant`.
-        spread: the standard deviation, floored and clipped; one where `constant`.
-        constant: bool, true where the embeds hardly vary.
+        mean: Mean; also the stored value where `constant`.
+        std: Standard deviation, clipped to a range; 1 where `constant`.
+        constant: Boolean mask of the entries that hardly vary.
     """
 
     mean: torch.Tensor
@@ -113,15 +116,18 @@ class EmbedStatistics:
 
     @classmethod
     def of(cls, embeds: torch.Tensor) -> EmbedStatistics:
-        """The statistics of embeds (N, ...) over their first axis; N = 1 is all constant."""
+        """Compute statistics of embeds (N, ...) over the first axis; N = 1 is all constant."""
         return cls.of_blocks(lambda: embeds.split(BLOCK_ROWS))
 
     @classmethod
     def of_blocks(cls, blocks: Callable[[], Iterable[torch.Tensor]]) -> EmbedStatistics:
-        """The statistics of embeds that come in blocks (n, ...), which are asked for twice.
+        """Compute statistics of embeds given in blocks.
 
-        Blocks are taken in float32, their sums in float64: how embeds are divided into blocks
-        changes nothing that float32 could show.
+        Blocks are read in float32 and summed in float64, so that the result does not depend on
+        the block size within float32 precision.
+
+        Args:
+            blocks: Function that returns an iterable of blocks (n, ...); called twice.
         """
         count, total = 0, torch.zeros(())
         for block in blocks():
@@ -135,16 +141,16 @@ class EmbedStatistics:
         return cls(mean, torch.where(constant, torch.ones_like(std), std), constant)
 
     def standardize(self, embeds: torch.Tensor) -> torch.Tensor:
-        """(embeds - mean) / spread; zero where constant."""
+        """Return (embeds - mean) / std; 0 where constant."""
         return ((embeds - self.mean) / self.std).masked_fill(self.constant, 0.0)
 
     def restore(self, standardized: torch.Tensor) -> torch.Tensor:
-        """What `standardize` was given, with the stored value where constant."""
+        """Invert `standardize`; constant entries get their stored value."""
         return self.mean + (standardized * self.std).masked_fill(self.constant, 0.0)
 
 
 def stack_prompts(parts: Sequence[PromptEmbeds]) -> PromptEmbeds:
-    """Several sets of prompts of one space as one."""
+    """Concatenate several sets of prompts of one space along the batch axis."""
     pooled = [part.pooled for part in parts if part.pooled is not None]
     embeds = torch.cat([part.embeds for part in parts])
     return PromptEmbeds(embeds, torch.cat(pooled) if pooled else None, parts[0].padding)

@@ -1,4 +1,4 @@
-"""The two sides of a base pipeline, each loaded without the other: its text, its pictures."""
+"""Load the text encoders or the image components of a base pipeline separately."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 from align.prompts.pipelines import non_clip_encoders
 from align.registry import BASE_MODELS, first_line, lookup
 
-# What is never loaded: its share of the prompt is left to the pipeline, which fills it with zeros.
+# Never loaded: the pipeline fills its part of the prompt embeds with zeros.
 EXCLUDED_ENCODER = "T5"
 
 
 def load_text_side(base_model: str, **options: Any) -> Any:
-    """A base's pipeline with nothing but its CLIP text encoders and tokenizers.
+    """Load a pipeline with only its CLIP text encoders and tokenizers.
 
     Args:
-        base: a short name, a folder or a hub id of a pipeline.
-        options: for `DiffusionPipeline.from_pretrained`.
+        base_model: Short name, folder or Hub id of a pipeline.
+        **options: Keyword arguments of `DiffusionPipeline.from_pretrained`.
 
     Raises:
-        OSError: there is no such base.
-        ValueError: it reads no CLIP text encoder, or embeds that are not CLIP's.
+        OSError: If there is no such pipeline.
+        ValueError: If it has no CLIP text encoder, or takes embeds of other text encoders.
     """
     components = _components(base_model)
-    # Of what draws, and of what looks at pictures, nothing is needed to encode a caption.
+    # Encoding captions needs no denoiser, VAE or image encoder.
     text_prefixes = ("text_encoder", "tokenizer", "scheduler")
     absent = [name for name in components if not name.startswith(text_prefixes)] + _t5_components(
         components
@@ -35,28 +35,29 @@ def load_text_side(base_model: str, **options: Any) -> Any:
         kind for name, (_, kind) in components.items() if kind and name[:12] == "text_encoder"
     ]
     if not any("CLIP" in kind for kind in encoders):
-        raise ValueError(f"{base_model} reads no CLIP text encoder: give a base that does")
+        raise ValueError(f"{base_model} has no CLIP text encoder: give a base model that has one")
     if others := non_clip_encoders(encoders):
         raise ValueError(
-            f"{base_model} reads the embeds of {', '.join(others)}: give a base of CLIP's"
+            f"{base_model} takes the embeds of {', '.join(others)}: "
+            "give a base model with CLIP text encoders"
         )
     pipeline = _load(base_model, absent, components, {"dtype": torch.float32} | options)
     if "transformer" in components:
-        # Without T5 the width of its share is asked of the transformer's configuration.
+        # Without T5, the pipeline reads the width of its embeds from the transformer's config.
         config = component_config(base_model, "transformer", components["transformer"][1])
         pipeline.transformer = SimpleNamespace(config=SimpleNamespace(**config))
     return pipeline
 
 
 def load_image_side(base_model: str, **options: Any) -> Any:
-    """A base's pipeline without text encoders, tokenizers or safety checker.
+    """Load a pipeline without text encoders, tokenizers and safety checker.
 
     Args:
-        base: a short name, a folder or a hub id of a pipeline.
-        options: for `DiffusionPipeline.from_pretrained`.
+        base_model: Short name, folder or Hub id of a pipeline.
+        **options: Keyword arguments of `DiffusionPipeline.from_pretrained`.
 
     Raises:
-        OSError: there is no such base.
+        OSError: If there is no such pipeline.
     """
     components = _components(base_model)
     absent = [name for name in components if name.startswith(("text_encoder", "tokenizer"))]
@@ -70,16 +71,16 @@ def load_image_side(base_model: str, **options: Any) -> Any:
 
 
 def has_unet(base_model: str) -> bool:
-    """Whether a base draws by a UNet, not by a transformer.
+    """Return whether a base model denoises with a UNet rather than a transformer.
 
     Raises:
-        OSError: there is no such base.
+        OSError: If there is no such pipeline.
     """
     return "unet" in _components(base_model)
 
 
 def component_config(base_model: str, component: str, kind: str) -> dict[str, Any]:
-    """The configuration of a part of a base, without its weights."""
+    """Load the configuration of one component of a base model, without its weights."""
     import diffusers
 
     return dict(
@@ -88,7 +89,7 @@ def component_config(base_model: str, component: str, kind: str) -> dict[str, An
 
 
 def _components(base_model: str) -> dict[str, list[str]]:
-    """A pipeline's parts by name, each with its library and class."""
+    """Return the components of a pipeline: name to (library, class)."""
     from diffusers import DiffusionPipeline
 
     try:
@@ -96,10 +97,10 @@ def _components(base_model: str) -> dict[str, list[str]]:
     except OSError as error:
         reason = first_line(error)
         raise OSError(
-            f"there is no pipeline {base_model!r}: give a folder with model_index.json, or a hub id "
-            f"that can be reached ({reason})"
+            f"there is no pipeline {base_model!r}: give a folder with model_index.json, or the id "
+            f"of a Hub repository that can be reached ({reason})"
         ) from error
-    # A part is a pair; longer lists are settings.
+    # A component is a (library, class) pair; longer lists are settings.
     return {k: list(v) for k, v in index.items() if isinstance(v, (list, tuple)) and len(v) == 2}
 
 
@@ -116,7 +117,7 @@ def _load(
 ) -> Any:
     from diffusers import DiffusionPipeline
 
-    # A part that the base itself lacks must be said to be missing as well.
+    # Components that the base model itself lacks must be passed as None as well.
     missing = [name for name, (library, _) in components.items() if library is None]
     without: dict[str, Any] = dict.fromkeys(absent + missing)
     if "safety_checker" in without:

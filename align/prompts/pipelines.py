@@ -1,4 +1,4 @@
-"""What a pipeline reads, and which prompt space fits it."""
+"""Determine which prompt embeds a pipeline takes, and which prompt space fits it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import torch
 from align.prompts.embeds import SpaceShape
 from align.registry import BASE_MODELS, lookup
 
-# What reads the embeds: in Stable Diffusion, in SD3, and in Stable Cascade's three pipelines.
+# Components that take the embeds in Stable Diffusion, SD3 and the Stable Cascade pipelines.
 DENOISER_NAMES = ("unet", "transformer", "prior", "prior_prior", "decoder")
 WIDTH_KEYS = ("joint_attention_dim", "cross_attention_dim", "clip_text_in_channels", "c_cond")
 
 
 @dataclass(frozen=True)
 class PipelineSpec:
-    """The side of a pipeline that reads prompt embeds.
+    """Prompt embeds that a pipeline takes.
 
     Attributes:
-        name: the pipeline's class.
-        base: the folder or hub id that it came from.
-        width: of the embeds it reads; 0 where it is handed them and reads the pooled ones alone.
-        pooled_width: of the pooled embeds, 0 where it reads none.
-        dtype: of its weights.
-        device: where it runs.
-        keywords: the parts of a prompt that its call takes, by our names; and its own names.
+        name: Class name of the pipeline.
+        base_model: Folder or Hub id of the pipeline.
+        width: Width of the prompt embeds; 0 if the denoiser uses only the pooled embeds.
+        pooled_width: Width of the pooled embeds; 0 if it takes none.
+        dtype: Data type of the denoiser's weights.
+        device: Device of the pipeline.
+        arguments: Our names of the prompt arguments to those of the pipeline's call.
     """
 
     name: str
@@ -41,33 +41,38 @@ class PipelineSpec:
 
     @classmethod
     def from_pipeline(cls, pipeline: Any) -> PipelineSpec:
-        """Asks a pipeline's call, and its UNet or transformer.
+        """Inspect the call signature and the denoiser of a pipeline.
+
+        Args:
+            pipeline: Diffusers pipeline with a loaded UNet or transformer.
 
         Raises:
-            ValueError: it takes no embeds of CLIP, nothing is there to read them, or its parts
-                want different ones.
+            ValueError: If it takes no CLIP embeds, has no denoiser, or its components expect
+                different widths.
         """
         name = type(pipeline).__name__
         arguments = prompt_arguments(pipeline)
         parts = (getattr(pipeline, part, None) for part in DENOISER_NAMES)
         denoiser = next((part for part in parts if part is not None), None)
         if denoiser is None:
-            raise ValueError(f"this {name} has no UNet or transformer loaded: it cannot draw")
+            raise ValueError(
+                f"this {name} has no UNet or transformer loaded, so it cannot generate"
+            )
         width, pooled = _width(denoiser.config), _pooled_width(pipeline, denoiser.config, arguments)
         if not width and not pooled:
-            raise ValueError(f"the {type(denoiser).__name__} of this {name} reads no prompt embeds")
+            raise ValueError(f"the {type(denoiser).__name__} of this {name} takes no prompt embeds")
         if pooled and "pooled_prompt_embeds" not in arguments:
             raise ValueError(
-                f"the {type(denoiser).__name__} of this {name} reads pooled embeds, and the "
+                f"the {type(denoiser).__name__} of this {name} needs pooled embeds, but the "
                 "pipeline takes none"
             )
         for controlnet in _controlnets(pipeline):
             own = _width(controlnet.config)
-            # SD3.5's ControlNets read no embeds of their own.
+            # SD3.5's ControlNets take no embeds.
             if own not in (0, width):
                 raise ValueError(
-                    f"the ControlNet reads embeds {own} wide and the {type(denoiser).__name__} "
-                    f"{width}: they belong to different bases"
+                    f"the ControlNet takes embeds of width {own} and the "
+                    f"{type(denoiser).__name__} {width}: they belong to different base models"
                 )
         base_model = str(pipeline.config.get("_name_or_path", ""))
         device = pipeline._execution_device
@@ -75,14 +80,18 @@ class PipelineSpec:
 
     @property
     def expected(self) -> str:
-        """What it reads, in words."""
-        return f"{self.name} reads embeds {_words(self.width, self.pooled_width)}"
+        """Description of the expected embeds, for messages."""
+        return f"{self.name} takes embeds of {_words(self.width, self.pooled_width)}"
 
     def select_space(self, spaces: Mapping[str, SpaceShape], default: str | None) -> str:
-        """The prompt space that fits: the base's own, else the default, else the only one.
+        """Select the fitting space: that of the same base model, the default, or the only one.
+
+        Args:
+            spaces: Shapes of the encoder's prompt spaces by name.
+            default: Name of the default prompt space.
 
         Raises:
-            ValueError: none fits, or several do.
+            ValueError: If none fits, or several do.
         """
         fits = [name for name, shape in spaces.items() if self.accepts(shape)]
         if not fits:
@@ -94,19 +103,19 @@ class PipelineSpec:
         ]
         if own or default in fits or len(fits) == 1:
             return own[0] if own else str(default) if default in fits else fits[0]
-        raise ValueError(f"{', '.join(fits)} all fit this {self.name}: say which by space=")
+        raise ValueError(f"{', '.join(fits)} all fit this {self.name}: select one with space=")
 
     def check_negative(self) -> None:
-        """Whether it takes a negative.
+        """Check that the pipeline takes a negative prompt.
 
         Raises:
-            ValueError: it does not.
+            ValueError: If it does not.
         """
         if "negative_prompt_embeds" not in self.arguments:
-            raise ValueError(f"{self.name} takes no negative: leave negative= out")
+            raise ValueError(f"{self.name} takes no negative prompt: leave negative= out")
 
     def accepts(self, shape: SpaceShape) -> bool:
-        """Whether embeds of a space are as wide as what is read."""
+        """Return whether embeds of a space have the expected widths."""
         wide = shape.pipeline_width if self.width else 0
         return (wide, shape.pooled_width) == (self.width, self.pooled_width)
 
@@ -124,11 +133,11 @@ def _pooled_width(pipeline: Any, config: Any, arguments: Mapping[str, str]) -> i
     if "clip_text_pooled_in_channels" in config:
         return int(config.clip_text_pooled_in_channels)
     if "pooled_prompt_embeds" in arguments and config.get("time_cond_proj_dim"):
-        # The latent upscaler writes its noise level in 128 numbers and the pooled embeds behind.
+        # The latent upscaler appends the pooled embeds to a noise level embedding of 128 values.
         return int(config.time_cond_proj_dim) - 128
     if config.get("addition_embed_type") != "text_time":
         return 0
-    # Beside the pooled embeds stand sizes and crops as numbers; SDXL's refiner has one fewer.
+    # Sizes and crops are appended to the pooled embeds; SDXL's refiner has one value fewer.
     numbers = 5 if pipeline.config.get("requires_aesthetics_score") else 6
     return int(
         config.projection_class_embeddings_input_dim - numbers * config.addition_time_embed_dim
@@ -141,7 +150,9 @@ def _controlnets(pipeline: Any) -> list[Any]:
 
 
 def _words(width: int, pooled_width: int) -> str:
-    return f"{width} wide" + (f" and pooled ones {pooled_width} wide" if pooled_width else "")
+    return f"width {width}" + (
+        f" and pooled embeds of width {pooled_width}" if pooled_width else ""
+    )
 
 
 def _list(spaces: Mapping[str, SpaceShape]) -> str:
@@ -150,15 +161,19 @@ def _list(spaces: Mapping[str, SpaceShape]) -> str:
 
 
 def check_prompt(pipeline: Any, prompt: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The prompt by a pipeline's own keywords, once it is known to fit.
+    """Validate prompt embeds and return them as keyword arguments of a pipeline.
 
         pipeline(**check_prompt(pipeline, load_file("dog.safetensors")))
 
-    A negative is left out where the pipeline takes none; `prompt=None` is added where its call
-    insists on a prompt.
+    Negative embeds are dropped if the pipeline takes none. `prompt=None` is added if its call
+    requires a prompt.
+
+    Args:
+        pipeline: Diffusers pipeline.
+        prompt: Embeds by name: prompt_embeds, negative_prompt_embeds and their pooled variants.
 
     Raises:
-        ValueError: by name, what is missing or has the wrong width, length, dtype or device.
+        ValueError: If an argument is missing or has the wrong width, length, dtype or device.
     """
     spec = PipelineSpec.from_pipeline(pipeline)
     ours = {theirs: name for name, theirs in spec.arguments.items()}
@@ -188,7 +203,7 @@ def _check_complete(spec: PipelineSpec, prompt: Mapping[str, torch.Tensor]) -> N
         raise ValueError(f"{name} is missing: {spec.expected}")
     for name, value in prompt.items():
         if name not in widths:
-            raise ValueError(f"{name} is not read here: {spec.expected}")
+            raise ValueError(f"{name} is not used by this pipeline: {spec.expected}")
         _check(name, value, widths[name] or value.shape[-1], spec)
     for name in optional & set(prompt):
         _check_pair(name.removeprefix("negative_"), name, prompt)
@@ -207,7 +222,7 @@ def _check_without_text_encoder(pipeline: Any, found: Mapping[str, Any]) -> None
         "batch_size": len(next(iter(found.values()))),
         **dict.fromkeys(("prompt", "prompt_2", "prompt_3")),
     }
-    # Combined pipelines hold those that they are combined of.
+    # Combined pipelines have the pipelines that they combine as attributes.
     for part in (pipeline, *vars(pipeline).values()):
         absent = _missing_text_encoders(part)
         if not absent or not hasattr(part, "encode_prompt"):
@@ -217,7 +232,7 @@ def _check_without_text_encoder(pipeline: Any, found: Mapping[str, Any]) -> None
         except (AttributeError, TypeError) as error:
             if "NoneType" in str(error):
                 raise ValueError(
-                    f"{name} asks its text encoder even where embeds are given: load it with "
+                    f"{name} runs its text encoder even when embeds are given: load it with "
                     f"{' and '.join(absent)}"
                 ) from error
 
@@ -230,9 +245,9 @@ def _missing_text_encoders(pipeline: Any) -> list[str]:
 def _check(name: str, value: torch.Tensor, width: int, spec: PipelineSpec) -> None:
     axes = ("prompts", "width") if "pooled" in name else ("prompts", "positions", "width")
     if value.ndim != len(axes):
-        raise ValueError(f"{name} must be ({', '.join(axes)}), not {tuple(value.shape)}")
+        raise ValueError(f"{name} must have shape ({', '.join(axes)}), not {tuple(value.shape)}")
     if value.shape[-1] != width:
-        raise ValueError(f"{name} is {value.shape[-1]} wide, but {spec.expected}")
+        raise ValueError(f"{name} has width {value.shape[-1]}, but {spec.expected}")
     if value.dtype != spec.dtype:
         raise ValueError(f"{name} is {value.dtype}, but this {spec.name} runs in {spec.dtype}")
     if value.device.type != spec.device.type:
@@ -242,13 +257,13 @@ def _check(name: str, value: torch.Tensor, width: int, spec: PipelineSpec) -> No
 def _check_pair(name: str, negative: str, prompt: Mapping[str, torch.Tensor]) -> None:
     if prompt[name].shape != prompt[negative].shape:
         raise ValueError(
-            f"{name} and {negative} must be of one shape, not {tuple(prompt[name].shape)} and "
+            f"{name} and {negative} must have the same shape, not {tuple(prompt[name].shape)} and "
             f"{tuple(prompt[negative].shape)}"
         )
 
 
-# The parts of a prompt as most pipelines name them, and what else they are called. LEDITS++ and
-# semantic guidance are told an edit, Stable Cascade puts its adjective last.
+# Prompt arguments by their usual name, with the names that pipelines use for them: LEDITS++ and
+# semantic guidance take an edit prompt, Stable Cascade puts "pooled" last.
 PROMPT_ARGUMENT_NAMES = {
     "prompt_embeds": ("prompt_embeds", "editing_prompt_embeds", "editing_prompt_embeddings"),
     "negative_prompt_embeds": ("negative_prompt_embeds",),
@@ -260,10 +275,14 @@ PROMPT_ARGUMENT_NAMES = {
 
 
 def prompt_arguments(pipeline: Any) -> dict[str, str]:
-    """Which parts of a prompt a pipeline's call takes, by our names, and its own names for them.
+    """Return the prompt arguments of a pipeline's call: our names to its own.
+
+    Args:
+        pipeline: Diffusers pipeline.
 
     Raises:
-        ValueError: it takes no prompt embeds, or not those of CLIP, or reads the text besides.
+        ValueError: If it takes no prompt embeds, takes those of other text encoders than CLIP, or
+            needs the text as well.
     """
     kind = type(pipeline)
     name = kind.__name__
@@ -274,53 +293,57 @@ def prompt_arguments(pipeline: Any) -> dict[str, str]:
     if not listed_arguments and any(p.kind is Parameter.VAR_KEYWORD for p in taken.values()):
         return {
             ours: ours for ours in PROMPT_ARGUMENT_NAMES
-        }  # a call that hands on whatever it is given
+        }  # a call that forwards all of its arguments
     found = {ours: k for ours, names in PROMPT_ARGUMENT_NAMES.items() for k in names if k in taken}
     if "prompt_embeds" not in found:
         listed = ", ".join(listed_arguments) or "none at all"
-        raise ValueError(f"{name} takes no prompt embeds that sound could give, but: {listed}")
+        raise ValueError(f"{name} takes no prompt embeds; its prompt arguments are: {listed}")
     others = non_clip_encoders(_text_encoders(kind))
     if others:
         raise ValueError(
-            f"{name} reads the embeds of {', '.join(others)}: what is aligned with CLIP gives none"
+            f"{name} takes the embeds of {', '.join(others)}, which an encoder aligned with CLIP "
+            "cannot provide"
         )
     if hasattr(pipeline, "_encode_prior_prompt"):
-        raise ValueError(f"the prior of this {name} reads the text itself, embeds are not enough")
+        raise ValueError(f"the prior of this {name} needs the text itself, embeds are not enough")
     if found["prompt_embeds"] != "prompt_embeds":
-        # Several edits are of one picture, and so would the negative be: its own is as good.
+        # Edit prompts share one image, so a negative has no place: the pipeline uses its own.
         return {"prompt_embeds": found["prompt_embeds"]}
     return found
 
 
 def non_clip_encoders(kinds: Sequence[str]) -> list[str]:
-    """The text encoders, of a pipeline's by class name, that alone write its prompt embeds.
+    """Return the text encoders other than CLIP that a pipeline's prompt embeds depend on.
 
-    Where two CLIPs stand beside another language model, the embeds are theirs as well and the
-    other one's share may stay empty, as in Stable Diffusion 3. A single CLIP gives the pooled
-    embeds alone, as in Flux.
+    With two CLIP encoders and another language model, as in Stable Diffusion 3, CLIP provides
+    prompt embeds as well, and the other part may stay zero. With one CLIP encoder, as in Flux,
+    CLIP provides only the pooled embeds.
+
+    Args:
+        kinds: Class names of the pipeline's text encoders.
     """
     others = [kind for kind in kinds if "CLIP" not in kind]
     return others if len(kinds) - len(others) < 2 else []
 
 
 def _text_encoders(kind: Any) -> list[str]:
-    """The classes of a pipeline's text encoders, which need not be loaded."""
+    """Return the class names of a pipeline's text encoders from its annotations."""
     annotated = signature(kind.__init__).parameters.items()
     found = [p.annotation for name, p in annotated if name.startswith("text_encoder")]
     named = [
         a.__name__ if isinstance(a, type) else str(a) for a in found if a is not Parameter.empty
     ]
-    # "a.module.Name | None" is a Name.
+    # "a.module.Name | None" becomes "Name".
     return [name.split(" | ")[0].split(".")[-1] for name in named]
 
 
 def filter_kwargs(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, of those given, that a function takes by name."""
+    """Return the given keyword arguments that a function accepts."""
     taken = signature(function).parameters
     return {name: value for name, value in given.items() if name in taken}
 
 
 def requires_prompt(pipeline: Any) -> bool:
-    """Whether a pipeline's call wants `prompt=None` said beside embeds."""
+    """Return whether a pipeline's call requires `prompt=None` next to embeds."""
     prompt = signature(type(pipeline).__call__).parameters.get("prompt")
     return prompt is not None and prompt.default is Parameter.empty

@@ -1,4 +1,4 @@
-"""The prompt space of a pipeline: the embeds that its own text encoders give, and their spread."""
+"""Prompt space of a pipeline: prompt embeds computed by its own text encoders."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from align.prompts.pipelines import filter_kwargs
 
 
 class PromptSpace:
-    """The text side of a pipeline, asked through its own `encode_prompt`.
+    """Text encoders of a pipeline, called through its own `encode_prompt`.
 
-    Any pipeline that answers with embeds and unconditional embeds, as Stable Diffusion 1 and 2
-    do, or with pooled ones besides, as SDXL, SD3 and Stable Cascade do. Where the pipeline fills
-    up what its CLIP encoders give with zeros, `PromptEmbeds.padding` says by how much.
+    Supports pipelines that return prompt embeds and unconditional embeds, like Stable Diffusion 1
+    and 2, and those that also return pooled embeds, like SDXL, SD3 and Stable Cascade. If the
+    pipeline pads the CLIP embeds with zeros, `PromptEmbeds.padding` stores by how much.
 
     Args:
-        pipeline: a diffusers pipeline; its UNet and VAE are not used and may be None.
-        base: the hub id or folder that it came from; the pipeline's own by default.
+        pipeline: Diffusers pipeline; its UNet and VAE are not used and may be None.
+        base_model: Folder or Hub id of the pipeline. Defaults to the one it was loaded from.
+
+    Attributes:
+        unconditional: Unconditional embeds (one prompt).
     """
 
     def __init__(self, pipeline: Any, base_model: str | None = None) -> None:
@@ -34,22 +37,22 @@ class PromptSpace:
         self.base_model = base_model or str(pipeline.config.get("_name_or_path", ""))
         self._filled_shape: tuple[int, int] | None = None
         empty, unconditional = self._encode([""])
-        # Zeros at the end of every position or dimension were appended by the pipeline. The
-        # unconditional embeds cannot tell: SDXL's are zeros throughout.
+        # Trailing zero positions and dimensions were appended by the pipeline. The unconditional
+        # embeds cannot be used for this: SDXL's are all zeros.
         self._filled_shape = _filled_shape(empty.embeds)
         self.unconditional = self._crop(unconditional)
 
     @classmethod
     def from_pretrained(cls, base_model: str, **options: Any) -> PromptSpace:
-        """Loads only a base's text side; T5 is never loaded.
+        """Load only the CLIP text encoders of a pipeline; T5 is never loaded.
 
         Args:
-            base: a short name, a folder or a hub id of a pipeline.
-            options: for `DiffusionPipeline.from_pretrained`.
+            base_model: Short name, folder or Hub id of a pipeline.
+            **options: Keyword arguments of `DiffusionPipeline.from_pretrained`.
 
         Raises:
-            OSError: there is no such base.
-            ValueError: it reads no CLIP text encoder.
+            OSError: If there is no such pipeline.
+            ValueError: If it has no CLIP text encoder.
         """
         from align.prompts.loading import load_text_side
 
@@ -57,7 +60,7 @@ class PromptSpace:
 
     @property
     def shape(self) -> SpaceShape:
-        """The sizes of the pipeline's prompt embeds."""
+        """Shape of the pipeline's prompt embeds."""
         unconditional = self.unconditional
         pooled = 0 if unconditional.pooled is None else unconditional.pooled.shape[-1]
         length, width = unconditional.embeds.shape[1:]
@@ -78,23 +81,23 @@ class PromptSpace:
         return PromptEmbeds(embeds, pooled, (whole[0] - length, whole[1] - width))
 
     def encode(self, captions: Sequence[str], batch_size: int = 64) -> PromptEmbeds:
-        """Prompt embeds of captions, on the CPU in float32.
+        """Encode captions into prompt embeds, on the CPU in float32.
 
-        Of a caption of more tokens than CLIP reads, it leaves the rest out; that is warned of.
+        Captions longer than CLIP's maximum length are truncated, with a warning.
 
         Args:
-            captions: one or several; "" is a caption too, and says nothing.
-            batch_size: captions encoded at once.
+            captions: One caption or several; "" is valid.
+            batch_size: Number of captions encoded at once.
 
         Raises:
-            ValueError: no captions are given, or batches hold none.
+            ValueError: If no captions are given, or the batch size is below 1.
         """
         if isinstance(captions, str):
             captions = [captions]
         if not captions:
             raise ValueError("no captions to encode")
         if batch_size < 1:
-            raise ValueError(f"batch_size is at least 1, not {batch_size}")
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self._warn_truncated(captions)
         parts = [
             self._crop(self._encode(captions[i : i + batch_size])[0])
@@ -112,20 +115,20 @@ class PromptSpace:
         long = [text for text, ids in zip(captions, tokens, strict=True) if len(ids) > maximum]
         if long:
             warnings.warn(
-                f"{len(long)} of {len(captions)} captions have more than {maximum} tokens, and CLIP "
-                f"reads no more of them; the first: {shorten(long[0], 80)!r}",
+                f"{len(long)} of {len(captions)} captions have more than {maximum} tokens and are "
+                f"truncated; the first: {shorten(long[0], 80)!r}",
                 stacklevel=3,
             )
 
     def token_lengths(self, captions: Sequence[str]) -> torch.Tensor:
-        """Positions (N,) that captions fill, start and end included; what follows is padding."""
+        """Return the number of tokens of N captions (N,), start and end tokens included."""
         maximum = self.unconditional.embeds.shape[1]
         found = self._tokenizer(list(captions), truncation=True, max_length=maximum)["input_ids"]
         return torch.tensor([len(ids) for ids in found])
 
 
 def _filled_shape(embeds: torch.Tensor) -> tuple[int, int]:
-    """Positions and dimensions of embeds (N, L, D) up to the last that is not all zeros."""
+    """Return the numbers of positions and dimensions of embeds (N, L, D) up to trailing zeros."""
     used = embeds.abs().amax(0)
     length, width = (int(used.amax(axis).nonzero().max()) + 1 for axis in (1, 0))
     return length, width
@@ -136,23 +139,28 @@ CaptionEncoding = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.T
 
 @torch.no_grad()
 def encode_captions(pipeline: Any, captions: Sequence[str]) -> CaptionEncoding:
-    """The embeds of N captions as a pipeline's `encode_prompt` gives them.
+    """Encode N captions with a pipeline's `encode_prompt`.
 
-    Everything that it can be told and that the pipeline's call has a default for is told that
-    default, so that the answer is what the call would make of the captions.
+    Arguments that `encode_prompt` shares with the pipeline's call get the call's defaults, so that
+    the embeds are those that the call would compute.
+
+    Args:
+        pipeline: Diffusers pipeline with its text encoders.
+        captions: N captions.
 
     Returns:
-        embeds and unconditional embeds (N, L, D); pooled and unconditional pooled (N, P), or None.
+        Embeds and unconditional embeds (N, L, D); pooled and unconditional pooled embeds (N, P),
+        or None.
 
     Raises:
-        ValueError: the pipeline cannot encode a caption as it is loaded, or gives no such answer.
+        ValueError: If the pipeline cannot encode captions as it is loaded, or returns no embeds.
     """
     name = type(pipeline).__name__
     try:
         if hasattr(pipeline, "encode_prompt"):
             outputs = _call_encode_prompt(pipeline, pipeline.encode_prompt, captions, True)
         elif hasattr(pipeline, "_encode_prompt"):
-            # InstructPix2Pix: what it answers with guidance is in an order of its own.
+            # InstructPix2Pix returns its embeds with guidance in an order of its own.
             empty = [""] * len(captions)
             each = (
                 _call_encode_prompt(pipeline, pipeline._encode_prompt, c, False)
@@ -160,7 +168,7 @@ def encode_captions(pipeline: Any, captions: Sequence[str]) -> CaptionEncoding:
             )
             outputs = tuple(each)
         else:
-            raise ValueError(f"{name} has no encode_prompt that could be asked for embeds")
+            raise ValueError(f"{name} has no encode_prompt, so its embeds cannot be computed")
     except (AttributeError, TypeError) as error:
         raise ValueError(
             f"{name}{_missing_encoders_note(pipeline)} cannot encode a caption: {error}"
@@ -189,7 +197,7 @@ def _call_encode_prompt(
 
 @contextlib.contextmanager
 def _silence_loggers(*modules: str) -> Iterator[None]:
-    """Without warnings of long captions: for one in a batch, all of the padding is printed."""
+    """Suppress the tokenizers' warnings of long captions, which print the padding as well."""
     loggers = [logging.getLogger(name) for name in modules]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -202,14 +210,18 @@ def _silence_loggers(*modules: str) -> Iterator[None]:
 
 
 def _order_outputs(outputs: Any, name: str) -> CaptionEncoding:
-    """Orders differ: embeds have positions, pooled ones have none, or one as Stable Cascade's."""
+    """Order the outputs of `encode_prompt`, which pipelines return in different orders.
+
+    Embeds have several positions; pooled embeds have none, or one in Stable Cascade.
+    """
     found = [each for each in outputs if isinstance(each, torch.Tensor)]
     embeds = [each for each in found if each.ndim == 3 and each.shape[1] > 1]
     pooled = [each.flatten(1) for each in found if each.ndim == 2 or each.shape[1] == 1]
     if len(embeds) != 2 or len(pooled) not in (0, 2):
         shapes = ", ".join(str(tuple(each.shape)) for each in found) or "nothing"
         raise ValueError(
-            f"{name} gives no embeds with and without a caption when it is asked, but {shapes}"
+            f"encode_prompt of {name} must return embeds and unconditional embeds, but returned "
+            f"{shapes}"
         )
     return embeds[0], embeds[1], *(pooled or (None, None))
 
