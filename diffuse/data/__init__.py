@@ -1,1 +1,1 @@
-"""Audio-image pairs: tables, images, latents."""
+"""Datasets of audio-image pairs and their preprocessing."""

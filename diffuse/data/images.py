@@ -1,4 +1,4 @@
-"""Images as a UNet's autoencoder takes them: opened, resized with their aspect, cropped."""
+"""Image loading, resizing and cropping for the autoencoder."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from align.registry import first_line
 
 
 class ImageError(ValueError):
-    """An image cannot be used; the message says which and why."""
+    """An image cannot be used; the message names the image and the reason."""
 
 
 def open_image(image: Any) -> Image.Image:
-    """An image in RGB, turned as its EXIF says, on white where it is transparent.
+    """Open an image as RGB, apply its EXIF orientation and put transparent images on white.
 
     Args:
-        image: a PIL image, a path, or a mapping with "bytes" or "path", as `datasets` has them.
+        image: PIL image, path, or mapping with "bytes" or "path" as in `datasets`.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: If the image cannot be read.
     """
     name = "the image"
     if isinstance(image, Mapping):
-        held = image.get("bytes")
-        image = io.BytesIO(held) if held is not None else image.get("path")
+        data = image.get("bytes")
+        image = io.BytesIO(data) if data is not None else image.get("path")
     if isinstance(image, str | os.PathLike):
         name = str(image)
         if os.path.isfile(image) and not os.path.getsize(image):
@@ -41,20 +41,20 @@ def open_image(image: Any) -> Image.Image:
     except (OSError, SyntaxError, ValueError, AttributeError, TypeError) as error:
         reason = first_line(error)
         raise ImageError(f"{name} cannot be read as an image ({reason})") from error
-    turned = ImageOps.exif_transpose(opened)
-    if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
-        white = Image.new("RGBA", turned.size, "white")
-        return Image.alpha_composite(white, turned.convert("RGBA")).convert("RGB")
-    return turned.convert("RGB")
+    upright = ImageOps.exif_transpose(opened)
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        white = Image.new("RGBA", upright.size, "white")
+        return Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")
+    return upright.convert("RGB")
 
 
 def crop_square(image: Image.Image, size: int, at: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
-    """A square of an image: its shorter side becomes `size`, the longer one is cut.
+    """Resize the shorter side of an image to `size` and crop the longer side.
 
     Args:
-        image: of any size and aspect.
-        size: pixels of the square's side.
-        at: which part is kept where there is more, from (0, 0), left and top, to (1, 1).
+        image: Image of any size and aspect ratio.
+        size: Side of the square in pixels.
+        at: Position of the crop, from (0, 0) (left, top) to (1, 1).
     """
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
@@ -67,22 +67,26 @@ def crop_square(image: Image.Image, size: int, at: tuple[float, float] = (0.5, 0
 def make_crops(
     image: Image.Image, size: int, num_crops: int, mirror: bool, rng: np.random.Generator
 ) -> list[Image.Image]:
-    """The squares that training sees of an image.
+    """Return the crops of an image: the center crop, then random crops.
 
     Args:
-        image: of any size and aspect.
-        size: pixels of a square's side.
-        crops: how many: the first is the middle, the others lie anywhere.
-        flip: every square mirrored too.
-        rng: says where.
+        image: Image of any size and aspect ratio.
+        size: Side of a crop in pixels.
+        num_crops: Number of crops.
+        mirror: Add the horizontally flipped crops.
+        rng: Generator of the random positions.
     """
-    middle = [(0.5, 0.5)]
-    places = middle + [(rng.random(), rng.random()) for _ in range(num_crops - 1)]
-    cropped = [crop_square(image, size, place) for place in places]
+    center = [(0.5, 0.5)]
+    positions = center + [(rng.random(), rng.random()) for _ in range(num_crops - 1)]
+    cropped = [crop_square(image, size, position) for position in positions]
     return cropped + [ImageOps.mirror(crop) for crop in cropped] if mirror else cropped
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """An RGB image (3, H, W) in [-1, 1]."""
+    """Convert an RGB image to a tensor (3, H, W) in [-1, 1].
+
+    Args:
+        image: RGB image.
+    """
     pixels = torch.from_numpy(np.array(image))
     return pixels.permute(2, 0, 1).float() / 127.5 - 1

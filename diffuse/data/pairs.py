@@ -1,4 +1,4 @@
-"""Pairs of recording and image, by name, from folders, from VGGSound's list or from the hub."""
+"""Audio-image pairs from built-in datasets, folders, VGGSound lists and the Hub."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from diffuse.config.arguments import DataArguments
 
 
-MAX_LISTED = 20  # what is left out is counted in full, and named up to this many
+MAX_LISTED = 20  # names of skipped entries per reason
 
 
 @dataclass
 class AudioImagePairs:
-    """Pairs, read when they are asked for.
+    """Audio-image pairs, decoded on access.
 
     Attributes:
-        rows: with the columns recording (as `align.audio.read` takes it) and image (as
-            `diffuse.data.images.open_image` does).
-        captions: of each pair, one or more; each training step draws one.
-        labels: of each pair.
-        phrases: what is to be heard at each level of each pair, or None where it is not known.
-        prompts: the text beside the sound when pictures are measured; "" for none.
-        scenes: what the prompt asks for by the judge's name of it, where the data tell.
-        left_out: what is not among the rows, by the reason.
+        rows: Dataset with the columns audio (as `align.audio.read` takes it) and image (as
+            `diffuse.data.images.open_image` takes it).
+        captions: One or more captions of each pair; each training step samples one.
+        labels: Class label of each pair.
+        phrases: Phrase of each level of each pair, or None if unknown.
+        prompts: Text prompt of each pair for evaluation; "" for none.
+        scenes: Scene in the prompt by the image classifier's name, or None if unknown.
+        skipped: Names of the entries that are left out, by reason.
     """
 
     rows: Dataset
@@ -51,11 +51,11 @@ class AudioImagePairs:
         return len(self.labels)
 
     def summary(self) -> str:
-        """How many pairs there are, and what was left out, by name."""
+        """Return the numbers of pairs and classes, and what was skipped."""
         lines = [f"{len(self)} pairs of {len(set(self.labels))} classes"]
         for reason, names in self.skipped.items():
             shown = ", ".join(names[:MAX_LISTED]) + (" …" if len(names) > MAX_LISTED else "")
-            lines.append(f"left out: {len(names)} {reason}: {shown}")
+            lines.append(f"skipped: {len(names)} {reason}: {shown}")
         return "\n".join(lines)
 
 
@@ -67,19 +67,19 @@ def load_pairs(
     video_dir: str | None = None,
     columns: ColumnNames | None = None,
 ) -> AudioImagePairs:
-    """The pairs of a data set.
+    """Load the pairs of a dataset.
 
     Args:
-        data: a short name; a folder with metadata.csv, metadata.jsonl or parquet files, or with
-            recordings and images that have the same base names; a VGGSound list, with `video_dir`;
-            or the hub id of a data set with columns of audio and images.
-        split: "train" or "test"; a folder has one set for both, told apart by `folds`.
-        folds: keep only rows whose column "fold" is one of these.
-        videos: where the videos of a VGGSound list lie.
-        columns: what the columns are called.
+        dataset: Short name; folder with metadata.csv, metadata.jsonl or parquet files, or with
+            audio and image files of the same base names; VGGSound list, with `video_dir`; or Hub id
+            of a dataset with columns of audio and images.
+        split: "train" or "test". A folder has a single set, divided by `folds`.
+        folds: Values of the column "fold" to keep. Defaults to all.
+        video_dir: Folder of the videos named in a VGGSound list.
+        columns: Names of the columns.
 
     Raises:
-        DataError: there is no such data set, or it lacks what is asked for.
+        DataError: If the dataset does not exist, or lacks a column or a fold.
     """
     columns = columns or ColumnNames()
     path = Path(dataset).expanduser()
@@ -87,7 +87,9 @@ def load_pairs(
     if dataset in PAIR_DATASETS:
         rows = lookup(PAIR_DATASETS, dataset)(split)
     elif dataset in DATASETS:
-        raise DataError(f"{dataset!r} has recordings and no images: the UNet learns from pairs")
+        raise DataError(
+            f"{dataset!r} has audio without images: give a dataset of audio-image pairs"
+        )
     elif video_dir is not None or path.suffix == ".csv":
         rows = vggsound_rows(path, video_dir, split, skipped)
     elif path.is_dir():
@@ -101,8 +103,8 @@ def load_pairs(
 
 def _build_pairs(rows: Dataset, dataset: str, skipped: dict[str, list[str]]) -> AudioImagePairs:
     if not len(rows):
-        gone = "; ".join(f"{len(names)} {reason}" for reason, names in skipped.items())
-        raise DataError(f"{dataset} has no pair of a recording and an image{gone and ': ' + gone}")
+        reasons = "; ".join(f"{len(names)} {reason}" for reason, names in skipped.items())
+        raise DataError(f"{dataset} has no audio-image pair{reasons and ': ' + reasons}")
     stored = rows.with_format(None)
     captions = _captions(stored, dataset)
     labels = [
@@ -117,12 +119,12 @@ def _build_pairs(rows: Dataset, dataset: str, skipped: dict[str, list[str]]) -> 
 
 
 def _column(stored: Dataset, name: str) -> list[str | None]:
-    """A column of texts, all None where there is none."""
+    """Return a column of texts; all None if there is no such column."""
     return list(stored[name]) if name in stored.column_names else [None] * len(stored)
 
 
 def _captions(stored: Dataset, dataset: str) -> list[list[str]]:
-    """Each row's captions; [""] where it has none."""
+    """Return the captions of each row; [""] for a row without captions."""
     if "captions" in stored.column_names:
         found = stored["captions"]
     elif "caption" in stored.column_names:
@@ -132,15 +134,17 @@ def _captions(stored: Dataset, dataset: str) -> list[list[str]]:
     cleaned = []
     for texts in found:
         if isinstance(texts, str):
-            raise DataError(f"{dataset}: the column captions holds lists of texts, not one text")
+            raise DataError(
+                f"{dataset}: the column captions must contain lists of texts, not a text"
+            )
         cleaned.append([str(t).strip() for t in texts or () if t and str(t).strip()] or [""])
     return cleaned
 
 
 def _phrases(stored: Dataset, captions: list[list[str]]) -> list[dict[str, str] | None]:
-    """What each level should hear: by columns of that name, else by the first caption's words.
+    """Return the phrase of each level, from columns or parsed from the first caption.
 
-    None where there is no caption.
+    Rows without a caption have None.
     """
     if all(level in stored.column_names for level in LEVELS):
         columns = [[text or "" for text in stored[level]] for level in LEVELS]
@@ -149,7 +153,11 @@ def _phrases(stored: Dataset, captions: list[list[str]]) -> list[dict[str, str] 
 
 
 def column_names_of(data: DataArguments) -> ColumnNames:
-    """What the options say columns are called."""
+    """Return the names of the columns that the options select.
+
+    Args:
+        data: Data options.
+    """
     return ColumnNames(
         audio=data.audio_column,
         image=data.image_column,
@@ -159,31 +167,49 @@ def column_names_of(data: DataArguments) -> ColumnNames:
 
 
 def load_train_pairs(data: DataArguments) -> AudioImagePairs:
-    """The pairs that the options train on; images are captioned first where that is asked."""
+    """Load the training pairs, and caption the images first if `captioner` is set.
+
+    Args:
+        data: Data options.
+
+    Raises:
+        DataError: If the dataset cannot be loaded.
+    """
     if data.captioner:
         from align.data.captioning import caption_folder
 
         folder = Path(data.dataset).expanduser()
         if not folder.is_dir():
             raise DataError(
-                f"--captioner writes its captions into a folder: {data.dataset} is none"
+                f"--captioner requires a folder as --dataset, not {data.dataset}: "
+                "captions are saved there"
             )
-        made = caption_folder(folder, data.captioner)
-        print(f"{made} captions made by {data.captioner}", flush=True)
-    given: dict[str, Any] = {"videos": data.video_dir, "columns": column_names_of(data)}
+        count = caption_folder(folder, data.captioner)
+        print(f"captioned {count} images with {data.captioner}", flush=True)
+    given: dict[str, Any] = {"video_dir": data.video_dir, "columns": column_names_of(data)}
     return load_pairs(data.dataset, "train", folds=data.folds, **given)
 
 
 def load_eval_pairs(data: DataArguments) -> tuple[AudioImagePairs | None, str]:
-    """The pairs that the options measure on, None where no others are left, and what they are."""
+    """Load the evaluation pairs.
+
+    Args:
+        data: Data options.
+
+    Returns:
+        The pairs, or None if there are no others than the training pairs, and their description.
+
+    Raises:
+        DataError: If the dataset cannot be loaded.
+    """
     name = data.eval_dataset or data.dataset
-    given: dict[str, Any] = {"videos": data.video_dir, "columns": column_names_of(data)}
+    given: dict[str, Any] = {"video_dir": data.video_dir, "columns": column_names_of(data)}
     if data.eval_folds is not None:
-        split = "test" if data.eval_dataset else "train"  # folds divide one and the same set
+        split = "test" if data.eval_dataset else "train"  # the folds of one set
         found = load_pairs(name, split, folds=data.eval_folds, **given)
         return found, f"{name}, folds {', '.join(map(str, data.eval_folds))}"
     if data.eval_dataset is not None:
         return load_pairs(name, "test", **given), name
     if name in PAIR_DATASETS or not Path(name).expanduser().is_dir():
         return load_pairs(name, "test", **given), f"{name}, its test split"
-    return None, "the training pairs themselves (no fold was held out)"
+    return None, "the training pairs (no held-out folds)"

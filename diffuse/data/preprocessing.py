@@ -1,4 +1,4 @@
-"""What training reads of every pair, computed once: latents of the image, tokens of the sound."""
+"""Preprocessing of pairs, cached on disk: image latents, audio tokens and prompt embeds."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from diffuse.config.arguments import DataArguments
 from diffuse.data.images import ImageError, make_crops, open_image
 from diffuse.data.pairs import AudioImagePairs
 
-BLOCK_ROWS = 32  # always the same pairs together: another batch could round differently
+BLOCK_ROWS = 32  # fixed batches, because the rounding depends on the batch
 
 
 @dataclass
 class PreprocessedPairs:
-    """Pairs as tensors in half precision; N pairs of U different recordings.
+    """N pairs of U different clips as half-precision tensors.
 
     Attributes:
-        latents: (N, V, C, h, w) scaled as the UNet takes them; V squares of each image.
-        sound: (N,) which recording each pair has.
+        latents: (N, V, C, h, w), scaled for the UNet; V crops per image.
+        audio_index: (N,), index of the clip of each pair.
         tokens: (U, S, H) audio tokens.
-        mask: (U, S) bool, true where heard.
-        embeds: (U, L, D) prompt embeds by the aligned encoder.
+        mask: (U, S), bool, false for padding.
+        embeds: (U, L, D) prompt embeds of the aligned encoder.
         kept: N row numbers of the pairs that could be read.
-        unreadable: the others, and why.
+        unreadable: Descriptions of the other pairs and their errors.
     """
 
     latents: torch.Tensor
@@ -59,15 +59,15 @@ class PreprocessedPairs:
 
 
 class PairPreprocessor:
-    """Encodes pairs with a base's autoencoder and an aligned encoder.
+    """Encodes pairs with the autoencoder of a base model and an aligned encoder.
 
     Args:
-        vae: the base's.
-        encoder: an `AudioPromptEncoder`.
-        squares: how images are cut.
-        device: where both compute.
-        cache: where what they give is kept; in memory by default.
-        workers: processes that read.
+        vae: Autoencoder of the base model.
+        encoder: `AudioPromptEncoder`.
+        crops: Crops of the images.
+        device: Device of both models.
+        cache: Cache of the results. Defaults to memory.
+        num_workers: Number of preprocessing processes.
     """
 
     def __init__(
@@ -84,19 +84,23 @@ class PairPreprocessor:
         self._cache, self._num_workers = cache or Cache(), num_workers
 
     def preprocess(self, pairs: AudioImagePairs, title: str) -> PreprocessedPairs:
-        """The pairs' tensors, from the cache where they are there; else with progress.
+        """Return the tensors of pairs, from the cache or computed with a progress bar.
+
+        Args:
+            pairs: Pairs to preprocess.
+            title: Title of the progress bar.
 
         Raises:
-            DataError: more than 5% of the pairs, or all, cannot be read.
+            DataError: If more than 5% of the pairs, or all, cannot be read.
         """
         first_rows = first_rows_by_audio(pairs.rows)
         repeated = {i for i, first in enumerate(first_rows) if first != i}
         reader = PairReader(self._encoder.processor, pairs.rows, self._crops, repeated)
 
-        fresh: list[bool] = []
+        filled: list[bool] = []
 
-        def make(store: Store) -> None:
-            fresh.append(True)
+        def fill(store: Store) -> None:
+            filled.append(True)
             try:
                 self._fill(store, reader, first_rows, title)
             except DataError:
@@ -106,15 +110,15 @@ class PairPreprocessor:
         def size_bytes() -> float:
             return self._size_bytes(reader, len(set(first_rows)))
 
-        about = {"pairs": pairs_fingerprint(pairs.rows), **self._cache_key()}
-        store = self._cache.get_or_create("pairs", about, title, size_bytes, make)
+        key = {"pairs": pairs_fingerprint(pairs.rows), **self._cache_key()}
+        store = self._cache.get_or_create("pairs", key, title, size_bytes, fill)
         found = _to_tensors(store, first_rows)
-        for name in [] if fresh else found.unreadable:
-            print(f"left out: {name}", flush=True)
+        for name in [] if filled else found.unreadable:
+            print(f"skipped {name}", flush=True)
         return found
 
     def _cache_key(self) -> dict[str, Any]:
-        """All that latents, tokens and embeds depend on beside the pairs, as JSON."""
+        """Return all that the results depend on besides the pairs, as JSON values."""
         processor, config = self._encoder.processor, self._encoder.config.to_dict()
         scale = {k: self._vae.config.get(k) for k in ("scaling_factor", "shift_factor")}
         return {
@@ -132,7 +136,7 @@ class PairPreprocessor:
         }
 
     def _size_bytes(self, reader: PairReader, num_clips: int) -> float:
-        """How large all will be, by one pair that can be read."""
+        """Estimate the size of the results from the first readable pair."""
         some = (i for i in probe_rows(len(reader.rows)) if i not in reader.repeated)
         for result in map(reader.read, some):
             if not isinstance(result, str) and result[0] is not None:
@@ -147,11 +151,11 @@ class PairPreprocessor:
     def _fill(
         self, store: Store, reader: PairReader, first_rows: Sequence[int], title: str
     ) -> None:
-        """Appends what the store lacks: of each pair its latents, and its sound where it is new."""
+        """Append the missing rows to the store: latents of each pair, audio of each new clip."""
         start, count = len(store), len(first_rows)
-        bad = ErrorBudget(count, "pairs", "pair")
+        budget = ErrorBudget(count, "pairs", "pair")
         for i, error in sorted(_errors(store).items()):
-            bad.add(i, error)
+            budget.add(i, error)
         known = {i for i, row in enumerate(_shapes(store)) if len(row) > 1}
         results = read_rows(reader, count, start, self._num_workers, worth=MIN_ROWS_FOR_WORKERS)
         progress = iter(tqdm(results, title, count, initial=start, mininterval=2))
@@ -163,19 +167,19 @@ class PairPreprocessor:
                 elif i == first_rows[i]:
                     known.add(i)
                 elif first_rows[i] not in known:
-                    found[i] = "its recording could not be read"
+                    found[i] = "its audio could not be read"
             for i, error in found.items():
-                bad.add(i, error)
+                budget.add(i, error)
             good = [result for i, result in enumerate(block, start) if i not in found]
             made = iter(self._rows(good))
             rows = [[] if i in found else next(made) for i in range(start, start + len(block))]
             store.append(rows, errors=found)
             start += len(block)
-        if len(bad.errors) == count:
-            bad.check(0)
+        if len(budget.errors) == count:
+            budget.check(0)
 
     def _rows(self, good: list[Any]) -> list[list[np.ndarray]]:
-        """Of each pair that was read its latents; of a new recording tokens, mask and embeds."""
+        """Return the latents of each read pair, and tokens, mask and embeds of new clips."""
         if not good:
             return []
         latents = self._encode_images([pixels for _, pixels in good])
@@ -187,10 +191,10 @@ class PairPreprocessor:
 
     @torch.no_grad()
     def _encode_images(self, pixels: list[np.ndarray]) -> torch.Tensor:
-        squares = torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2)
+        crops = torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2)
         config, dtype = self._vae.config, next(self._vae.parameters()).dtype
         found = []
-        for part in squares.split(BLOCK_ROWS):
+        for part in crops.split(BLOCK_ROWS):
             inputs = part.to(self._device).to(dtype) / 127.5 - 1
             mode = self._vae.encode(inputs).latent_dist.mode().float()
             shift = getattr(config, "shift_factor", None) or 0.0
@@ -210,12 +214,12 @@ class PairPreprocessor:
 
 
 def _shapes(store: Store) -> list[list[Any]]:
-    """What each row of a store holds."""
+    """Return the shapes of the arrays of each row of a store."""
     return [row for block in store.blocks for row in block["shapes"]]
 
 
 def _errors(store: Store) -> dict[int, str]:
-    """Why pairs are not there, by their number."""
+    """Return the errors of the pairs that could not be read, by row number."""
     notes = (block["notes"].get("errors", {}) for block in store.blocks)
     return {int(i): error for found in notes for i, error in found.items()}
 
@@ -225,7 +229,7 @@ def _describe_errors(errors: dict[int, str]) -> list[str]:
 
 
 def _to_tensors(store: Store, first_rows: Sequence[int]) -> PreprocessedPairs:
-    """A whole store as tensors."""
+    """Convert a complete store to tensors."""
     kept = [i for i, row in enumerate(_shapes(store)) if row]
     audio_index: dict[int, int] = {}
     audio: list[list[torch.Tensor]] = []
@@ -248,12 +252,19 @@ def _to_tensors(store: Store, first_rows: Sequence[int]) -> PreprocessedPairs:
     )
 
 
-MIN_ROWS_FOR_WORKERS = 200  # rows below which starting workers takes longer than it saves
+MIN_ROWS_FOR_WORKERS = 200  # below, starting workers takes longer than it saves
 
 
 @dataclass(frozen=True)
 class ImageCrops:
-    """How images become squares, and the seed of what is random in it."""
+    """Crops of images, and the seed of the random ones.
+
+    Attributes:
+        size: Side of a crop in pixels.
+        num_crops: Number of crops per image.
+        mirror: Add the horizontally flipped crops.
+        seed: Seed of the random crops.
+    """
 
     size: int
     num_crops: int
@@ -263,13 +274,13 @@ class ImageCrops:
 
 @dataclass
 class PairReader:
-    """Reads the rows of a data set.
+    """Reads the rows of a dataset of pairs.
 
     Attributes:
-        ear: how recordings are heard.
-        rows: with the columns recording and image.
-        squares: how images are cut.
-        repeated: rows whose recording an earlier row has, too.
+        processor: Audio processor of the encoder.
+        rows: Dataset with the columns audio and image.
+        crops: Crops of the images.
+        repeated: Rows whose clip is that of an earlier row.
     """
 
     processor: AudioProcessor
@@ -278,7 +289,13 @@ class PairReader:
     repeated: set[int]
 
     def read(self, i: int) -> tuple[list[np.ndarray] | None, np.ndarray] | str:
-        """The features of row i's recording and its squares (V, R, R, 3), or why there are none."""
+        """Return the audio features and the crops (V, R, R, 3) of a row, or an error message.
+
+        The features are None for a repeated clip.
+
+        Args:
+            i: Row number.
+        """
         crops = self.crops
         try:
             row = self.rows[i]
@@ -297,16 +314,23 @@ class PairReader:
 
 
 def first_rows_by_audio(rows: Dataset) -> list[int]:
-    """For each row the first row that has the same recording."""
+    """Return for each row the first row with the same clip.
+
+    Args:
+        rows: Dataset of pairs.
+    """
     first: dict[str, int] = {}
     names = clip_names(rows.with_format(None))
     return [first.setdefault(name, i) for i, name in enumerate(names)]
 
 
 def pairs_fingerprint(rows: Dataset) -> str:
-    """A short name that follows from the recordings and images of pairs, whatever is said of them.
+    """Return a fingerprint of the audio and images of pairs; captions do not matter.
 
-    Of pairs that are made when they are read, it follows from all that they are made from.
+    For datasets that are generated on access it depends on all stored columns.
+
+    Args:
+        rows: Dataset of pairs.
     """
     plain = rows.with_format(None)
     if {"audio", "image"} <= set(plain.column_names):
@@ -323,20 +347,33 @@ def pairs_fingerprint(rows: Dataset) -> str:
 def build_preprocessor(
     data: DataArguments, pipeline: Any, encoder: Any, seed: int, device: torch.device
 ) -> PairPreprocessor:
-    """What encodes pairs for a base, as the options ask.
+    """Build the preprocessor of a base model from the options.
+
+    Args:
+        data: Data options.
+        pipeline: Diffusers pipeline of the base model.
+        encoder: `AudioPromptEncoder`.
+        seed: Seed of the random crops.
+        device: Device of the models.
 
     Raises:
-        ValueError: the base cannot draw pictures of this size.
+        ValueError: If the base model does not support the resolution.
     """
     vae = pipeline.vae
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     size = data.resolution or pipeline.unet.config.sample_size * factor
     if size % factor:
-        raise ValueError(f"--resolution must be a multiple of {factor} for this base, not {size}")
+        raise ValueError(
+            f"--resolution must be a multiple of {factor} for this base model, not {size}"
+        )
     crops = ImageCrops(size, data.num_crops, data.random_flip, seed)
     return PairPreprocessor(vae, encoder, crops, device, cache_from(data), data.num_workers)
 
 
 def cache_from(data: DataArguments) -> Cache:
-    """Where what is computed once is kept."""
+    """Return the cache that the options select.
+
+    Args:
+        data: Data options.
+    """
     return Cache.from_options(data.cache, data.cache_dir)

@@ -1,4 +1,4 @@
-"""Where pairs come from: tables, base names, VGGSound's list, the hub."""
+"""Sources of pairs: metadata tables, files with matching names, parquet files and the Hub."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from align.data.tables import (
 from align.registry import PAIR_DATASETS
 from diffuse.data.vggsound import DUPLICATE
 
-UNPAIRED_AUDIO = "recordings without an image"
-UNPAIRED_IMAGE = "images without a audio"
-AMBIGUOUS_IMAGE = "recordings with no image beside them and several of their name in other folders"
-AMBIGUOUS_TEXT = "captions whose texts lie in several other folders"
+UNPAIRED_AUDIO = "audio files without an image"
+UNPAIRED_IMAGE = "images without an audio file"
+AMBIGUOUS_IMAGE = "audio files with several images of their name in other folders"
+AMBIGUOUS_TEXT = "audio files with several caption files of their name in other folders"
 UNCAPTIONED = f"pairs with an empty caption in {CAPTIONS}"
-MISSING = "rows whose files are not there"
+MISSING = "rows with missing files"
 METADATA_COLUMNS = (
     "caption", "captions", "label", "fold", "foreground", "background", "ambience", "prompt",
     "scene",
@@ -37,7 +37,14 @@ METADATA_COLUMNS = (
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """What a table's columns are called; `recording` is file_name or audio by default."""
+    """Names of the columns of a table.
+
+    Attributes:
+        audio: Column with the audio. Defaults to file_name or audio.
+        image: Column with the images.
+        caption: Column with the captions.
+        label: Column with the class labels.
+    """
 
     audio: str | None = None
     image: str = "image"
@@ -46,10 +53,15 @@ class ColumnNames:
 
 
 def folder_rows(folder: Path, columns: ColumnNames, skipped: dict[str, list[str]]) -> Dataset:
-    """The pairs of a folder: by its table, by its parquet files, else by base names.
+    """Load the pairs of a folder from its table, its parquet files, or matching file names.
+
+    Args:
+        folder: Folder to load.
+        columns: Names of the columns.
+        skipped: Filled with the names of the entries that are left out, by reason.
 
     Raises:
-        DataError: its table cannot be read or lacks a column.
+        DataError: If the table cannot be read or lacks a column.
     """
     for name in METADATA:
         if (folder / name).is_file():
@@ -63,24 +75,24 @@ def folder_rows(folder: Path, columns: ColumnNames, skipped: dict[str, list[str]
 
 
 def _add_generated_captions(rows: Dataset, folder: Path, skipped: dict[str, list[str]]) -> Dataset:
-    """The rows, with what `align.caption` wrote into captions.csv where they have no caption.
+    """Fill missing captions from the captions.csv that `align.caption` writes.
 
-    Rows that have an empty one there, such as where an image could not be read, are left out.
+    Rows with an empty caption there, such as those of unreadable images, are skipped.
     """
     path = folder / CAPTIONS
     if not path.is_file() or not len(rows):
         return rows
-    made = {line.get("file_name"): line.get("caption") for line in read_captions_file(path)[1]}
-    own: list[Any] = [None] * len(rows)
+    generated = {line.get("file_name"): line.get("caption") for line in read_captions_file(path)[1]}
+    existing: list[Any] = [None] * len(rows)
     for column in ("caption", "captions"):
         if column in rows.column_names:
-            own = [a or b for a, b in zip(own, rows[column], strict=True)]
+            existing = [a or b for a, b in zip(existing, rows[column], strict=True)]
             rows = rows.remove_columns(column)
     names = [Path(path).relative_to(folder).as_posix() for path in rows["audio"]]
-    texts = [[made[name]] if name in made else [] for name in names]
+    texts = [[generated[name]] if name in generated else [] for name in names]
     found = [
         given if isinstance(given, list) and given else [given] if given else text
-        for given, text in zip(own, texts, strict=True)
+        for given, text in zip(existing, texts, strict=True)
     ]
     empty = [name for name, texts in zip(names, found, strict=True) if texts == [""]]
     if empty:
@@ -93,7 +105,7 @@ def _load_rows(kind: str, what: str, **options: Any) -> Dataset:
     try:
         return load_dataset(kind, **options)
     except Exception as error:
-        raise DataError(f"{what} cannot be read as a data set: {root_cause(error)}") from error
+        raise DataError(f"{what} cannot be read as a dataset: {root_cause(error)}") from error
 
 
 def _check_columns(rows: Dataset, what: str, *columns: str) -> None:
@@ -106,7 +118,7 @@ def _check_columns(rows: Dataset, what: str, *columns: str) -> None:
 
 
 def _rename_columns(rows: Dataset, audio_column: str, columns: ColumnNames) -> Dataset:
-    """The rows with the names that all else knows them by."""
+    """Rename the columns to the names that the other modules use."""
     names = {
         audio_column: "audio",
         columns.image: "image",
@@ -146,18 +158,18 @@ def _table_rows(
 
 
 def _paired_rows(folder: Path, skipped: dict[str, list[str]]) -> Dataset:
-    """Recordings and images that have the same base name, those of one folder first.
+    """Match audio and image files by base name, preferring files of the same folder.
 
-    Beside them may lie NAME.txt, with captions, one a line. A subfolder that is not called after
-    what it holds names the class.
+    NAME.txt contains captions, one per line. The subfolder is the class, unless it is named after
+    its contents.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     texts = FilePairs(files, (".txt",), (*AUDIO_ENDINGS, *IMAGE_ENDINGS))
     pairs = _match_files(folder, files, skipped)
-    unclear = [s for s, i in pairs if texts.is_ambiguous(s) and texts.same_folder(i) is None]
-    if unclear:
-        skipped[AMBIGUOUS_TEXT] = [str(path.relative_to(folder)) for path in unclear]
-    beside = [
+    ambiguous = [s for s, i in pairs if texts.is_ambiguous(s) and texts.same_folder(i) is None]
+    if ambiguous:
+        skipped[AMBIGUOUS_TEXT] = [str(path.relative_to(folder)) for path in ambiguous]
+    caption_files = [
         texts.same_folder(audio) or texts.same_folder(image) or texts.find(audio)
         for audio, image in pairs
     ]
@@ -165,7 +177,9 @@ def _paired_rows(folder: Path, skipped: dict[str, list[str]]) -> Dataset:
         {
             "audio": [str(audio) for audio, _ in pairs],
             "image": [str(image) for _, image in pairs],
-            "captions": [_read_captions(text) if text is not None else [] for text in beside],
+            "captions": [
+                _read_captions(text) if text is not None else [] for text in caption_files
+            ],
             "label": [_class_of(audio, folder) for audio, _ in pairs],
         }
     )
@@ -174,14 +188,15 @@ def _paired_rows(folder: Path, skipped: dict[str, list[str]]) -> Dataset:
 def _match_files(
     folder: Path, files: Sequence[Path], skipped: dict[str, list[str]]
 ) -> list[tuple[Path, Path]]:
-    """Each recording and its image; an image in another folder goes to one recording only."""
+    """Match each audio file to an image; an image of another folder is used only once."""
     audio_files, images = (
         FilePairs(files, AUDIO_ENDINGS, ()),
         FilePairs(files, IMAGE_ENDINGS, AUDIO_ENDINGS),
     )
     out: dict[str, list[str]] = {
         DUPLICATE: [
-            f"{a.name} beside {b.name}" for a, b in (*audio_files.duplicates, *images.duplicates)
+            f"{a.name} (duplicate of {b.name})"
+            for a, b in (*audio_files.duplicates, *images.duplicates)
         ]
     }
     own = {
@@ -199,11 +214,11 @@ def _match_files(
             pairs.append((audio, image))
         else:
             first = own[image].relative_to(folder)
-            out[DUPLICATE].append(f"{name} beside {first}")
-    alone = [str(path.relative_to(folder)) for path in images.files if path not in own]
+            out[DUPLICATE].append(f"{name} (duplicate of {first})")
+    unpaired = [str(path.relative_to(folder)) for path in images.files if path not in own]
     skipped.update({reason: names for reason, names in out.items() if names})
-    if alone:
-        skipped[UNPAIRED_IMAGE] = alone
+    if unpaired:
+        skipped[UNPAIRED_IMAGE] = unpaired
     return pairs
 
 
@@ -211,11 +226,11 @@ def _read_captions(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8: write captions there, one a line") from error
+        raise DataError(f"{path} is not UTF-8 text: write one caption per line") from error
 
 
 def _class_of(path: Path, folder: Path) -> str:
-    """The class by the subfolder, "" in the folder itself or one that says only what it holds."""
+    """Return the subfolder as the class, "" for the folder itself or a subfolder like audio."""
     parent = path.parent
     if parent == folder or parent.name.lower() in ("audio", "sounds", "recordings", "images"):
         return ""
@@ -223,16 +238,21 @@ def _class_of(path: Path, folder: Path) -> str:
 
 
 def hub_rows(name: str, split: str, columns: ColumnNames) -> Dataset:
-    """The pairs of a data set that the hub serves.
+    """Load the pairs of a Hub dataset.
+
+    Args:
+        name: Hub id.
+        split: Split to load.
+        columns: Names of the columns.
 
     Raises:
-        DataError: there is none, or it lacks a column.
+        DataError: If there is no such dataset, or it lacks a column.
     """
     return _undecoded_rows(open_hub(name, split, known=PAIR_DATASETS), name, columns)
 
 
 def _undecoded_rows(rows: Dataset, what: str, columns: ColumnNames) -> Dataset:
-    """Rows with columns of audio and images, neither of them decoded yet."""
+    """Return rows with columns of audio and images that are not decoded yet."""
     audio_column = columns.audio or "audio"
     _check_columns(rows, what, audio_column, columns.image)
     return _rename_columns(disable_decoding(rows), audio_column, columns)

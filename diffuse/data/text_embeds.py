@@ -1,4 +1,4 @@
-"""Captions and phrases as a base's text encoder reads them, encoded once."""
+"""Prompt embeds of captions and phrases, encoded once by the base model's text encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from diffuse.models.levels import LEVELS, NUM_LEVEL_TOKENS
 
 
 def encode_texts(space: PromptSpace, parts: Sequence[AudioImagePairs], cache: Cache) -> TextEmbeds:
-    """All captions, phrases and prompts of some pairs, and the base's null."""
+    """Encode all captions, phrases and prompts of pairs, and the unconditional embeds.
+
+    Args:
+        space: Prompt space of the base model.
+        parts: Sets of pairs.
+        cache: Cache of the embeds.
+    """
     found: set[str] = set()
     for pairs in parts:
         for captions, phrases, prompt in zip(
@@ -40,15 +46,23 @@ def encode_texts(space: PromptSpace, parts: Sequence[AudioImagePairs], cache: Ca
 def target_tokens(
     adapter: SoundAdapter, pairs: AudioImagePairs, prepared: PreprocessedPairs, texts: TextEmbeds
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the level tokens should be, (N, J, D) in half precision, and (N,) where that is known.
+    """Return the target level tokens of pairs.
 
-    A level whose phrase is "" should be the base's null: there is nothing to be heard.
+    The target of a level without a phrase ("") is the unconditional embeds.
+
+    Args:
+        adapter: Audio adapter whose projector computes the targets.
+        pairs: Pairs with phrases.
+        prepared: Their preprocessed tensors.
+        texts: Embeds of their phrases.
+
+    Returns:
+        Tokens (N, J, D) in half precision, and a mask (N,) of the pairs whose phrases are known.
     """
     projector: Any = adapter.projector
-    width = projector.width
-    made: dict[tuple[str, ...], torch.Tensor] = {}
+    targets: dict[tuple[str, ...], torch.Tensor] = {}
     rows, known = [], []
-    empty = torch.zeros(NUM_LEVEL_TOKENS, width, dtype=torch.half)
+    empty = torch.zeros(NUM_LEVEL_TOKENS, projector.width, dtype=torch.half)
     for i in prepared.kept:
         phrases = pairs.phrases[i]
         known.append(phrases is not None)
@@ -56,25 +70,25 @@ def target_tokens(
             rows.append(empty)
             continue
         key = tuple(phrases[level] for level in LEVELS)
-        if key not in made:
-            where = projector.get_buffer("initial_mixture").device
+        if key not in targets:
+            device = projector.get_buffer("initial_mixture").device
             phrase_embeds = {
-                level: texts.get(phrases[level])[0][None].to(where) for level in LEVELS
+                level: texts.get(phrases[level])[0][None].to(device) for level in LEVELS
             }
-            made[key] = projector.targets(phrase_embeds)[0].half().cpu()
-        rows.append(made[key])
+            targets[key] = projector.targets(phrase_embeds)[0].half().cpu()
+        rows.append(targets[key])
     return torch.stack(rows), torch.tensor(known)
 
 
 @dataclass(frozen=True)
 class TextEmbeds:
-    """The texts of a data set as a base's text encoder reads them.
+    """Prompt embeds of the texts of a dataset.
 
     Attributes:
         embeds: (C, L, D) of the different texts, half precision.
-        pooled: (C, P), or None where the base takes none.
-        null: (L, D) and (P,) of the base's own unconditional embeds.
-        place: a text's row.
+        pooled: (C, P), or None if the base model has no pooled embeds.
+        unconditional: (L, D) and (P,) of the unconditional embeds.
+        index: Row of each text.
     """
 
     embeds: torch.Tensor
@@ -83,7 +97,11 @@ class TextEmbeds:
     index: dict[str, int]
 
     def get(self, text: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The embeds (L, D) and pooled embeds (P,) of a text; of "" the base's own null."""
+        """Return the embeds (L, D) and pooled embeds (P,) of a text.
+
+        Args:
+            text: An encoded text; "" returns the unconditional embeds.
+        """
         if not text:
             return self.unconditional
         row = self.index[text]

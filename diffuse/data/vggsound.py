@@ -1,4 +1,4 @@
-"""VGGSound's clips as pairs: ten seconds of a local video, and the frame in their middle."""
+"""Pairs from VGGSound: ten-second clips of local videos, and their middle frames."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from align.data.errors import DataError
 from diffuse.collect.media import SAMPLE_RATE, VIDEO_EXTENSIONS, read_audio_segment, read_frame
 from diffuse.collect.vggsound import CLIP_S, read_list
 
+DUPLICATE = "duplicates"
 MISSING_VIDEO = "clips without a local video"
 
 
 def _extract_clips(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Adds recordings and frames to a batch of rows."""
+    """Add audio and frames to a batch of rows."""
     segments = list(zip(batch["video"], batch["start_s"], strict=True))
     audio = [
         {"array": read_audio_segment(Path(v), s, CLIP_S), "sampling_rate": SAMPLE_RATE}
@@ -26,16 +27,16 @@ def _extract_clips(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def vggsound_clips(path: Path, folder: Path, split: str, skipped: dict[str, list[str]]) -> Dataset:
-    """The list's clips of a split whose videos are in a folder.
+    """Return the clips of a split whose videos are in a folder.
 
     Args:
-        path: the list: YouTube id, start in seconds, label, split.
-        folder: of videos called ID_SECONDS (the clip alone, six digits) or ID (the whole video).
+        path: VGGSound list: YouTube id, start in seconds, label, split.
+        folder: Folder of videos named ID_SECONDS (the clip, six digits) or ID (the whole video).
         split: "train" or "test".
-        left_out: takes the names of clips that are not here or come twice.
+        skipped: Filled with the names of missing and duplicate clips, by reason.
 
     Raises:
-        DataError: the file is no such list.
+        DataError: If the file is not a VGGSound list, or there is no video.
     """
     try:
         entries = [entry for entry in read_list(path) if entry.split == split]
@@ -55,26 +56,28 @@ def vggsound_clips(path: Path, folder: Path, split: str, skipped: dict[str, list
             row = {"video": str(video), "start_s": start_s, "caption": entry.label}
             rows[entry.name] = {**row, "label": entry.label}
     if not rows:
-        raise DataError(f"of the {len(entries)} clips of {path} ({split}) no video is in {folder}")
+        raise DataError(
+            f"none of the {len(entries)} clips of {path} ({split}) has a video in {folder}"
+        )
     return Dataset.from_list(list(rows.values())).with_transform(_extract_clips)
-
-
-DUPLICATE = "duplicates"
 
 
 def vggsound_rows(
     path: Path, video_dir: str | None, split: str, skipped: dict[str, list[str]]
 ) -> Dataset:
-    """The clips of a VGGSound list whose videos lie here, cut when they are read.
+    """Return the clips of a VGGSound list with local videos, extracted on access.
+
+    Args:
+        path: VGGSound list.
+        video_dir: Folder of videos.
+        split: "train" or "test".
+        skipped: Filled with the names of missing and duplicate clips, by reason.
 
     Raises:
-        DataError: the list or the folder of videos is missing or is none.
+        DataError: If the list or the folder of videos does not exist or is invalid.
     """
-
     if not path.is_file():
         raise DataError(f"there is no VGGSound list {path}: give its CSV file as --dataset")
     if video_dir is None or not Path(video_dir).expanduser().is_dir():
-        raise DataError(
-            f"{path} names videos: give the folder where they lie as --videos, not {video_dir!r}"
-        )
+        raise DataError(f"{path} lists videos: give their folder as --video_dir, not {video_dir!r}")
     return vggsound_clips(path, Path(video_dir).expanduser(), split, skipped)
