@@ -1,1 +1,1 @@
-"""Evaluate an adapter: generated images, CLIP metrics."""
+"""Evaluation of an audio adapter: generated images and CLIP metrics."""

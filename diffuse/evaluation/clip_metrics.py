@@ -1,8 +1,8 @@
-"""How real drawn pictures look and how well they fit, by a CLIP: FID, KID, IIS, AIC, AIS.
+"""Metrics of generated images in CLIP's features: FID, KID, IIS, AIC and AIS.
 
 FID (Heusel et al. 2017, arXiv 1706.08500) and KID (Binkowski et al. 2018, arXiv 1801.01401) compare
-sets of pictures, here in CLIP's image space: their values compare with each other and not with
-those of Inception's. IIS, AIC and AIS are SonicDiffusion's measures (arXiv 2405.00878), after
+sets of images. In CLIP's features their values are comparable with each other, but not with those
+in Inception's. IIS, AIC and AIS are metrics of SonicDiffusion (arXiv 2405.00878), based on
 AudioToken (Yariv et al. 2023, arXiv 2305.13050).
 """
 
@@ -22,55 +22,66 @@ from align.registry import CLIP_MODELS, lookup
 
 BATCH_SIZE = 64
 KID_SUBSETS = 50
-MIN_TEXT_ENCODER_COSINE = 0.99  # least cosine of one text encoder's answers in two precisions
+MIN_TEXT_ENCODER_COSINE = 0.99  # between outputs of a text encoder in two precisions
 
 
 def win_rate(similarity: torch.Tensor) -> torch.Tensor:
-    """For each row of similarities (N, N), the share of the others that are below its own: (N,).
+    """Return for each row the fraction of the other columns below its diagonal, (N,).
 
-    Ties count half, so that chance is one half.
+    Ties count half, so chance is one half.
+
+    Args:
+        similarity: Similarities (N, N).
 
     Raises:
-        ValueError: there are no others.
+        ValueError: If there is only one row.
     """
     n = len(similarity)
     if n < 2:
-        raise ValueError("one picture alone has no others to be compared with")
-    own = similarity.diagonal()[:, None]
-    below = (similarity < own).float() + 0.5 * (similarity == own).float()
-    return (below.sum(1) - 0.5) / (n - 1)  # the row's tie with itself does not count
+        raise ValueError("the win rate needs at least 2 images, not 1")
+    diagonal = similarity.diagonal()[:, None]
+    below = (similarity < diagonal).float() + 0.5 * (similarity == diagonal).float()
+    return (below.sum(1) - 0.5) / (n - 1)  # without the tie of the diagonal with itself
 
 
 class CLIPFeatures(nn.Module):
-    """A CLIP's image side, as torchmetrics takes a feature extractor.
+    """Image features of a CLIP model, as a feature extractor of torchmetrics.
 
     Args:
-        name: a short name, a folder or a hub id of a CLIPModel.
+        name: CLIP model: short name, folder or Hub id.
 
     Raises:
-        OSError: there is none.
+        OSError: If there is no such model.
     """
 
     def __init__(self, name: str) -> None:
         from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
         super().__init__()
-        where = lookup(CLIP_MODELS, name)
-        self._clip: Any = CLIPModel.from_pretrained(where, dtype=torch.float32).eval()
-        self._processor: Any = CLIPImageProcessor.from_pretrained(where)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(where)
+        path = lookup(CLIP_MODELS, name)
+        self._clip: Any = CLIPModel.from_pretrained(path, dtype=torch.float32).eval()
+        self._processor: Any = CLIPImageProcessor.from_pretrained(path)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
         self.num_features = int(self._clip.config.projection_dim)
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Embeds (N, num_features) of pictures (N, 3, H, W), uint8."""
-        given = self._processor(images=list(images.cpu()), return_tensors="pt")
-        pooled = self._clip.vision_model(pixel_values=given.pixel_values).pooler_output
-        found: torch.Tensor = self._clip.visual_projection(pooled)
-        return found
+        """Return embeds (N, num_features) of images.
+
+        Args:
+            images: uint8 images (N, 3, H, W).
+        """
+        inputs = self._processor(images=list(images.cpu()), return_tensors="pt")
+        pooled = self._clip.vision_model(pixel_values=inputs.pixel_values).pooler_output
+        embeds: torch.Tensor = self._clip.visual_projection(pooled)
+        return embeds
 
     def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Unit embeds (N, num_features) of images."""
+        """Return normalized embeds (N, num_features) of images.
+
+        Args:
+            images: Images of equal size.
+        """
         parts = [
             self(to_uint8(images[i : i + BATCH_SIZE])) for i in range(0, len(images), BATCH_SIZE)
         ]
@@ -78,41 +89,57 @@ class CLIPFeatures(nn.Module):
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Unit embeds (N, num_features) of texts."""
-        given = self._tokenizer(list(texts), padding="max_length", truncation=True,
-                                max_length=self._clip.config.text_config.max_position_embeddings,
-                                return_tensors="pt")  # fmt: skip
+        """Return normalized embeds (N, num_features) of texts.
+
+        Args:
+            texts: Texts to encode.
+        """
+        inputs = self._tokenizer(
+            list(texts), padding="max_length", truncation=True, return_tensors="pt",
+            max_length=self._clip.config.text_config.max_position_embeddings,
+        )  # fmt: skip
         pooled = self._clip.text_model(
-            input_ids=given.input_ids, attention_mask=given.get("attention_mask")
+            input_ids=inputs.input_ids, attention_mask=inputs.get("attention_mask")
         ).pooler_output
         return F.normalize(self._clip.text_projection(pooled), dim=1)
 
     @torch.no_grad()
     def embed_audio(self, embeds: torch.Tensor) -> torch.Tensor:
-        """Unit embeds (N, num_features) of sounds, from their prompt embeds (N, L, D).
+        """Return normalized embeds (N, num_features) of audio from its prompt embeds.
 
-        An aligned encoder answers in the place of the text encoder, so its answer's end goes
-        where the text's does: through the CLIP's text projection. The last position is taken, as
-        it has read all others; where a sound's words would end, nobody knows.
+        An aligned encoder predicts outputs of the text encoder, so CLIP's text projection applies
+        to them. The last position is used: it attends to all others, and the position of the end
+        token is unknown.
+
+        Args:
+            embeds: Prompt embeds (N, L, D) of audio.
         """
-        found: torch.Tensor = self._clip.text_projection(embeds[:, -1].float().cpu())
-        return F.normalize(found, dim=1)
+        projected: torch.Tensor = self._clip.text_projection(embeds[:, -1].float().cpu())
+        return F.normalize(projected, dim=1)
 
     @torch.no_grad()
     def matches_text_encoder(self, unconditional: torch.Tensor) -> bool:
-        """Whether this CLIP's text encoder is the one that gave a base its null, (1, L, D)."""
+        """Return whether the base model uses the text encoder of this CLIP.
+
+        Args:
+            unconditional: Unconditional embeds (1, L, D) of the base model.
+        """
         length = unconditional.shape[1]
-        given = self._tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
-        own = self._clip.text_model(input_ids=given.input_ids).last_hidden_state
+        inputs = self._tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
+        ours = self._clip.text_model(input_ids=inputs.input_ids).last_hidden_state
         theirs = unconditional.float().cpu()
-        same = own.shape == theirs.shape
-        return same and bool(
-            F.cosine_similarity(own, theirs, dim=-1).min() > MIN_TEXT_ENCODER_COSINE
+        same_shape = ours.shape == theirs.shape
+        return same_shape and bool(
+            F.cosine_similarity(ours, theirs, dim=-1).min() > MIN_TEXT_ENCODER_COSINE
         )
 
 
 def to_uint8(images: Sequence[Image.Image]) -> torch.Tensor:
-    """Images of one size as (N, 3, H, W), uint8."""
+    """Convert images of equal size to a uint8 tensor (N, 3, H, W).
+
+    Args:
+        images: Images of equal size.
+    """
     pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
@@ -120,17 +147,22 @@ def to_uint8(images: Sequence[Image.Image]) -> torch.Tensor:
 def clip_distances(
     clip_features: nn.Module, real: Sequence[Image.Image], generated: Sequence[Image.Image]
 ) -> dict[str, float]:
-    """FID and KID of drawn pictures to real ones.
+    """Compute FID and KID between generated and real images.
+
+    Args:
+        clip_features: Feature extractor, such as `CLIPFeatures`.
+        real: Real images.
+        generated: Generated images.
 
     Raises:
-        ValueError: there are too few of either for a covariance.
+        ValueError: If there are fewer than 3 images of either kind.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
     least = min(len(real), len(generated))
     if least < 3:
-        raise ValueError(f"FID and KID need at least 3 pictures of each kind, not {least}")
+        raise ValueError(f"FID and KID need at least 3 images of each kind, not {least}")
     shape = (3, real[0].height, real[0].width)
     fid = FrechetInceptionDistance(feature=clip_features, input_img_size=shape)
     kid = KernelInceptionDistance(
@@ -140,7 +172,7 @@ def clip_distances(
         for images, is_real in ((real, True), (generated, False)):
             for start in range(0, len(images), BATCH_SIZE):
                 metric.update(to_uint8(images[start : start + BATCH_SIZE]), real=is_real)
-    torch.manual_seed(0)  # KID draws subsets
+    torch.manual_seed(0)  # KID samples subsets
     return {"clip_fid": fid.compute().item(), "clip_kid": kid.compute()[0].item()}
 
 
@@ -150,22 +182,23 @@ def iis_and_aic(
     generated: Sequence[Image.Image],
     labels: Sequence[str],
 ) -> dict[str, Estimate]:
-    """IIS and AIC of drawn pictures.
+    """Compute IIS and AIC of generated images.
 
-    IIS is the share of the other pairs' real pictures that are less like a drawn picture than its
-    own pair's; chance is one half. AIC is the share whose nearest bare label is its own.
+    IIS is the fraction of the other pairs' real images that are less similar to a generated image
+    than the real image of its own pair; chance is one half. AIC is the fraction of generated images
+    whose nearest label is their own.
 
     Args:
-        eyes: a CLIP.
-        real: of each pair.
-        drawn: from each pair's sound.
-        labels: of each pair.
+        clip_features: Features of a CLIP model.
+        real: Real image of each pair.
+        generated: Image generated from the audio of each pair.
+        labels: Label of each pair.
     """
     embeds, names = clip_features.embed_images(generated), sorted(set(labels))
     nearest = (embeds @ clip_features.embed_texts(names).T).argmax(1).tolist()
-    right = [names[i] == label for i, label in zip(nearest, labels, strict=True)]
+    correct = [names[i] == label for i, label in zip(nearest, labels, strict=True)]
     similarity = embeds @ clip_features.embed_images(real).T
-    return {"iis": Estimate.mean(win_rate(similarity)), "aic": Estimate.proportion(right)}
+    return {"iis": Estimate.mean(win_rate(similarity)), "aic": Estimate.proportion(correct)}
 
 
 def ais(
@@ -174,21 +207,22 @@ def ais(
     audio_embeds: torch.Tensor,
     unconditional: torch.Tensor,
 ) -> dict[str, Estimate]:
-    """AIS of drawn pictures: the share of the other sounds that fit a picture less than its own.
+    """Compute AIS of generated images.
 
-    Chance is one half, and sounds of the same thing are among the others, so that the best is
-    below one. SonicDiffusion takes Wav2CLIP's embeds of sounds; ours come from the aligned
-    encoder, which lies in the space of the base's CLIP already. It judges what it has drawn: AIS
-    says whether the picture shows what the encoder heard, not whether it heard right.
+    AIS is the fraction of the other clips that are less similar to an image than its own clip.
+    Chance is one half; clips of the same class are among the others, so the maximum is below one.
+    SonicDiffusion uses Wav2CLIP embeds. Here they come from the aligned encoder, whose space is that
+    of the base model's CLIP, so AIS measures whether the image shows what the encoder predicted,
+    not whether the prediction is correct.
 
     Args:
-        eyes: the CLIP whose text encoder the base has.
-        drawn: from each sound.
-        sounds: their prompt embeds (N, L, D).
-        unconditional: the base's (1, L, D), by which its text encoder is known.
+        clip_features: Features of the CLIP model whose text encoder the base model uses.
+        generated: Image generated from each clip.
+        audio_embeds: Prompt embeds (N, L, D) of the clips.
+        unconditional: Unconditional embeds (1, L, D) that identify the base model's text encoder.
 
     Returns:
-        nothing where the base has another text encoder: no measure of this kind is known.
+        The metric, or an empty mapping if the base model uses another text encoder.
     """
     if not clip_features.matches_text_encoder(unconditional):
         return {}

@@ -1,4 +1,4 @@
-"""What an adapter is worth: the pictures of sounds that nobody trained on, before a judge."""
+"""Evaluate an audio adapter with an image classifier on held-out pairs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from diffuse.data.pairs import AudioImagePairs
 from diffuse.evaluation.generation import PairImageGenerator
 from diffuse.models.levels import swap_level
 
-LABEL_SEPARATOR = " + "  # between the things of a label that names two
+LABEL_SEPARATOR = " + "  # between the sources of a label
 
 
 class ImagePrediction(Protocol):
-    """What a judge sees in one picture."""
+    """Prediction of an image classifier.
+
+    Attributes:
+        near: The foreground object.
+        far: The background object, or None.
+        scene: The scene.
+    """
 
     near: str
     far: str | None
@@ -25,21 +31,25 @@ class ImagePrediction(Protocol):
 
 
 class ImageClassifier(Protocol):
-    """Whoever can say what pictures show."""
+    """Classifier of the objects and the scene of images."""
 
     def classify(self, images: Sequence[Image.Image]) -> Sequence[Any]:
-        """A `ImagePrediction` for each picture."""
+        """Return an `ImagePrediction` for each image.
+
+        Args:
+            images: Images to classify.
+        """
         ...
 
 
 @dataclass
 class UNetEvaluator:
-    """Held-out pairs, an adapter that draws them, and a judge.
+    """Evaluates a UNet with an audio adapter on held-out pairs.
 
     Attributes:
-        drawing: draws row i of its `prepared`.
-        pairs: of which `pair_generator.prepared.kept` are the rows.
-        judge: looks at pictures.
+        pair_generator: Generates images of the rows of its `prepared` pairs.
+        pairs: Held-out pairs; `pair_generator.prepared.kept` are the rows in use.
+        image_classifier: Classifies the generated images.
     """
 
     pair_generator: PairImageGenerator
@@ -50,7 +60,12 @@ class UNetEvaluator:
         return [column[i] for i in self.pair_generator.prepared.kept]
 
     def select_rows(self, count: int, num_sources: int) -> list[int]:
-        """Up to `count` rows whose label names so many things, spread evenly."""
+        """Return rows whose label names a number of sources, evenly spaced.
+
+        Args:
+            count: Maximum number of rows.
+            num_sources: Number of sources in the label.
+        """
         labels = self._select(self.pairs.labels)
         fit = [
             i for i, label in enumerate(labels) if label.count(LABEL_SEPARATOR) + 1 == num_sources
@@ -60,14 +75,21 @@ class UNetEvaluator:
         return [fit[i * len(fit) // count] for i in range(count)]
 
     def source_names(self, rows: Sequence[int]) -> list[list[str]]:
-        """What each row's label names, the near thing first."""
+        """Return the sources of the label of each row, the foreground first.
+
+        Args:
+            rows: Rows to look up.
+        """
         labels = self._select(self.pairs.labels)
         return [labels[i].split(LABEL_SEPARATOR) for i in rows]
 
     def audio_accuracy(self, count: int) -> dict[str, Estimate]:
-        """Sounds of one thing, asked by prompts that do not name it; then at audio scale 0.
+        """Compute the accuracy on single-source clips with prompts that do not name the source.
 
-        Beside them the alignment alone: the sound's prompt embeds in the text's place.
+        The baselines are an audio scale of 0, and the audio's prompt embeds without the adapter.
+
+        Args:
+            count: Maximum number of images per setting.
         """
         rows = self.select_rows(count, 1)
         if not rows:
@@ -79,15 +101,15 @@ class UNetEvaluator:
         pair_generator = self.pair_generator
         levels = pair_generator.level_tokens(rows)
         with_audio = self.image_classifier.classify(
-            pair_generator.generate_from_texts(row_prompts, seeds, levels, "with the sound")
+            pair_generator.generate_from_texts(row_prompts, seeds, levels, "with audio")
         )
         pair_generator.attached.set_audio_scale(0.0)
         without_audio = self.image_classifier.classify(
-            pair_generator.generate_from_texts(row_prompts, seeds, levels, "at audio scale 0")
+            pair_generator.generate_from_texts(row_prompts, seeds, levels, "audio scale 0")
         )
         pair_generator.attached.set_audio_scale(1.0)
         embeds_only = self.image_classifier.classify(
-            pair_generator.generate_from_embeds(rows, seeds, "embeds swapped")
+            pair_generator.generate_from_embeds(rows, seeds, "audio embeds only")
         )
         found = {
             "object_accuracy": _foreground_accuracy(with_audio, foregrounds),
@@ -96,18 +118,22 @@ class UNetEvaluator:
         }
         known_scenes = [(i, scenes[row]) for i, row in enumerate(rows) if scenes[row]]
         if known_scenes:
-            right = [with_audio[i].scene == scene for i, scene in known_scenes]
-            before = [embeds_only[i].scene == scene for i, scene in known_scenes]
-            found["scene_accuracy"] = Estimate.proportion(right)
-            found["scene_accuracy_embeds_only"] = Estimate.proportion(before)
+            adapter = [with_audio[i].scene == scene for i, scene in known_scenes]
+            baseline = [embeds_only[i].scene == scene for i, scene in known_scenes]
+            found["scene_accuracy"] = Estimate.proportion(adapter)
+            found["scene_accuracy_embeds_only"] = Estimate.proportion(baseline)
         return found
 
     def clip_metrics(self, count: int, clip: str) -> tuple[dict[str, Estimate], dict[str, float]]:
-        """Sounds of one thing by their prompts: IIS, AIC, AIS; FID and KID to the pairs' images.
+        """Compute IIS, AIC and AIS, and FID and KID, on single-source clips with their prompts.
+
+        Args:
+            count: Maximum number of images.
+            clip: CLIP model: short name, folder or Hub id.
 
         Raises:
-            OSError: there is no such CLIP.
-            ValueError: there are too few pairs.
+            OSError: If there is no such CLIP model.
+            ValueError: If there are too few pairs.
         """
         from diffuse.data.images import crop_square, open_image
         from diffuse.evaluation.clip_metrics import CLIPFeatures, ais, clip_distances, iis_and_aic
@@ -122,7 +148,7 @@ class UNetEvaluator:
             [prompts[i] for i in rows],
             list(range(len(rows))),
             pair_generator.level_tokens(rows),
-            "for CLIP",
+            "CLIP metrics",
         )
         kept = pair_generator.prepared.kept
         real = [open_image(self.pairs.rows[kept[i]]["image"]) for i in rows]
@@ -136,11 +162,11 @@ class UNetEvaluator:
         return found, clip_distances(clip_features, real, generated)
 
     def text_accuracy(self, count: int, base_generator: Any) -> dict[str, Estimate]:
-        """Pictures of whole captions by the base, and by it with the adapter attached and silent.
+        """Compute the accuracy on captions, without the adapter and with it attached (no audio).
 
         Args:
-            count: pictures each way, seed by seed the same.
-            before: an `ImageGenerator` of the base without an adapter.
+            count: Number of images per setting, generated from the same seeds.
+            base_generator: `ImageGenerator` of the base model without an adapter.
         """
         pair_generator, labels = self.pair_generator, self._select(self.pairs.labels)
         captions = [texts[0] for texts in self._select(self.pairs.captions)]
@@ -156,20 +182,26 @@ class UNetEvaluator:
         return {
             "text_accuracy_before": _foreground_accuracy(
                 self.image_classifier.classify(
-                    base_pair_generator.generate_from_texts(texts, seeds, None, "text, before")
+                    base_pair_generator.generate_from_texts(
+                        texts, seeds, None, "text, without adapter"
+                    )
                 ),
                 foregrounds,
             ),
             "text_accuracy_after": _foreground_accuracy(
                 self.image_classifier.classify(
-                    pair_generator.generate_from_texts(texts, seeds, None, "text, after")
+                    pair_generator.generate_from_texts(texts, seeds, None, "text, with adapter")
                 ),
                 foregrounds,
             ),
         }
 
     def mixture_accuracy(self, count: int) -> dict[str, Estimate]:
-        """Sounds of two things, and each level swapped alone for that of another mixture."""
+        """Compute the accuracy on two-source clips, and with each level taken from another clip.
+
+        Args:
+            count: Maximum number of images per setting.
+        """
         rows = self.select_rows(count, 2)
         if len(rows) < 2:
             return {}
@@ -195,10 +227,13 @@ class UNetEvaluator:
         return found
 
     def contradictory_accuracy(self, count: int) -> dict[str, Estimate]:
-        """A text that names one thing and the sound of another: the share that shows both.
+        """Compute the accuracy with contradictory prompts and audio.
 
-        The text is the whole caption of another pair of one thing. They are composed as what
-        contradicts each other is: the sound's thing behind the text's.
+        The prompt is the caption of another single-source pair, and the audio is moved to the
+        background, as for the relation "contradictory".
+
+        Args:
+            count: Maximum number of images.
         """
         rows = self.select_rows(count, 1)
         foregrounds = [names[0] for names in self.source_names(rows)]
@@ -211,7 +246,7 @@ class UNetEvaluator:
         pair_generator = self.pair_generator
         images = pair_generator.generate_from_texts(
             [caption_of[name] for name in text_names], list(range(len(rows))),
-            pair_generator.move_to_background(pair_generator.level_tokens(rows)), "text and sound disagree",
+            pair_generator.move_to_background(pair_generator.level_tokens(rows)), "contradictory",
         )  # fmt: skip
         predicted = [
             {prediction.near, prediction.far}
@@ -220,29 +255,33 @@ class UNetEvaluator:
         cases = list(zip(predicted, foregrounds, text_names, strict=True))
         return {
             "contradictory_audio_accuracy": Estimate.proportion(
-                [audio_name in s for s, audio_name, _ in cases]
+                [audio_name in names for names, audio_name, _ in cases]
             ),
-            "contradictory_text_accuracy": Estimate.proportion([text in s for s, _, text in cases]),
-            "contradictory_both_accuracy": Estimate.proportion([{a, b} <= s for s, a, b in cases]),
+            "contradictory_text_accuracy": Estimate.proportion(
+                [text_name in names for names, _, text_name in cases]
+            ),
+            "contradictory_both_accuracy": Estimate.proportion(
+                [{audio_name, text_name} <= names for names, audio_name, text_name in cases]
+            ),
         }
 
 
 def _other_mixture(row: int, pairs: Sequence[Sequence[str]], level: str) -> int:
-    """The next mixture whose level holds a thing that row's mixture does not hold at all."""
-    place = 0 if level == "foreground" else 1
+    """Return the next mixture whose source at a level is not in the mixture of the row."""
+    index = 0 if level == "foreground" else 1
     following = [(row + step) % len(pairs) for step in range(1, len(pairs))]
-    return next((i for i in following if pairs[i][place] not in pairs[row]), following[0])
+    return next((i for i in following if pairs[i][index] not in pairs[row]), following[0])
 
 
 def _other_name(name: str, turn: int, names: Sequence[str]) -> str:
-    """A name other than this one, another at every turn."""
+    """Return another name; successive turns cycle through all others."""
     others = [other for other in names if other != name]
     return others[turn % len(others)]
 
 
 def _foreground_accuracy(predictions: Sequence[Any], foregrounds: Sequence[str]) -> Estimate:
     return Estimate.proportion(
-        [s.near == name for s, name in zip(predictions, foregrounds, strict=True)]
+        [prediction.near == name for prediction, name in zip(predictions, foregrounds, strict=True)]
     )
 
 
@@ -250,12 +289,12 @@ def _mixture_figures(
     predictions: Sequence[Any], pairs: Sequence[Sequence[str]], name: str
 ) -> dict[str, Estimate]:
     cases = list(zip(predictions, pairs, strict=True))
-    foreground = [s.near == p[0] for s, p in cases]
-    background = [s.far == p[1] for s, p in cases]
+    foreground = [prediction.near == pair[0] for prediction, pair in cases]
+    background = [prediction.far == pair[1] for prediction, pair in cases]
     return {
-        f"{name}_front": Estimate.proportion(foreground),
-        f"{name}_behind": Estimate.proportion(background),
-        f"{name}_both": Estimate.proportion(
+        f"{name}_foreground_accuracy": Estimate.proportion(foreground),
+        f"{name}_background_accuracy": Estimate.proportion(background),
+        f"{name}_both_accuracy": Estimate.proportion(
             [a and b for a, b in zip(foreground, background, strict=True)]
         ),
     }

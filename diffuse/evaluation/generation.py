@@ -1,4 +1,4 @@
-"""Pictures of held-out pairs: from text, from sound through the adapter, from both."""
+"""Image generation for held-out pairs: from text, from audio through the adapter, and from both."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ BATCH_SIZE = 32
 
 @dataclass
 class PairImageGenerator:
-    """A stock pipeline with an adapter attached, and what is drawn from.
+    """Generates images of preprocessed pairs with an attached adapter.
 
     Attributes:
-        artist: the pipeline and how it draws.
-        attached: the adapter on its UNet.
-        texts: all captions and prompts, encoded.
-        prepared: the pairs' sounds.
-        substitute: the adapter learned to stand in the text's place, and does so.
+        image_generator: Pipeline and its generation settings.
+        attached: Adapter on its UNet, exactly one.
+        texts: Embeds of all captions and prompts.
+        prepared: Preprocessed pairs.
+        replace_text: Whether the adapter was trained to replace the text, and is used so.
     """
 
     image_generator: ImageGenerator
@@ -42,27 +42,46 @@ class PairImageGenerator:
     replace_text: bool = False
 
     def audio_conditioning(self, rows: Sequence[int]) -> AudioConditioning:
-        """The sounds of some pairs, N of them."""
-        which = self.prepared.audio_index[torch.tensor(list(rows))]
+        """Return the audio conditioning of N pairs.
+
+        Args:
+            rows: Rows of the pairs.
+        """
+        index = self.prepared.audio_index[torch.tensor(list(rows))]
         prepared = self.prepared
         return AudioConditioning(
-            prepared.tokens[which].float(), prepared.mask[which], prepared.embeds[which].float()
+            prepared.tokens[index].float(), prepared.mask[index], prepared.embeds[index].float()
         )
 
     def level_tokens(self, rows: Sequence[int]) -> torch.Tensor:
-        """The level tokens (N, J, D) of some pairs' sounds, by the only adapter."""
+        """Return the level tokens (N, J, D) of the audio of N pairs.
+
+        Args:
+            rows: Rows of the pairs.
+        """
         (tokens,) = self.attached.project(self.audio_conditioning(rows)).values()
         return tokens
 
     def move_to_background(self, levels: torch.Tensor) -> torch.Tensor:
-        """Level tokens (N, J, D) with what is heard in front put behind."""
+        """Return level tokens with the foreground moved to the background.
+
+        Args:
+            levels: Level tokens (N, J, D).
+        """
         (adapter,) = self.attached.adapters.values()
         return adapter.move_to_background(levels)
 
     def generate_from_texts(
         self, texts: Sequence[str], seeds: Sequence[int], levels: torch.Tensor | None, title: str
     ) -> list[Image.Image]:
-        """A picture for each text, with the level tokens (N, J, D) of a sound where given."""
+        """Generate an image for each text.
+
+        Args:
+            texts: Encoded texts.
+            seeds: Seed of each image.
+            levels: Level tokens (N, J, D) of the audio, or None.
+            title: Title of the progress bar.
+        """
         if self.replace_text and levels is not None:
             return self._generate(
                 PromptEmbeds(levels.cpu(), self._unconditional_pooled(len(levels))),
@@ -70,19 +89,24 @@ class PairImageGenerator:
                 None,
                 title,
             )
-        found = [self.texts.get(text) for text in texts]
-        pooled = [p for _, p in found if p is not None]
+        embeds = [self.texts.get(text) for text in texts]
+        pooled = [p for _, p in embeds if p is not None]
         prompts = PromptEmbeds(
-            torch.stack([e for e, _ in found]), torch.stack(pooled) if pooled else None
+            torch.stack([e for e, _ in embeds]), torch.stack(pooled) if pooled else None
         )
         return self._generate(prompts, seeds, levels, title)
 
     def generate_from_embeds(
         self, rows: Sequence[int], seeds: Sequence[int], title: str
     ) -> list[Image.Image]:
-        """A picture of each pair's sound by its prompt embeds in the text's place, and no adapter.
+        """Generate images from the prompt embeds of the audio, without the adapter.
 
-        Of bases with pooled embeds these are their own null's.
+        Pooled embeds are the unconditional ones.
+
+        Args:
+            rows: Rows of the pairs.
+            seeds: Seed of each image.
+            title: Title of the progress bar.
         """
         embeds = self.audio_conditioning(rows).embeds
         return self._generate(
@@ -90,7 +114,7 @@ class PairImageGenerator:
         )
 
     def _unconditional_pooled(self, count: int) -> torch.Tensor | None:
-        """The null's pooled embeds, where the base takes any."""
+        """Return the unconditional pooled embeds, or None if the base model has none."""
         pooled = self.texts.unconditional[1]
         return None if pooled is None else pooled.expand(count, -1)
 
@@ -122,28 +146,41 @@ class PairImageGenerator:
 def sample_rows(
     pair_generator: PairImageGenerator, pairs: AudioImagePairs, count: int
 ) -> list[int]:
-    """The fixed rows: of as many different labels as there are, those of one thing first."""
+    """Return the rows of the sample sheet, with distinct labels if possible, single sources first.
+
+    Args:
+        pair_generator: Generator of the pairs.
+        pairs: Pairs.
+        count: Number of rows.
+    """
     labels = [pairs.labels[i] for i in pair_generator.prepared.kept]
     names = [label if " + " not in label else f"~{label}" for label in labels]
     return select_per_label(names, count)
 
 
-def save_pair_sheet(pair_generator: PairImageGenerator, pairs: AudioImagePairs, features: list[np.ndarray], rows: list[int],
-               path: Path) -> None:  # fmt: skip
-    """Writes the sheet: what is heard, the prompt, and pictures in three rows.
+def save_pair_sheet(
+    pair_generator: PairImageGenerator,
+    pairs: AudioImagePairs,
+    features: list[np.ndarray],
+    rows: list[int],
+    path: Path,
+) -> None:
+    """Save a sample sheet: spectrograms, prompts, and three images per clip.
 
     Args:
-        drawing: with the adapter.
-        pairs: that the rows are of.
-        features: of each row's recording a spectrogram, a frame a row.
-        rows: which.
-        path: of the PNG.
+        pair_generator: Generator with the adapter attached.
+        pairs: Pairs of the rows.
+        features: Spectrogram of the audio of each row, one frame per row.
+        rows: Rows to generate images of.
+        path: Output PNG file.
     """
     kept = pair_generator.prepared.kept
     prompts = [pairs.prompts[kept[i]] for i in rows]
     seeds, levels = list(range(len(rows))), pair_generator.level_tokens(rows)
-    images = {"embeds swapped": pair_generator.generate_from_embeds(rows, seeds, "samples, before")}
-    images["prompt and sound"] = pair_generator.generate_from_texts(
+    images = {
+        "audio embeds only": pair_generator.generate_from_embeds(rows, seeds, "samples, embeds")
+    }
+    images["prompt and audio"] = pair_generator.generate_from_texts(
         prompts, seeds, levels, "samples"
     )
     pair_generator.attached.set_audio_scale(0.0)
@@ -158,7 +195,14 @@ def save_pair_sheet(pair_generator: PairImageGenerator, pairs: AudioImagePairs, 
 def spectrograms_of(
     encoder: Any, pairs: AudioImagePairs, prepared: Any, rows: list[int]
 ) -> list[np.ndarray]:
-    """The first window of each row's recording as a spectrogram, a frame a row."""
+    """Return spectrograms of the first window of clips, one frame per row.
+
+    Args:
+        encoder: Audio encoder.
+        pairs: Pairs.
+        prepared: Their preprocessed tensors.
+        rows: Rows of the clips.
+    """
     processor = encoder.processor
     clips = (pairs.rows[prepared.kept[i]]["audio"] for i in rows)
     return [
