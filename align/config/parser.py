@@ -58,7 +58,7 @@ def recipe_folder(package: str) -> Path:
 
 
 def find_recipe(name: str, package: str) -> Path | None:
-    """Return the file of a recipe, by its path or by its name in a package; None if there is none."""
+    """Return the file of a recipe, given by path or by name, or None if there is none."""
     folder = recipe_folder(package)
     for path in (Path(name), folder / f"{name}.yaml", folder / name):
         if path.is_file():
@@ -251,9 +251,8 @@ def _read(parser: Any, name: str, package: str) -> dict[str, Any]:
 
 def _convert_recipe(parser: HfArgumentParser, recipe: dict[str, Any]) -> dict[str, Any]:
     """Convert the values of a recipe to the types of their options."""
-    actions = {
-        a.dest: a for a in parser._actions if a.const is not False
-    }  # without the --no_ flags
+    # Without the --no_ flags.
+    actions = {a.dest: a for a in parser._actions if a.const is not False}
     hints = (item for kind in parser.dataclass_types for item in get_type_hints(kind).items())
     optional = {name for name, hint in hints if type(None) in get_args(hint)}
     for key, value in recipe.items():

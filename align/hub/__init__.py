@@ -1,1 +1,1 @@
-"""Hugging Face hub: provenance, model cards, upload, required repositories."""
+"""Hugging Face Hub: provenance, model cards, uploads and required repositories."""

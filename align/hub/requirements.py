@@ -1,4 +1,4 @@
-"""What a run needs of the hub: which repositories, and which of their files."""
+"""Repositories and files that a run needs from the Hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from align.config.options import Options
 
 
-WEIGHT_EXTENSIONS = (".safetensors", ".bin")  # the first kind that is there is what is loaded
+WEIGHT_EXTENSIONS = (".safetensors", ".bin")  # the first existing kind is loaded
 CONFIG_EXTENSIONS = (".json", ".txt", ".model")
 DATA_EXTENSIONS = (
     ".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow", ".zip", ".tar", ".gz", ".tgz",
@@ -27,16 +27,16 @@ IMAGE_COMPONENTS = ("unet", "transformer", "vae")
 
 @dataclass(frozen=True)
 class RequiredRepo:
-    """Files of one repository.
+    """Required files of one repository.
 
     Attributes:
-        part: what they are for: base, backbone, data, ….
-        repo_id: on the hub.
+        part: Part of the run: base_model, backbone, encoder, dataset, captioner, ….
+        repo_id: Id on the Hub.
         repo_type: "model" or "dataset".
-        licence: as the hub states it.
-        sizes: bytes by file, of all that is needed.
-        commit: which state of the repository.
-        gated: whether its terms must be accepted first.
+        license: License as stated on the Hub.
+        sizes: Pairs of file name and size in bytes.
+        commit: Commit hash of the repository.
+        gated: Whether its terms must be accepted first.
     """
 
     part: str
@@ -48,7 +48,7 @@ class RequiredRepo:
     gated: bool = False
 
     def missing(self) -> dict[str, int]:
-        """Bytes by file of what is not in the cache yet."""
+        """Return the sizes in bytes of the files that are not cached, by name."""
         from huggingface_hub import try_to_load_from_cache
 
         def is_cached(name: str) -> bool:
@@ -61,10 +61,13 @@ class RequiredRepo:
 
 
 def required_repos(options: Options) -> list[RequiredRepo]:
-    """What the options ask of the hub; what lies here or comes with this package is left out.
+    """Return the repositories that a run needs, without local files and parts of this package.
+
+    Args:
+        options: Options of the run.
 
     Raises:
-        HubError: the hub cannot be reached, or has no such repository.
+        HubError: If the Hub cannot be reached, or a repository does not exist.
     """
     evaluation, loss, data = options.evaluation, options.loss, options.data
     generates_images = (
@@ -77,7 +80,7 @@ def required_repos(options: Options) -> list[RequiredRepo]:
         named.append(("backbone", "backbone", options.model.backbone))
     else:
         named.append(("encoder", "backbone", options.model.init_from))
-    if not data.streaming:  # else it passes while it trains
+    if not data.streaming:  # streamed datasets are not downloaded
         named.append(("dataset", "dataset", data.dataset))
     named += [
         ("test dataset", "dataset", data.eval_dataset),
@@ -93,10 +96,15 @@ def required_repos(options: Options) -> list[RequiredRepo]:
 
 
 def repo_files(part: str, repo_id: str, generates_images: bool) -> RequiredRepo:
-    """What of a repository is needed for a part of a run, as the hub answers.
+    """Return the files of a repository that a part of a run needs.
+
+    Args:
+        part: Part of the run, see `RequiredRepo`.
+        repo_id: Id on the Hub.
+        generates_images: Whether the run generates images or uses the UNet.
 
     Raises:
-        HubError: the hub cannot be reached, or has no such repository.
+        HubError: If the Hub cannot be reached, or the repository does not exist.
     """
     from huggingface_hub import HfApi
 
@@ -135,26 +143,26 @@ def _required_files(repo: RequiredRepo, names: Iterable[str], generates_images: 
 
 
 def _base_parts(repo: RequiredRepo, generates_images: bool) -> list[str]:
-    """The folders of a pipeline that are loaded: see `align.prompts.loading`."""
+    """Return the folders of a pipeline that `align.prompts.loading` loads."""
     from huggingface_hub import hf_hub_download
 
     index = json.loads(Path(hf_hub_download(repo.repo_id, "model_index.json")).read_text())
     parts = {k: v for k, v in index.items() if isinstance(v, list) and v[0]}
     large = {k for k, (_, kind) in parts.items() if str(kind).startswith("T5")}
     large |= {name.replace("text_encoder", "tokenizer") for name in large}
-    left_out = {
+    unused = {
         "safety_checker",
         "image_encoder",
         *large,
         *(() if generates_images else IMAGE_COMPONENTS),
     }
-    kept = [name for name in parts if name not in left_out]
-    # Where nothing is drawn, a transformer's configuration still tells the prompt's width.
+    kept = [name for name in parts if name not in unused]
+    # Without images, the configuration of a transformer still defines the width of the prompt.
     return [*kept, *(["transformer"] if "transformer" in parts and not generates_images else [])]
 
 
 def loaded_files(names: Sequence[str]) -> set[str]:
-    """Of one folder's files those that from_pretrained reads: no variants, one kind of weights."""
+    """Return the files that `from_pretrained` loads: no variants, one format of weights."""
     plain = [name for name in names if not _is_variant(PurePosixPath(name).name)]
     found = {name for name in plain if name.endswith(CONFIG_EXTENSIONS)}
     for kind in WEIGHT_EXTENSIONS:
@@ -165,5 +173,5 @@ def loaded_files(names: Sequence[str]) -> set[str]:
 
 
 def _is_variant(name: str) -> bool:
-    # model.fp16.safetensors, and model.fp16.safetensors.index.json of one in several files.
+    # model.fp16.safetensors, or model.fp16.safetensors.index.json of sharded weights.
     return len(name.removesuffix(".index.json").split(".")) > 2

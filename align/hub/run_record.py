@@ -1,4 +1,4 @@
-"""What a run leaves for people: figures, and sounds beside the pictures they drew."""
+"""The record of a run: its options and the captions of its training rows."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from align.hub.model_card import RUN_RECORD_NAME
 
 
-def tell(
+def write_run_record(
     folder: Path, options: dict[str, Any], recipe: dict[str, Any], record: TrainingRecord
 ) -> None:
-    """Writes what an encoder was trained on beside it.
+    """Write the record of a run to the folder of its encoder.
 
     Args:
-        folder: the encoder's.
-        options: of the run, by theme.
-        recipe: those of them that a recipe of this run states.
-        known: labels, captions and licences of its rows.
+        folder: Folder of the encoder.
+        options: Options of the run, by dataclass.
+        recipe: Options that differ from the defaults.
+        record: Labels, captions and licenses of the training rows.
     """
     data = {"options": options, "recipe": recipe} | asdict(record)
     text = json.dumps(data, indent=1)
@@ -29,10 +29,16 @@ def tell(
 
 
 def load(run_dir: str) -> tuple[dict[str, Any], TrainingRecord]:
-    """What a run's folder tells of its data: the options of its data, and captions by label.
+    """Load the record of a run.
+
+    Args:
+        run_dir: Folder of the run. It may have no record.
+
+    Returns:
+        The data options of the run, and the labels and captions of its training rows.
 
     Raises:
-        ValueError: the file that tells it is damaged.
+        ValueError: If the file is damaged.
     """
     path = Path(run_dir) / RUN_RECORD_NAME
     if not path.exists():
@@ -44,19 +50,17 @@ def load(run_dir: str) -> tuple[dict[str, Any], TrainingRecord]:
         )
         return data["options"]["data"], record
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not what align.train wrote: {error!r}") from error
+        raise ValueError(f"{path} is not a run record of align.train: {error!r}") from error
 
 
 @dataclass
 class TrainingRecord:
-    """The captions by label that an encoder was trained on: {label: [caption, ...]}.
-
-    Repeated captions count as often as they stand there.
+    """Labels, captions and licenses of training rows.
 
     Attributes:
-        captions: see above.
-        licences: how many of the recordings state which licence; empty where none do.
-        rows: a name that follows from the rows; empty where that is not known.
+        captions: Captions by label, {label: [caption, ...]}, with repetitions.
+        licenses: Number of clips by license; empty if none is stated.
+        rows_digest: Digest of the rows; empty if unknown.
     """
 
     captions: dict[str, list[str]]
@@ -64,7 +68,7 @@ class TrainingRecord:
     rows_digest: str = ""
 
     def with_rows(self, labels: Sequence[str], captions: Sequence[str]) -> TrainingRecord:
-        """These, and the labels of further rows that are not among them."""
+        """Return a record with further rows, of labels that are not in this one."""
         more = {label: list(texts) for label, texts in self.captions.items()}
         for label, caption in zip(labels, captions, strict=True):
             if label not in self.captions:
@@ -72,6 +76,6 @@ class TrainingRecord:
         return replace(self, captions=more)
 
     def most_frequent_caption(self, label: str) -> str:
-        """The label's most frequent caption; of equally frequent ones, the alphabet's first."""
+        """Return the most frequent caption of a label; ties are in alphabetical order."""
         counts = Counter(self.captions[label])
         return min(counts, key=lambda text: (-counts[text], text))

@@ -1,4 +1,4 @@
-"""What an encoder does to be found again: its card beside its weights, and its way to the hub."""
+"""Upload of an encoder to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,23 @@ def upload(
     revision: str | None,
     commit_message: str,
 ) -> str:
-    """Uploads an encoder; `AudioPromptEncoder.push_to_hub` says what its arguments are."""
+    """Upload an encoder with its model card.
+
+    Args:
+        encoder: The encoder.
+        repo_id: Hub repository.
+        run_dir: Folder of the run, with metrics and samples.
+        private: Whether a new repository is private.
+        token: Access token, as in `huggingface_hub`.
+        revision: Branch to upload to.
+        commit_message: Message of the commit.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        HubError: If the Hub cannot be reached or denies access.
+    """
     api = HfApi(library_name="soundprompt", token=token)
     with hub_errors(repo_id), TemporaryDirectory() as folder:
         whole = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -45,13 +61,13 @@ def upload(
 
 
 def collect_files(encoder: Any, folder: Path, run_dir: Path | None, name: str) -> None:
-    """Fills a folder with all that goes up.
+    """Collect the files to upload.
 
     Args:
-        encoder: what is published.
-        folder: empty.
-        run: where its figures and samples lie.
-        name: what the card calls it.
+        encoder: The encoder.
+        folder: Empty folder for the files.
+        run_dir: Folder of the run, with metrics and samples.
+        name: Name of the encoder in the model card.
     """
     encoder.save_pretrained(folder)
     if run_dir is not None:
@@ -59,7 +75,7 @@ def collect_files(encoder: Any, folder: Path, run_dir: Path | None, name: str) -
             if (run_dir / file).is_file():
                 shutil.copy(run_dir / file, folder / file)
     write_card(folder, name)
-    # The card has told of the run what others need; its captions may be nobody else's business.
+    # The model card has what others need of the record; the training captions stay private.
     (folder / RUN_RECORD_NAME).unlink(missing_ok=True)
     if (folder / METRICS_NAME).is_file():
         metrics = json.loads((folder / METRICS_NAME).read_text())

@@ -1,1 +1,1 @@
-"""Train an alignment: data sets, trainer, checkpoints, the run."""
+"""Training: datasets, augmentation, trainer, checkpoints and runs."""

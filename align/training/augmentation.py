@@ -1,4 +1,4 @@
-"""Augmentation of log-mel features, seeded by recording and epoch."""
+"""Augmentation of log-mel features, seeded by clip and epoch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from align.config.arguments import AugmentArguments
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """How a backbone's features are laid out.
+    """Layout of a backbone's features.
 
     Attributes:
-        bins: mel bins; a feature row of k * bins holds k frames.
-        log_scale: features are log_scale * ln(power).
-        normalised: then brought to mean 0 and variance 1, bin by bin over a window's frames, and
-            so once more after every change: a change of level alone is not heard, as in use.
+        num_mel_bins: Number of mel bins. A feature row of size k * num_mel_bins has k frames.
+        log_scale: Features are log_scale * ln(power).
+        normalized: Whether each bin is normalized to mean 0 and variance 1 over the frames of a
+            window, also after augmentation. A change of gain then has no effect, as at inference.
     """
 
     num_mel_bins: int
@@ -26,12 +26,12 @@ class FeatureLayout:
 
     @property
     def per_db(self) -> float:
-        """What one decibel adds to a feature."""
+        """Difference of a feature per decibel."""
         return self.log_scale * np.log(10) / 10
 
 
 def _mix(mel: np.ndarray, other: np.ndarray, layout: FeatureLayout, gain_db: float) -> np.ndarray:
-    """Powers added: the sound of both at once, `other` changed by gain_db."""
+    """Mix two log-mel spectrograms by adding powers, with a gain of `gain_db` on `other`."""
     frames = min(len(mel), len(other))
     sum_ = mel.copy()
     background = other[:frames] + gain_db * layout.per_db
@@ -58,7 +58,7 @@ def _random_equalizer(num_mel_bins: int, depth_db: float, rng: np.random.Generat
 def _spec_augment(
     mel: np.ndarray, arguments: AugmentArguments, rng: np.random.Generator
 ) -> np.ndarray:
-    """SpecAugment (Park et al. 2019, arXiv 1904.08779): stretches set to the mean."""
+    """Set random time and frequency masks to the mean (SpecAugment, arXiv 1904.08779)."""
     mean = mel.mean()
     for axis, count, ratio in (
         (0, arguments.time_masks, arguments.time_mask_ratio),
@@ -67,9 +67,9 @@ def _spec_augment(
         for _ in range(count):
             width = int(rng.uniform(0, ratio) * mel.shape[axis])
             start = int(rng.integers(0, mel.shape[axis] - width + 1))
-            stretch = [slice(None), slice(None)]
-            stretch[axis] = slice(start, start + width)
-            mel[tuple(stretch)] = mean
+            mask = [slice(None), slice(None)]
+            mask[axis] = slice(start, start + width)
+            mel[tuple(mask)] = mean
     return mel
 
 
@@ -81,18 +81,19 @@ def augment(
     same: np.ndarray | None = None,
     other: np.ndarray | None = None,
 ) -> np.ndarray:
-    """One window's features, changed in ways that leave what is heard the same.
+    """Augment the features of one window.
 
     Args:
-        feature: (T, k * bins).
-        arguments: what is changed, and how far.
-        scale: the features' layout.
-        rng: source of all choices.
-        same: another window of the same label, to be mixed in now and then.
-        other: a window of another label, for the background.
+        feature: Features of shape (T, k * num_mel_bins).
+        arguments: Augmentation options.
+        layout: Layout of the features.
+        rng: Random generator.
+        same: Window with the same label to mix in, with probability `mix_same_label_prob`.
+        other: Window with another label to mix in as background, with probability
+            `mix_other_label_prob`.
 
     Returns:
-        (T, k * bins) float32.
+        Augmented features of shape (T, k * num_mel_bins), float32.
     """
     mel = feature.astype(np.float32).reshape(-1, layout.num_mel_bins).copy()
     if same is not None and rng.random() < arguments.mix_same_label_prob:

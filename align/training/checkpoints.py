@@ -1,7 +1,7 @@
-"""Checkpoints that record the options which made them, so that only the same run is resumed.
+"""Checkpoints with a record of their options, so that a run resumes only with the same ones.
 
-Both packages use this: an alignment's checkpoint is complete once its run.json is there, one of the
-UNet's once its marker is.
+Both packages use this. A checkpoint of `align` is complete when it has a run.json, one of `diffuse`
+when it has its marker file.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     from align.preprocessing.features import AudioFeatures
 
 
-# Options of the data that do not decide the weights.
-FREE = ("workers", "eval_folds", "eval_dataset", "cache", "cache_dir")
+# Data options that do not determine the weights.
+FREE = ("num_workers", "eval_folds", "eval_dataset", "cache", "cache_dir")
 ELSEWHERE = "give another --output_dir, or start over in this one with --overwrite_output_dir true"
 
 
 def recorded_options(options: Options) -> dict[str, Any]:
-    """The options of a run as JSON holds them, by theme."""
+    """Return the options of a run as JSON values, by dataclass."""
     parts = {k: asdict(v) for k, v in vars(options).items() if k != "training"}
-    for part, names in (("training", options.training.DECISIVE), ("length", LENGTH_OPTIONS)):
+    determining = options.training.WEIGHT_DETERMINING_OPTIONS
+    for part, names in (("training", determining), ("length", LENGTH_OPTIONS)):
         parts[part] = {name: getattr(options.training, name) for name in names}
     return dict(json.loads(json.dumps(parts)))
 
 
 def recipe(options: Options) -> dict[str, Any]:
-    """The recorded options of a run that a recipe of it states."""
+    """Return the recorded options of a run that its recipe includes."""
     recorded = {name for part in recorded_options(options).values() for name in part}
     found = differing(options, STATED)
     return {name: value for name, value in found.items() if name in recorded}
@@ -45,17 +46,18 @@ def recipe(options: Options) -> dict[str, Any]:
 def check_same_options(
     where: Path, before: Mapping[str, Any], now: Mapping[str, Any], parts: tuple[str, ...]
 ) -> None:
-    """Refuses to resume a run with other options.
+    """Check that a run resumes with the same options.
+
+    Options that the earlier run does not record, because they are newer, are skipped.
 
     Args:
-        where: the checkpoint or the folder of the run.
-        before: its options, by theme.
-        now: those of this run.
-        parts: the themes that decide the weights.
+        where: Checkpoint or folder of the run.
+        before: Recorded options, by dataclass.
+        now: Options of this run.
+        parts: Dataclasses that determine the weights.
 
     Raises:
-        ValueError: an option that decides the weights differs; one that the earlier run did not
-            know yet is passed over.
+        ValueError: If an option that determines the weights differs.
     """
     differ = [
         f"{name} was {before[part][name]!r} and is {value!r}"
@@ -72,27 +74,30 @@ def check_same_options(
 
 
 def complete_checkpoints(folder: Path, marker: str) -> list[Path]:
-    """The checkpoints of a folder that have all their files, the one of most steps last.
+    """Return the complete checkpoints of a folder, ordered by step.
 
     Args:
-        folder: where the Trainer writes them.
-        marker: the file that is written last.
+        folder: Output directory of the run.
+        marker: Name of the file that is written last.
     """
     found = [path.parent for path in folder.glob(f"checkpoint-*/{marker}")]
     return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
 
 
 def last_checkpoint(folder: Path, marker: str) -> Path | None:
-    """The complete checkpoint of most steps; None where there is none."""
+    """Return the last complete checkpoint, or None if there is none."""
     return next(reversed(complete_checkpoints(folder, marker)), None)
 
 
 def resumable(options: Options) -> Path | None:
-    """The checkpoint that a run resumes from, by its options; None where it starts.
+    """Return the checkpoint that a run resumes from, or None if it starts over.
+
+    Args:
+        options: Options of the run.
 
     Raises:
-        ValueError: it comes from a run with other options, the named one is none, or a run that
-            starts over would mix its checkpoints with those of an earlier one.
+        ValueError: If the checkpoint comes from a run with other options or is not a checkpoint
+            of `align.train`, or the run starts over in a folder with other checkpoints.
     """
     training = options.training
     folder = Path(training.output_dir or ".")
@@ -100,8 +105,8 @@ def resumable(options: Options) -> Path | None:
     if checkpoint is not None:
         if not (checkpoint / RUN_RECORD_NAME).is_file():
             raise ValueError(
-                f"--resume_from_checkpoint {checkpoint} is no checkpoint of align.train: it has no "
-                f"{RUN_RECORD_NAME}"
+                f"--resume_from_checkpoint {checkpoint} is not a checkpoint of align.train: it "
+                f"has no {RUN_RECORD_NAME}"
             )
     elif training.resumes:
         checkpoint = last_checkpoint(folder, RUN_RECORD_NAME)
@@ -115,10 +120,14 @@ def resumable(options: Options) -> Path | None:
 
 
 def check_no_run(found: list[Path], folder: Path) -> None:
-    """Refuses to start over beside what an earlier run left to resume from.
+    """Check that a run that starts over does not share its folder with other checkpoints.
+
+    Args:
+        found: Checkpoints of an earlier run.
+        folder: Output directory.
 
     Raises:
-        ValueError: something is there.
+        ValueError: If there are checkpoints.
     """
     if found:
         raise ValueError(
@@ -129,36 +138,40 @@ def check_no_run(found: list[Path], folder: Path) -> None:
 
 
 def rows_digest(audio_features: AudioFeatures) -> str:
-    """A short name that follows from which recordings are trained on and what is said of them."""
+    """Return a digest of the training rows: clip ids, captions and labels."""
     return digest([audio_features.clip_ids, audio_features.captions, audio_features.labels])
 
 
 def check_same_rows(checkpoint: Path, rows: str) -> None:
-    """Refuses to go on with other rows than a checkpoint was trained on.
+    """Check that a run resumes with the rows that its checkpoint was trained on.
 
     Args:
-        checkpoint: as `resumable` gives it.
-        rows: as `rows_digest` names them now.
+        checkpoint: Checkpoint to resume from.
+        rows: Digest of the current rows, from `rows_digest`.
 
     Raises:
-        ValueError: rows came, went, or are said to be something else.
+        ValueError: If rows were added or removed, or their captions or labels changed.
     """
-    # A checkpoint of before rows were told says nothing of them.
+    # Checkpoints of earlier versions have no digest.
     before = json.loads((checkpoint / RUN_RECORD_NAME).read_text()).get("rows_digest") or rows
     if before != rows:
         raise ValueError(
-            f"{checkpoint} was trained on other rows: the data have changed since; {ELSEWHERE}"
+            f"{checkpoint} was trained on other rows: the dataset has changed since; {ELSEWHERE}"
         )
 
 
 def remove(checkpoints: list[Path], folder: Path) -> None:
-    """Removes what an earlier run left to resume from.
+    """Delete the checkpoints of an earlier run.
 
-    The Trainer keeps the checkpoints of the most steps: those of an earlier run would push out
-    this one's own.
+    The Trainer keeps the checkpoints with the most steps, so it would delete those of the new run
+    instead.
+
+    Args:
+        checkpoints: Checkpoints to delete.
+        folder: Output directory, for the message.
     """
     for checkpoint in checkpoints:
         shutil.rmtree(checkpoint)
     if checkpoints:
         count = len(checkpoints)
-        print(f"{count} checkpoints of an earlier run in {folder} are removed", flush=True)
+        print(f"deleted {count} checkpoints of an earlier run in {folder}", flush=True)

@@ -1,4 +1,4 @@
-"""What a training step gets: features or tokens of recordings, and what their captions ask."""
+"""Datasets and sampler of training: audio features or tokens, targets and groups."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from align.training.augmentation import FeatureLayout, augment
 
 @dataclass(frozen=True)
 class ExtraRows:
-    """Rows of a second data set, which stand behind those of the first.
+    """Rows of a second dataset, which follow those of the first.
 
     Attributes:
-        first: the number of the first of them.
-        share: of an epoch's rows that are drawn from them, at random.
+        start: Index of the first extra row.
+        fraction: Fraction of each epoch that is sampled from the extra rows.
     """
 
     start: int
@@ -33,29 +33,30 @@ class ExtraRows:
 
     @property
     def num_sampled(self) -> int:
-        """How many an epoch has beside every row of the first data set."""
+        """Number of extra rows per epoch, in addition to all rows of the first dataset."""
         return round(self.start * self.fraction / (1 - self.fraction))
 
     def __post_init__(self) -> None:
         if not self.num_sampled:
             raise ValueError(
-                f"a share of {self.fraction} beside {self.start} rows is less than a row"
+                f"a fraction of {self.fraction} with {self.start} rows is less than one row"
             )
 
 
 class FeatureDataset(Dataset):
-    """Map-style rows addressed by (epoch, row): what is drawn at random follows from the two.
+    """Map-style dataset of audio features, indexed by (epoch, row).
 
-    That is what makes a resumed run see what an uninterrupted one would have.
+    The index seeds the augmentation, so that a resumed run has the same batches as an uninterrupted
+    one.
 
     Args:
-        heard: the recordings' features.
-        targets: (N,) each row's caption, as a row of the caption table.
-        augmentation: what is changed in training; None for evaluation.
-        scale: the features' layout.
-        seed: of the augmentation.
-        caption_lengths: N, where rows are to come in their order.
-        extra: where not all rows come in every epoch.
+        audio_features: Features of N clips.
+        targets: Index of each row's target embeds, shape (N,).
+        augmentation: Augmentation options, or None for evaluation.
+        layout: Layout of the features, for the augmentation.
+        seed: Seed of the augmentation.
+        caption_lengths: N caption lengths to sort every epoch by.
+        extra: Rows of which each epoch has a sample only.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class FeatureDataset(Dataset):
         self._layout, self._seed = layout, seed
         self.caption_lengths, self.extra = caption_lengths, extra
         self.groups = group_ids(audio_features.labels)
-        # Rows sorted by group: each group's lie together, between two of these edges.
+        # Rows sorted by group, and the boundaries between the groups.
         self._sorted = np.argsort(self.groups, kind="stable")
         self._edges = np.concatenate([[0], np.cumsum(np.bincount(self.groups))])
 
@@ -95,7 +96,7 @@ class FeatureDataset(Dataset):
         others = len(self._sorted) - (end - start)
         other = None
         if others:
-            position = int(rng.integers(others))  # among those before and behind this group
+            position = int(rng.integers(others))  # among the rows of all other groups
             other = self._random_window(
                 position if position < start else position + (end - start), rng
             )
@@ -107,15 +108,15 @@ class FeatureDataset(Dataset):
 
 
 class TokenDataset(Dataset):
-    """Rows whose audio tokens were computed once: for a backbone that does not train.
+    """Dataset of precomputed audio tokens, for a frozen backbone.
 
     Args:
-        rows: N rows of tokens (S, H) and their mask (S,), arrays or tensors of any precision,
-            such as `align.preprocessing.audio_tokens.frozen_tokens` gives; S may differ.
-        targets: (N,) each row's caption.
-        groups: N.
-        caption_lengths: N, where rows are to come in their order.
-        extra: where not all rows come in every epoch.
+        rows: N pairs of tokens (S, H) and their mask (S,), arrays or tensors of any precision, as
+            `align.preprocessing.audio_tokens.frozen_tokens` returns them. S may differ.
+        targets: Index of each row's target embeds, shape (N,).
+        groups: Group id of each row; rows with the same label are in one group.
+        caption_lengths: N caption lengths to sort every epoch by.
+        extra: Rows of which each epoch has a sample only.
     """
 
     def __init__(
@@ -144,13 +145,13 @@ class TokenDataset(Dataset):
 
 
 def group_ids(labels: Sequence[str]) -> list[int]:
-    """Labels as numbers, in the labels' order."""
+    """Return the index of each label among the sorted distinct labels."""
     number = {label: i for i, label in enumerate(sorted(set(labels)))}
     return [number[label] for label in labels]
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """A batch of `FeatureDataset` or `TokenDataset` as tensors, recordings padded and masked."""
+    """Collate rows of a `FeatureDataset` or a `TokenDataset` to padded tensors and masks."""
     batch = {
         "target": torch.stack([row["target"] for row in rows]),
         "group": torch.tensor([row["group"] for row in rows]),
@@ -162,17 +163,21 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     batch["tokens"] = torch.zeros(len(rows), max_tokens, tokens[0].shape[1])
     batch["tokens_mask"] = torch.zeros(len(rows), max_tokens, dtype=torch.bool)
     for b, (row_tokens, mask) in enumerate(zip(tokens, masks, strict=True)):
-        batch["tokens"][b, : len(row_tokens)] = row_tokens  # becomes float32 as it is copied
+        batch["tokens"][b, : len(row_tokens)] = row_tokens  # converts to float32
         batch["tokens_mask"][b, : len(mask)] = mask
     return batch
 
 
 class EpochSampler(Sampler):
-    """Every row once an epoch, in an order that follows from seed and epoch, as (epoch, row).
+    """Sampler of (epoch, row), in an order that depends on the seed and the epoch only.
 
-    The order is random; rows that have `caption_lengths` come by them, the shortest first, and
-    only those of one length in random order. Of rows that are `extra`, an epoch has a share that
-    is drawn anew: none twice before all have come once.
+    The order is random. With `caption_lengths`, rows are sorted by length and shuffled among equal
+    lengths. Each epoch has a new sample of the `extra` rows, which repeats a row only after all
+    others.
+
+    Args:
+        rows: Dataset, with optional attributes `caption_lengths` and `extra`.
+        seed: Seed of the order.
     """
 
     def __init__(self, rows: Sized, seed: int) -> None:
@@ -180,7 +185,7 @@ class EpochSampler(Sampler):
         self._extra_rows: ExtraRows | None = getattr(rows, "extra", None)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch."""
+        """Set the epoch; the Trainer calls it before each epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -207,21 +212,20 @@ class EpochSampler(Sampler):
 
 
 class StreamingFeatureDataset(IterableDataset):
-    """Rows of a stream, their features computed when it is their turn and kept by nobody.
+    """Iterable dataset that extracts features on the fly, without caching.
 
-    An epoch has as many rows as the data set: where a recording cannot be used, the one before it
-    is heard once more, so that a resumed run finds its place. Order and augmentation follow from
-    seed, epoch and place.
+    Unreadable clips are replaced by the previous one, so that the epoch length is constant and a
+    run can resume. Order and augmentation depend on the seed, the epoch and the position only.
 
     Args:
-        ear: how the backbone hears.
+        processor: Processor of the backbone.
         stream: N rows.
-        targets: (N,) each row's caption, as a row of the caption table.
-        groups: N.
-        augmentation: what is changed; it cannot mix in other recordings, which are not there.
-        scale: the features' layout.
-        seed: of order and augmentation.
-        workers: processes that hear what this one reads; few rows are heard by this one.
+        targets: Index of each row's target embeds, shape (N,).
+        groups: Group id of each row.
+        augmentation: Augmentation options. Mixing is not supported.
+        layout: Layout of the features, for the augmentation.
+        seed: Seed of order and augmentation.
+        num_workers: Number of feature-extraction processes. Few rows are extracted in this one.
     """
 
     def __init__(
@@ -247,17 +251,17 @@ class StreamingFeatureDataset(IterableDataset):
         self._warned = False
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch."""
+        """Set the epoch; the Trainer calls it before each epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self._stream)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The epoch's rows.
+        """Yield the rows of an epoch.
 
         Raises:
-            DataError: more than 5% of the recordings cannot be used.
+            DataError: If more than 5% of the clips cannot be used.
         """
         budget = ErrorBudget(len(self), row_name="the stream's number")
         pending, last, warned = 0, None, []
@@ -272,7 +276,7 @@ class StreamingFeatureDataset(IterableDataset):
                 last = {"windows": windows, "target": target, "group": group}
             if last is None:
                 continue
-            # Those before the first good one wait for it.
+            # Unreadable clips before the first readable one are replaced by that one.
             for _ in range(pending + (not result.error)):
                 yield last
             pending = 0
@@ -280,7 +284,7 @@ class StreamingFeatureDataset(IterableDataset):
             budget.check(0)
         if warned and not self._warned:
             self._warned = True
-            print(f"{len(warned)} recordings are damaged or not heard whole: {warned[0]}")
+            print(f"{len(warned)} clips are damaged or truncated: {warned[0]}")
 
     def _augment(self, windows: list[np.ndarray], place: int) -> list[np.ndarray]:
         windows = [np.asarray(window, np.float32) for window in windows]
@@ -291,4 +295,4 @@ class StreamingFeatureDataset(IterableDataset):
 
     def _results(self) -> Iterator[tuple[ExtractionResult, tuple[str, str]]]:
         rows = self._stream.iterate(self._seed, self._epoch)
-        return self._pool.map((sound, (caption, label)) for sound, caption, label in rows)
+        return self._pool.map((audio, (caption, label)) for audio, caption, label in rows)

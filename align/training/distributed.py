@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them: who writes, who waits, who reads which rows."""
+"""Data-parallel training with torchrun: process groups, batches per rank, gathered rows."""
 
 from __future__ import annotations
 
@@ -13,42 +13,41 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 
 def init_process_group(training: Any) -> None:
-    """Lets the processes that torchrun started find each other; TrainingArguments know how."""
+    """Initialize the process group, as a side effect of the Trainer's `device`."""
     training.device  # noqa: B018
 
 
 def destroy_process_group() -> None:
-    """Parts the processes, once they have nothing more to tell each other.
+    """Destroy the process group after the last collective operation.
 
-    What they talk by has threads of its own, and one that is still there when the interpreter ends
-    aborts the process; torchrun ends all the others then, whatever they are doing. From here on
-    every process is one alone.
+    Threads of the backend that still run when the interpreter exits abort the process, and torchrun
+    then ends all other processes as well. After this call, each process runs on its own.
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def process_rank() -> int:
-    """Which process this is, from 0; 0 where there is only one."""
+    """Return the rank of this process, 0 if there is only one."""
     return distributed.get_rank() if _is_distributed() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes, prints and draws."""
+    """Whether this is the process that writes files, prints and generates images."""
     return process_rank() == 0
 
 
 def barrier() -> None:
-    """Waits until all processes are here."""
+    """Wait for all processes."""
     if _is_distributed():
         distributed.barrier()
 
 
 @contextlib.contextmanager
 def main_process_first() -> Iterator[None]:
-    """The main process passes through while the others wait; then they do.
+    """Run the block in the main process first, then in the others.
 
-    What it writes into a cache, they find there.
+    The others then find in the cache what the main process computed.
     """
     if not is_main_process():
         barrier()
@@ -61,11 +60,11 @@ def main_process_first() -> Iterator[None]:
 
 @contextlib.contextmanager
 def main_process_stdout() -> Iterator[None]:
-    """Nothing that other processes print is shown; errors are."""
+    """Silence the standard output of all but the main process; errors are still shown."""
     if is_main_process():
         yield
         return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
         yield
 
 
@@ -78,15 +77,15 @@ def _is_distributed() -> bool:
 
 
 class RankBatchSampler(Sampler):
-    """This process's share of every batch that one process would have.
+    """Sampler of this process's part of every global batch.
 
-    A last batch that is not full is divided too, and shares may differ by a row. Where it has
-    fewer rows than there are processes, those without one read its first row again.
+    An incomplete last batch is divided as well, so that the parts may differ by one row. If it has
+    fewer rows than there are processes, the remaining processes repeat its first row.
 
     Args:
-        rows: the order of all rows.
-        batch_size: of all processes together.
-        drop_last: whether a last batch that is not full is left out.
+        rows: Sampler of all rows.
+        batch_size: Batch size of all processes together.
+        drop_last: Whether to drop an incomplete last batch.
     """
 
     def __init__(self, rows: Sampler, batch_size: int, drop_last: bool = False) -> None:
@@ -107,7 +106,7 @@ class RankBatchSampler(Sampler):
 
 
 def rank_slice(rows: list[Any], rank: int, world_size: int) -> list[Any]:
-    """The rows of one of several processes: consecutive ones, as even as can be."""
+    """Return the consecutive rows of one process; the parts differ by at most one row."""
     whole, rest = divmod(len(rows), world_size)
     start = rank * whole + min(rank, rest)
     return rows[start : start + whole + (rank < rest)]
@@ -116,13 +115,13 @@ def rank_slice(rows: list[Any], rank: int, world_size: int) -> list[Any]:
 def rank_dataloader(
     dataset: Any, batch_sampler: RankBatchSampler, collate: Callable[[list[Any]], Any], options: Any
 ) -> DataLoader:
-    """A loader of this process's shares that the Trainer drives as its own.
+    """Return a data loader of this process's batches, prepared for the Trainer.
 
     Args:
-        dataset: rows addressed as `batch_sampler` addresses them.
-        shares: batches of this process.
-        collate: rows to a batch.
-        options: TrainingArguments.
+        dataset: Dataset, indexed by the items of `batch_sampler`.
+        batch_sampler: Batches of this process.
+        collate: Function from rows to a batch.
+        options: Training arguments.
     """
     from accelerate.data_loader import prepare_data_loader
 
@@ -133,21 +132,25 @@ def rank_dataloader(
         num_workers=options.dataloader_num_workers,
         pin_memory=options.dataloader_pin_memory,
     )
-    # Divided already: Accelerate only moves batches to the device.
+    # The batches are per process already: Accelerate only moves them to the device.
     return prepare_data_loader(
         loader, options.device, num_processes=1, process_index=0, put_on_device=True
     )
 
 
 def gather_rows(*columns: torch.Tensor | None) -> tuple[Any, ...]:
-    """Each column with the rows of all processes, in their order; as it is with one process.
+    """Gather the rows of all processes, in rank order.
 
-    Every process then computes the loss of the whole batch. Its gradient for rows of its own is
-    complete as it stands, so nothing need be sent back. Because data-parallel training averages
-    over processes what has to be summed, it is multiplied by their number.
+    Every process then computes the loss of the global batch. Its gradient with respect to its own
+    rows is complete, so that the backward pass needs no communication. It is multiplied by the
+    number of processes, because data-parallel training averages gradients that have to be summed.
 
     Args:
-        columns: tensors with as many rows each, which may differ between processes, or None.
+        columns: Tensors with the same number of rows, or None. The number may differ between
+            processes.
+
+    Returns:
+        The gathered tensors; with one process, `columns` unchanged.
     """
     if not distributed.is_available() or not distributed.is_initialized():
         return columns
@@ -166,12 +169,12 @@ def _sizes(own: int, device: torch.device) -> list[int]:
 
 
 class _AllGather(torch.autograd.Function):
-    """All processes' rows forward; the gradient of one's own, times their number, backward."""
+    """All-gather in the forward pass; in the backward pass, own rows times the world size."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, sizes: list[int]) -> torch.Tensor:
         ctx.sizes = sizes
-        # Not every backend gathers what differs in size.
+        # Not every backend gathers tensors of different sizes.
         sent = rows.new_zeros(max(sizes), *rows.shape[1:])
         sent[: len(rows)] = rows
         found = [torch.empty_like(sent) for _ in sizes]

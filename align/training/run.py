@@ -1,4 +1,4 @@
-"""A training run from its options to its figures."""
+"""A training run: from its options to its metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from align.evaluation.evaluator import AlignmentEvaluator, evaluate_all, generat
 from align.evaluation.generation import ImageGenerator, select_per_label
 from align.evaluation.statistics import Estimate
 from align.hub.model_card import RUN_RECORD_NAME, SAMPLE_SHEET_NAME
-from align.hub.run_record import TrainingRecord, tell
+from align.hub.run_record import TrainingRecord, write_run_record
 from align.losses.alignment import AlignmentLoss, build_criterion
 from align.losses.distillation import KeyValueDistillation
 from align.models.backbones.loading import backbone_class
@@ -62,7 +62,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingRun:
-    """Everything a run holds; `from_options` makes it, `train` and `evaluate` use it."""
+    """A training run: models, data and options.
+
+    Attributes:
+        options: Options of the run.
+        space: Default prompt space.
+        encoder: The encoder to train.
+        train_features: Features, captions and labels of the training rows.
+        eval_features: Those of the evaluation rows.
+        evaluated_on: Description of the evaluation rows.
+        record: Labels, captions and licenses of the training rows.
+        image_generator: Pipeline for evaluation images and distillation, if needed.
+        checkpoint: Checkpoint to resume from.
+        cache: Cache of features, audio tokens and caption embeds.
+        stream: Training rows, with --streaming.
+        extra_spaces: Further prompt spaces to train.
+        extra_callbacks: Further callbacks of the Trainer.
+        num_main_rows: Number of training rows of --dataset, which precede those of
+            --extra_dataset.
+    """
 
     options: Options
     space: PromptSpace
@@ -72,21 +90,24 @@ class TrainingRun:
     evaluated_on: str
     record: TrainingRecord
     image_generator: ImageGenerator | None
-    checkpoint: Path | None  # to go on from
+    checkpoint: Path | None
     cache: Cache
-    stream: Stream | None = None  # of what is trained on, where it is not heard beforehand
-    extra_spaces: Sequence[PromptSpace] = ()  # further spaces that are learned
-    extra_callbacks: Sequence[TrainerCallback] = ()  # of the training, beside its own
-    num_main_rows: int = 0  # of `heard`; those of --extra_dataset stand behind them
+    stream: Stream | None = None
+    extra_spaces: Sequence[PromptSpace] = ()
+    extra_callbacks: Sequence[TrainerCallback] = ()
+    num_main_rows: int = 0
 
     @classmethod
     def from_options(cls, options: Options) -> TrainingRun:
-        """Loads models and data, and computes features.
+        """Load models and data, and extract features.
+
+        Args:
+            options: Options of the run.
 
         Raises:
-            DataError: the data cannot be used.
-            OSError: a model does not exist.
-            ValueError: options contradict each other.
+            DataError: If the data cannot be used.
+            OSError: If a model does not exist.
+            ValueError: If options contradict each other.
         """
         check_options(options)
         checkpoint = resumable(options)
@@ -103,9 +124,8 @@ class TrainingRun:
             "cache": cache,
         }
         if stream is not None:
-            audio_features = AudioFeatures(
-                [], stream.captions, stream.labels, []
-            )  # what is said of them is known
+            # Captions and labels are known before the audio is streamed.
+            audio_features = AudioFeatures([], stream.captions, stream.labels, [])
         else:
             audio_features = extract_features(
                 encoder.processor, rows, title="train features", **extraction_kwargs
@@ -120,7 +140,7 @@ class TrainingRun:
                     encoder.processor, extra, title="extra features", **extraction_kwargs
                 ),
             )
-        # Of what could be told apart, too little may be left once recordings are left out.
+        # Unreadable clips are left out by now, so that too few distinct rows may remain.
         check_distinct_rows(options.data.dataset, audio_features.captions, audio_features.labels)
         record = replace(record, rows_digest=rows_digest(audio_features))
         if checkpoint is not None:
@@ -138,32 +158,34 @@ class TrainingRun:
                 space.base_model, given.num_inference_steps, given.guidance_scale
             )
         return cls(
-            options, space, encoder, audio_features, eval_features, evaluated_on, record, image_generator, checkpoint, cache,
-            stream, extra_spaces, num_main_rows=num_main_rows,
+            options, space, encoder, audio_features, eval_features, evaluated_on, record,
+            image_generator, checkpoint, cache, stream, extra_spaces, num_main_rows=num_main_rows,
         )  # fmt: skip
 
     @property
     def folder(self) -> Path:
-        """Where results go."""
+        """Output directory of the run."""
         return Path(self.options.training.output_dir or ".")
 
     def train(self) -> None:
-        """Trains, or goes on where a killed run stopped, and saves the encoder."""
+        """Train, or resume an interrupted run, and save the encoder."""
         with main_process_first():
             trainer = self._trainer()
         last = None if self.checkpoint is None else str(self.checkpoint)
         if last is not None:
-            print(f"going on from {last}", flush=True)
+            print(f"resuming from {last}", flush=True)
         elif is_main_process():
             remove(complete_checkpoints(self.folder, RUN_RECORD_NAME), self.folder)
         trainer.train(resume_from_checkpoint=last)
         self.encoder.merge_lora()
         if is_main_process():
             self.encoder.save_pretrained(self.folder)
-            tell(self.folder, recorded_options(self.options), recipe(self.options), self.record)
+            write_run_record(
+                self.folder, recorded_options(self.options), recipe(self.options), self.record
+            )
 
     def evaluate(self) -> dict[str, Estimate]:
-        """The figures of the trained encoder; its sample sheet goes to the folder."""
+        """Return the metrics of the trained encoder, and write its sample sheet."""
         evaluator = AlignmentEvaluator.from_encoder(
             self.encoder, self.space, self.eval_features, self.record, cache=self.cache
         )
@@ -181,13 +203,13 @@ class TrainingRun:
                 cache=self.cache,
             )
             metrics |= {
-                f"{figure} ({space.base_model})": v
-                for figure, v in evaluator.embed_metrics().items()
+                f"{name} ({space.base_model})": value
+                for name, value in evaluator.embed_metrics().items()
             }
         return metrics
 
     def generate_samples(self, sample_sheet: Path) -> None:
-        """Writes the sheet of the fixed sample sounds, as the encoder answers now."""
+        """Write a sample sheet of fixed clips with the current encoder."""
         if self.image_generator is None or not is_main_process():
             return
         encoder, mode = self.encoder, self.encoder.training
@@ -214,9 +236,9 @@ class TrainingRun:
                 build_retrieval_memory(loss, targets, options.memory), name
             )
         frozen = options.model.train_backbone == "none"
-        make = self._token_dataset if frozen else self._feature_dataset
-        telling = RunRecordCallback(recorded_options(options), recipe(options), self.record)
-        callbacks: list[TrainerCallback] = [telling]
+        make_dataset = self._token_dataset if frozen else self._feature_dataset
+        run_record = RunRecordCallback(recorded_options(options), recipe(options), self.record)
+        callbacks: list[TrainerCallback] = [run_record]
         if options.training.sample_every_eval and options.evaluation.num_sheet_samples:
             callbacks.append(SampleSheetCallback(self.folder / "samples", self.generate_samples))
         callbacks += self.extra_callbacks
@@ -229,9 +251,9 @@ class TrainingRun:
             train_dataset=(
                 self._streaming_dataset(caption_embeds, record)
                 if self.stream is not None
-                else make(self.train_features, caption_embeds, record, True)
+                else make_dataset(self.train_features, caption_embeds, record, True)
             ),
-            eval_dataset=make(self.eval_features, caption_embeds, record, False),
+            eval_dataset=make_dataset(self.eval_features, caption_embeds, record, False),
             compute_metrics=compute_metrics,
             callbacks=callbacks,
         )
@@ -239,12 +261,17 @@ class TrainingRun:
     def _criterion(
         self, space: PromptSpace, image_generator: ImageGenerator | None, record: TrainingRecord
     ) -> tuple[AlignmentLoss, CaptionEmbeds]:
-        """The loss of a prompt space, and its captions' embeds; its head gets their statistics.
+        """Build the loss of a prompt space and encode the captions.
+
+        Sets the statistics of the captions in the head of the space.
 
         Args:
-            space: the prompt space.
-            image_generator: a pipeline of it whose UNet is distilled through; loaded if it is needed.
-            record: captions by label, of all rows.
+            space: The prompt space.
+            image_generator: Pipeline with the UNet for the distillation loss. Loaded if needed.
+            record: Captions by label, of all rows.
+
+        Returns:
+            The loss, and the embeds of the captions.
         """
         loss, head = self.options.loss, self.encoder.head(space.base_model)
         captions = self.train_features.captions + self.eval_features.captions
@@ -338,7 +365,7 @@ class TrainingRun:
         return ExtraRows(self.num_main_rows, fraction) if fraction else None
 
     def _caption_lengths(self, audio_features: AudioFeatures, train: bool) -> list[int] | None:
-        """By what rows come in order, where an order is asked for."""
+        """Return the lengths to sort the training rows by, for --order caption_length."""
         if not train or self.options.data.order != "caption_length":
             return None
         return [len(caption.split()) for caption in audio_features.captions]

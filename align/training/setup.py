@@ -1,4 +1,4 @@
-"""The encoder that a training starts from, and what it leaves."""
+"""Build the encoder to train, its statistics and its retrieval memory."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 
 def build_encoder(model: ModelArguments, *spaces: PromptSpace) -> AudioPromptEncoder:
-    """A fresh encoder, or a trained one, with exactly those weights free that are to train.
+    """Build a new encoder or load a trained one, with `requires_grad` set for training.
 
-    A trained encoder that lacks a space gets a head for it.
+    A trained encoder gets a new head for each prompt space that it lacks.
+
+    Args:
+        model: Options of the model.
+        spaces: Prompt spaces to train, the default one first.
 
     Raises:
-        OSError: there is no such backbone.
-        ValueError: there is no such encoder, or the options do not fit it.
+        OSError: If the backbone does not exist.
+        ValueError: If the encoder does not exist, or the options do not fit it.
     """
     encoder = (
         _new_encoder(model, spaces)
@@ -47,11 +51,16 @@ def build_encoder(model: ModelArguments, *spaces: PromptSpace) -> AudioPromptEnc
 
 
 def set_space_statistics(head: Head, caption_embeds: CaptionEmbeds, space: PromptSpace) -> None:
-    """Tells a fresh head the statistics of the captions that it learns, and its pipeline's nulls.
+    """Set the statistics of the captions and the unconditional embeds in a new head.
 
-    One that goes on keeps its own: its answers are in their terms, and with others they would mean
-    something else from the first step on. One that answers in the pipeline's terms is told in any
-    case: what it answers stays the same, and losses, measures and recall see it centred.
+    A resumed head keeps its statistics; changing them would change the meaning of its outputs. A
+    head that predicts raw embeds always gets them: its outputs stay the same, while losses, metrics
+    and retrieval memory are standardized.
+
+    Args:
+        head: Head of the prompt space.
+        caption_embeds: Embeds of the training captions.
+        space: The prompt space.
     """
     if head.predicts_raw_embeds:
         found = {k: replace(s, constant=s.constant & False) for k, s in
@@ -62,7 +71,7 @@ def set_space_statistics(head: Head, caption_embeds: CaptionEmbeds, space: Promp
 
 
 def _new_encoder(model: ModelArguments, spaces: Sequence[PromptSpace]) -> AudioPromptEncoder:
-    # All sizes are kept: a saved encoder must not change where a default does.
+    # All sizes are saved, so that an encoder does not change when a default does.
     adapter = {
         "adapter_type": model.adapter,
         **default_adapter_kwargs(model.adapter),
@@ -84,20 +93,20 @@ def _load_trained_encoder(
     model: ModelArguments, spaces: Sequence[PromptSpace]
 ) -> AudioPromptEncoder:
     encoder = load_encoder(str(model.init_from)).float()
-    # What a checkpoint's LoRA has learned is kept: a new one would begin in its place.
+    # Keep the LoRA weights of the checkpoint: a new LoRA would replace them.
     encoder.merge_lora()
     trained = {space.base_model: space.shape for space in spaces}
     existing = list(encoder.heads.names)
     others = [name for name in existing if name not in trained]
     if others and model.train_backbone != "none":
         raise ValueError(
-            f"a backbone that trains spoils what {', '.join(others)} learned from it: "
-            "give --train_backbone none, or every base of the encoder"
+            f"training the backbone would break the heads of {', '.join(others)}: give "
+            "--train_backbone none, or every base model of the encoder"
         )
     for name, shape in trained.items():
         if name not in existing:
             print(
-                f"{model.init_from} has no space {name}: a fresh head is trained for it", flush=True
+                f"{model.init_from} has no space {name}: a new head is trained for it", flush=True
             )
             encoder.add_space(name, shape)
         elif encoder.head(name).space != shape:
@@ -112,7 +121,7 @@ def _load_trained_encoder(
 def _unfreeze_level_weights(head: Head) -> None:
     if not isinstance(head.adapter, Hierarchical):
         kind = type(head.adapter).__name__.lower()
-        raise ValueError(f"level weights are the hierarchical adapter's; this one is {kind}")
+        raise ValueError(f"level_weights needs the hierarchical adapter; this one is {kind}")
     head.requires_grad_(False)
     head.adapter.level_weights.requires_grad_(True)
 
@@ -120,19 +129,23 @@ def _unfreeze_level_weights(head: Head) -> None:
 def build_retrieval_memory(
     targets: TargetEmbeds, rows: torch.Tensor, arguments: MemoryArguments
 ) -> RetrievalMemory | None:
-    """A memory of what is trained on; None where it is more than the options allow.
+    """Build a retrieval memory of the training targets.
 
     Args:
-        wanted: standardised targets by number.
-        rows: (N,) the number of each training row's target.
-        given: the options.
+        targets: Standardized target embeds.
+        rows: Index of the target of each training row, shape (N,).
+        arguments: Options of the memory.
+
+    Returns:
+        The memory, or None if it is disabled or there are more targets than it may store.
     """
     unique_rows = rows.unique()
     if not arguments.retrieval_memory:
         return None
     if len(unique_rows) > arguments.retrieval_memory:
         print(
-            f"{len(unique_rows)} targets are more than --retrieval_memory {arguments.retrieval_memory}: none is remembered"
+            f"{len(unique_rows)} targets are more than --retrieval_memory "
+            f"{arguments.retrieval_memory}: the encoder gets no retrieval memory"
         )
         return None
     pooled = None if targets.pooled is None else targets.pooled[unique_rows]
@@ -143,10 +156,13 @@ def build_retrieval_memory(
 
 
 def resolve_bases(model: ModelArguments) -> None:
-    """Fills in the pipelines of --init_from's encoder, its default one first, where none are given.
+    """Fill in the base models of --init_from, the default one first, if none are given.
+
+    Args:
+        model: Options of the model.
 
     Raises:
-        ValueError: --init_from is no encoder.
+        ValueError: If --init_from is not an encoder.
     """
     if model.base_model or model.init_from is None:
         return

@@ -1,4 +1,4 @@
-"""AlignTrainer: the Hugging Face Trainer, routed through the alignment's losses."""
+"""AlignTrainer: the Hugging Face Trainer with the alignment losses."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from align.training.distributed import RankBatchSampler, gather_rows, rank_datal
 
 
 class LossTermsMixin:
-    """Adds the mean of every loss term since the last log line to a Trainer's log."""
+    """Log the mean of every loss term since the last log line."""
 
     _terms: dict[str, list[torch.Tensor]]
 
     def keep_terms(self, terms: Mapping[str, torch.Tensor]) -> None:
-        """Keeps a step's loss terms for the next log line."""
+        """Keep the loss terms of a step for the next log line."""
         for name, term in terms.items():
             self._terms[name].append(term.detach())
 
     def learned(self) -> dict[str, float]:
-        """What is logged beside the terms."""
+        """Return further values to log."""
         return {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the Trainer's, with the terms."""
+        """Log as the Trainer does, with the loss terms."""
         if "loss" in logs:
             for name, values in self._terms.items():
                 logs[f"loss_{name}"] = round(torch.stack(values).mean().item(), 4)
@@ -46,13 +46,14 @@ class LossTermsMixin:
 
 
 class AlignTrainer(LossTermsMixin, Trainer):
-    """Trains an `AudioPromptEncoder`; all it adds to Trainer is routing.
+    """Trainer of an `AudioPromptEncoder`.
 
     Args:
-        criterion: the alignment's loss.
-        gradient_cache: rows encoded at once; 0 for a step's whole batch.
-        others: the losses of further spaces, by their names.
-        kwargs: Trainer's own. Datasets are `align.training.datasets.FeatureDataset` or `TokenDataset`.
+        criterion: Loss of the default prompt space.
+        gradient_cache: Rows per GradCache chunk, or 0 to disable GradCache.
+        extra_criteria: Losses of further prompt spaces, by name.
+        kwargs: Arguments of the Trainer. Datasets are a `FeatureDataset`, a `TokenDataset` or a
+            `StreamingFeatureDataset` of `align.training.datasets`.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class AlignTrainer(LossTermsMixin, Trainer):
         return EpochSampler(cast(Sized, rows), self.args.seed)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Several processes divide each batch that one would have."""
+        """Return the loader; several processes divide the batches of a single one."""
         if self.args.world_size == 1 or isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
         batch_size = self.args.train_batch_size * self.args.world_size
@@ -89,18 +90,18 @@ class AlignTrainer(LossTermsMixin, Trainer):
         return rank_dataloader(self.train_dataset, batch_sampler, self.data_collator, self.args)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The encoder's weights, and what the criterion learns, which does not decay."""
-        fresh = self.optimizer is None
+        """Create the optimizer, with the parameters of the loss and no weight decay on them."""
+        is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         learned = list(self.criterion.parameters())
-        if fresh and learned:
+        if is_new and learned:
             optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
         return optimizer
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """With a gradient cache, what the loss's gradient asks of the encoder comes after it."""
+        """Run a step; with GradCache, replay the encoder's backward pass after the loss."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self._cache is not None:
             self._cache.replay(model, self._no_sync(model))
@@ -116,14 +117,14 @@ class AlignTrainer(LossTermsMixin, Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The sum of the criterion's terms over all processes' rows; each is kept for the log."""
+        """Return the sum of the loss terms over the rows of all processes, and keep them to log."""
         inputs = dict(inputs)
         target, group = inputs.pop("target"), inputs.pop("group")
         extra_outputs: list[Any] = []
         if model.training and self._cache is not None:
             out = self._cache.encode(model, inputs, self._no_sync(model))
         else:
-            # All spaces in one go: the recording is heard once.
+            # All spaces at once, so that the backbone runs once.
             out, *extra_outputs = model(**inputs, space=[None, *self._extra_criteria])
         terms = self.criterion(*gather_rows(out.embeds, out.pooled, target, group))
         for (name, extra_criterion), output in zip(
@@ -143,15 +144,15 @@ class AlignTrainer(LossTermsMixin, Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Loss, and each row's centred cosine to its target: whole sequences are not kept."""
+        """Return the loss and each row's centered cosine to its target, but not the embeds."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, out = self.compute_loss(model, inputs, return_outputs=True)
-        fit = centered_cosine(out.embeds.float(), self.criterion.embeds[inputs["target"]])
-        return loss.detach(), fit, inputs["group"]
+        cosine = centered_cosine(out.embeds.float(), self.criterion.embeds[inputs["target"]])
+        return loss.detach(), cosine, inputs["group"]
 
     def learned(self) -> dict[str, float]:
-        """What the loss learned itself."""
+        """Return the learned temperatures and bias of the loss."""
         return {name: value.item() for name, value in self.criterion.learned_values().items()}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -160,5 +161,5 @@ class AlignTrainer(LossTermsMixin, Trainer):
 
 
 def compute_metrics(prediction: Any) -> dict[str, float]:
-    """Trainer's compute_metrics: the mean centred cosine of an evaluation."""
+    """Return the mean centered cosine of an evaluation, for the Trainer."""
     return {"centered_cosine": float(prediction.predictions.mean())}

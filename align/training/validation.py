@@ -1,4 +1,4 @@
-"""Options that do not go together, found before anything is loaded."""
+"""Checks of the options of a training run, before models and data are loaded."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 
 def check_model(model: ModelArguments, *_: Any) -> None:
-    """Checks the options of the model that only models can tell, and fills in --init_from's bases.
+    """Check the model options, and fill in the base models of --init_from.
+
+    Args:
+        model: Options of the model.
 
     Raises:
-        ValueError: the adapter does not take a size, or --init_from is no encoder.
+        ValueError: If the adapter does not support one of the sizes, or --init_from is not an
+            encoder.
     """
     from align.models.adapters import check_adapter_kwargs
     from align.training.setup import resolve_bases
@@ -27,18 +31,19 @@ def check_model(model: ModelArguments, *_: Any) -> None:
 
 
 def check_options(options: Options) -> None:
-    """Refuses options of several themes that contradict each other, and a folder that cannot be.
+    """Check options that depend on each other, and the output directory.
+
+    Args:
+        options: Options of the run.
 
     Raises:
-        ValueError: they do, or it cannot.
+        ValueError: If options contradict each other, or the output directory is not writable.
     """
     check_model(options.model)
     if options.augment.active and options.model.train_backbone == "none":
-        raise ValueError("augmentation needs a backbone that trains: set --train_backbone")
+        raise ValueError("augmentation needs a trained backbone: set --train_backbone")
     if options.model.backbone_dropout and options.model.train_backbone == "none":
-        raise ValueError(
-            "--backbone_dropout is the backbone's, which does not train: --train_backbone"
-        )
+        raise ValueError("--backbone_dropout needs a trained backbone: set --train_backbone")
     check_multiple_base_models(options)
     check_init_from(options.model.init_from, options.training.output_dir)
     check_output_dir(Path(options.training.output_dir or "."), "--output_dir")
@@ -49,67 +54,80 @@ def check_options(options: Options) -> None:
 
 
 def check_distillation(base_models: Sequence[str]) -> None:
-    """Refuses bases that cannot be distilled through.
+    """Check that all base models support the distillation loss.
+
+    Args:
+        base_models: Short names, folders or Hub ids.
 
     Raises:
-        OSError: there is no such base.
-        ValueError: one has no UNet.
+        OSError: If a base model does not exist.
+        ValueError: If a base model has no UNet.
     """
     from align.prompts.loading import has_unet
 
     for base_model in base_models:
         if not has_unet(base_model):
             raise ValueError(
-                f"--distillation_weight compares keys and values in a UNet, and {base_model} draws by a "
-                "transformer: leave it out"
+                "--distillation_weight compares keys and values of a UNet, and "
+                f"{base_model} has a transformer instead: leave it out"
             )
 
 
 def check_multiple_base_models(options: Options) -> None:
-    """Refuses what does not go together with several bases.
+    """Check options that do not support several base models.
+
+    Args:
+        options: Options of the run.
 
     Raises:
-        ValueError: an option would not act on all of them.
+        ValueError: If there are several base models and such an option.
     """
     if len(options.model.base_model) < 2:
         return
     if options.training.gradient_cache:
         raise ValueError(
-            "--gradient_cache is for one --base_model: give one, and add the others later"
+            "--gradient_cache supports one --base_model: give one, and add the others later"
         )
     if options.loss.learn_temperature:
         raise ValueError(
-            "--learn_temperature is for one --base_model: give one, or its temperature"
+            "--learn_temperature supports one --base_model: give one, or fix the temperature"
         )
 
 
 def check_streaming(options: Options) -> None:
-    """Refuses options that need recordings to be at hand.
+    """Check options that do not support streaming.
+
+    Args:
+        options: Options of the run.
 
     Raises:
-        ValueError: there is one.
+        ValueError: If there is such an option.
     """
     if options.data.eval_dataset is None and options.data.eval_folds is None:
         raise ValueError(
-            "what is streamed is heard in training alone: say what to measure on, with --eval_dataset "
-            "or with --folds and --eval_folds"
+            "--streaming needs evaluation data: give --eval_dataset, or --folds and --eval_folds"
         )
     if options.augment.mix_same_label_prob or options.augment.mix_other_label_prob:
         raise ValueError(
-            "--mix_same_label_prob and --mix_other_label_prob need other recordings, a stream has none"
+            "--mix_same_label_prob and --mix_other_label_prob need random access to other clips, "
+            "which --streaming does not have: leave them out"
         )
     if options.training.world_size > 1 or options.training.dataloader_num_workers:
         raise ValueError(
-            "a stream is read by one process; --num_workers of them hear what it reads (leave out "
-            "torchrun and --dataloader_num_workers)"
+            "--streaming is single-process (--num_workers processes extract its features): leave "
+            "out torchrun and --dataloader_num_workers"
         )
 
 
 def check_init_from(init_from: str | None, output_dir: str | None) -> None:
-    """Refuses to train into the folder that the training starts from.
+    """Check that the output directory is not the encoder to initialize from.
+
+    Args:
+        init_from: Value of --init_from.
+        output_dir: Value of --output_dir.
 
     Raises:
-        ValueError: it would.
+        ValueError: If both are the same folder.
     """
     if (
         init_from

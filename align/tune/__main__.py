@@ -1,8 +1,7 @@
-"""Searches a training's options: `python -m align.tune [RECIPE] [--option value ...] --n_trials N`.
+"""Tune the options of `align.train` with Optuna.
 
-Every trial is a whole `align.train`, measured on the rows that the options hold out. Those rows
-choose, so they cannot judge: with folds, leave the one that the final figure is to come from out of
---folds and of --eval_folds.
+Every trial is a complete training run, evaluated on the held-out rows of its options. Keep a
+separate test fold: one that is neither in --folds nor in --eval_folds.
 """
 
 from __future__ import annotations
@@ -19,31 +18,35 @@ from align.training.validation import check_model
 from align.tune.space import OBJECTIVES
 
 COMMAND = "python -m align.tune"
-BEST = "best"  # the recipe of the best trial, and where it trains
+EXAMPLES = (
+    f"{COMMAND} --folds 1 2 3 --eval_folds 4 --n_trials 20",
+    f"{COMMAND} audiocaps --search_space space.yaml --study_dir runs/study",
+)
+BEST = "best"  # name of the best trial's recipe and of its output directory
 
 
 @dataclass
 class TuneArguments:
-    """The search, beside all options of align.train."""
+    """Options of the study."""
 
     study_dir: str = field(
         default="runs/align/study",
-        metadata={"help": "where it is kept: the same command goes on where a killed one stopped"},
+        metadata={"help": "Directory of the study; an interrupted study resumes from it."},
     )
-    n_trials: int = field(default=20, metadata={"help": "trainings of the study in all"})
+    n_trials: int = field(default=20, metadata={"help": "Total number of trials in the study."})
     search_space: str | None = field(
         default=None,
-        metadata={"help": "YAML of what is searched (a recipe's key space says it too); by default "
-                  "what fits the run: rate, losses, adapter, augmentation"},
+        metadata={"help": "YAML file with the search space (also the recipe key search_space). "
+                  "Defaults to learning rate, losses, adapter and augmentation."},
     )  # fmt: skip
     objective: str = field(
         default="centered_cosine",
-        metadata={"help": f"{', '.join(OBJECTIVES)}, of the held-out rows: these choose, so the "
-                  "fold of the final figure must be neither in --folds nor in --eval_folds"},
+        metadata={"help": "Metric to maximize on the held-out rows: centered_cosine, "
+                  "class_accuracy or image_accuracy. Keep a separate test fold."},
     )  # fmt: skip
     prune: bool = field(
         default=True,
-        metadata={"help": "stop what is weaker than the median, by --eval_strategy epoch"},
+        metadata={"help": "Stop trials below the median (requires --eval_strategy epoch)."},
     )
 
     def __post_init__(self) -> None:
@@ -54,12 +57,12 @@ class TuneArguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Searches, prints the trials, and writes the best one as a recipe."""
+    """Run the study, print its trials, and write a recipe of the best one."""
     line = list(sys.argv[1:] if arguments is None else arguments)
 
     def parsed(more: Sequence[str] = ()) -> tuple[Options, TuneArguments]:
         found: tuple[Options, TuneArguments] = parse_options(
-            COMMAND, [*line, *more], TuneArguments, check=check_model
+            COMMAND, [*line, *more], TuneArguments, check=check_model, examples=EXAMPLES
         )
         return found
 
@@ -73,19 +76,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _search(options: Options, search: TuneArguments, parse_with: Any, given: set[str]) -> None:
     if find_spec("optuna") is None:
         raise ValueError("a study needs optuna, which is not installed: pip install optuna")
-    # Whatever is heavy is imported after the options are known to be right.
+    # Slow imports come after the options are checked.
     from align.tune.space import build_search_space, default_search_space, read_search_space
     from align.tune.study import TuningStudy
 
     if options.training.world_size > 1:
-        raise ValueError("a study runs in one process: start it without torchrun")
+        raise ValueError("a study is single-process: run it without torchrun")
     if search.search_space is None:
         space = default_search_space(options, given)
     else:
         space = build_search_space(read_search_space(search.search_space))
         both = sorted(given & set(space))
         if both:
-            raise ValueError(f"--{both[0]} is given and searched: leave it out of either")
+            raise ValueError(f"--{both[0]} is given and in the search space: leave it out of one")
     folder = Path(search.study_dir)
     tuning = TuningStudy.load_or_create(folder, parse_with, space, search.objective, search.prune)
     tuning.run(search.n_trials)
@@ -96,14 +99,14 @@ def _search(options: Options, search: TuneArguments, parse_with: Any, given: set
 
 
 def _given_options(line: Sequence[str]) -> set[str]:
-    """The options that a command line sets by flags."""
+    """Return the names of the flags of a command line."""
     return {flag[2:].partition("=")[0] for flag in line if flag.startswith("--")}
 
 
 def _write_recipe(path: Path, options: Options) -> None:
     import yaml
 
-    head = f"# The best trial of {path.parent}: python -m align.train {path}\n"
+    head = f"# Best trial of {path.parent}: python -m align.train {path}\n"
     path.write_text(head + yaml.safe_dump(differing(options), sort_keys=False, allow_unicode=True))
 
 

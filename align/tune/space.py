@@ -1,6 +1,6 @@
-"""Search spaces: which options a study varies, and in which ranges.
+"""Search spaces: the options that a study varies, and their ranges.
 
-A space is a YAML file, or a recipe's key `space`, of options' names and their ranges:
+A search space is a YAML file, or the recipe key `search_space`, with option names and ranges:
 
     learning_rate: {log: [1.0e-4, 3.0e-3]}
     mse_weight: {linear: [0.2, 2.0]}
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from align.config.options import Options
 
 
-# Distributions by the option's name, as optuna asks them.
+# Optuna distributions by option name.
 SearchSpace = dict[str, "BaseDistribution"]
 DISTRIBUTIONS = ("log", "linear", "choice")
-# What a study sets itself, and what decides by which figures its trials are compared.
+# Options that the study sets itself, or that make trials incomparable.
 FIXED_OPTIONS = (
     "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "num_images",
     "image_classifier", "num_sheet_samples", "base_model", "dataset", "folds", "eval_folds",
@@ -37,51 +37,62 @@ FIXED_OPTIONS = (
 
 
 def read_search_space(given: str) -> Mapping[str, Any]:
-    """What a space says, from a YAML file, or from the text that a recipe's key comes as.
+    """Read a search space from a YAML file or a JSON string.
+
+    Args:
+        given: Path of the file, or the JSON text of the recipe key.
+
+    Returns:
+        Ranges by option name.
 
     Raises:
-        ValueError: it cannot be read, or is no table of options.
+        ValueError: If it cannot be read, or is not a mapping of options.
     """
     text = given
     if not given.lstrip().startswith("{"):
         path = Path(given)
         if not path.is_file():
-            raise ValueError(f"--space {given}: there is no such file")
+            raise ValueError(f"--search_space {given}: there is no such file")
         text = path.read_text(errors="replace")
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"--space {given} is not YAML: {error}") from error
+        raise ValueError(f"--search_space {given} is not YAML: {error}") from error
     if not isinstance(found, dict) or not found:
-        raise ValueError(f"--space {given} must hold options and their ranges")
+        raise ValueError(f"--search_space {given} must have options and their ranges")
     return found
 
 
 def build_search_space(specs: Mapping[str, Any]) -> SearchSpace:
-    """The distributions of what a space says.
+    """Build the distributions of a search space.
+
+    Args:
+        specs: Ranges by option name.
 
     Raises:
-        ValueError: an option does not exist or is not searched, or its range is none.
+        ValueError: If an option does not exist or cannot be searched, or its range is invalid.
     """
     kinds = _searchable()
     space = {}
     for name, spec in specs.items():
         if name in FIXED_OPTIONS:
-            raise ValueError(f"--space: {name} is the study's own and is not searched")
+            raise ValueError(f"--search_space: {name} is fixed or set by the study")
         if name not in kinds:
             near = difflib.get_close_matches(str(name), kinds, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"--space: align.train has no option {name!r} of one value{hint}")
+            raise ValueError(
+                f"--search_space: align.train has no option {name!r} with one value{hint}"
+            )
         space[name] = _distribution(name, kinds[name], spec)
     return space
 
 
 def default_search_space(options: Options, fixed: Iterable[str]) -> SearchSpace:
-    """What is worth a search for a run with these options.
+    """Return the default search space for a run.
 
     Args:
-        options: of the run; what does nothing in it is not searched.
-        fixed: options that the user decided.
+        options: Options of the run. Options without an effect are left out.
+        fixed: Options that the user has set.
     """
     from align.models.adapters import default_adapter_kwargs
 
@@ -113,7 +124,7 @@ def default_search_space(options: Options, fixed: Iterable[str]) -> SearchSpace:
 
 
 def current_values(space: SearchSpace, options: Options) -> dict[str, Any] | None:
-    """The options' own values where the space holds them all: a trial to compare with."""
+    """Return the values of the options as the first trial, if the space contains all of them."""
     from align.models.adapters import default_adapter_kwargs
 
     sizes = {
@@ -131,14 +142,14 @@ def current_values(space: SearchSpace, options: Options) -> dict[str, Any] | Non
 
 
 def bounds(distribution: Any) -> tuple[Any, ...]:
-    """The choices of a distribution, or its lowest and highest value."""
+    """Return the choices of a distribution, or its bounds."""
     if hasattr(distribution, "choices"):
         return tuple(distribution.choices)
     return distribution.low, distribution.high
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:
-    """Values as a command line has them."""
+    """Return values as flags of a command line."""
     flags = []
     for name, value in values.items():
         flag_value = str(value).lower() if isinstance(value, bool) else str(value)
@@ -147,7 +158,7 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
 
 
 def _searchable() -> dict[str, type]:
-    """The options of one value that align.train has, with the type of it."""
+    """Return the options of `align.train` that have a single value, with its type."""
     found: dict[str, type] = {}
     for kind in ARGUMENTS:
         for name, hint in get_type_hints(kind).items():
@@ -164,34 +175,37 @@ def _distribution(name: str, kind: type, spec: Any) -> BaseDistribution:
 
     names = ", ".join(DISTRIBUTIONS)
     if not isinstance(spec, dict) or len(spec) != 1 or next(iter(spec)) not in DISTRIBUTIONS:
-        raise ValueError(f"--space: {name} needs one of {names} with a list, not {spec!r}")
+        raise ValueError(f"--search_space: {name} needs one of {names} with a list, not {spec!r}")
     ((distribution, values),) = spec.items()
     if not isinstance(values, list) or len(values) < 2:
         raise ValueError(
-            f"--space: {name}: {distribution} needs a list of two or more, not {values!r}"
+            f"--search_space: {name}: {distribution} needs a list of two or more, not {values!r}"
         )
     typed = [_typed(name, kind, value) for value in values]
     if distribution == "choice":
         return CategoricalDistribution(typed)
     if kind not in (int, float) or len(typed) != 2 or not typed[0] < typed[1]:
         raise ValueError(
-            f"--space: {name}: {distribution} needs a lower and an upper number, not {values}"
+            f"--search_space: {name}: {distribution} needs a lower and an upper number, "
+            f"not {values}"
         )
     if distribution == "log" and typed[0] <= 0:
-        raise ValueError(f"--space: {name}: log needs numbers above 0, not {values}")
+        raise ValueError(f"--search_space: {name}: log needs numbers above 0, not {values}")
     made: Any = IntDistribution if kind is int else FloatDistribution
     return made(*typed, log=distribution == "log")  # type: ignore[no-any-return]
 
 
 def _typed(name: str, kind: type, value: Any) -> Any:
-    """A value as its option has it; YAML reads 1e-4 as text."""
+    """Convert a value to the type of its option; YAML reads 1e-4 as a string."""
     fits = isinstance(value, bool) == (kind is bool) and not isinstance(value, (list, dict))
     try:
         typed = kind(value) if fits and value is not None else None
     except ValueError:
         typed = None
     if typed is None or (kind is int and typed != float(value)):
-        raise ValueError(f"--space: {name} does not take {value!r} ({kind.__name__} is expected)")
+        raise ValueError(
+            f"--search_space: {name} does not take {value!r} ({kind.__name__} is expected)"
+        )
     return typed
 
 
@@ -202,8 +216,5 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
     return value is not None and bool(low <= value <= high)
 
 
-EMBED_METRICS = (
-    "centered_cosine",
-    "class_accuracy",
-)  # what every evaluation of a training can measure
+EMBED_METRICS = ("centered_cosine", "class_accuracy")  # available at every evaluation
 OBJECTIVES = (*EMBED_METRICS, "image_accuracy")

@@ -1,8 +1,8 @@
-"""A study: trials of a training's options, kept by optuna where a kill does not lose them.
+"""A study of training options, stored by Optuna so that it can resume.
 
-transformers' `Trainer.hyperparameter_search` varies what a Trainer is told alone. A trial here is
-a whole run of `align.train`: its options are parsed as a command line's are, so whatever that
-takes can be searched, and what it refuses is refused.
+`Trainer.hyperparameter_search` of transformers varies training arguments only. Here, a trial is a
+complete run of `align.train`: its options are parsed from a command line, so that every option can
+be searched and the same checks apply.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 
 STORE, TABLE, LOCK = "study.db", "trials.csv", "study.lock"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-NAME = "align"  # of the one study in a store
+NAME = "align"  # name of the study in the database
 PRUNER = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
 
 
 @dataclass
 class TuningStudy:
-    """A study in its folder; `open` makes or finds it, `run` goes on with it.
+    """A study in its directory.
 
     Attributes:
-        folder: of the study; each trial has a folder of its own in it.
-        parse: the options of a run with further flags.
-        space: what is searched.
-        objective: one of `tune.OBJECTIVES`.
-        prune: whether weak trials are stopped at an evaluation.
-        study: optuna's.
+        folder: Directory of the study, with one folder per trial.
+        parse: Function from further flags to the options of a run.
+        space: Search space.
+        objective: One of `align.tune.space.OBJECTIVES`.
+        prune: Whether to stop trials below the median at an evaluation.
+        study: The Optuna study.
     """
 
     folder: Path
@@ -69,10 +69,18 @@ class TuningStudy:
     def load_or_create(
         cls, folder: Path, parse: ParseOptions, space: SearchSpace, objective: str, prune: bool
     ) -> TuningStudy:
-        """The study of a folder, new where there is none.
+        """Load the study of a directory, or create one.
+
+        Args:
+            folder: Directory of the study.
+            parse: Function from further flags to the options of a run.
+            space: Search space.
+            objective: One of `align.tune.space.OBJECTIVES`.
+            prune: Whether to stop trials below the median at an evaluation.
 
         Raises:
-            ValueError: the folder's study is of other options, or a range is refused.
+            ValueError: If the existing study has other options, or a value of the search space is
+                invalid.
         """
         options = parse([])
         for name, distribution in space.items():
@@ -85,21 +93,25 @@ class TuningStudy:
             load_if_exists=True,
         )  # fmt: skip
         _check_same(study, folder, _study_options(options, space, objective))
-        made = cls(folder, parse, space, objective, prune, study)
+        tuning = cls(folder, parse, space, objective, prune, study)
         own = current_values(space, options)
         if not study.trials and own is not None:
             study.enqueue_trial(own, user_attrs={"note": "the recipe's own values"})
-        return made
+        return tuning
 
     def run(self, n_trials: int) -> None:
-        """Goes on until so many trials have ended.
+        """Run trials until the study has `n_trials` finished ones.
+
+        Args:
+            n_trials: Total number of trials.
 
         Raises:
-            DataError: the data cannot be used.
-            OSError: a model does not exist.
+            DataError: If the data cannot be used.
+            OSError: If a model does not exist.
+            ValueError: If another process runs the study.
         """
         try:
-            with FileLock(self.folder / LOCK, timeout=0):  # which a kill lets go
+            with FileLock(self.folder / LOCK, timeout=0):  # released if the process is killed
                 while len(self.study.get_trials(states=ENDED)) < n_trials:
                     trial = self._next()
                     print(f"\ntrial {trial.number}: {_format_params(trial.params)}", flush=True)
@@ -107,13 +119,13 @@ class TuningStudy:
                     self._tidy()
                     self.write_table()
         except Timeout as error:
-            raise ValueError(f"another process goes on with the study in {self.folder}") from error
+            raise ValueError(f"another process is running the study in {self.folder}") from error
 
     def best_trial(self) -> FrozenTrial:
-        """The trial with the highest objective.
+        """Return the trial with the highest objective.
 
         Raises:
-            ValueError: no trial was completed.
+            ValueError: If no trial was completed.
         """
         if not self.study.get_trials(states=(TrialState.COMPLETE,)):
             reasons = [str(t.user_attrs.get("note", "")) for t in self.study.trials]
@@ -121,11 +133,11 @@ class TuningStudy:
         return self.study.best_trial
 
     def trial_folder(self, number: int) -> Path:
-        """Where a trial trains."""
+        """Return the output directory of a trial."""
         return self.folder / f"trial-{number}"
 
     def flags(self, values: dict[str, Any], folder: Path) -> list[str]:
-        """The further flags of a run with a trial's values."""
+        """Return the flags of a run with the values of a trial."""
         return [*as_flags(values), "--output_dir", str(folder)]
 
     def write_table(self) -> list[list[str]]:
@@ -143,16 +155,16 @@ class TuningStudy:
         return rows
 
     def _next(self) -> Trial:
-        """The trial that a killed process left, or a new one.
+        """Return the unfinished trial of an interrupted study, or a new one.
 
-        Each has a sampler of its own seed, so that a study goes on as if never interrupted.
+        Each trial seeds its own sampler, so that a resumed study equals an uninterrupted one.
         """
-        for left in self.study.get_trials(states=(TrialState.RUNNING,)):
-            if set(left.params) == set(self.space):
-                print(f"going on with trial {left.number}", flush=True)
-                return Trial(self.study, left._trial_id)
-            # Killed while its values were drawn: there is nothing to go on with.
-            self.study.tell(left.number, state=TrialState.FAIL)
+        for unfinished in self.study.get_trials(states=(TrialState.RUNNING,)):
+            if set(unfinished.params) == set(self.space):
+                print(f"resuming trial {unfinished.number}", flush=True)
+                return Trial(self.study, unfinished._trial_id)
+            # Interrupted while its values were sampled: there is nothing to resume.
+            self.study.tell(unfinished.number, state=TrialState.FAIL)
         seed = self.parse([]).training.seed + len(self.study.trials)
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         return self.study.ask(fixed_distributions=self.space)
@@ -171,7 +183,7 @@ class TuningStudy:
         except (InvalidOptions, torch.OutOfMemoryError) as error:
             self._fail(trial, str(error))
         except (ValueError, OSError):
-            if not self.study.get_trials(states=ENDED):  # nothing was lost: begin anew next time
+            if not self.study.get_trials(states=ENDED):  # allow other options next time
                 optuna.delete_study(study_name=NAME, storage=_address(self.folder))
             raise
         else:
@@ -185,7 +197,7 @@ class TuningStudy:
         self.study.tell(trial, state=TrialState.FAIL)
 
     def _tidy(self) -> None:
-        """Removes the folders of ended trials but the best one's, whose encoder stays."""
+        """Delete the folders of finished trials, except that of the best one."""
         done = self.study.get_trials(states=(TrialState.COMPLETE,))
         best = self.study.best_trial.number if done else None
         for trial in self.study.get_trials(states=ENDED):
@@ -198,16 +210,16 @@ def _address(folder: Path) -> str:
 
 
 def _study_options(options: Options, space: SearchSpace, objective: str) -> dict[str, Any]:
-    """What makes trials comparable, as JSON holds it."""
+    """Return the options that all trials of a study share, as JSON values."""
     from align.training.checkpoints import FREE, recorded_options
 
     parts = recorded_options(options)
-    passes = {name: getattr(options.training, name) for name in ("num_train_epochs", "max_steps")}
+    length = {name: getattr(options.training, name) for name in ("num_train_epochs", "max_steps")}
     free = set(FREE) - {"eval_folds", "eval_dataset"}
     study_options = {
         name: value
         for part in ("model", "data", "loss", "memory", "augment", "training")
-        for name, value in (parts[part] | (passes if part == "training" else {})).items()
+        for name, value in (parts[part] | (length if part == "training" else {})).items()
         if name not in free
     }
     study_options |= {"space": {k: repr(v) for k, v in space.items()}, "objective": objective}
@@ -219,7 +231,7 @@ def _check_same(study: optuna.Study, folder: Path, study_options: dict[str, Any]
     if before is None:
         study.set_user_attr("options", study_options)
         return
-    # A study does not know options that are younger than it.
+    # An older study has no record of newer options.
     both = [k for k in study_options if k in before]
     differ = [
         f"{k} was {before[k]!r} and is {study_options[k]!r}"
@@ -227,7 +239,7 @@ def _check_same(study: optuna.Study, folder: Path, study_options: dict[str, Any]
         if before[k] != study_options[k]
     ]
     if differ:
-        raise ValueError(f"{folder} holds a study of other options ({'; '.join(differ)}): "
+        raise ValueError(f"{folder} has a study with other options ({'; '.join(differ)}): "
                          "give another --study_dir")  # fmt: skip
 
 
@@ -239,19 +251,23 @@ def _format_params(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
 
 
-# From further flags, the options of a run.
+# Function from further flags to the options of a run.
 ParseOptions = Callable[[Sequence[str]], "Options"]
 
 
 class InvalidOptions(ValueError):
-    """Options that do not go together, in a trial's choice of them."""
+    """The values of a trial are not accepted as options of a run."""
 
 
 def parse_or_raise(parse: ParseOptions, flags: Sequence[str]) -> Options:
-    """The options of a run with these flags.
+    """Parse the options of a run with further flags.
+
+    Args:
+        parse: Function from further flags to the options of a run.
+        flags: The flags.
 
     Raises:
-        Contradiction: they are not accepted; with the reason as one sentence.
+        InvalidOptions: If the options are not accepted, with the reason.
     """
     with redirect_stderr(StringIO()) as stderr:
         try:
@@ -263,20 +279,29 @@ def parse_or_raise(parse: ParseOptions, flags: Sequence[str]) -> Options:
 
 
 def train_and_evaluate(trial: Trial, options: Options, objective: str, prune: bool) -> float:
-    """Trains with the options of a trial and measures the objective on the held-out rows.
+    """Train with the options of a trial and compute the objective on the held-out rows.
 
-    A run that was killed goes on from its last checkpoint.
+    An interrupted run resumes from its last checkpoint.
+
+    Args:
+        trial: The Optuna trial.
+        options: Options of the run.
+        objective: One of `align.tune.space.OBJECTIVES`.
+        prune: Whether to stop a trial below the median.
+
+    Returns:
+        The objective.
 
     Raises:
-        OSError: a model does not exist.
-        TrialPruned: it was weaker than the others were at an evaluation.
-        ValueError: the data cannot be used, or the objective cannot be measured on them.
+        OSError: If a model does not exist.
+        TrialPruned: If the trial is below the median at an evaluation.
+        ValueError: If the data cannot be used, or the objective cannot be computed on them.
     """
     run = TrainingRun.from_options(options)
     if run.eval_features is run.train_features:
         raise ValueError(
-            "nothing is held out to compare trials by: give --eval_folds (not the fold that the "
-            "final figure is to come from) or --eval_dataset"
+            "there are no held-out rows to compare trials on: give --eval_folds (but not the test "
+            "fold) or --eval_dataset"
         )
     if objective not in EMBED_METRICS and run.image_generator is None:
         raise ValueError(f"--objective {objective} needs --num_images above 0")
@@ -284,7 +309,7 @@ def train_and_evaluate(trial: Trial, options: Options, objective: str, prune: bo
     run.train()
     metrics = run.evaluate()
     if objective not in metrics:
-        raise ValueError(f"--objective {objective} was not measured: it needs a --image_classifier")
+        raise ValueError(f"--objective {objective} needs an --image_classifier")
     for name in OBJECTIVES:
         if name in metrics:
             trial.set_user_attr(name, metrics[name].value)
@@ -292,13 +317,14 @@ def train_and_evaluate(trial: Trial, options: Options, objective: str, prune: bo
 
 
 class PruningCallback(TrainerCallback):
-    """Reports each evaluation, and stops a trial that is weaker than the others were.
+    """Report each evaluation to Optuna, and prune trials below the median.
 
     Args:
-        session: the trial's run.
-        trial: optuna's.
-        objective: what is reported; for pictures, that are drawn at the end alone, the cosine.
-        prune: whether it may be stopped, by the median of the others after as many passes.
+        run: Run of the trial.
+        trial: The Optuna trial.
+        objective: Metric to report. For image metrics, which are computed after training only, it
+            is the centered cosine.
+        prune: Whether to stop the trial below the median of the others at the same epoch.
     """
 
     def __init__(self, run: TrainingRun, trial: Trial, objective: str, prune: bool) -> None:
@@ -306,7 +332,7 @@ class PruningCallback(TrainerCallback):
         self._metric = objective if objective in EMBED_METRICS else EMBED_METRICS[0]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measured as at the end, so that the figures compare."""
+        """Report the metric of the epoch, computed as after training."""
         if args.eval_strategy != "epoch":
             return
         run, epoch = self._run, round(state.epoch)
@@ -315,7 +341,7 @@ class PruningCallback(TrainerCallback):
         )
         value = evaluator.embed_metrics()[self._metric].value
         if epoch not in self._trial.study.trials[self._trial.number].intermediate_values:
-            self._trial.report(value, epoch)  # a run that goes on may evaluate once more
+            self._trial.report(value, epoch)  # a resumed run may evaluate twice
         if self._prune and state.global_step < state.max_steps and self._trial.should_prune():
-            self._trial.set_user_attr("note", f"stopped after {epoch} passes at {value:.4f}")
+            self._trial.set_user_attr("note", f"stopped after {epoch} epochs at {value:.4f}")
             raise optuna.TrialPruned
