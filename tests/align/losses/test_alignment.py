@@ -1,4 +1,4 @@
-"""The further terms of the loss, its weights and soft positives, by hand; and its memory."""
+"""Sigmoid and margin losses, weights and soft positives against values by hand; memory use."""
 
 from collections.abc import Callable
 from math import e, exp, log
@@ -33,17 +33,17 @@ def alone(rows: int) -> torch.Tensor:
     return same_group(torch.arange(rows))
 
 
-def test_sigmoid_by_hand() -> None:
+def test_sigmoid_loss_by_hand() -> None:
     predicted, target = torch.tensor([[ONE], [OTHER]]), torch.tensor([[ONE], [ONE]])
     # z = cosine / 0.5 - 1 is 1 for the first row's pairs and -1 for the second's.
-    right, wrong = log(1 + exp(-1)), log(1 + e)
+    correct, wrong = log(1 + exp(-1)), log(1 + e)
     loss = sequence_sigmoid(predicted, target, alone(2), temperature=0.5, bias=-1.0)
-    assert loss.item() == pytest.approx(((right + wrong) + (right + wrong)) / 2)
+    assert loss.item() == pytest.approx(((correct + wrong) + (correct + wrong)) / 2)
     loss = sequence_sigmoid(predicted, target, torch.ones(2, 2), temperature=0.5, bias=-1.0)
-    assert loss.item() == pytest.approx((2 * right + 2 * wrong) / 2)
+    assert loss.item() == pytest.approx((2 * correct + 2 * wrong) / 2)
 
 
-def test_sigmoid_is_siglips_formula_at_every_position() -> None:
+def test_sigmoid_loss_matches_siglip_at_every_position() -> None:
     predicted, target = sequences()
     cosines = torch.cosine_similarity(predicted[:, None], target[None], dim=-1)
     labels = 2 * torch.eye(5)[..., None] - 1
@@ -52,7 +52,7 @@ def test_sigmoid_is_siglips_formula_at_every_position() -> None:
     torch.testing.assert_close(found, wanted)
 
 
-def test_margin_by_hand() -> None:
+def test_margin_loss_by_hand() -> None:
     predicted, target = torch.tensor([[ONE], [ONE]]), torch.tensor([[ONE], [[0.6, 0.8]]])
     # Cosines are 1 and 0.6 in both rows.
     loss = sequence_margin(predicted, target, alone(2), margin=0.2)
@@ -60,7 +60,7 @@ def test_margin_by_hand() -> None:
     assert sequence_margin(predicted, target, torch.ones(2, 2)).item() == pytest.approx(0.2)
 
 
-def test_margin_is_torchs_cosine_embedding_loss() -> None:
+def test_margin_loss_matches_torch_cosine_embedding_loss() -> None:
     predicted, target = (x[:, :1] for x in sequences())
     pairs = [(i, j) for i in range(5) for j in range(5)]
     one, other = (
@@ -74,7 +74,7 @@ def test_margin_is_torchs_cosine_embedding_loss() -> None:
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
-def test_a_position_counts_as_often_as_its_weight_says(contrast: Loss) -> None:
+def test_position_weight_equals_repetition(contrast: Loss) -> None:
     predicted, target = sequences()
     repeated = [torch.cat([x, x[:, 2:3], x[:, 2:3]], 1) for x in (predicted, target)]
     weights = torch.ones(5, 7)
@@ -87,7 +87,7 @@ def test_a_position_counts_as_often_as_its_weight_says(contrast: Loss) -> None:
 
 
 @pytest.mark.parametrize("contrast", [*CONTRASTS, sequence_mse])
-def test_weights_are_of_each_rows_own_caption(contrast: Loss) -> None:
+def test_position_weights_apply_per_row(contrast: Loss) -> None:
     predicted, target = sequences()
     more = () if contrast is sequence_mse else (alone(5),)
     weights = torch.ones(5, 7)
@@ -106,7 +106,7 @@ def test_weighted_mse_by_hand() -> None:
     assert found.item() == pytest.approx((1 * 0.5 + 0.5 * 5.0) / 1.5)
 
 
-def test_padding_counts_less_but_is_never_left_out() -> None:
+def test_padding_has_lower_weight_but_nonzero_gradient() -> None:
     counts = padded_position_weights(torch.tensor([2, 4]), 5, 0.25)
     wanted = [[1, 1, 0.25, 0.25, 0.25], [1, 1, 1, 1, 0.25]]
     assert counts.tolist() == wanted
@@ -117,12 +117,12 @@ def test_padding_counts_less_but_is_never_left_out() -> None:
         assert (gradient.abs().amax(-1) > 0).all()
 
 
-def test_paraphrases_agree_by_how_far_they_exceed_the_threshold() -> None:
-    # Whole sequences with cosines 1, 0.8, 0.
+def test_soft_positives_rise_above_the_threshold() -> None:
+    # Whole sequences with cosines 1, 0.8 and 0.
     target = torch.tensor([[ONE, ONE], [ONE, ONE], [[0.8, 0.6], [0.8, 0.6]], [[0.0, -1.0]] * 2])
     found = soft_positives(alone(4), target, 0.6)
     wanted = torch.eye(4)
-    wanted[0, 1] = wanted[1, 0] = 1  # the same words in another group
+    wanted[0, 1] = wanted[1, 0] = 1  # identical captions in another group
     wanted[:2, 2] = wanted[2, :2] = (0.8 - 0.6) / (1 - 0.6)
     torch.testing.assert_close(found, wanted)
     assert torch.equal(soft_positives(alone(4), target, 1.0), torch.eye(4))
@@ -133,13 +133,13 @@ def test_paraphrases_agree_by_how_far_they_exceed_the_threshold() -> None:
 def test_soft_positives_share_the_probability() -> None:
     embeds = torch.tensor([[ONE], [OTHER]])
     agreement = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
-    # Two thirds of each row's probability are its own, one third the other's.
+    # Each row's target probability is 2/3 for itself and 1/3 for the other.
     wanted = log(e + 1) - 2 / 3
     assert sequence_info_nce(embeds, embeds, agreement, 1.0).item() == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
-def test_positions_in_pieces_give_the_same_loss(
+def test_checkpointed_positions_have_the_same_loss(
     contrast: Loss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = torch.rand(5, 7, generator=torch.Generator().manual_seed(0)) + 0.1
@@ -154,14 +154,14 @@ def test_positions_in_pieces_give_the_same_loss(
 
     whole = found()
     monkeypatch.setattr(losses, "MAX_COSINES", 2 * 25)  # two positions at a time
-    pieces = found()
+    chunked = found()
     assert len(whole) >= 3 and all(x.abs().max() > 0 for x in whole)
-    for one, other in zip(whole, pieces, strict=True):
+    for one, other in zip(whole, chunked, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-12)
 
 
 def saved_bytes(call: Callable[[], Any]) -> int:
-    """Bytes of all that a forward pass keeps for its backward pass, each storage once."""
+    """Bytes that a forward pass saves for its backward pass, counting each storage once."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -174,7 +174,7 @@ def saved_bytes(call: Callable[[], Any]) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def test_no_pair_of_whole_sequences_is_ever_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pair_of_whole_sequences_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, length, width = 64, 4, 256
     pair = [x.requires_grad_() for x in sequences(rows, length, width)]
 
@@ -187,9 +187,9 @@ def test_no_pair_of_whole_sequences_is_ever_kept(monkeypatch: pytest.MonkeyPatch
         return sequence_info_nce(*pair, alone(rows), direction="audio_to_text")
 
     torch.testing.assert_close(plain(), ours())
-    assert saved_bytes(plain) >= 2 * (4 * rows * rows * length * width)  # two of all pairs
+    assert saved_bytes(plain) >= 2 * (4 * rows * rows * length * width)  # two (B, B, L, D)
     whole = saved_bytes(ours)
     assert 0 < 20 * whole < saved_bytes(plain)
     monkeypatch.setattr(losses, "MAX_COSINES", rows * rows)
-    pieces = saved_bytes(ours)
-    assert 0 < pieces < whole / 2
+    chunked = saved_bytes(ours)
+    assert 0 < chunked < whole / 2

@@ -1,4 +1,4 @@
-"""The options of the loss: each changes it or is refused; what it learns stays with the run."""
+"""Options of the loss: their effects and validation, and the state of learned values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from align.training.callbacks import MIN_TEMPERATURE, LearnedLossCallback
 from tests.helpers.launches import assert_same_weights, command, session, weights
 
 EVERY = {"info_nce_weight": 0.7, "sigmoid_weight": 0.2, "margin_weight": 0.4, "mse_weight": 0.3}
-# Every option, at a value of its own.
+# Every option at a value other than its default.
 CHANGED = {
     "info_nce_weight": 0.9, "sigmoid_weight": 0.5, "margin_weight": 0.8, "mse_weight": 0.6,
     "temperature": 0.3, "info_nce_direction": "audio_to_text", "sigmoid_temperature": 0.02,
@@ -63,7 +63,7 @@ def total(loss: AlignmentLoss) -> float:
 
 
 @pytest.mark.parametrize("option", ["info_nce_weight", "sigmoid_weight", "margin_weight"])
-def test_rows_of_one_caption_are_never_negatives(
+def test_rows_with_the_same_caption_are_not_negatives(
     option: str, table: tuple[PromptSpace, CaptionEmbeds]
 ) -> None:
     none = dict.fromkeys(EVERY, 0.0)
@@ -75,26 +75,24 @@ def test_rows_of_one_caption_are_never_negatives(
         for target in (twice, torch.tensor([1, 0, 2]))
         for groups in ([0, 0, 1], [0, 1, 2])
     ]
-    assert found[0] == found[1]  # the caption tells, whatever the labels
-    assert found[2] != found[3]  # of two captions, the labels do
+    assert found[0] == found[1]  # the same caption, whatever the labels
+    assert found[2] != found[3]  # different captions depend on the labels
 
 
-def test_all_options_are_tried() -> None:
-    elsewhere = {"distillation_weight", "learn_temperature"}  # tested by what they add
+def test_changed_covers_all_options() -> None:
+    elsewhere = {"distillation_weight", "learn_temperature"}  # tested separately
     assert set(CHANGED) | elsewhere == set(vars(LossArguments()))
 
 
 @pytest.mark.parametrize("option", CHANGED)
-def test_every_option_changes_the_loss(
-    table: tuple[PromptSpace, CaptionEmbeds], option: str
-) -> None:
+def test_option_changes_the_loss(table: tuple[PromptSpace, CaptionEmbeds], option: str) -> None:
     before = total(criterion(table, **EVERY))
     assert total(criterion(table, **EVERY)) == before
     after = total(criterion(table, **EVERY | {option: CHANGED[option]}))
     assert abs(after - before) > 1e-3 * before
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms(
+def test_loss_is_the_weighted_sum_of_its_terms(
     table: tuple[PromptSpace, CaptionEmbeds],
 ) -> None:
     none = dict.fromkeys(EVERY, 0.0)
@@ -103,7 +101,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
     assert total(criterion(table, **EVERY)) == pytest.approx(sum(alone), rel=1e-5)
 
 
-def test_padding_is_what_follows_the_captions_end(
+def test_position_weights_follow_caption_lengths(
     table: tuple[PromptSpace, CaptionEmbeds],
 ) -> None:
     space, captions = table
@@ -124,15 +122,18 @@ def test_padding_is_what_follows_the_captions_end(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"margin": 0.5}, "--margin does nothing here: it needs --margin_weight above 0"),
-        ({"sigmoid_bias": 0.0}, "--sigmoid_bias does nothing here"),
-        ({"info_nce_weight": 0.0, "temperature": 0.2}, "--temperature does nothing here"),
-        ({"info_nce_weight": 0.0, "learn_temperature": True}, "--learn_temperature does nothing"),
-        ({"info_nce_weight": 0.0, "paraphrase_threshold": 0.5}, "--paraphrase_threshold does"),
+        ({"margin": 0.5}, "--margin has no effect: it needs --margin_weight above 0"),
+        ({"sigmoid_bias": 0.0}, "--sigmoid_bias has no effect"),
+        ({"info_nce_weight": 0.0, "temperature": 0.2}, "--temperature has no effect"),
+        ({"info_nce_weight": 0.0, "learn_temperature": True}, "--learn_temperature has no effect"),
+        (
+            {"info_nce_weight": 0.0, "paraphrase_threshold": 0.5},
+            "--paraphrase_threshold has no effect",
+        ),
         ({"mse_weight": -1.0}, "--mse_weight is 0 or more, not -1.0"),
-        ({"mse_weight": 0.0, "info_nce_weight": 0.0}, "nothing would be learned"),
+        ({"mse_weight": 0.0, "info_nce_weight": 0.0}, "every loss has weight 0"),
         ({"padding_weight": 0.0}, "--padding_weight must be above 0, not 0.0"),
         ({"temperature": 0.0}, "--temperature must be above 0"),
         ({"paraphrase_threshold": 1.5}, "a cosine from 0 to 1, not 1.5"),
@@ -141,17 +142,17 @@ def test_padding_is_what_follows_the_captions_end(
         ({"target": "mean"}, "--target is label_mean or caption, not 'mean'"),
     ],
 )
-def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
+def test_invalid_options_raise(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         LossArguments(**options)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_an_option_acts_where_its_loss_has_weight() -> None:
+def test_option_requires_a_loss_weight() -> None:
     for option, weights_ in REQUIRED_WEIGHTS.items():
         value = True if option == "learn_temperature" else CHANGED[option]
         none = dict.fromkeys(EVERY, 0.0) | {"distillation_weight": 1.0}
-        with pytest.raises(ValueError, match=f"--{option} does nothing"):
+        with pytest.raises(ValueError, match=f"--{option} has no effect"):
             LossArguments(**none, **{option: value})
         for weight in weights_:
             LossArguments(**none | {weight: 1.0}, **{option: value})
@@ -164,7 +165,7 @@ def test_an_option_acts_where_its_loss_has_weight() -> None:
         ({"info_nce_weight": 0.0, "sigmoid_weight": 1.0}, {"sigmoid_temperature", "sigmoid_bias"}),
     ],
 )
-def test_what_is_learned_starts_at_the_options(
+def test_learned_values_start_at_the_options(
     table: tuple[PromptSpace, CaptionEmbeds], options: dict[str, float], learned: set[str]
 ) -> None:
     fixed, free = (criterion(table, learn_temperature=on, **options) for on in (False, True))
@@ -180,7 +181,7 @@ def test_what_is_learned_starts_at_the_options(
     assert abs(total(free) - total(fixed)) > 1e-3
 
 
-def test_no_temperature_falls_below_the_coldest() -> None:
+def test_learned_temperature_has_a_minimum() -> None:
     given = LossArguments(learn_temperature=True, sigmoid_weight=1.0)
     loss = AlignmentLoss(PromptEmbeds(torch.zeros(2, 3, 4)), given)
     with torch.no_grad():
@@ -196,7 +197,7 @@ LEARNED = {"log_temperature", "log_sigmoid_temperature", "sigmoid_bias"}
 
 
 @pytest.mark.slow
-def test_what_is_learned_goes_on_with_the_run_and_stays_out_of_the_encoder(
+def test_learned_values_resume_and_are_not_in_the_encoder(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     more = (

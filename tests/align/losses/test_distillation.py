@@ -25,7 +25,7 @@ def embeds(count: int, seed: int, width: int = WIDTH) -> torch.Tensor:
 def layer_by_layer(
     unet: UNet2DConditionModel, captions: torch.Tensor, difference: torch.Tensor
 ) -> torch.Tensor:
-    """Every layer's squared difference over the spread that captions give it, averaged."""
+    """Mean over layers of the squared difference, divided by the captions' output std."""
     found = []
     for name, module in unet.named_modules():
         if "attn2.to_k" in name or "attn2.to_v" in name:
@@ -35,7 +35,7 @@ def layer_by_layer(
     return torch.stack(found).mean()
 
 
-def test_it_is_the_mean_over_layers_of_scaled_differences(unet: UNet2DConditionModel) -> None:
+def test_distillation_is_the_mean_over_layers(unet: UNet2DConditionModel) -> None:
     captions, predicted, target = embeds(9, 0), embeds(4, 1), embeds(4, 2)
     distillation = KeyValueDistillation(unet, captions)
     with torch.no_grad():
@@ -44,34 +44,34 @@ def test_it_is_the_mean_over_layers_of_scaled_differences(unet: UNet2DConditionM
     assert distillation(target, target) == 0
 
 
-def test_every_layer_counts_alike_whatever_its_scale(unet: UNet2DConditionModel) -> None:
+def test_distillation_ignores_the_scale_of_layers(unet: UNet2DConditionModel) -> None:
     captions, predicted, target = embeds(9, 0), embeds(4, 1), embeds(4, 2)
     before = KeyValueDistillation(unet, captions)(predicted, target)
     layer = next(m for n, m in unet.named_modules() if n.endswith("attn2.to_k"))
     kept = layer.weight.detach().clone()
     with torch.no_grad():
         layer.weight.mul_(50)
-        louder = KeyValueDistillation(unet, captions)(predicted, target)
+        scaled = KeyValueDistillation(unet, captions)(predicted, target)
         random = torch.randn(kept.shape, generator=torch.Generator().manual_seed(0))
         layer.weight.copy_(random)
         other = KeyValueDistillation(unet, captions)(predicted, target)
         layer.weight.copy_(kept)
-    torch.testing.assert_close(louder, before, rtol=1e-4, atol=0)
+    torch.testing.assert_close(scaled, before, rtol=1e-4, atol=0)
     assert abs(other - before) > 1e-3 * before
 
 
-def test_the_gradient_reaches_the_prediction_alone(unet: UNet2DConditionModel) -> None:
+def test_gradient_reaches_the_prediction_only(unet: UNet2DConditionModel) -> None:
     distillation = KeyValueDistillation(unet, embeds(9, 0))
     assert list(distillation.parameters()) == []
     predicted = embeds(4, 1).requires_grad_()
     distillation(predicted, embeds(4, 2)).backward()
     assert predicted.grad is not None
     assert (predicted.grad.abs().amax(-1) > 0).all()
-    grown = [name for name, weight in unet.named_parameters() if weight.grad is not None]
-    assert grown == []
+    trained = [name for name, weight in unet.named_parameters() if weight.grad is not None]
+    assert trained == []
 
 
-def test_autocast_does_not_round_it(unet: UNet2DConditionModel) -> None:
+def test_autocast_does_not_change_the_distillation(unet: UNet2DConditionModel) -> None:
     distillation = KeyValueDistillation(unet, embeds(9, 0))
     predicted, target = embeds(4, 1), embeds(4, 2)
     with torch.autocast("cpu", torch.bfloat16):
@@ -79,15 +79,13 @@ def test_autocast_does_not_round_it(unet: UNet2DConditionModel) -> None:
     assert torch.equal(found, distillation(predicted, target))
 
 
-def test_another_width_is_refused_by_name(unet: UNet2DConditionModel) -> None:
-    with pytest.raises(ValueError, match="no cross-attention 48 wide"):
+def test_other_width_raises(unet: UNet2DConditionModel) -> None:
+    with pytest.raises(ValueError, match="no cross-attention of width 48"):
         KeyValueDistillation(unet, embeds(9, 0, width=48))
 
 
-def test_a_base_without_a_unet_is_refused_before_anything_is_heard(
-    tiny_base: str, tmp_path: Path
-) -> None:
+def test_base_without_unet_raises(tiny_base: str, tmp_path: Path) -> None:
     check_distillation([tiny_base])
     other = pipelines.save_sd3(tmp_path)
-    with pytest.raises(ValueError, match="draws by a transformer: leave it out"):
+    with pytest.raises(ValueError, match="has a transformer instead: leave it out"):
         check_distillation([tiny_base, other])

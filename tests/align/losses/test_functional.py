@@ -1,4 +1,4 @@
-"""The alignment's losses against plain formulas and against sums done by hand."""
+"""Alignment losses against reference formulas and values computed by hand."""
 
 from math import e, log
 
@@ -19,7 +19,7 @@ ONE, OTHER = [1.0, 0.0], [0.0, 1.0]
 
 
 def plain(embeds1: torch.Tensor, embeds2: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The loss of audio2img, one direction, as it stands in its README."""
+    """The loss of audio2img in one direction, as in its README."""
     similarity = torch.cosine_similarity(embeds1.unsqueeze(1), embeds2.unsqueeze(0), dim=-1)
     labels = torch.arange(embeds1.size(0)).unsqueeze(1).repeat(1, embeds1.size(1))
     return F.cross_entropy(similarity / temperature, labels)
@@ -42,7 +42,7 @@ def alone(rows: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["fp64", "fp32"]
 )
-def test_info_nce_is_audio2imgs_formula(
+def test_info_nce_matches_audio2img(
     dtype: torch.dtype, tolerance: float, direction: str, temperature: float
 ) -> None:
     predicted, target = (x.to(dtype).requires_grad_() for x in sequences())
@@ -51,36 +51,36 @@ def test_info_nce_is_audio2imgs_formula(
 
     exact = [x.detach().double().requires_grad_() for x in (predicted, target)]
     forth, back = plain(*exact, temperature), plain(*exact[::-1], temperature)
-    assert abs(forth - back) > 1e-4  # or one direction would pass for the other
+    assert abs(forth - back) > 1e-4  # the directions must be distinguishable
     reference = {"audio_to_text": forth, "text_to_audio": back, "both": (forth + back) / 2}
     wanted = torch.autograd.grad(reference[direction], exact)
 
     assert loss.dtype == dtype
     assert loss.item() == pytest.approx(reference[direction].item(), rel=tolerance)
-    for gradient, right in zip(found, wanted, strict=True):
-        assert right.abs().max() > 1e-3
-        assert (gradient - right).norm() <= tolerance * right.norm()
+    for gradient, other in zip(found, wanted, strict=True):
+        assert other.abs().max() > 1e-3
+        assert (gradient - other).norm() <= tolerance * other.norm()
         torch.testing.assert_close(
-            gradient.double(), right, rtol=tolerance, atol=tolerance * right.abs().max().item()
+            gradient.double(), other, rtol=tolerance, atol=tolerance * other.abs().max().item()
         )
 
 
 def test_info_nce_by_hand() -> None:
     predicted = torch.tensor([[ONE], [ONE]])
     target = torch.tensor([[ONE], [OTHER]])
-    # Heard: both rows see cosines (1, 0), the second wants the 0. Read: (1, 1) and (0, 0).
-    heard = (log(1 + e) - 1 + log(1 + e)) / 2
+    # By row: cosines (1, 0) twice, with targets 0 and 1. By column: (1, 1) and (0, 0).
+    forward = (log(1 + e) - 1 + log(1 + e)) / 2
     loss = sequence_info_nce(predicted, target, alone(2), temperature=1.0)
-    assert loss.item() == pytest.approx((heard + log(2)) / 2, rel=1e-6)
+    assert loss.item() == pytest.approx((forward + log(2)) / 2, rel=1e-6)
 
 
-def test_rows_of_one_group_are_not_negatives() -> None:
+def test_rows_of_the_same_group_are_not_negatives() -> None:
     embeds = torch.tensor([[ONE], [ONE], [OTHER]])
     positives = same_group(torch.tensor([4, 4, 0]))
-    # The two share the probability: log(2e + 1) - 1 each; the third is log(e + 2) - 1.
+    # The two positives share the probability: log(2e + 1) - 1 each; the third: log(e + 2) - 1.
     wanted = (2 * (log(2 * e + 1) - 1) + log(e + 2) - 1) / 3
     assert sequence_info_nce(embeds, embeds, positives, 1.0).item() == pytest.approx(wanted)
-    # Two wordings of the same: log(e + 1) - 1/2 where each other's negatives would have less.
+    # Orthogonal captions of the same group: log(e + 1) - 1/2, higher than as negatives.
     wordings = torch.tensor([[ONE], [OTHER]])
     loss = sequence_info_nce(wordings, wordings, same_group(torch.tensor([1, 1])), 1.0)
     assert loss.item() == pytest.approx(log(e + 1) - 0.5)
@@ -90,7 +90,7 @@ def test_rows_of_one_group_are_not_negatives() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    # Squares of 300 over 16 dimensions lie beyond what float16 holds.
+    # Squares of 300 over 16 dimensions overflow float16.
     predicted, target = (x.to(dtype).requires_grad_() for x in sequences(scale=300.0))
     for loss in (
         sequence_info_nce(predicted, target, alone(5)),
@@ -111,7 +111,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     ("dtype", "size"),
     [(torch.float16, 6e4), (torch.float16, 1e-7), (torch.bfloat16, 3e38), (torch.bfloat16, 1e-38)],
 )
-def test_the_largest_and_the_smallest_numbers_are_survived(dtype: torch.dtype, size: float) -> None:
+def test_losses_are_finite_for_extreme_values(dtype: torch.dtype, size: float) -> None:
     signs = [x.sign() for x in sequences()]
     predicted, target = ((size * sign).to(dtype).requires_grad_() for sign in signs)
     assert predicted.isfinite().all() and predicted.abs().min() > 0
@@ -119,25 +119,25 @@ def test_the_largest_and_the_smallest_numbers_are_survived(dtype: torch.dtype, s
         loss = contrast(predicted, target, alone(5))
         assert loss.isfinite()
         assert torch.autograd.grad(loss, predicted)[0].isfinite().all()
-        if size > 1:  # only the direction counts
+        if size > 1:  # only the direction matters
             torch.testing.assert_close(loss, contrast(*signs, alone(5)))
 
 
-def test_autocast_does_not_round_similarities() -> None:
+def test_autocast_does_not_change_similarities() -> None:
     predicted, target = sequences()
     with torch.autocast("cpu", torch.bfloat16):
         found = positional_similarity(predicted, target)
     assert torch.equal(found, positional_similarity(predicted, target))
 
 
-def test_similarity_is_the_cosine_of_every_pair_at_every_position() -> None:
+def test_positional_similarity_is_the_cosine() -> None:
     predicted, target = sequences()
     found = positional_similarity(predicted, target)
     wanted = torch.cosine_similarity(predicted[:, None], target[None], dim=-1)
     torch.testing.assert_close(found, wanted.permute(2, 0, 1))
 
 
-def test_positions_that_are_zero_leave_the_loss_finite() -> None:
+def test_zero_positions_have_a_finite_loss() -> None:
     predicted, target = sequences()
     predicted[:, 0], target[:, 0] = 0.0, 0.0
     predicted.requires_grad_()
@@ -146,7 +146,7 @@ def test_positions_that_are_zero_leave_the_loss_finite() -> None:
     assert loss.isfinite()
     assert gradient.isfinite().all()
     assert not gradient[:, 0].any()
-    # There all pairs look the same: the position says log B and nothing else.
+    # All pairs are equal at this position, whose loss is log B.
     rest = sequence_info_nce(predicted[:, 1:], target[:, 1:], alone(5))
     assert loss.item() == pytest.approx((6 * rest.item() + log(5)) / 7, rel=1e-5)
 

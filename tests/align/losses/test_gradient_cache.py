@@ -1,4 +1,4 @@
-"""The gradient cache: the gradients of a plain step, whatever is trained and however."""
+"""GradCache: the same gradients as a plain step, for all training options."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def new_encoder(backbone: str, dropout: float, trained: str, **changes: float) -
 
 
 def new_criterion(base: str) -> AlignmentLoss:
-    """Every term there is, with what it may learn."""
+    """A loss with every term and all learned values."""
     generator = torch.Generator().manual_seed(1)
     targets = torch.randn(4, LENGTH, WIDTH, generator=generator)
     pooled = torch.randn(4, POOLED, generator=generator)
@@ -56,7 +56,7 @@ def new_criterion(base: str) -> AlignmentLoss:
 
 
 def batch(width: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Recordings of one or two windows of features, and the captions they go with."""
+    """Features of clips with one or two windows, and their target indices."""
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(ROWS, 2, 12, width, generator=generator)
     mask = torch.ones(ROWS, 2, 12).bool()
@@ -68,7 +68,7 @@ def batch(width: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 def step(
     encoder: nn.Module, criterion: AlignmentLoss, way: str, rows: int = 3, seed: int = 5
 ) -> Gradients:
-    """One step's gradients: whole, in parts whose activations are all kept, or cached."""
+    """Gradients of one step: whole batch, chunks with all activations in memory, or cached."""
     inputs, target = batch(160)
     inputs["features"] = inputs["features"].to(encoder.dtype)
     encoder.zero_grad()
@@ -82,8 +82,8 @@ def step(
     else:
         size = ROWS if way == "whole" else rows
         split = zip(*(value.split(size) for value in inputs.values()), strict=True)
-        answers = [encoder(**dict(zip(inputs, part, strict=True))) for part in split]
-        found = tuple(torch.cat([a[name] for a in answers]) for name in ("embeds", "pooled"))
+        outputs = [encoder(**dict(zip(inputs, part, strict=True))) for part in split]
+        found = tuple(torch.cat([out[name] for out in outputs]) for name in ("embeds", "pooled"))
     terms = criterion(*found, target, target)
     assert len(terms) == 6
     torch.stack(list(terms.values())).sum().backward()
@@ -100,7 +100,8 @@ def assert_same(one: Gradients, other: Gradients, trained: int, tolerance: float
     assert largest > 0.01
     assert sum(bool(gradient.norm() > 1e-4 * largest) for gradient in one.values()) > trained / 2
     for name, gradient in one.items():
-        # A key's bias has no effect, and its gradient is rounding.
+        # A key's bias has no effect; its gradient is rounding error.
+
         size = max(gradient.norm(), 1e-4 * largest)
         assert (gradient - other[name]).norm() <= tolerance * size, name
 
@@ -111,7 +112,7 @@ def trainable(encoder: nn.Module) -> int:
 
 @pytest.mark.parametrize("trained", ["none", "1", "all"])
 @pytest.mark.parametrize("rows", [3, 7, 1])
-def test_gradients_are_those_of_a_plain_step(
+def test_gradients_match_a_plain_step(
     tiny_w2v_bert: str, tiny_base: str, trained: str, rows: int
 ) -> None:
     still = {"layerdrop": 0.0, "conformer_conv_dropout": 0.0, "apply_spec_augment": False}
@@ -133,9 +134,9 @@ def test_dropout_is_replayed(tiny_w2v_bert: str, tiny_base: str) -> None:
     assert_same(parts, step(encoder, criterion, "cached"), trainable(encoder))
     after = torch.rand(()), np.random.rand()
     step(encoder, criterion, "parts")
-    assert (torch.rand(()), np.random.rand()) == after  # as many numbers were drawn
+    assert (torch.rand(()), np.random.rand()) == after  # the same random numbers were consumed
     other = step(encoder, criterion, "parts", seed=6)
-    name = "heads.space.adapter.leave.weight"
+    name = "heads.space.adapter.proj_out.weight"
     assert (parts[name] - other[name]).norm() > 0.01 * parts[name].norm()
 
 
@@ -157,7 +158,7 @@ def test_bfloat16_is_replayed(tiny_w2v_bert: str, tiny_base: str) -> None:
 
 
 class Normed(nn.Module):
-    """A model with batch norm, which answers as an encoder does."""
+    """A model with batch norm whose output is that of an encoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,7 +170,7 @@ class Normed(nn.Module):
         return AudioPromptOutput(embeds=self.norm(tokens)[:, None])
 
 
-def test_batch_norms_statistics_move_once() -> None:
+def test_batch_norm_statistics_are_updated_once() -> None:
     tokens = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)) + 3
     once, cached = Normed(), Normed()
     for part in tokens.split(2):
@@ -184,25 +185,25 @@ def test_batch_norms_statistics_move_once() -> None:
     assert cached.norm.weight.grad.abs().min() > 0
 
 
-def test_only_the_last_rows_are_averaged_over_processes() -> None:
+def test_replay_synchronizes_the_last_chunk_only() -> None:
     log: list[str] = []
 
     @contextlib.contextmanager
-    def alone() -> Iterator[None]:
-        log.append("alone")
+    def no_sync() -> Iterator[None]:
+        log.append("enter")
         yield
-        log.append("together")
+        log.append("exit")
 
     model = Normed()
     model.norm.weight.register_post_accumulate_grad_hook(lambda p: log.append("gradient"))
     cache = GradientCache(2)
     cache.encode(model, {"tokens": torch.randn(6, 4)}).embeds.sum().backward()
-    cache.replay(model, alone)
-    assert log == ["alone", "gradient", "together"] * 2 + ["gradient"]
+    cache.replay(model, no_sync)
+    assert log == ["enter", "gradient", "exit"] * 2 + ["gradient"]
 
 
 class Caught(TrainerCallback):
-    """The gradients that the optimiser gets at the first step."""
+    """Records the optimizer's gradients at the first step."""
 
     def __init__(self) -> None:
         self.gradients: Gradients = {}
@@ -232,7 +233,7 @@ def first_gradients(line: list[str]) -> Gradients:
     ],
     ids=["trained", "accumulation"],
 )
-def test_a_run_with_the_option_takes_the_same_step(
+def test_run_with_gradient_cache_takes_the_same_step(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     more = (
@@ -245,7 +246,7 @@ def test_a_run_with_the_option_takes_the_same_step(
     assert_same(plain, cached, len(plain))
 
 
-def test_a_negative_number_of_rows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_negative_gradient_cache_exits(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         session(["--gradient_cache", "-1"])
     assert "--gradient_cache is a number of rows, not -1" in capsys.readouterr().err

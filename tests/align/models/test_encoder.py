@@ -1,4 +1,4 @@
-"""The audio prompt encoder: what a user loads, calls, saves, and gives to a pipeline."""
+"""The audio prompt encoder: loading, encoding, saving, and use with pipelines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.conftest import RATE, WIDTH, tone
 CAPTIONS = ["a dog in the rain", "a bell", "waves on a beach at night", "a crow"]
 ADAPTER = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.1}
 BUFFERS = ("embeds_mean", "embeds_std", "embeds_constant", "embeds_unconditional")
-NAME = "some/base-1.0"  # a dot, as stabilityai's names have
+NAME = "some/base-1.0"  # with a dot, as in stabilityai's names
 
 New = Callable[..., AudioPromptEncoder]
 
@@ -50,7 +50,7 @@ def table(space: PromptSpace) -> CaptionEmbeds:
 def new_encoder(
     tiny_clap: str, tiny_w2v_bert: str, space: PromptSpace, table: CaptionEmbeds
 ) -> New:
-    """Makes fresh encoders of one space, or of the spaces named."""
+    """Builds untrained encoders of one or several spaces."""
 
     def new(backbone: str = "clap", names: tuple[str, ...] = (NAME,), **options: Any):
         torch.manual_seed(0)
@@ -74,13 +74,13 @@ def encoder(new_encoder: New) -> AudioPromptEncoder:
 
 @pytest.fixture(scope="module")
 def blind(tiny_base: str) -> StableDiffusionPipeline:
-    """The base without its text side."""
+    """The base pipeline without its text encoder."""
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, text_encoder=None, tokenizer=None)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def draw(pipeline: StableDiffusionPipeline, **arguments: Any) -> np.ndarray:
+def generate(pipeline: StableDiffusionPipeline, **arguments: Any) -> np.ndarray:
     return pipeline(
         **arguments,
         num_inference_steps=2,
@@ -90,7 +90,7 @@ def draw(pipeline: StableDiffusionPipeline, **arguments: Any) -> np.ndarray:
     ).images
 
 
-def same_tensors(one: nn.Module, other: nn.Module) -> None:
+def assert_same_tensors(one: nn.Module, other: nn.Module) -> None:
     ours, theirs = one.state_dict(), other.state_dict()
     assert ours.keys() == theirs.keys() != set()
     for name, value in ours.items():
@@ -99,7 +99,7 @@ def same_tensors(one: nn.Module, other: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("backbone", ["clap", "w2v"])
-def test_a_folder_holds_the_whole_encoder(backbone: str, new_encoder: New, tmp_path: Path) -> None:
+def test_saved_folder_is_self_contained(backbone: str, new_encoder: New, tmp_path: Path) -> None:
     encoder = new_encoder(backbone, max_windows=7)
     encoder.save_pretrained(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {
@@ -114,7 +114,7 @@ def test_a_folder_holds_the_whole_encoder(backbone: str, new_encoder: New, tmp_p
     assert load_file(tmp_path / "model.safetensors").keys() == wanted
 
     loaded = AudioPromptEncoder.from_pretrained(tmp_path)
-    same_tensors(loaded, encoder)
+    assert_same_tensors(loaded, encoder)
     assert not loaded.training
     assert loaded.config.max_windows == 7
     assert loaded.head().space == encoder.head().space
@@ -123,19 +123,19 @@ def test_a_folder_holds_the_whole_encoder(backbone: str, new_encoder: New, tmp_p
     assert torch.equal(before, after)
 
 
-def test_auto_classes_know_the_folder(encoder: AudioPromptEncoder, tmp_path: Path) -> None:
+def test_auto_classes_load_the_folder(encoder: AudioPromptEncoder, tmp_path: Path) -> None:
     encoder.save_pretrained(tmp_path)
     assert isinstance(AutoConfig.from_pretrained(tmp_path), align.AudioPromptConfig)
     loaded = AutoModel.from_pretrained(tmp_path)
     assert type(loaded) is align.AudioPromptEncoder
-    same_tensors(loaded, encoder)
+    assert_same_tensors(loaded, encoder)
     assert torch.equal(
         loaded.encode(tone(300), sampling_rate=RATE).embeds,
         encoder.encode(tone(300), sampling_rate=RATE).embeds,
     )
 
 
-def test_a_half_precision_folder_loads(new_encoder: New, tmp_path: Path) -> None:
+def test_half_precision_encoder_loads(new_encoder: New, tmp_path: Path) -> None:
     exact = new_encoder().encode(tone(300), sampling_rate=RATE).embeds
     new_encoder().half().save_pretrained(tmp_path)
     loaded = AudioPromptEncoder.from_pretrained(tmp_path, dtype=torch.float32)
@@ -151,48 +151,51 @@ def test_a_half_precision_folder_loads(new_encoder: New, tmp_path: Path) -> None
     torch.testing.assert_close(prompt["prompt_embeds"].float(), exact, rtol=0.05, atol=0.05)
 
 
-def test_a_prompt_is_what_a_pipeline_without_text_takes(
+def test_encode_prompt_returns_pipeline_kwargs(
     encoder: AudioPromptEncoder, blind: StableDiffusionPipeline
 ) -> None:
     prompt = encoder.encode_prompt([tone(300), tone(3000)], sampling_rate=RATE)
     assert list(prompt) == ["prompt_embeds", "negative_prompt_embeds"]
     assert {value.shape for value in prompt.values()} == {(2, 77, WIDTH)}
-    low, high = draw(blind, **prompt)
+    low, high = generate(blind, **prompt)
     assert not np.array_equal(low, high)
-    one = draw(blind, **encoder.encode_prompt(tone(300), sampling_rate=RATE))
-    again = draw(blind, **encoder.encode_prompt(tone(300), sampling_rate=RATE))
-    other = draw(blind, **encoder.encode_prompt(tone(3000), sampling_rate=RATE))
+    one = generate(blind, **encoder.encode_prompt(tone(300), sampling_rate=RATE))
+    again = generate(blind, **encoder.encode_prompt(tone(300), sampling_rate=RATE))
+    other = generate(blind, **encoder.encode_prompt(tone(3000), sampling_rate=RATE))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
-class Dictation(nn.Module):
-    """An adapter that answers what it was told, whatever it hears."""
+class ConstantAdapter(nn.Module):
+    """An adapter that returns fixed embeds for any input."""
 
-    def __init__(self, answer: torch.Tensor) -> None:
+    def __init__(self, embeds: torch.Tensor) -> None:
         super().__init__()
-        self.answer = answer
+        self.embeds = embeds
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return self.answer, None
+        return self.embeds, None
 
 
-def test_the_texts_own_target_draws_the_texts_picture(
+def test_caption_embeds_generate_the_captions_image(
     new_encoder: New, tiny_base: str, table: CaptionEmbeds, blind: StableDiffusionPipeline
 ) -> None:
     encoder = new_encoder()
     head = encoder.head()
-    head.adapter = Dictation(head.statistics().standardize(table.prompts.embeds[2:3]))
-    heard = draw(blind, **encoder.encode_prompt(tone(300), sampling_rate=RATE))
+    head.adapter = ConstantAdapter(head.statistics().standardize(table.prompts.embeds[2:3]))
+    from_audio = generate(blind, **encoder.encode_prompt(tone(300), sampling_rate=RATE))
     whole = StableDiffusionPipeline.from_pretrained(tiny_base)
     whole.set_progress_bar_config(disable=True)
-    pictures = [draw(whole, prompt=caption) for caption in (CAPTIONS[2], CAPTIONS[0])]
-    read, other, heard = (np.round(255 * picture) for picture in (*pictures, heard))
-    assert np.array_equal(heard, read)
-    assert not np.array_equal(heard, other)
+    images = [generate(whole, prompt=caption) for caption in (CAPTIONS[2], CAPTIONS[0])]
+    text, other, audio = (np.round(255 * image) for image in (*images, from_audio))
+    # Rounding may differ by one gray level between processors.
+    assert np.abs(audio - text).max() <= 1
+    assert np.abs(audio - other).max() > 1
 
 
-def test_null_is_the_pipelines_unconditional(encoder: AudioPromptEncoder, tiny_base: str) -> None:
+def test_unconditional_embeds_are_those_of_the_pipeline(
+    encoder: AudioPromptEncoder, tiny_base: str
+) -> None:
     whole = StableDiffusionPipeline.from_pretrained(tiny_base)
     _, negative = whole.encode_prompt("a dog", "cpu", 1, True)
     assert torch.equal(encoder.head().unconditional(1).embeds, negative)
@@ -201,7 +204,7 @@ def test_null_is_the_pipelines_unconditional(encoder: AudioPromptEncoder, tiny_b
 
 
 @pytest.mark.parametrize("backbone", ["clap", "w2v"])
-def test_company_does_not_change_a_recordings_embeds(backbone: str, new_encoder: New) -> None:
+def test_embeds_do_not_depend_on_other_clips(backbone: str, new_encoder: New) -> None:
     encoder = new_encoder(backbone)
     sounds = [tone(300, 0.7), tone(900, 5.0), tone(3000, 2.3)]
     together = encoder.encode(sounds, sampling_rate=RATE).embeds
@@ -210,14 +213,14 @@ def test_company_does_not_change_a_recordings_embeds(backbone: str, new_encoder:
     assert not torch.equal(together[0], together[1])
 
 
-def test_a_file_is_heard_as_its_samples(encoder: AudioPromptEncoder, tmp_path: Path) -> None:
+def test_file_and_array_have_the_same_embeds(encoder: AudioPromptEncoder, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(300), RATE, subtype="FLOAT")
     by_name = encoder.encode(tmp_path / "a.wav").embeds
     assert torch.equal(by_name, encoder.encode(tone(300), sampling_rate=RATE).embeds)
 
 
 @pytest.mark.parametrize("backbone", ["clap", "w2v"])
-def test_all_windows_are_heard_in_use_as_in_training(backbone: str, new_encoder: New) -> None:
+def test_encode_matches_training_over_all_windows(backbone: str, new_encoder: New) -> None:
     encoder = new_encoder(backbone)
     encoder.config.max_tokens = 100
     short = tone(300, 1.0)
@@ -235,22 +238,20 @@ def test_all_windows_are_heard_in_use_as_in_training(backbone: str, new_encoder:
     used = encoder.encode([short, long], sampling_rate=RATE, batch_size=2).embeds
     restored = encoder.head().to_prompt_embeds(trained.embeds, None).embeds
     torch.testing.assert_close(restored, used, rtol=1e-4, atol=1e-4)
-    # A change in the last window alone is heard.
+    # A change in the last window has an effect.
     changed = long.copy()
     changed[int(2.2 * encoder.processor.window_s * RATE) :] *= -0.5
     assert not torch.equal(encoder.encode(changed, sampling_rate=RATE).embeds, used[1:])
 
 
-def test_one_encoder_answers_in_several_spaces(
-    new_encoder: New, space: PromptSpace, tmp_path: Path
-) -> None:
+def test_encoder_with_several_spaces(new_encoder: New, space: PromptSpace, tmp_path: Path) -> None:
     encoder = new_encoder(names=("second", "first-2.1"))
     with torch.no_grad():
         encoder.head("first-2.1").adapter.proj_out.bias.add_(1.0)
     assert encoder.head() is encoder.head("second")
     encoder.save_pretrained(tmp_path)
     loaded = AudioPromptEncoder.from_pretrained(tmp_path)
-    # A saved configuration is sorted by name; the default stays what it was.
+    # A saved configuration is sorted by name; the default space is unchanged.
     saved = json.loads((tmp_path / "config.json").read_text())
     assert list(saved["spaces"]) == ["first-2.1", "second"]
     assert loaded.head() is loaded.head("second")
@@ -264,11 +265,11 @@ def test_one_encoder_answers_in_several_spaces(
     assert not torch.allclose(*both)
 
 
-def test_wrong_requests_are_refused_by_name(new_encoder: New) -> None:
+def test_invalid_arguments_raise(new_encoder: New) -> None:
     encoder = new_encoder(names=("one", "other-1.5")).train()
     with pytest.raises(ValueError, match=r"no prompt space 'third'; it has: one, other-1\.5"):
         encoder.encode_prompt(tone(300), sampling_rate=RATE, space="third")
-    with pytest.raises(ValueError, match="no recordings"):
+    with pytest.raises(ValueError, match="no audio to encode"):
         encoder.encode_prompt([])
     with pytest.raises(ValueError, match="give features and features_mask"):
         encoder(features=torch.zeros(1, 1, 4, 16))
@@ -279,13 +280,13 @@ def test_wrong_requests_are_refused_by_name(new_encoder: New) -> None:
     assert encoder.training
 
 
-def test_dtype_and_device_of_a_prompt(encoder: AudioPromptEncoder) -> None:
+def test_encode_prompt_dtype_and_device(encoder: AudioPromptEncoder) -> None:
     plain = encoder.encode_prompt(tone(300), sampling_rate=RATE)
     assert {(v.dtype, v.device.type) for v in plain.values()} == {(torch.float32, "cpu")}
-    asked = encoder.encode_prompt(
+    other = encoder.encode_prompt(
         tone(300), sampling_rate=RATE, torch_dtype=torch.bfloat16, device=torch.device("meta")
     )
-    assert {(v.dtype, v.device.type) for v in asked.values()} == {(torch.bfloat16, "meta")}
+    assert {(v.dtype, v.device.type) for v in other.values()} == {(torch.bfloat16, "meta")}
     half = encoder.encode_prompt(tone(300), sampling_rate=RATE, torch_dtype=torch.float16)
     for name, value in plain.items():
         assert torch.equal(half[name], value.half())
@@ -302,7 +303,7 @@ def loss_of(encoder: AudioPromptEncoder, wanted: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("trained", ["none", "1", "all"])
 @pytest.mark.parametrize("backbone", ["clap", "w2v"])
-def test_what_trains_trains_and_nothing_else_moves(
+def test_only_trainable_weights_are_updated(
     backbone: str, trained: str, new_encoder: New, table: CaptionEmbeds
 ) -> None:
     encoder = new_encoder(backbone)
@@ -320,20 +321,22 @@ def test_what_trains_trains_and_nothing_else_moves(
 
     reached = {name for name, weight in weights.items() if weight.grad is not None}
     assert reached == names
-    dead = {name for name in names if not weights[name].grad.any()}
+    # The gradient of a key's bias is rounding error only.
+    checked = {n for n in names if not n.endswith(("key.bias", "linear_k.bias"))}
+    dead = {name for name in checked if not weights[name].grad.any()}
     assert dead == set()
     assert any(name.startswith("heads") for name in names)
     assert any(name.startswith("backbone") for name in names) == (trained != "none")
     after = encoder.state_dict()
     frozen = [n for n in after if n not in names]
-    if trained == "all":  # a batch norm that trains keeps its running statistics
+    if trained == "all":  # batch norm in training mode updates its running statistics
         frozen = [n for n in frozen if ".batch_norm." not in n]
     assert len(frozen) >= len(BUFFERS)
     assert [name for name in frozen if not torch.equal(before[name], after[name])] == []
-    assert [name for name in names if torch.equal(before[name], after[name])] == []
+    assert [name for name in checked if torch.equal(before[name], after[name])] == []
 
 
-def test_frozen_parts_hear_in_training_as_in_use(new_encoder: New) -> None:
+def test_frozen_modules_remain_in_eval_mode(new_encoder: New) -> None:
     encoder = new_encoder("w2v", hidden_dropout=0.5, attention_dropout=0.5)
     batch = pad([encoder.processor.extract_features(tone(300), RATE)])
     with torch.no_grad():
@@ -345,7 +348,7 @@ def test_frozen_parts_hear_in_training_as_in_use(new_encoder: New) -> None:
         assert torch.equal(encoder.eval().get_audio_tokens(**batch)[0], wanted)
 
 
-def test_heads_are_those_of_the_adapters_kind(encoder: AudioPromptEncoder) -> None:
+def test_head_has_the_configured_adapter(encoder: AudioPromptEncoder) -> None:
     sizes = {k: v for k, v in ADAPTER.items() if k != "adapter_type"}
     own = build_adapter(
         "resampler",

@@ -1,4 +1,4 @@
-"""What an encoder remembers: answers drawn towards captions' embeds, in use alone."""
+"""Retrieval memory: interpolation, saving, and training runs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ADAPTER = {"adapter_type": "resampler", "width": 8, "depth": 1, "heads": 2, "dro
 NORTH, EAST = [[2.0, 0.0]], [[0.0, 3.0]]
 
 
-def memory(share: float = 0.5, temperature: float = 0.5) -> RetrievalMemory:
-    """Two embeds of one position and two dimensions, at right angles, and their pooled ones."""
+def memory(weight: float = 0.5, temperature: float = 0.5) -> RetrievalMemory:
+    """Two orthogonal embeds of one position and two dimensions, and their pooled embeds."""
     pooled = torch.tensor([[1.0], [5.0]])
-    return RetrievalMemory.from_embeds(torch.tensor([NORTH, EAST]), pooled, share, temperature)
+    return RetrievalMemory.from_embeds(torch.tensor([NORTH, EAST]), pooled, weight, temperature)
 
 
-def test_an_answer_is_drawn_towards_what_it_is_like() -> None:
+def test_predictions_are_interpolated_with_similar_embeds() -> None:
     # Cosines 1 and 0 at temperature 0.5: weights e^2 / (e^2 + 1) = 0.8808 and 0.1192.
     embeds, pooled = memory()(torch.tensor([[[4.0, 0.0]]]), torch.tensor([[2.0]]))
     assert pooled is not None
@@ -42,23 +42,23 @@ def test_an_answer_is_drawn_towards_what_it_is_like() -> None:
     )
 
 
-def test_a_cold_whole_share_is_the_nearest_alone() -> None:
-    answers = torch.tensor([[[0.2, 0.1]], [[0.1, 0.2]]])
-    embeds, _ = memory(share=1.0, temperature=0.005)(answers, None)
+def test_low_temperature_and_full_weight_return_the_nearest() -> None:
+    predictions = torch.tensor([[[0.2, 0.1]], [[0.1, 0.2]]])
+    embeds, _ = memory(weight=1.0, temperature=0.005)(predictions, None)
     torch.testing.assert_close(embeds, torch.tensor([NORTH, EAST]))
 
 
-def test_half_precision_stays_what_it_is_and_keeps_its_range() -> None:
+def test_half_precision_is_kept_without_overflow() -> None:
     embeds, _ = memory().half()(torch.tensor([[[400.0, 0.0]]]).half(), None)
     assert embeds.dtype == torch.float16
     assert embeds.isfinite().all()
 
 
-def test_autocast_changes_nothing() -> None:
-    answers = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(0))
-    embeds, _ = memory()(answers, None)
+def test_autocast_has_no_effect() -> None:
+    predictions = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(0))
+    embeds, _ = memory()(predictions, None)
     with torch.autocast("cpu", torch.bfloat16):
-        same, _ = memory()(answers, None)
+        same, _ = memory()(predictions, None)
     assert torch.equal(embeds, same)
 
 
@@ -70,23 +70,23 @@ def head() -> Head:
     return head
 
 
-def test_training_sees_the_adapters_own_answers(head: Head) -> None:
+def test_memory_is_not_used_in_training(head: Head) -> None:
     tokens, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
     alone = head.adapter(tokens, mask)[0]
     assert torch.equal(head.train()(tokens, mask)[0], alone)
-    drawn = head.eval()(tokens, mask)[0]
-    assert not torch.allclose(drawn, alone)
+    interpolated = head.eval()(tokens, mask)[0]
+    assert not torch.allclose(interpolated, alone)
     head.retrieval_memory = None
     assert torch.equal(head(tokens, mask)[0], alone)
 
 
-def test_what_is_remembered_has_no_weights(head: Head) -> None:
+def test_memory_has_no_trainable_weights(head: Head) -> None:
     assert isinstance(head.retrieval_memory, RetrievalMemory)
     assert list(head.retrieval_memory.parameters()) == []
     assert set(head.retrieval_memory.state_dict()) == {"embeds"}
 
 
-def test_it_is_saved_and_loaded_with_the_encoder(
+def test_memory_is_saved_and_loaded_with_the_encoder(
     tiny_encoder: AudioPromptEncoder, tmp_path: Path
 ) -> None:
     length, width = tiny_encoder.head().embeds_mean.shape
@@ -96,8 +96,8 @@ def test_it_is_saved_and_loaded_with_the_encoder(
         RetrievalMemory.from_embeds(torch.randn(3, length, width), None, 0.25, 0.2)
     )
     try:
-        drawn = tiny_encoder.encode(tone(300), sampling_rate=RATE).embeds
-        assert not torch.allclose(drawn, before)
+        interpolated = tiny_encoder.encode(tone(300), sampling_rate=RATE).embeds
+        assert not torch.allclose(interpolated, before)
         tiny_encoder.save_pretrained(tmp_path)
         (added,) = set(load_file(tmp_path / "model.safetensors")) - plain
         assert added.endswith(".retrieval_memory.embeds")
@@ -105,7 +105,8 @@ def test_it_is_saved_and_loaded_with_the_encoder(
         assert list(loaded.config.retrieval_memory.values()) == [
             {"size": 3, "weight": 0.25, "temperature": 0.2}
         ]
-        assert torch.equal(loaded.encode(tone(300), sampling_rate=RATE).embeds, drawn)
+        found = loaded.encode(tone(300), sampling_rate=RATE).embeds
+        assert torch.equal(found, interpolated)
     finally:
         tiny_encoder.set_retrieval_memory(None)
     assert torch.equal(tiny_encoder.encode(tone(300), sampling_rate=RATE).embeds, before)
@@ -113,7 +114,7 @@ def test_it_is_saved_and_loaded_with_the_encoder(
     assert tiny_encoder.config.retrieval_memory == {}
 
 
-def test_pooled_embeds_are_remembered_and_loaded() -> None:
+def test_pooled_memory_is_saved_and_loaded() -> None:
     pooled = Head(8, SpaceShape("base", 1, 2, pooled_width=1), ADAPTER)
     pooled.retrieval_memory = memory()
     again = Head(8, pooled.space, ADAPTER, pooled.retrieval_memory.config)
@@ -124,7 +125,7 @@ def test_pooled_embeds_are_remembered_and_loaded() -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_more_than_the_limit_is_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_above_its_limit_is_disabled(capsys: pytest.CaptureFixture[str]) -> None:
     wanted = TargetTable(torch.randn(5, 3, 4))
     rows = torch.tensor([4, 1, 1, 4])
     found = build_retrieval_memory(wanted, rows, MemoryArguments(retrieval_memory=2))
@@ -136,25 +137,25 @@ def test_more_than_the_limit_is_not_remembered(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
-        ({"retrieval_memory": -1}, "--retrieval_memory is a number of labels"),
-        ({"retrieval_memory_weight": 0.0}, "--retrieval_memory 0 remembers nothing"),
+        ({"retrieval_memory": -1}, "--retrieval_memory is a number of embeddings"),
+        ({"retrieval_memory_weight": 0.0}, "--retrieval_memory 0 disables the memory"),
         (
             {"retrieval_memory": 0, "retrieval_memory_weight": 0.4},
-            "--retrieval_memory_weight does nothing here",
+            "--retrieval_memory_weight has no effect",
         ),
         ({"retrieval_memory_weight": 1.5}, "at most 1"),
         ({"retrieval_memory_temperature": 0.0}, "above 0"),
     ],
 )
-def test_wrong_options_are_named(wrong: dict[str, float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_options_raise(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         MemoryArguments(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
-def test_a_training_remembers_what_it_was_trained_on(
+def test_run_stores_its_targets_in_memory(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -176,17 +177,11 @@ def test_a_training_remembers_what_it_was_trained_on(
     ours, theirs = weights(run), weights(tmp_path / "none")
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
-    # From there on: what it remembered is replaced, or forgotten.
+    # A run initialized from this encoder replaces or removes the memory.
     further = ("--init_from", str(run), "--base_model", tiny_base, "--dataset", str(sound_folder))
     short = (
-        "--num_images",
-        "0",
-        "--num_sheet_samples",
-        "0",
-        "--image_classifier",
-        "none",
-        "--max_steps",
-        "1",
+        *("--num_images", "0", "--num_sheet_samples", "0"),
+        *("--image_classifier", "none", "--max_steps", "1"),
     )
     for more, rows in ((), len(labels)), (("--retrieval_memory", "0"), None):
         folder = tmp_path / f"from-{rows}"
@@ -197,7 +192,7 @@ def test_a_training_remembers_what_it_was_trained_on(
 
 
 @pytest.mark.slow
-def test_an_epoch_draws_a_share_of_a_second_set(
+def test_epoch_samples_a_fraction_of_the_extra_dataset(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     more = ("--extra_dataset", str(sound_folder), "--extra_dataset_fraction", "0.5")

@@ -1,34 +1,34 @@
-"""The pooling of long recordings' audio tokens."""
+"""Pooling of the audio tokens of long clips."""
 
 import torch
 
 from align.models.encoder import pool_tokens
 
 
-def heard(length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def masked_tokens(length: int) -> tuple[torch.Tensor, torch.Tensor]:
     tokens = torch.randn(2, length, 12, generator=torch.Generator().manual_seed(3))
     mask = torch.ones(2, length, dtype=torch.bool)
     mask[0, 5:] = False
     return tokens, mask
 
 
-def test_few_tokens_are_left_alone() -> None:
-    tokens, mask = heard(9)
+def test_few_tokens_are_unchanged() -> None:
+    tokens, mask = masked_tokens(9)
     pooled, left = pool_tokens(tokens, mask, 9)
     assert pooled is tokens
     assert left is mask
 
 
-def test_runs_of_tokens_are_averaged_without_the_masked() -> None:
+def test_pooling_ignores_masked_tokens() -> None:
     tokens = torch.arange(7.0)[None, :, None]
     mask = torch.tensor([[True, True, True, False, False, False, True]])
-    # Seven into at most three: runs of three, the last one short.
+    # Seven tokens into at most three: runs of three, the last one shorter.
     pooled, left = pool_tokens(tokens, mask, 3)
     assert pooled.flatten().tolist() == [1.0, 0.0, 6.0]
     assert left.tolist() == [[True, False, True]]
 
 
-def test_a_row_is_pooled_by_its_own_length() -> None:
+def test_rows_are_pooled_by_their_own_length() -> None:
     tokens = torch.randn(2, 10, 3, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 10, dtype=torch.bool)
     mask[0, 4:] = False
@@ -39,7 +39,7 @@ def test_a_row_is_pooled_by_its_own_length() -> None:
     torch.testing.assert_close(pooled[1], tokens[1].unflatten(0, (5, 2)).mean(1))
 
 
-def test_pooling_never_leaves_more_than_asked() -> None:
+def test_pooling_respects_max_tokens() -> None:
     for length in range(1, 40):
         tokens, mask = torch.ones(1, length, 2), torch.ones(1, length, dtype=torch.bool)
         pooled, left = pool_tokens(tokens, mask, 8)

@@ -1,4 +1,4 @@
-"""How recordings reach a backbone: in windows, padded and masked, and shown as spectrograms."""
+"""Audio to features: windows, padding, masks and spectrograms."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def clap(tiny_clap: str) -> tuple[ClapBackbone, object]:
     return backbone.eval(), extractor
 
 
-def ear(extractor: object, max_windows: int = 120) -> AudioProcessor:
+def processor(extractor: object, max_windows: int = 120) -> AudioProcessor:
     return AudioProcessor(ClapBackbone.model_type, extractor, max_windows)
 
 
-def test_a_recording_is_heard_in_whole_windows(clap: tuple[ClapBackbone, object]) -> None:
+def test_clip_is_split_into_windows(clap: tuple[ClapBackbone, object]) -> None:
     backbone, extractor = clap
-    assert ear(extractor).window_s == 2.0
+    assert processor(extractor).window_s == 2.0
     wave = tone(300, 5.0)
-    found = ear(extractor).extract_features(wave, RATE)
+    found = processor(extractor).extract_features(wave, RATE)
     parts = [wave[: 2 * RATE], wave[2 * RATE : 4 * RATE], wave[4 * RATE :]]
     wanted = backbone.extract_features(extractor, parts)
     assert len(found) == len(wanted) == 3
@@ -41,44 +41,44 @@ def test_a_recording_is_heard_in_whole_windows(clap: tuple[ClapBackbone, object]
         assert np.array_equal(one, other)
 
 
-def test_a_rest_too_short_to_say_anything_is_left_out(
+def test_short_remainder_is_dropped(
     clap: tuple[ClapBackbone, object], recwarn: pytest.WarningsRecorder
 ) -> None:
     _, extractor = clap
-    assert len(ear(extractor).extract_features(tone(300, 4.25), RATE)) == 3
-    assert len(ear(extractor).extract_features(tone(300, 4.15), RATE)) == 2
-    # Nothing but a rest is a recording all the same.
-    assert len(ear(extractor).extract_features(tone(300, 0.15), RATE)) == 1
+    assert len(processor(extractor).extract_features(tone(300, 4.25), RATE)) == 3
+    assert len(processor(extractor).extract_features(tone(300, 4.15), RATE)) == 2
+    # A clip shorter than that is kept.
+    assert len(processor(extractor).extract_features(tone(300, 0.15), RATE)) == 1
     assert [w for w in recwarn if issubclass(w.category, AudioWarning)] == []
 
 
-def test_what_lies_beyond_the_last_window_is_told(clap: tuple[ClapBackbone, object]) -> None:
+def test_truncation_warns(clap: tuple[ClapBackbone, object]) -> None:
     _, extractor = clap
     wave = tone(300, 5.0)
     with pytest.warns(AudioWarning, match="first 4 s"):
-        cut = ear(extractor, max_windows=2).extract_features(wave, RATE)
-    wanted = ear(extractor).extract_features(wave[: 4 * RATE], RATE)
+        cut = processor(extractor, max_windows=2).extract_features(wave, RATE)
+    wanted = processor(extractor).extract_features(wave[: 4 * RATE], RATE)
     assert len(cut) == len(wanted) == 2
     for one, other in zip(cut, wanted, strict=True):
         assert np.array_equal(one, other)
 
 
-def test_silence_is_refused(clap: tuple[ClapBackbone, object]) -> None:
+def test_silent_audio_raises(clap: tuple[ClapBackbone, object]) -> None:
     _, extractor = clap
-    silence = np.zeros(3 * RATE, np.float32)
+    zeros = np.zeros(3 * RATE, np.float32)
     with pytest.raises(AudioError, match="silent"):
-        ear(extractor).extract_features(silence, RATE)
-    # So is a recording whose sound comes after the last window that is heard.
-    late = np.concatenate([silence[: 2 * RATE], tone(300, 2.0)])
+        processor(extractor).extract_features(zeros, RATE)
+    # The same holds for a clip that is silent up to its last window.
+    late = np.concatenate([zeros[: 2 * RATE], tone(300, 2.0)])
     with (
         pytest.warns(AudioWarning, match="first 2 s"),
         pytest.raises(AudioError, match="silent"),
     ):
-        ear(extractor, max_windows=1).extract_features(late, RATE)
-    assert len(ear(extractor).extract_features(late, RATE)) == 2
+        processor(extractor, max_windows=1).extract_features(late, RATE)
+    assert len(processor(extractor).extract_features(late, RATE)) == 2
 
 
-def test_padding_is_zero_and_masked() -> None:
+def test_pad_fills_with_masked_zeros() -> None:
     rows = [
         [np.full((3, 2), 1.0), np.full((2, 2), 2.0)],
         [np.full((4, 2), 3.0, np.float16)],
@@ -92,22 +92,22 @@ def test_padding_is_zero_and_masked() -> None:
     assert torch.equal(mask, features[..., 0] != 0)
 
 
-def test_a_spectrogram_has_a_frame_a_row(
+def test_spectrogram_has_one_frame_per_row(
     tiny_w2v_bert: str, clap: tuple[ClapBackbone, object]
 ) -> None:
     sound = RATE_W2V, tone(300, 1.0, RATE_W2V)
-    ear = AudioProcessor(W2vBertBackbone.model_type, load_backbone(tiny_w2v_bert)[1], 1)
-    (stacked,) = ear.extract_features(sound)
-    shown = ear.spectrogram(stacked)
-    assert stacked.shape[1] == 2 * ear.num_mel_bins and shown.shape == (
+    processor = AudioProcessor(W2vBertBackbone.model_type, load_backbone(tiny_w2v_bert)[1], 1)
+    (stacked,) = processor.extract_features(sound)
+    shown = processor.spectrogram(stacked)
+    assert stacked.shape[1] == 2 * processor.num_mel_bins and shown.shape == (
         2 * len(stacked),
-        ear.num_mel_bins,
+        processor.num_mel_bins,
     )
-    assert np.array_equal(shown[6], stacked[3, : ear.num_mel_bins])
-    assert np.array_equal(shown[7], stacked[3, ear.num_mel_bins :])
+    assert np.array_equal(shown[6], stacked[3, : processor.num_mel_bins])
+    assert np.array_equal(shown[7], stacked[3, processor.num_mel_bins :])
     pairs = SimpleNamespace(rows=[{"audio": sound}])
-    given = SimpleNamespace(processor=ear), pairs, SimpleNamespace(kept=[0]), [0]
-    assert np.array_equal(spectrograms_of(*given)[0], shown)  # as a UNet's sheet shows it
+    arguments = SimpleNamespace(processor=processor), pairs, SimpleNamespace(kept=[0]), [0]
+    assert np.array_equal(spectrograms_of(*arguments)[0], shown)  # in the UNet's sample sheet
     plain = AudioProcessor(ClapBackbone.model_type, clap[1], 1)
     (feature,) = plain.extract_features(sound)
     assert plain.spectrogram(feature).shape == feature.shape

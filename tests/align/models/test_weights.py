@@ -1,4 +1,4 @@
-"""Files of weights have the permissions of any other new file."""
+"""Permissions of saved weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_save_file_applies_the_umask(tmp_path: Path, mask: int) -> None:
     assert torch.equal(load_file(tmp_path / "a.safetensors")["a"], torch.ones(2))
 
 
-def test_encoder_and_adapter_are_readable_by_others(
+def test_saved_encoder_and_adapter_are_readable_by_others(
     tiny_encoder: AudioPromptEncoder, tiny_base: str, tmp_path: Path
 ) -> None:
     from diffusers import UNet2DConditionModel

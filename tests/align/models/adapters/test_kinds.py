@@ -1,16 +1,16 @@
-"""What one adapter promises and the others do not."""
+"""Properties of individual adapter types."""
 
 import pytest
 import torch
 
 from align.models.adapters.hierarchical import LEVELS
 from align.models.adapters.layers import pool_to_length
-from tests.align.models.adapters.test_adapters import adapter, heard
+from tests.align.models.adapters.test_adapters import adapter, masked_tokens
 
 
-def test_linear_positions_hear_differently_once_their_gains_do() -> None:
+def test_linear_positions_differ_by_gain_and_offset() -> None:
     made = adapter("linear")
-    tokens, mask = heard()
+    tokens, mask = masked_tokens()
     embeds, _ = made(tokens, mask)
     assert torch.equal(embeds[:, 0], embeds[:, 1])  # art-from-audio's repetition
     with torch.no_grad():
@@ -19,7 +19,7 @@ def test_linear_positions_hear_differently_once_their_gains_do() -> None:
     changed, pooled = made(tokens, mask)
     torch.testing.assert_close(changed[:, 1], 2 * embeds[:, 1])
     torch.testing.assert_close(changed[:, 2], 1 + embeds[:, 2])
-    # It is linear in the tokens: twice the sound, twice the answer.
+    # It is linear in the tokens: twice the tokens, twice the output.
     offset, bias = made.offset.detach(), made.proj_pooled.bias.detach()
     twice, twice_pooled = made(2 * tokens, mask)
     torch.testing.assert_close(twice - offset, 2 * (changed - offset))
@@ -28,9 +28,9 @@ def test_linear_positions_hear_differently_once_their_gains_do() -> None:
 
 def test_sonic_blocks_are_chained() -> None:
     made = adapter("sonic", depth=3)
-    tokens, mask = heard()
+    tokens, mask = masked_tokens()
     before = made(tokens, mask)[0]
-    for block in made.blocks[:-1]:  # in the released code all but the last are without effect
+    for block in made.blocks[:-1]:  # in the released code, only the last has an effect
         with torch.no_grad():
             block.proj_out.bias += 1.0
         after = made(tokens, mask)[0]
@@ -38,21 +38,21 @@ def test_sonic_blocks_are_chained() -> None:
         before = after
 
 
-def test_conv_leaves_audio2imgs_47_tokens_of_its_3_75_s() -> None:
+def test_conv_has_47_tokens_for_3_75_s_as_audio2img() -> None:
     made = adapter("conv", length=77, tokens=47, kernel=3, stride=2)
     tokens, mask = torch.randn(1, 187, 12), torch.ones(1, 187, dtype=torch.bool)
     tokens = made.proj_in(tokens)
     for layer in made.layers:
         tokens, mask = layer(tokens, mask)
     assert tokens.shape[1] == mask.sum() == 47
-    # Every one of the 47 is then a token of its own.
+    # Pooling to 47 tokens is then the identity.
     torch.testing.assert_close(pool_to_length(tokens, mask, 47), tokens)
     assert made.position_mixer.mixture.shape == (77, 47)
 
 
-def test_the_levels_are_reached_by_name() -> None:
+def test_hierarchical_levels_by_name() -> None:
     made = adapter("hierarchical")
-    tokens, mask = heard()
+    tokens, mask = masked_tokens()
     levels = made.levels(tokens, mask)
     assert {name: tuple(level.shape) for name, level in levels.items()} == {
         "foreground": (2, 5, 16), "background": (2, 3, 16), "ambience": (2, 2, 16),
@@ -64,12 +64,12 @@ def test_the_levels_are_reached_by_name() -> None:
 
 
 @pytest.mark.parametrize("level", list(LEVELS))
-def test_a_levels_weight_decides_how_much_it_is_heard(level: str) -> None:
+def test_hierarchical_level_weight_scales_its_effect(level: str) -> None:
     made = adapter("hierarchical")
-    tokens, mask = heard()
+    tokens, mask = masked_tokens()
     other = torch.randn(LEVELS[level], 16, generator=torch.Generator().manual_seed(5))
 
-    def moved() -> float:
+    def effect() -> float:
         before = made(tokens, mask)[0]
         with torch.no_grad():
             made.queries[level] += other
@@ -82,5 +82,5 @@ def test_a_levels_weight_decides_how_much_it_is_heard(level: str) -> None:
     for weight in (-20.0, -2.0, 2.0):
         with torch.no_grad():
             made.level_weights[place] = weight
-        effects.append(moved())
+        effects.append(effect())
     assert effects[0] < 1e-3 < effects[1] < effects[2]

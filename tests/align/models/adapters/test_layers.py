@@ -1,4 +1,4 @@
-"""From audio tokens to a prompt's positions."""
+"""Layers shared by several adapters."""
 
 import pytest
 import torch
@@ -7,13 +7,13 @@ from torch import nn
 from align.models.adapters.layers import PositionMixer, compact_tokens, masked_mean, pool_to_length
 
 
-def test_the_mean_is_of_what_was_heard() -> None:
+def test_masked_mean_ignores_masked_tokens() -> None:
     tokens = torch.tensor([[[1.0], [3.0], [float("inf")]]])
     mask = torch.tensor([[True, True, False]])
     assert masked_mean(tokens, mask).tolist() == [[2.0]]
 
 
-def test_heard_tokens_come_first_in_their_order() -> None:
+def test_compact_tokens_keeps_the_order() -> None:
     tokens = torch.arange(5.0)[None, :, None]
     mask = torch.tensor([[False, True, True, False, True]])
     moved, left = compact_tokens(tokens, mask)
@@ -22,7 +22,7 @@ def test_heard_tokens_come_first_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 13])
-def test_slots_are_torchs_adaptive_average_by_own_length(length: int) -> None:
+def test_pool_to_length_matches_adaptive_average_pooling(length: int) -> None:
     tokens = torch.randn(2, 13, 3, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 13, dtype=torch.bool)
     mask[0, length:] = False
@@ -33,7 +33,7 @@ def test_slots_are_torchs_adaptive_average_by_own_length(length: int) -> None:
         torch.testing.assert_close(found[row : row + 1], wanted)
 
 
-def test_tokens_are_stretched_over_the_positions() -> None:
+def test_position_mixer_starts_as_interpolation() -> None:
     same = PositionMixer(6, 6, 4, 4, 0, 0.0)
     assert torch.equal(same.mixture, torch.eye(6))
     mixture = PositionMixer(3, 9, 4, 4, 0, 0.0).mixture.detach()

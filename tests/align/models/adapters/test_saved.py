@@ -1,4 +1,4 @@
-"""Every adapter inside an encoder: what its folder holds, and that loading gives it back."""
+"""Every adapter in an encoder: the contents of a saved folder, and loading it again."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from align.prompts.embeds import SpaceShape
 from tests.align.models.adapters.test_adapters import POOLED, SMALL
 from tests.conftest import RATE, tone
 
-# Renaming one of these makes every saved encoder unreadable.
+# Renaming one of these makes all saved encoders unreadable.
 PARTS = {
-    "resampler": {"queries", "enter", "layers", "norm", "leave", "leave_pooled"},
-    "linear": {"leave", "gain", "offset", "leave_pooled"},
-    "mlp": {"hidden", "make", "norm", "positions"},
-    "conv": {"enter", "layers", "norm", "positions"},
-    "multiscale": {"enter", "layers", "norm", "positions"},
-    "sonic": {"norm", "convs", "widen", "blocks", "leave", "leave_pooled"},
+    "resampler": {"queries", "proj_in", "layers", "norm", "proj_out", "proj_pooled"},
+    "linear": {"proj_out", "gain", "offset", "proj_pooled"},
+    "mlp": {"hidden", "to_tokens", "norm", "position_mixer"},
+    "conv": {"proj_in", "layers", "norm", "position_mixer"},
+    "multiscale": {"proj_in", "layers", "norm", "position_mixer"},
+    "sonic": {"norm", "convs", "proj_embeds", "blocks", "proj_out", "proj_pooled"},
     "hierarchical": {
-        "enter", "queries", "listeners", "level_weights", "norm_levels", "positions", "layers",
-        "norm", "leave", "leave_pooled",
+        "proj_in", "queries", "level_resamplers", "level_weights", "norm_levels",
+        "position_queries", "layers", "norm", "proj_out", "proj_pooled",
     },
 }  # fmt: skip
 BUFFERS = {
@@ -42,7 +42,7 @@ def encoder_of(kind: str, backbone: str) -> AudioPromptEncoder:
         {"adapter_type": kind, **small},
         {"base": SpaceShape("base", 5, 8, pooled_width=4)},
     )
-    made.head().embeds_std.fill_(1.0)  # without statistics, all embeds are the same
+    made.head().embeds_std.fill_(1.0)  # without statistics, all embeds are equal
     made.head().pooled_std.fill_(1.0)
     return made.eval()
 
@@ -50,7 +50,7 @@ def encoder_of(kind: str, backbone: str) -> AudioPromptEncoder:
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["clap", "w2v"])
 @pytest.mark.parametrize("kind", POOLED)
-def test_a_folder_gives_back_the_adapter(
+def test_saved_encoder_loads_its_adapter(
     kind: str, backbone: str, tiny_clap: str, tiny_w2v_bert: str, tmp_path: Path
 ) -> None:
     encoder = encoder_of(kind, {"clap": tiny_clap, "w2v": tiny_w2v_bert}[backbone])

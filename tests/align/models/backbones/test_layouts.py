@@ -1,4 +1,4 @@
-"""Checkpoints as the hub has them: every layout loads the same weights, and CLAP pooled."""
+"""Checkpoint layouts on the Hub, and pooled CLAP tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tokens(encoder: AudioPromptEncoder, duration_s: float) -> torch.Tensor:
     return found
 
 
-def test_a_pooled_token_is_claps_embedding_beside_text(tiny_clap: str) -> None:
+def test_pooled_token_is_the_clap_embedding(tiny_clap: str) -> None:
     encoder = pooled(tiny_clap)
     plain = ClapModel.from_pretrained(tiny_clap).eval()
     features = encoder.processor.extract_features(tone(300), RATE)
@@ -53,11 +53,11 @@ def test_a_pooled_token_is_claps_embedding_beside_text(tiny_clap: str) -> None:
     assert found.shape == (1, 1, 16)
     assert encoder.backbone.token_width == 16
     unit = torch.nn.functional.normalize(wanted, dim=-1)
-    torch.testing.assert_close(found[0], unit * 4.0)  # the root of 16
-    assert tokens(encoder, 5.0).shape == (1, 3, 16)  # one a window
+    torch.testing.assert_close(found[0], unit * 4.0)  # square root of 16
+    assert tokens(encoder, 5.0).shape == (1, 3, 16)  # one per window
 
 
-def test_a_pooled_encoder_is_whole(tiny_clap: str, tmp_path: Path) -> None:
+def test_pooled_encoder_is_saved_with_its_projection(tiny_clap: str, tmp_path: Path) -> None:
     encoder = pooled(tiny_clap)
     encoder.save_pretrained(tmp_path)
     assert sum("audio_projection" in key for key in load_file(tmp_path / "model.safetensors")) == 4
@@ -68,7 +68,7 @@ def test_a_pooled_encoder_is_whole(tiny_clap: str, tmp_path: Path) -> None:
     assert torch.equal(first, second)
 
 
-def test_pooled_tokens_need_the_projection(tiny_clap: str, tiny_w2v_bert: str, tmp_path: Path):
+def test_pooled_tokens_require_the_projection(tiny_clap: str, tiny_w2v_bert: str, tmp_path: Path):
     whole = ClapModel.from_pretrained(tiny_clap)
     extractor = AutoFeatureExtractor.from_pretrained(tiny_clap)
     with_projection = ClapAudioModelWithProjection(whole.config.audio_config)
@@ -80,18 +80,18 @@ def test_pooled_tokens_need_the_projection(tiny_clap: str, tiny_w2v_bert: str, t
     assert torch.equal(tokens(pooled(str(tmp_path / "with")), 2.0), tokens(pooled(tiny_clap), 2.0))
     with pytest.raises(ValueError, match=r"lacks .* weights.*give a whole CLAP checkpoint"):
         load_backbone(str(tmp_path / "without"), audio_tokens="pooled")
-    with pytest.raises(ValueError, match="no pooled token: that is CLAP's"):
+    with pytest.raises(ValueError, match="no pooled token, which only CLAP has"):
         load_backbone(tiny_w2v_bert, audio_tokens="pooled")
 
 
-def test_audio_tokens_are_all_or_pooled(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_audio_tokens_exit(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_options("align.train", ["--audio_tokens", "some"])
     assert "--audio_tokens is all or pooled, not 'some'" in capsys.readouterr().err
 
 
 def rewritten(source: str, folder: Path, **more: torch.Tensor) -> str:
-    """A checkpoint with what older versions of transformers stored beside the weights."""
+    """A checkpoint with additional tensors, as stored by older versions of transformers."""
     folder.mkdir()
     state = load_file(Path(source) / "model.safetensors") | more
     for file in Path(source).glob("*.json"):
@@ -100,15 +100,15 @@ def rewritten(source: str, folder: Path, **more: torch.Tensor) -> str:
     return str(folder)
 
 
-def same_backbone(one: str, other: str) -> None:
+def assert_same_backbone(one: str, other: str) -> None:
     ours, theirs = (load_backbone(name)[0].state_dict() for name in (one, other))
     assert ours.keys() == theirs.keys() != set()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
-def test_claps_keys_are_the_published_ones(tiny_clap: str, tmp_path: Path) -> None:
+def test_clap_keys_match_the_published_checkpoint(tiny_clap: str, tmp_path: Path) -> None:
     keys = set(load_file(Path(tiny_clap) / "model.safetensors"))
-    # Some of laion/larger_clap_general's.
+    # Some keys of laion/larger_clap_general.
     published = {
         "audio_model.audio_encoder.batch_norm.running_mean",
         "audio_model.audio_encoder.patch_embed.proj.weight",
@@ -122,15 +122,15 @@ def test_claps_keys_are_the_published_ones(tiny_clap: str, tmp_path: Path) -> No
         "text_model.embeddings.word_embeddings.weight",
     }
     assert published <= keys
-    # Its file comes from a version that stored buffers which are computed now.
+    # Its file has buffers that newer versions of transformers compute instead.
     stored = {"text_model.embeddings.position_ids": torch.arange(514)[None]}
     older = rewritten(tiny_clap, tmp_path / "older", **stored)
-    same_backbone(older, tiny_clap)
+    assert_same_backbone(older, tiny_clap)
 
 
-def test_w2v_berts_keys_are_the_published_ones(tiny_w2v_bert: str) -> None:
+def test_w2v_bert_keys_match_the_published_checkpoint(tiny_w2v_bert: str) -> None:
     keys = set(load_file(Path(tiny_w2v_bert) / "model.safetensors"))
-    # Some of facebook/w2v-bert-2.0's.
+    # Some keys of facebook/w2v-bert-2.0.
     published = {
         "masked_spec_embed",
         "feature_projection.layer_norm.weight",
@@ -147,7 +147,7 @@ def test_w2v_berts_keys_are_the_published_ones(tiny_w2v_bert: str) -> None:
     assert {key.removeprefix("model.") for key in backbone.state_dict()} == keys
 
 
-def test_w2v_bert_with_an_adapter_of_its_own_loads(tiny_w2v_bert: str, tmp_path: Path) -> None:
+def test_w2v_bert_with_adapter_loads(tiny_w2v_bert: str, tmp_path: Path) -> None:
     model = Wav2Vec2BertModel.from_pretrained(
         tiny_w2v_bert, add_adapter=True, num_adapter_layers=2, output_hidden_size=24
     )
@@ -159,8 +159,8 @@ def test_w2v_bert_with_an_adapter_of_its_own_loads(tiny_w2v_bert: str, tmp_path:
         assert torch.equal(backbone.state_dict()[f"model.{name}"], value), name
 
 
-def test_sizes_of_the_published_clap() -> None:
-    """A window of laion/larger_clap_general, without its weights: 64 tokens."""
+def test_published_clap_has_64_tokens() -> None:
+    """A window of laion/larger_clap_general has 64 tokens."""
     from transformers import ClapAudioConfig, ClapFeatureExtractor
 
     config = ClapAudioConfig(

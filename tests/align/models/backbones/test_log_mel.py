@@ -1,4 +1,4 @@
-"""The log-mel front end: untrained, masked, whole in a folder, and trainable in every part."""
+"""The log-mel backbone: features, masks, saving and training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from tests.helpers.launches import command, session, weights
 
 HZ = 32_000
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "channels": 4}
-# What an untrained window of ten seconds would cost a test, two seconds do not.
 Loaded = tuple[LogMelBackbone, LogMelFeatureExtractor]
 
 
@@ -34,13 +33,13 @@ def log_mel() -> Loaded:
     return backbone.eval(), extractor
 
 
-def heard(backbone: LogMelBackbone, *features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def encode(backbone: LogMelBackbone, *features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     batch = pad([[f] for f in features])
     with torch.no_grad():
         return backbone(batch["features"][:, 0], batch["features_mask"][:, 0])
 
 
-def test_a_tone_lies_in_its_own_bin_at_its_own_level(log_mel: Loaded) -> None:
+def test_tone_has_its_bin_and_level(log_mel: Loaded) -> None:
     _, extractor = log_mel
     low, high, soft = LogMelBackbone.extract_features(
         extractor, [tone(300, 1.0, HZ), tone(6000, 1.0, HZ), 0.1 * tone(300, 1.0, HZ)]
@@ -51,33 +50,33 @@ def test_a_tone_lies_in_its_own_bin_at_its_own_level(log_mel: Loaded) -> None:
     assert soft[50, peak] - low[50, peak] == pytest.approx(-20, abs=0.01)  # decibels of power
 
 
-def test_a_window_alone_is_heard_as_in_a_batch(log_mel: Loaded) -> None:
+def test_tokens_do_not_depend_on_the_batch(log_mel: Loaded) -> None:
     backbone, extractor = log_mel
     short, long = backbone.extract_features(extractor, [tone(300, 0.61, HZ), tone(900, 2.0, HZ)])
-    together, mask = heard(backbone, short, long)
+    together, mask = encode(backbone, short, long)
     assert mask.sum(1).tolist() == [-(-len(short) // 8), -(-len(long) // 8)]
     assert together.shape == (2, mask.shape[1], backbone.token_width)
     for row, features in enumerate((short, long)):
-        alone, own = heard(backbone, features)
+        alone, own = encode(backbone, features)
         assert own.all()
         torch.testing.assert_close(together[row, mask[row]], alone[0], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(together[0, 0], together[1, 0], atol=1e-3)
 
 
-def test_masked_frames_change_nothing(log_mel: Loaded) -> None:
+def test_masked_frames_have_no_effect(log_mel: Loaded) -> None:
     backbone, _ = log_mel
     features = torch.randn(1, 100, 64) * 20 - 30
     mask = torch.ones(1, 100, dtype=torch.bool)
     mask[0, 60:] = False
     spoiled = torch.where(mask[..., None], features, torch.full_like(features, 1e4))
     with torch.no_grad():
-        before, heard_before = backbone(features, mask)
-        after, heard_after = backbone(spoiled, mask)
-    assert torch.equal(heard_before, heard_after) and heard_before.sum() == 8
-    assert torch.equal(before[heard_before], after[heard_after])
+        before, mask_before = backbone(features, mask)
+        after, mask_after = backbone(spoiled, mask)
+    assert torch.equal(mask_before, mask_after) and mask_before.sum() == 8
+    assert torch.equal(before[mask_before], after[mask_after])
 
 
-def test_every_weight_gets_a_gradient(log_mel: Loaded) -> None:
+def test_every_weight_has_a_gradient(log_mel: Loaded) -> None:
     backbone, extractor = load_backbone("log-mel", **TINY)
     freeze(backbone, "all")
     batch = pad([[f] for f in backbone.extract_features(extractor, [tone(300, 1.0, HZ)])])
@@ -89,13 +88,13 @@ def test_every_weight_gets_a_gradient(log_mel: Loaded) -> None:
     assert without == []
 
 
-def test_the_shortest_sound_has_a_token(log_mel: Loaded) -> None:
+def test_shortest_audio_has_a_token(log_mel: Loaded) -> None:
     backbone, extractor = log_mel
-    tokens, mask = heard(backbone, *backbone.extract_features(extractor, [tone(300, 0.005, HZ)]))
+    tokens, mask = encode(backbone, *backbone.extract_features(extractor, [tone(300, 0.005, HZ)]))
     assert mask.all() and torch.isfinite(tokens).all()
 
 
-def test_auto_classes_load_its_folder(log_mel: Loaded, tmp_path: Path) -> None:
+def test_auto_classes_load_the_folder(log_mel: Loaded, tmp_path: Path) -> None:
     backbone, extractor = log_mel
     backbone.model.save_pretrained(tmp_path)
     extractor.save_pretrained(tmp_path)
@@ -108,12 +107,12 @@ def test_auto_classes_load_its_folder(log_mel: Loaded, tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_an_encoder_with_it_is_whole(log_mel: Loaded, tmp_path: Path) -> None:
+def test_encoder_with_log_mel_saves_and_loads(log_mel: Loaded, tmp_path: Path) -> None:
     adapter = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2}
     encoder = AudioPromptEncoder.from_backbone(
         "log-mel", adapter, {"base": SpaceShape("base", 5, WIDTH)}, **TINY
     ).eval()
-    encoder.head().embeds_std.fill_(1.0)  # without statistics, all embeds are the same
+    encoder.head().embeds_std.fill_(1.0)  # without statistics, all embeds are equal
     encoder.save_pretrained(tmp_path)
     loaded = AudioPromptEncoder.from_pretrained(tmp_path)
     wave = tone(300, 1.0, HZ)
@@ -122,19 +121,19 @@ def test_an_encoder_with_it_is_whole(log_mel: Loaded, tmp_path: Path) -> None:
     assert torch.equal(first, second)
 
 
-def test_another_rate_is_refused() -> None:
+def test_other_sampling_rate_raises() -> None:
     with pytest.raises(ValueError, match="8000 Hz; resample to 32000 Hz"):
         LogMelFeatureExtractor()([np.zeros(800, np.float32)], sampling_rate=8000)
 
 
-def test_it_is_heard_in_windows_of_ten_seconds(log_mel: Loaded) -> None:
-    ear = AudioProcessor(LogMelBackbone.model_type, log_mel[1], 120)
-    assert ear.window_s == 10.0
+def test_window_is_ten_seconds(log_mel: Loaded) -> None:
+    processor = AudioProcessor(LogMelBackbone.model_type, log_mel[1], 120)
+    assert processor.window_s == 10.0
     assert backbone_class("log_mel") is LogMelBackbone
 
 
 @pytest.mark.parametrize("trained", ["none", "lora", "2"])
-def test_it_trains_whole_or_not_at_all(trained: str, capsys: pytest.CaptureFixture[Any]) -> None:
+def test_partial_training_exits(trained: str, capsys: pytest.CaptureFixture[Any]) -> None:
     line = ["--backbone", "log-mel", "--train_backbone", trained]
     with pytest.raises(SystemExit):
         parse_options("align.train", line, check=check_model)
@@ -142,7 +141,7 @@ def test_it_trains_whole_or_not_at_all(trained: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
-def test_a_training_moves_all_of_it(tiny_base: str, sound_folder: Path, tmp_path: Path) -> None:
+def test_training_updates_all_weights(tiny_base: str, sound_folder: Path, tmp_path: Path) -> None:
     more = ("--train_backbone", "all", "--num_train_epochs", "1", "--seed", "3")
     opened = session(command(tiny_base, "log-mel", sound_folder, tmp_path, *more))
     before = {name: value.clone() for name, value in opened.encoder.state_dict().items()}

@@ -1,4 +1,4 @@
-"""LoRA on a backbone: identity at first, alone in training, and gone from what is saved."""
+"""LoRA on a backbone: initialization, training, saving and merging."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from align.prompts.embeds import SpaceShape
 from tests.conftest import RATE, tone
 from tests.helpers.launches import assert_same_weights, command, session, weights
 
-# Linear maps of the tiny checkpoints' attention.
+# Number of attention projections of the tiny checkpoints.
 MAPS = {"clap": 3 * 3, "w2v": 2 * 4}
 ADAPTER = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2}
 
@@ -36,12 +36,12 @@ def encoder_of(checkpoint: str) -> AudioPromptEncoder:
     torch.manual_seed(0)
     shapes = {"base": SpaceShape("base", 5, 8)}
     made: AudioPromptEncoder = AudioPromptEncoder.from_backbone(checkpoint, ADAPTER, shapes)
-    made.head().embeds_std.fill_(1.0)  # without statistics, all embeds are the same
+    made.head().embeds_std.fill_(1.0)  # without statistics, all embeds are equal
     return made.eval()
 
 
 def scrambled(module: nn.Module) -> None:
-    """As after training: both of LoRA's matrices hold something."""
+    """Fills both of LoRA's matrices with random values, as after training."""
     generator = torch.Generator().manual_seed(7)
     found = 0
     with torch.no_grad():
@@ -64,7 +64,7 @@ def tokens(encoder: AudioPromptEncoder) -> torch.Tensor:
         return encoder.get_audio_tokens(**batch)[0]
 
 
-def test_it_changes_nothing_until_it_has_learned(kind: str, checkpoint: str) -> None:
+def test_untrained_lora_has_no_effect(kind: str, checkpoint: str) -> None:
     encoder = encoder_of(checkpoint)
     before = tokens(encoder)
     encoder.add_lora(4)
@@ -77,7 +77,7 @@ def trained(backbone: Backbone) -> set[str]:
     return {name for name, weight in backbone.named_parameters() if weight.requires_grad}
 
 
-def test_only_its_own_weights_train_and_all_of_them(kind: str, checkpoint: str) -> None:
+def test_lora_trains_exactly_its_weights(kind: str, checkpoint: str) -> None:
     encoder = encoder_of(checkpoint)
     encoder.add_lora(4)
     freeze(encoder.backbone, "lora")
@@ -96,9 +96,7 @@ def test_only_its_own_weights_train_and_all_of_them(kind: str, checkpoint: str) 
     assert [n for n in found if n not in names and found[n].grad is not None] == []
 
 
-def test_a_checkpoint_in_training_loads_bit_for_bit(
-    kind: str, checkpoint: str, tmp_path: Path
-) -> None:
+def test_unmerged_checkpoint_loads_exactly(kind: str, checkpoint: str, tmp_path: Path) -> None:
     encoder = encoder_of(checkpoint)
     encoder.add_lora(4)
     scrambled(encoder.backbone)
@@ -112,7 +110,7 @@ def test_a_checkpoint_in_training_loads_bit_for_bit(
     assert torch.equal(embeds(loaded), embeds(encoder))
 
 
-def test_merged_it_is_a_plain_backbone_that_hears_the_same(
+def test_merged_lora_is_a_plain_backbone_with_the_same_outputs(
     kind: str, checkpoint: str, tmp_path: Path
 ) -> None:
     encoder = encoder_of(checkpoint)
@@ -128,12 +126,12 @@ def test_merged_it_is_a_plain_backbone_that_hears_the_same(
     loaded = AudioPromptEncoder.from_pretrained(tmp_path)
     assert "lora_rank" not in loaded.config.backbone
     assert torch.equal(embeds(loaded), embeds(encoder))
-    loaded.merge_lora()  # there is nothing left to do
+    loaded.merge_lora()  # no effect without LoRA
     assert torch.equal(embeds(loaded), embeds(encoder))
 
 
 @pytest.mark.slow
-def test_a_run_leaves_a_plain_encoder(
+def test_run_saves_a_plain_encoder(
     kind: str, checkpoint: str, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     more = ("--train_backbone", "lora", "--lora_rank", "2", "--save_strategy", "epoch")
@@ -151,14 +149,14 @@ def test_a_run_leaves_a_plain_encoder(
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_bit_for_bit(
+def test_killed_run_resumes_exactly(
     tiny_clap: str, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     more = ("--train_backbone", "lora", "--save_strategy", "epoch", "--save_total_limit", "5")
     line = command(tiny_base, tiny_clap, sound_folder, tmp_path / "whole", *more)
     session(line).train()
     cut = [*line, "--output_dir", str(tmp_path / "cut")]
-    session([*cut, "--num_train_epochs", "2"])  # the same run
+    session([*cut, "--num_train_epochs", "2"])
     (tmp_path / "cut").mkdir(exist_ok=True)
     (tmp_path / "whole" / "checkpoint-3").rename(tmp_path / "cut" / "checkpoint-3")
     opened = session(cut)
@@ -167,18 +165,18 @@ def test_a_killed_run_goes_on_bit_for_bit(
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_wrong_requests_are_refused(tiny_clap: str) -> None:
+def test_invalid_lora_raises(tiny_clap: str) -> None:
     backbone, _ = load_backbone(tiny_clap)
     with pytest.raises(ValueError, match="no LoRA to train"):
         freeze(backbone, "lora")
     with pytest.raises(ValueError, match="at least 1, not 0"):
         lora.add(backbone, 0)
     fresh, _ = load_backbone("log-mel")
-    with pytest.raises(ValueError, match=r"log_mel backbone trains whole: --train_backbone all"):
+    with pytest.raises(ValueError, match=r"log_mel backbone as a whole: --train_backbone all"):
         lora.add(fresh, 4)
 
 
-def test_a_rank_without_lora_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lora_rank_without_lora_exits(capsys: pytest.CaptureFixture[str]) -> None:
     from align.config.options import parse_options
 
     with pytest.raises(SystemExit):
