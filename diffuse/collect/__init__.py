@@ -1,6 +1,6 @@
-"""Collectors: each gathers recordings with pictures or captions into a folder with metadata.csv.
+"""Collectors of training data: audio with images or captions, listed in metadata.csv.
 
-One command each: `python -m diffuse.collect.jamendo`, `.vggsound`, `.audiocaps`, `.videos`. The
-folder they fill is what `align.train --dataset` and `diffuse.train --dataset` read. A collector that is
-stopped goes on where it was when it is called again.
+The commands are `python -m diffuse.collect.jamendo`, `.vggsound`, `.audiocaps` and `.videos`. Their
+output directories are datasets for `align.train --dataset` and `diffuse.train --dataset`. An
+interrupted collection resumes when the command is run again.
 """

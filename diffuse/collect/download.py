@@ -1,4 +1,4 @@
-"""Files over HTTP, politely: few at a time, retried with an end, whole or not at all."""
+"""HTTP downloads with rate limiting, retries and atomic writes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import requests
 
 RETRY_STATUS_CODES = (429, 500, 502, 503, 504)
-MAX_WAIT_S = 60.0  # whatever a server asks for
+MAX_WAIT_S = 60.0  # upper limit of Retry-After
 BLOCK = 1 << 16
 T = TypeVar("T")
 
 
 class DownloadError(RuntimeError):
-    """An address did not give what it should; the message says which and why."""
+    """A download failed; the message names the URL and the reason."""
 
 
 class _RetryableError(Exception):
-    """What went wrong may pass; `wait_s` is what the server asked for, if anything."""
+    """A temporary failure; `wait_s` is the delay that the server asked for, if any."""
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -30,13 +30,14 @@ class _RetryableError(Exception):
 
 @dataclass
 class Downloader:
-    """Gets addresses one after the other.
+    """Downloads URLs one after the other.
 
     Attributes:
-        tries: attempts at one address before it is given up.
-        timeout_s: seconds without an answer, or without a byte, that end an attempt.
-        backoff_s: wait before the second attempt; it doubles each time, to a minute at most.
-        pause_s: rest after every address that was got, so that nobody is flooded.
+        max_attempts: Maximum number of attempts per URL.
+        timeout_s: Timeout of a connection, and of each read, in seconds.
+        backoff_s: Delay before the second attempt in seconds; doubles up to one minute.
+        pause_s: Delay after each successful request in seconds, to limit the request rate.
+        session: HTTP session.
     """
 
     max_attempts: int = 5
@@ -46,45 +47,53 @@ class Downloader:
     session: requests.Session = field(default_factory=requests.Session, repr=False)
 
     def json(self, url: str, params: dict[str, Any]) -> Any:
-        """The JSON that an address answers.
+        """Return the JSON response of a URL.
+
+        Args:
+            url: URL to get.
+            params: Query parameters.
 
         Raises:
-            FetchError: it does not, after all attempts.
+            DownloadError: If all attempts fail.
         """
 
-        def once() -> Any:
+        def attempt_once() -> Any:
             with self._open(url, params) as response:
                 try:
                     return response.json()
                 except requests.JSONDecodeError as error:
-                    raise _RetryableError("its answer is not JSON") from error
+                    raise _RetryableError("the response is not JSON") from error
 
-        return self._retry(url, once)
+        return self._retry(url, attempt_once)
 
     def save(self, url: str, path: Path) -> None:
-        """Saves what an address answers to a file, which appears only when it is whole.
+        """Download a URL to a file, which is created only when it is complete.
+
+        Args:
+            url: URL to get.
+            path: Output file.
 
         Raises:
-            FetchError: the address does not answer, breaks off or is empty, after all attempts.
+            DownloadError: If all attempts fail, or return an incomplete or empty file.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
 
-        def once() -> None:
+        def attempt_once() -> None:
             size = 0
             with self._open(url) as response, partial.open("wb") as file:
                 for block in response.iter_content(BLOCK):
                     file.write(block)
                     size += len(block)
-                promised = response.headers.get("Content-Length")
+                expected_size = response.headers.get("Content-Length")
                 encoded = "Content-Encoding" in response.headers
-            if promised is not None and not encoded and size != int(promised):
-                raise _RetryableError(f"it broke off after {size} of {promised} bytes")
+            if expected_size is not None and not encoded and size != int(expected_size):
+                raise _RetryableError(f"the response ended after {size} of {expected_size} bytes")
             if not size:
-                raise _RetryableError("it is empty")
+                raise _RetryableError("the response is empty")
 
         try:
-            self._retry(url, once)
+            self._retry(url, attempt_once)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -92,33 +101,35 @@ class Downloader:
     def _open(self, url: str, params: dict[str, Any] | None = None) -> requests.Response:
         response = self.session.get(url, params=params, timeout=self.timeout_s, stream=True)
         if response.status_code in RETRY_STATUS_CODES:
-            raise _RetryableError(f"it answered {response.status_code}", _retry_after(response))
+            raise _RetryableError(
+                f"the server returned {response.status_code}", _retry_after(response)
+            )
         if response.status_code != 200:
-            raise DownloadError(f"{_without_query(url)} answered {response.status_code}")
+            raise DownloadError(f"{_without_query(url)} returned {response.status_code}")
         return response
 
-    def _retry(self, url: str, once: Callable[[], T]) -> T:
-        """The first attempt that succeeds."""
+    def _retry(self, url: str, attempt_once: Callable[[], T]) -> T:
+        """Return the result of the first attempt that succeeds."""
         if not url.startswith(("http://", "https://")):
-            raise DownloadError(f"{url!r} is not an address")
+            raise DownloadError(f"{url!r} is not a URL")
         wait, reason = self.backoff_s, ""
         for attempt in range(self.max_attempts):
             try:
-                found = once()
+                result = attempt_once()
             except _RetryableError as error:
                 retry_after_s, reason = error.wait_s, str(error)
             except requests.RequestException as error:
                 retry_after_s, reason = None, f"the connection failed ({type(error).__name__})"
             else:
                 time.sleep(self.pause_s)
-                return found
+                return result
             if attempt + 1 < self.max_attempts:
                 time.sleep(
                     min(MAX_WAIT_S, wait if retry_after_s is None else max(retry_after_s, wait))
                 )
             wait *= 2
         raise DownloadError(
-            f"{_without_query(url)} was given up after {self.max_attempts} attempts: {reason}"
+            f"{_without_query(url)} failed after {self.max_attempts} attempts: {reason}"
         )
 
 
@@ -128,4 +139,4 @@ def _retry_after(response: requests.Response) -> float | None:
 
 
 def _without_query(url: str) -> str:
-    return url.split("?")[0]  # what follows may hold a key
+    return url.split("?")[0]  # the query may contain an API key

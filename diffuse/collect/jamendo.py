@@ -1,13 +1,12 @@
-"""Music with its covers from Jamendo: `python -m diffuse.collect.jamendo --out F --tags ambient`.
+"""Collect music with cover images from Jamendo.
 
-Uses Jamendo's API v3.0 (https://developer.jamendo.com/v3.0/tracks). The API key ("client id") is
-read from the environment variable JAMENDO_CLIENT_ID when the command runs, and is written nowhere.
-Every track keeps its artist, its page and its licence in metadata.csv.
+Uses the Jamendo API v3.0 (https://developer.jamendo.com/v3.0/tracks). The API key ("client id") is
+read from the environment variable JAMENDO_CLIENT_ID and is not saved. metadata.csv contains the
+artist, the page and the license of every track.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,16 +16,29 @@ from typing import Any
 from PIL import Image
 
 from align.audio.files import AudioError
+from align.cli import CommandParser, argument_group
 from diffuse.collect.download import Downloader, DownloadError
 from diffuse.collect.media import is_longer_than, read_audio_segment, save_audio
-from diffuse.collect.table import PROVENANCE_COLUMNS, CollectionStats, MetadataTable
+from diffuse.collect.table import (
+    PROVENANCE_COLUMNS,
+    CollectionStats,
+    MetadataTable,
+    add_output_dir,
+)
 
 API_URL = "https://api.jamendo.com/v3.0/tracks/"
 COLUMNS = ("file_name", "image", "caption", "label", *PROVENANCE_COLUMNS)
-PAGE_SIZE = 100  # tracks an answer
-MAX_COVER_SIZE = 600  # pixels, the largest that the API serves
+PAGE_SIZE = 100  # tracks per response
+MAX_COVER_SIZE = 600  # maximum of the API, in pixels
 CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)")
 PUBLIC_DOMAIN = re.compile(r"creativecommons\.org/publicdomain/(zero|mark)/")
+
+
+COMMAND = "python -m diffuse.collect.jamendo"
+EXAMPLES = (
+    f"{COMMAND} --tags ambient piano --output_dir jamendo",
+    f"{COMMAND} --tags rock --licenses CC0 CC-BY --max_samples 1000 --output_dir jamendo",
+)
 
 
 class MissingAPIKeyError(ValueError):
@@ -34,7 +46,11 @@ class MissingAPIKeyError(ValueError):
 
 
 def license_name(address: str) -> str:
-    """The short name of a licence's address: "CC-BY-SA-3.0", "CC0", or "" if it is not known."""
+    """Return the short name of a license: "CC-BY-SA-3.0", "CC0", or "" if it is unknown.
+
+    Args:
+        address: URL of the license.
+    """
     found = CREATIVE_COMMONS.search(address)
     if found:
         return f"CC-{found[1].upper()}-{found[2]}"
@@ -42,13 +58,22 @@ def license_name(address: str) -> str:
 
 
 def is_allowed_license(name: str, wanted: Sequence[str]) -> bool:
-    """Whether a licence's short name is one of those wanted ("CC-BY", "CC0"), of any version."""
+    """Return whether a license belongs to one of the allowed families, in any version.
+
+    Args:
+        name: Short name of the license.
+        wanted: Families such as "CC-BY" and "CC0".
+    """
     family = re.sub(r"-\d\.\d$", "", name)
     return bool(name) and family in {w.upper() for w in wanted}
 
 
 def caption(track: dict[str, Any]) -> str:
-    """What a track sounds like, by its tags; its title where it has none."""
+    """Return a caption of a track from its tags, or its title without tags.
+
+    Args:
+        track: Track of the API.
+    """
     tags = track.get("musicinfo", {}).get("tags", {})
     genres, instruments = tags.get("genres", []), tags.get("instruments", [])
     if not genres and not instruments:
@@ -58,12 +83,12 @@ def caption(track: dict[str, Any]) -> str:
 
 
 class JamendoClient:
-    """Tracks of Jamendo, page by page.
+    """Client of the Jamendo tracks API.
 
     Args:
-        fetcher: gets addresses.
-        client_id: the API key.
-        api: the tracks' address.
+        downloader: Downloads URLs.
+        client_id: API key.
+        api_url: URL of the tracks API.
     """
 
     def __init__(self, downloader: Downloader, client_id: str, api_url: str = API_URL) -> None:
@@ -73,35 +98,42 @@ class JamendoClient:
 
     @classmethod
     def from_environment(cls, downloader: Downloader, api_url: str = API_URL) -> JamendoClient:
-        """With the key that stands in JAMENDO_CLIENT_ID.
+        """Create a client with the API key in JAMENDO_CLIENT_ID.
+
+        Args:
+            downloader: Downloads URLs.
+            api_url: URL of the tracks API.
 
         Raises:
-            KeyMissing: none does.
+            MissingAPIKeyError: If JAMENDO_CLIENT_ID is not set.
         """
         key = os.environ.get("JAMENDO_CLIENT_ID", "").strip()
         if not key:
             raise MissingAPIKeyError(
-                "set JAMENDO_CLIENT_ID to your API key; devportal.jamendo.com gives one for free"
+                "set JAMENDO_CLIENT_ID to your API key; get a free one at devportal.jamendo.com"
             )
         return cls(downloader, key, api_url)
 
     def tracks(self, tags: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """All tracks that carry one of the tags, the most popular first.
+        """Return all tracks with any of the tags, the most popular first.
+
+        Args:
+            tags: Genres, moods or instruments; all tracks if empty.
 
         Raises:
-            FetchError: the API does not answer, or refuses; its own words are in the message.
+            DownloadError: If the API fails or rejects the request; the message includes its reason.
         """
         query = {"fuzzytags": " ".join(tags)} if tags else {}
         fixed = {"format": "json", "limit": PAGE_SIZE, "include": "musicinfo licenses"}
         more = {"imagesize": MAX_COVER_SIZE, "audioformat": "mp32", "order": "popularity_total"}
         offset = 0
         while True:
-            place = {"client_id": self._client_id, "offset": offset}
-            response = self.downloader.json(self._api_url, fixed | more | query | place)
+            page = {"client_id": self._client_id, "offset": offset}
+            response = self.downloader.json(self._api_url, fixed | more | query | page)
             head = response.get("headers", {}) if isinstance(response, dict) else {}
             if head.get("status") != "success":
                 reason = head.get("error_message") or "no reason given"
-                raise DownloadError(f"Jamendo refuses the request: {reason}")
+                raise DownloadError(f"Jamendo rejected the request: {reason}")
             yield from response["results"]
             if len(response["results"]) < PAGE_SIZE:
                 return
@@ -116,18 +148,18 @@ def collect(
     max_samples: int,
     clip_length_s: float,
 ) -> CollectionStats:
-    """Saves snippets and covers until `limit` tracks are in the folder.
+    """Save clips and covers until the output directory has `max_samples` tracks.
 
     Args:
-        source: where tracks come from.
-        out: where sounds/, images/ and metadata.csv go.
-        tags: of which a track carries at least one; all tracks without any.
-        licences: families that are kept, as "CC-BY".
-        limit: tracks in the folder at the end, those of earlier calls included.
-        snippet_s: seconds of a snippet, cut from a track's middle.
+        client: Client of the Jamendo API.
+        output_dir: Output directory of audio/, images/ and metadata.csv.
+        tags: Tags, of which a track has at least one; all tracks if empty.
+        licenses: License families to keep, such as "CC-BY".
+        max_samples: Maximum number of tracks in the output directory, including earlier ones.
+        clip_length_s: Length of a clip in seconds, from the middle of the track.
     """
-    table, tally = MetadataTable(output_dir, COLUMNS, "file_name"), CollectionStats()
-    tally.existing = len(table.keys)
+    table, stats = MetadataTable(output_dir, COLUMNS, "file_name"), CollectionStats()
+    stats.existing = len(table.keys)
     for track in client.tracks(tags):
         if len(table.keys) >= max_samples:
             break
@@ -135,12 +167,12 @@ def collect(
         if f"audio/{stem}.flac" in table.keys:
             continue
         if not is_allowed_license(name, licenses):
-            tally.skip(stem, "under another licence", name or "no known licence")
+            stats.skip(stem, "with another license", name or "no known license")
         elif not track.get("audio") or not track.get("image"):
-            tally.skip(stem, "without sound or cover")
+            stats.skip(stem, "without audio or cover")
         else:
-            _add(client.downloader, track, stem, name, clip_length_s, table, tally)
-    return tally
+            _add(client.downloader, track, stem, name, clip_length_s, table, stats)
+    return stats
 
 
 def _add(
@@ -150,74 +182,75 @@ def _add(
     name: str,
     clip_length_s: float,
     table: MetadataTable,
-    tally: CollectionStats,
+    stats: CollectionStats,
 ) -> None:
     audio, image = f"audio/{stem}.flac", f"images/{stem}.jpg"
-    whole = table.folder / f"audio/{stem}.mp3"
+    full_track = table.folder / f"audio/{stem}.mp3"
     try:
         downloader.save(track["image"], table.folder / image)
         _check_image(table.folder / image)
-        downloader.save(track["audio"], whole)
+        downloader.save(track["audio"], full_track)
         middle = (float(track.get("duration") or 0) - clip_length_s) / 2
-        start_s = middle if middle > 0 and is_longer_than(whole, middle) else 0.0
-        save_audio(read_audio_segment(whole, start_s, clip_length_s), table.folder / audio)
+        start_s = middle if middle > 0 and is_longer_than(full_track, middle) else 0.0
+        save_audio(read_audio_segment(full_track, start_s, clip_length_s), table.folder / audio)
     except (DownloadError, AudioError, OSError) as error:
-        kind = "not to be fetched" if isinstance(error, DownloadError) else "unreadable or silent"
-        tally.skip(stem, kind, str(error))
+        kind = "not downloadable" if isinstance(error, DownloadError) else "unreadable or silent"
+        stats.skip(stem, kind, str(error))
         (table.folder / image).unlink(missing_ok=True)
         return
     finally:
-        whole.unlink(missing_ok=True)
+        full_track.unlink(missing_ok=True)
     tags = track.get("musicinfo", {}).get("tags", {}).get("genres", [])
     text_columns = {"caption": caption(track), "label": tags[0] if tags else "music"}
     provenance = (track["name"], track["artist_name"], track.get("shareurl", ""), name)
     row = {"file_name": audio, "image": image, **text_columns}
     table.add(row | dict(zip(PROVENANCE_COLUMNS, provenance, strict=True)), audio)
-    tally.saved += 1
+    stats.saved += 1
 
 
 def _check_image(path: Path) -> None:
-    """Raises OSError if it is none."""
+    """Raise OSError if a file is not an image."""
     with Image.open(path) as image:
         image.verify()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffuse.collect.jamendo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Run the command."""
+    parser = CommandParser(COMMAND, EXAMPLES, description=__doc__)
+    data = argument_group(parser, "data")
+    data.add_argument(
+        "--tags", nargs="+",
+        help="Genres, moods or instruments; a track matches if it has any of them.",
+    )  # fmt: skip
+    data.add_argument(
+        "--licenses", nargs="+", default=["CC0", "CC-BY", "CC-BY-SA"],
+        help="License families to keep.",
+    )  # fmt: skip
+    data.add_argument(
+        "--max_samples", type=int, default=100,
+        help="Maximum number of tracks in the output directory, including earlier ones.",
+    )  # fmt: skip
+    data.add_argument(
+        "--clip_length_s", type=float, default=10.0, help="Length of each clip in seconds."
     )
-    parser.add_argument("--output_dir", type=Path, required=True, help="the folder to fill")
-    parser.add_argument("--tags", nargs="+", default=[], help="genres, moods, instruments")
-    parser.add_argument(
-        "--licenses",
-        nargs="+",
-        default=["CC0", "CC-BY", "CC-BY-SA"],
-        help="licence families kept (default: those that allow any use with credit)",
-    )
-    parser.add_argument(
-        "--max_samples", type=int, default=100, help="tracks in the folder at the end"
-    )
-    parser.add_argument("--clip_length_s", type=float, default=10.0, help="seconds of a snippet")
-    parser.add_argument("--api_url", default=API_URL, help="address of the tracks' API")
+    data.add_argument("--api_url", default=API_URL, help="URL of the Jamendo tracks API.")
+    add_output_dir(parser)
     options = parser.parse_args(arguments)
     if options.clip_length_s < 1 or options.max_samples < 1:
-        parser.error("--snippet_s and --limit are at least 1")
+        parser.error("--clip_length_s and --max_samples must be at least 1")
     try:
         client = JamendoClient.from_environment(Downloader(), options.api_url)
-        tally = collect(
+        stats = collect(
             client,
             options.output_dir,
-            options.tags,
+            options.tags or [],
             options.licenses,
             options.max_samples,
             options.clip_length_s,
         )
     except (ValueError, DownloadError, OSError) as error:
         raise SystemExit(f"diffuse.collect.jamendo: {error}") from error
-    print(tally.report(options.output_dir))
+    print(stats.report(options.output_dir))
 
 
 if __name__ == "__main__":
