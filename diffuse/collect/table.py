@@ -115,7 +115,7 @@ class CollectionStats:
             reason: Detailed reason that is printed instead of `kind`.
         """
         self.skipped[kind] += 1
-        print(f"skipped {what}: {reason or kind}", flush=True)
+        print(f"skipped: {what}: {reason or kind}", flush=True)
 
     def report(self, folder: Path) -> str:
         """Return a summary of the numbers, and the path of the results.

@@ -114,7 +114,7 @@ class PairPreprocessor:
         store = self._cache.get_or_create("pairs", key, title, size_bytes, fill)
         found = _to_tensors(store, first_rows)
         for name in [] if filled else found.unreadable:
-            print(f"skipped {name}", flush=True)
+            print(f"skipped: {name}", flush=True)
         return found
 
     def _cache_key(self) -> dict[str, Any]:

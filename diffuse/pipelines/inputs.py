@@ -154,14 +154,14 @@ def _check_scale(name: str, value: float) -> None:
 def _check_without_adapter(options: Mapping[str, Any], by_level: bool) -> None:
     for name in ("audio_guidance_scale", "level_scales"):
         if options[name] is not None:
-            raise ValueError(f"{name} requires an adapter: give --adapter or leave it out")
+            raise ValueError(f"{name} needs an adapter: give --adapter or leave it out")
     if tuple(options["audio_interval"]) != (0.0, 1.0):
-        raise ValueError("audio_interval requires an adapter: give --adapter or leave it out")
+        raise ValueError("audio_interval needs an adapter: give --adapter or leave it out")
     if by_level:
-        raise ValueError("audio by level requires an adapter: give one audio file, or a list")
+        raise ValueError("audio by level needs an adapter: give one audio file, or a list")
     if options["prompt"] == "":
         raise ValueError(
-            "an empty prompt requires an adapter: give --adapter or leave the prompt out"
+            "an empty prompt needs an adapter: give --adapter or leave the prompt out"
         )
 
 
