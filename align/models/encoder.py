@@ -405,7 +405,6 @@ class AudioPromptEncoder(PreTrainedModel):
                 `PromptSpace.encode`. Defaults to the pipeline's unconditional embeds.
             pipeline: Pipeline to check the arguments against; also sets the default space, dtype
                 and device.
-
             space: Prompt space. Defaults to the pipeline's, else the encoder's default space.
             sampling_rate: Sampling rate of clips given as arrays.
             torch_dtype: Data type of the embeds. Defaults to the pipeline's, else the encoder's.

@@ -32,12 +32,12 @@ class Backbone(nn.Module):
     model: Any
 
     @staticmethod
-    def window_s(extractor: Any) -> float:
+    def window_s(feature_extractor: Any) -> float:
         """Length of a window in seconds."""
         raise NotImplementedError
 
     @staticmethod
-    def extract_features(extractor: Any, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def extract_features(feature_extractor: Any, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Log-mel features (T, F), float32, of windows (n,) at the extractor's sampling rate."""
         raise NotImplementedError
 
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         """Maps features (N, T, F) and mask (N, T) to audio tokens (N, S, H) and mask (N, S)."""
         raise NotImplementedError
 
-    def load(self, where: str, config: PretrainedConfig) -> None:
+    def load(self, pretrained_model_name_or_path: str, config: PretrainedConfig) -> None:
         """Loads the weights of a checkpoint.
 
         Args:

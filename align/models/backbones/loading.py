@@ -62,11 +62,11 @@ def load_backbone(name: str, **options: Any) -> tuple[Backbone, Any]:
         OSError: The checkpoint does not exist.
         ValueError: The model type is not supported, or the model lacks the requested tokens.
     """
-    pretrained_model_name_or_path = lookup(BACKBONES, name)
-    if callable(pretrained_model_name_or_path):
-        built: tuple[Backbone, Any] = pretrained_model_name_or_path(**options)
+    source = lookup(BACKBONES, name)
+    if callable(source):
+        built: tuple[Backbone, Any] = source(**options)
         return built
-    config = AutoConfig.from_pretrained(pretrained_model_name_or_path)
+    config = AutoConfig.from_pretrained(source)
     audio = _audio_config(config)
     kind = backbone_class(audio.model_type)  # fails early for unsupported models
     if getattr(audio, "enable_fusion", False):
@@ -78,9 +78,9 @@ def load_backbone(name: str, **options: Any) -> tuple[Backbone, Any]:
         raise ValueError(
             f"{name} has no pooled token, which only CLAP has: leave out --audio_tokens"
         )
-    feature_extractor = AutoFeatureExtractor.from_pretrained(pretrained_model_name_or_path)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(source)
     for key, value in options.items():
         setattr(audio, key, value)
     backbone = build_backbone(audio)
-    backbone.load(pretrained_model_name_or_path, config)
+    backbone.load(source, config)
     return backbone, feature_extractor
