@@ -47,7 +47,7 @@ def command(base_model: str, encoder: Path, data: Path, folder: Path, *more: str
     return [*models, *SHORT, "--output_dir", str(folder), *more]
 
 
-def session(line: list[str]) -> TrainingRun:
+def training_run(line: list[str]) -> TrainingRun:
     """Return the training run of a command line."""
     return TrainingRun.from_options(parse_options("diffuse.train", line))
 

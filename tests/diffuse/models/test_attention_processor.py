@@ -1,4 +1,4 @@
-"""The sound inside the UNet: nothing at the start, heard in every kind of call once open."""
+"""Audio attention: no effect with closed gates, conditions every pipeline with open ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def base(tiny_base: str) -> StableDiffusionPipeline:
 
 @pytest.fixture
 def pipeline(base: StableDiffusionPipeline) -> StableDiffusionPipeline:
-    """The base, to be changed."""
+    """A copy of the base pipeline that tests may change."""
     own = {name: copy.deepcopy(part) for name, part in base.components.items()}
     return StableDiffusionPipeline(**own)
 
@@ -58,13 +58,13 @@ def open_gates(adapter: SoundAdapter, value: float = 2.0) -> SoundAdapter:
     return adapter
 
 
-def some_sound(rows: int = 1, seed: int = 0) -> AudioConditioning:
-    draw = torch.Generator().manual_seed(seed)
+def some_audio(rows: int = 1, seed: int = 0) -> AudioConditioning:
+    generator = torch.Generator().manual_seed(seed)
     mask = torch.ones(rows, 6, dtype=torch.bool)
     return AudioConditioning(
-        torch.randn(rows, 6, WIDTH, generator=draw),
+        torch.randn(rows, 6, WIDTH, generator=generator),
         mask,
-        3 * torch.randn(rows, LENGTH, WIDTH, generator=draw),
+        3 * torch.randn(rows, LENGTH, WIDTH, generator=generator),
     )
 
 
@@ -72,13 +72,13 @@ def some_sound(rows: int = 1, seed: int = 0) -> AudioConditioning:
 def attached(
     pipeline: StableDiffusionPipeline, tiny_encoder: AudioPromptEncoder
 ) -> AttachedAdapters:
-    """An adapter with open gates on the pipeline, a sound playing."""
+    """An adapter with open gates attached to the pipeline, with audio set."""
     attached = attach(pipeline, open_gates(new_adapter(pipeline.unet, tiny_encoder)))
-    attached.play(some_sound())
+    attached.play(some_audio())
     return attached
 
 
-def drawn(pipeline: Any, prompt: Any = "a dog barking", **options: Any) -> np.ndarray:
+def generate(pipeline: Any, prompt: Any = "a dog barking", **options: Any) -> np.ndarray:
     rest = {"num_inference_steps": 2, "guidance_scale": 5.0, "output_type": "np"} | options
     images: np.ndarray = pipeline(prompt, generator=torch.Generator().manual_seed(0), **rest).images
     return images
@@ -91,43 +91,42 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("attention_type", ["shared", "sonic"])
 @pytest.mark.parametrize("rank", [0, 2])
-def test_a_fresh_adapter_leaves_the_base_bit_identical(
-    pipeline: Any, tiny_encoder: AudioPromptEncoder, form: str, rank: int
+def test_untrained_adapter_keeps_base_bitwise(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder, attention_type: str, rank: int
 ) -> None:
-    before = drawn(pipeline)
+    before = generate(pipeline)
     attached = attach(
-        pipeline, new_adapter(pipeline.unet, tiny_encoder, attention_type=form, lora_rank=rank)
+        pipeline,
+        new_adapter(pipeline.unet, tiny_encoder, attention_type=attention_type, lora_rank=rank),
     )
-    attached.play(some_sound())
-    assert same(drawn(pipeline), before)
-    open_gates(attached.adapters["sound"])
-    attached.play(some_sound())
-    assert not same(drawn(pipeline), before), "an open gate is heard"
+    attached.play(some_audio())
+    assert same(generate(pipeline), before)
+    open_gates(attached.adapters["adapter"])
+    attached.play(some_audio())
+    assert not same(generate(pipeline), before), "an open gate has an effect"
     attached.set_audio_scale(0.0)
-    assert same(drawn(pipeline), before)
+    assert same(generate(pipeline), before)
 
 
-def test_another_sound_makes_another_picture_and_the_same_the_same(
-    pipeline: Any, attached: AttachedAdapters
-) -> None:
-    first = drawn(pipeline)
-    attached.play(some_sound(seed=1))
-    assert not same(drawn(pipeline), first)
-    attached.play(some_sound(seed=0))
-    assert same(drawn(pipeline), first)
+def test_image_depends_on_audio_only(pipeline: Any, attached: AttachedAdapters) -> None:
+    first = generate(pipeline)
+    attached.play(some_audio(seed=1))
+    assert not same(generate(pipeline), first)
+    attached.play(some_audio(seed=0))
+    assert same(generate(pipeline), first)
     attached.clear_audio()
-    assert not same(drawn(pipeline), first)
+    assert not same(generate(pipeline), first)
 
 
-def test_detaching_restores_the_base(pipeline: Any, tiny_encoder: AudioPromptEncoder) -> None:
-    before, weights = drawn(pipeline), copy.deepcopy(pipeline.unet.state_dict())
+def test_detach_restores_base(pipeline: Any, tiny_encoder: AudioPromptEncoder) -> None:
+    before, weights = generate(pipeline), copy.deepcopy(pipeline.unet.state_dict())
     kinds = {n: type(p) for n, p in pipeline.unet.attn_processors.items()}
     adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder, lora_rank=2))
     attached = attach(pipeline, adapter)
-    attached.play(some_sound())
-    drawn(pipeline)
+    attached.play(some_audio())
+    generate(pipeline)
     attached.detach()
-    assert same(drawn(pipeline), before)
+    assert same(generate(pipeline), before)
     after = pipeline.unet.state_dict()
     assert after.keys() == weights.keys()
     assert all(torch.equal(after[name], weights[name]) for name in weights)
@@ -135,39 +134,38 @@ def test_detaching_restores_the_base(pipeline: Any, tiny_encoder: AudioPromptEnc
     assert not pipeline.unet._forward_pre_hooks and not pipeline.unet._forward_hooks
 
 
-def test_text_is_still_heard_beside_the_sound(pipeline: Any, attached: AttachedAdapters) -> None:
-    assert not same(drawn(pipeline, "a dog barking"), drawn(pipeline, "rain falling"))
+def test_prompt_still_conditions_image(pipeline: Any, attached: AttachedAdapters) -> None:
+    assert not same(generate(pipeline, "a dog barking"), generate(pipeline, "rain falling"))
 
 
-def test_the_unconditional_half_hears_silence(pipeline: Any, attached: AttachedAdapters) -> None:
+def test_unconditional_half_has_no_audio(pipeline: Any, attached: AttachedAdapters) -> None:
     seen: list[AudioStates] = []
     attention = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn2
     original = attention.processor
 
-    class Watching:
+    class RecordingProcessor:
         def __call__(self, attn: Any, *args: Any, ip_hidden_states: Any = None, **kw: Any) -> Any:
             seen.append(ip_hidden_states)
             return original(attn, *args, ip_hidden_states=ip_hidden_states, **kw)
 
-    attached._processors["mid_block.attentions.0.transformer_blocks.0.attn2"] = watching = (
-        Watching()
-    )
-    attention.set_processor(watching)
-    drawn(pipeline)
-    (sound,) = seen[0]["mid_block.attentions.0.transformer_blocks.0.attn2"]
-    assert sound.values.shape[0] == 2
-    assert not sound.values[0].any() and sound.values[1].any()
-    assert seen[0] is seen[1], "keys and values are computed once a picture, not once a step"
+    name = "mid_block.attentions.0.transformer_blocks.0.attn2"
+    attached._processors[name] = recorder = RecordingProcessor()
+    attention.set_processor(recorder)
+    generate(pipeline)
+    (audio,) = seen[0][name]
+    assert audio.values.shape[0] == 2
+    assert not audio.values[0].any() and audio.values[1].any()
+    assert seen[0] is seen[1], "keys and values are computed once per image, not per step"
 
 
-def test_guidance_one_has_no_unconditional_half(pipeline: Any, attached: AttachedAdapters) -> None:
-    heard = drawn(pipeline, guidance_scale=1.0)
+def test_guidance_scale_one_uses_audio(pipeline: Any, attached: AttachedAdapters) -> None:
+    with_audio = generate(pipeline, guidance_scale=1.0)
     attached.clear_audio()
-    assert not same(drawn(pipeline, guidance_scale=1.0), heard)
+    assert not same(generate(pipeline, guidance_scale=1.0), with_audio)
 
 
-def test_two_sounds_and_two_pictures_each(pipeline: Any, attached: AttachedAdapters) -> None:
-    both = some_sound(2)
+def test_two_clips_with_two_images_each(pipeline: Any, attached: AttachedAdapters) -> None:
+    both = some_audio(2)
     prompts, options = ["a dog barking", "rain falling"], {"num_images_per_prompt": 2}
     noise = [torch.Generator().manual_seed(i) for i in range(4)]
     attached.play(both)
@@ -179,80 +177,83 @@ def test_two_sounds_and_two_pictures_each(pipeline: Any, attached: AttachedAdapt
         noise = [torch.Generator().manual_seed(2 * row + i) for i in range(2)]
         alone = pipeline(prompts[row], generator=noise, **options, **rest).images
         np.testing.assert_allclose(together[2 * row : 2 * row + 2], alone, atol=2e-5)
-    attached.play(some_sound(3))
-    with pytest.raises(ValueError, match="3 sounds are playing and the UNet draws 2"):
-        drawn(pipeline, prompts)
+    attached.play(some_audio(3))
+    with pytest.raises(ValueError, match="3 clips were given for 2 images"):
+        generate(pipeline, prompts)
 
 
-def _image_to_image(pipeline: Any) -> Callable[[], np.ndarray]:
+def _img2img(pipeline: Any) -> Callable[[], np.ndarray]:
     other = AutoPipelineForImage2Image.from_pipe(pipeline)
-    picture = Image.new("RGB", (16, 16), "red")
-    return lambda: drawn(other, image=picture, strength=0.9)
+    image = Image.new("RGB", (16, 16), "red")
+    return lambda: generate(other, image=image, strength=0.9)
 
 
 def _inpaint(pipeline: Any) -> Callable[[], np.ndarray]:
     other = StableDiffusionInpaintPipeline(**pipeline.components)
-    picture, mask = Image.new("RGB", (16, 16), "red"), Image.new("L", (16, 16), 255)
-    return lambda: drawn(other, image=picture, mask_image=mask, height=16, width=16)
+    image, mask = Image.new("RGB", (16, 16), "red"), Image.new("L", (16, 16), 255)
+    return lambda: generate(other, image=image, mask_image=mask, height=16, width=16)
 
 
 def _control_net(pipeline: Any) -> Callable[[], np.ndarray]:
     net = ControlNetModel.from_unet(pipeline.unet, conditioning_embedding_out_channels=(8, 16))
     other = StableDiffusionControlNetPipeline(**pipeline.components, controlnet=net)
-    return lambda: drawn(other, image=Image.new("RGB", (16, 16), "blue"))
+    return lambda: generate(other, image=Image.new("RGB", (16, 16), "blue"))
 
 
-@pytest.mark.parametrize("kind", [_image_to_image, _inpaint, _control_net])
-@pytest.mark.parametrize("audio_guidance", [None, 3.0])
-def test_stock_pipelines_hear(
-    base: Any, tiny_encoder: AudioPromptEncoder, kind: Any, audio_guidance: float | None
+@pytest.mark.parametrize("kind", [_img2img, _inpaint, _control_net])
+@pytest.mark.parametrize("audio_guidance_scale", [None, 3.0])
+def test_diffusers_pipelines_condition_on_audio(
+    base: Any, tiny_encoder: AudioPromptEncoder, kind: Any, audio_guidance_scale: float | None
 ) -> None:
     pipeline = StableDiffusionPipeline(**{**base.components, "unet": copy.deepcopy(base.unet)})
-    draw = kind(pipeline)
-    before = draw()
-    other = draw.__closure__[0].cell_contents if kind is _control_net else None
+    run = kind(pipeline)
+    before = run()
+    other = run.__closure__[0].cell_contents if kind is _control_net else None
     other = other or next(
-        c.cell_contents for c in draw.__closure__ if hasattr(c.cell_contents, "unet")
+        c.cell_contents for c in run.__closure__ if hasattr(c.cell_contents, "unet")
     )
     attached = attach(other, open_gates(new_adapter(pipeline.unet, tiny_encoder)))
-    attached.set_audio_guidance_scale(audio_guidance)
-    attached.play(some_sound())
-    heard = draw()
-    assert not same(heard, before)
+    attached.set_audio_guidance_scale(audio_guidance_scale)
+    attached.play(some_audio())
+    assert not same(run(), before)
     attached.set_audio_scale(0.0)
-    assert same(draw(), before)
+    assert same(run(), before)
     attached.detach()
-    assert same(draw(), before)
+    assert same(run(), before)
 
 
-def test_audio_guidance_as_its_formula(pipeline: Any, attached: AttachedAdapters) -> None:
-    latents, time = torch.randn(2, 4, 8, 8), torch.tensor(500)
+def test_audio_guidance_matches_formula(pipeline: Any, attached: AttachedAdapters) -> None:
+    latents, timestep = torch.randn(2, 4, 8, 8), torch.tensor(500)
     text = torch.randn(2, LENGTH, WIDTH)
-    unet, sound = pipeline.unet, attached.project(some_sound())
-    pipeline._guidance_scale, audio_guidance = 5.0, 2.0
+    unet, audio = pipeline.unet, attached.project(some_audio())
+    pipeline._guidance_scale, audio_guidance_scale = 5.0, 2.0
 
     def predict(rows: slice) -> torch.Tensor:
         with torch.no_grad():
-            answer: torch.Tensor = unet(latents[rows], time, text[rows]).sample
-        return answer
+            noise_pred: torch.Tensor = unet(latents[rows], timestep, text[rows]).sample
+        return noise_pred
 
     attached.clear_audio()
-    nothing, only_text = predict(slice(0, 1)), predict(slice(1, 2))
-    attached.play(sound, guided=False)
+    unconditional, text_only = predict(slice(0, 1)), predict(slice(1, 2))
+    attached.play(audio, guided=False)
     both = predict(slice(1, 2))
-    wanted = nothing + 5 * (only_text - nothing) + audio_guidance * (both - only_text)
-    attached.play(sound, guided=True)
-    attached.set_audio_guidance_scale(audio_guidance)
+    expected = (
+        unconditional + 5 * (text_only - unconditional) + audio_guidance_scale * (both - text_only)
+    )
+    attached.play(audio, guided=True)
+    attached.set_audio_guidance_scale(audio_guidance_scale)
     u, c = predict(slice(0, 2)).chunk(2)
-    torch.testing.assert_close(u + 5 * (c - u), wanted, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(u + 5 * (c - u), expected, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("attention_type", ["shared", "sonic"])
-def test_gradient_checkpointing_changes_nothing(
-    pipeline: Any, tiny_encoder: AudioPromptEncoder, form: str
+def test_gradient_checkpointing_keeps_gradients(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder, attention_type: str
 ) -> None:
     unet = pipeline.unet
-    adapter = open_gates(new_adapter(unet, tiny_encoder, attention_type=form, lora_rank=2))
+    adapter = open_gates(
+        new_adapter(unet, tiny_encoder, attention_type=attention_type, lora_rank=2)
+    )
     attached = attach(unet, adapter)
     weights = attached.train_only(*adapter.parameter_groups, "lora")
     found = []
@@ -270,11 +271,11 @@ def test_gradient_checkpointing_changes_nothing(
 
 
 def _step(unet: Any, adapter: SoundAdapter) -> tuple[torch.Tensor, torch.Tensor]:
-    draw = torch.Generator().manual_seed(3)
-    latents = torch.randn(2, 4, 8, 8, generator=draw)
-    text = torch.randn(2, LENGTH, WIDTH, generator=draw)
-    sound = some_sound(2)
-    audio = adapter(sound.tokens, sound.mask, sound.embeds, dtype=unet.dtype)
+    generator = torch.Generator().manual_seed(3)
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    text = torch.randn(2, LENGTH, WIDTH, generator=generator)
+    clips = some_audio(2)
+    audio = adapter(clips.tokens, clips.mask, clips.embeds, dtype=unet.dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         out = unet(
@@ -283,36 +284,34 @@ def _step(unet: Any, adapter: SoundAdapter) -> tuple[torch.Tensor, torch.Tensor]
             text,
             cross_attention_kwargs={CROSS_ATTENTION_KWARG: audio},
         ).sample
-    return (out - torch.randn(out.shape, generator=draw)).square().mean(), out
+    return (out - torch.randn(out.shape, generator=generator)).square().mean(), out
 
 
 @pytest.mark.parametrize("attention_type", ["shared", "sonic"])
-def test_after_the_first_update_a_gradient_reaches_all_that_trains(
-    pipeline: Any, tiny_encoder: AudioPromptEncoder, form: str
+def test_all_trainable_parameters_get_gradients(
+    pipeline: Any, tiny_encoder: AudioPromptEncoder, attention_type: str
 ) -> None:
     unet = pipeline.unet
-    adapter = new_adapter(unet, tiny_encoder, attention_type=form, lora_rank=2)
+    adapter = new_adapter(unet, tiny_encoder, attention_type=attention_type, lora_rank=2)
     attached = attach(unet, adapter)
     weights = attached.train_only(*adapter.parameter_groups, "lora")
     frozen = {n: p.clone() for n, p in unet.named_parameters() if not p.requires_grad}
     trained = set(map(id, weights))
     everything = [*adapter.parameters(), *(p for n, p in unet.named_parameters() if "lora" in n)]
     assert trained == set(map(id, everything))
-    optimiser = torch.optim.SGD(weights, 10.0)
+    optimizer = torch.optim.SGD(weights, 10.0)
     for _ in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         _step(unet, adapter)[0].backward()
-        optimiser.step()
+        optimizer.step()
     named = {**dict(adapter.named_parameters()), **dict(unet.named_parameters())}
-    silent = [n for n, p in named.items() if p.requires_grad and not p.grad.any()]
-    assert frozen and not silent
+    without_gradient = [n for n, p in named.items() if p.requires_grad and not p.grad.any()]
+    assert frozen and not without_gradient
     after = dict(unet.named_parameters())
     assert all(torch.equal(after[n], value) for n, value in frozen.items())
 
 
-def test_only_the_gate_moves_at_the_first_update(
-    pipeline: Any, tiny_encoder: AudioPromptEncoder
-) -> None:
+def test_closed_gates_block_gradients(pipeline: Any, tiny_encoder: AudioPromptEncoder) -> None:
     adapter = new_adapter(pipeline.unet, tiny_encoder)
     attach(pipeline.unet, adapter).train_only("attention", "gates", "projector")
     _step(pipeline.unet, adapter)[0].backward()
@@ -321,7 +320,7 @@ def test_only_the_gate_moves_at_the_first_update(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_half_precision_base_keeps_trained_weights_in_float32(
+def test_trained_weights_stay_in_float32(
     pipeline: Any, tiny_encoder: AudioPromptEncoder, dtype: torch.dtype
 ) -> None:
     pipeline.to(dtype)
@@ -329,41 +328,39 @@ def test_a_half_precision_base_keeps_trained_weights_in_float32(
     attached = attach(pipeline, adapter)
     weights = attached.train_only(*adapter.parameter_groups, "lora")
     assert weights and all(weight.dtype == torch.float32 for weight in weights)
-    attached.play(some_sound())
+    attached.play(some_audio())
     latents = torch.randn(1, 4, 8, 8).to(dtype)
     text = torch.randn(1, LENGTH, WIDTH).to(dtype)
 
     def predict() -> torch.Tensor:
-        answer: torch.Tensor = pipeline.unet(latents, 500, text).sample
-        return answer
+        noise_pred: torch.Tensor = pipeline.unet(latents, 500, text).sample
+        return noise_pred
 
-    heard = predict()
-    assert heard.dtype == dtype and heard.isfinite().all()
+    with_audio = predict()
+    assert with_audio.dtype == dtype and with_audio.isfinite().all()
     attached.clear_audio()
-    assert not torch.equal(predict(), heard)
+    assert not torch.equal(predict(), with_audio)
 
 
-def test_a_row_that_is_not_kept_hears_silence(
-    pipeline: Any, tiny_encoder: AudioPromptEncoder
-) -> None:
+def test_keep_audio_false_has_no_audio(pipeline: Any, tiny_encoder: AudioPromptEncoder) -> None:
     adapter = open_gates(new_adapter(pipeline.unet, tiny_encoder))
     attach(pipeline, adapter)
-    latents, text, sound = torch.randn(2, 4, 8, 8), torch.randn(2, LENGTH, WIDTH), some_sound(2)
+    latents, text, clips = torch.randn(2, 4, 8, 8), torch.randn(2, LENGTH, WIDTH), some_audio(2)
 
     def predict(keep: torch.Tensor | None) -> torch.Tensor:
-        heard = adapter(sound.tokens, sound.mask, sound.embeds, keep)
+        audio = adapter(clips.tokens, clips.mask, clips.embeds, keep)
         extra = (
-            {"cross_attention_kwargs": {CROSS_ATTENTION_KWARG: heard}} if keep is not None else {}
+            {"cross_attention_kwargs": {CROSS_ATTENTION_KWARG: audio}} if keep is not None else {}
         )
-        answer: torch.Tensor = pipeline.unet(latents, 500, text, **extra).sample
-        return answer
+        noise_pred: torch.Tensor = pipeline.unet(latents, 500, text, **extra).sample
+        return noise_pred
 
     with torch.no_grad():
         base, found = predict(None), predict(torch.tensor([False, True]))
     assert torch.equal(found[0], base[0]) and not torch.equal(found[1], base[1])
 
 
-def test_the_gated_sum_stands_before_the_output_projection(
+def test_gated_sum_precedes_output_projection(
     pipeline: Any, tiny_encoder: AudioPromptEncoder
 ) -> None:
     name = "mid_block.attentions.0.transformer_blocks.0.attn2"
@@ -381,32 +378,32 @@ def test_the_gated_sum_stands_before_the_output_projection(
             weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
             return (weights @ v).transpose(1, 2).reshape(1, -1, 32)
 
-        of_text = attention(attn.to_k(text), attn.to_v(text))
-        of_sound = attention(layer.to_k(tokens), layer.to_v(tokens))
-        wanted = attn.to_out[0](of_text + torch.tanh(torch.tensor(0.4)) * of_sound)
+        text_part = attention(attn.to_k(text), attn.to_v(text))
+        audio_part = attention(layer.to_k(tokens), layer.to_v(tokens))
+        expected = attn.to_out[0](text_part + torch.tanh(torch.tensor(0.4)) * audio_part)
         found = attn(hidden, text, ip_hidden_states=adapter.compute_key_values(tokens))
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_replaced_processors_are_noticed(pipeline: Any, attached: AttachedAdapters) -> None:
+def test_replaced_processors_raise(pipeline: Any, attached: AttachedAdapters) -> None:
     pipeline.unet.set_attn_processor(AttnProcessor2_0())
-    with pytest.raises(RuntimeError, match="replaced after the sound adapter was attached"):
-        drawn(pipeline)
+    with pytest.raises(RuntimeError, match="replaced after the audio adapter was attached"):
+        generate(pipeline)
 
 
-def test_an_unet_alone_must_be_told_whether_it_is_guided(
+def test_unet_without_pipeline_requires_guided(
     pipeline: Any, tiny_encoder: AudioPromptEncoder
 ) -> None:
     attached = attach(pipeline.unet, open_gates(new_adapter(pipeline.unet, tiny_encoder)))
-    attached.play(some_sound())
+    attached.play(some_audio())
     latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, LENGTH, WIDTH)
-    with pytest.raises(ValueError, match="no pipeline tells whether"):
+    with pytest.raises(ValueError, match="no pipeline reports whether"):
         pipeline.unet(latents, 500, text)
-    attached.play(some_sound(), guided=True)
+    attached.play(some_audio(), guided=True)
     assert pipeline.unet(latents, 500, text).sample.shape == latents.shape
 
 
-def test_a_video_hears_in_every_frame(
+def test_video_conditions_every_frame(
     base: Any, tiny_encoder: AudioPromptEncoder, tmp_path: Path
 ) -> None:
     from diffusers import AnimateDiffPipeline, MotionAdapter
@@ -429,9 +426,9 @@ def test_a_video_hears_in_every_frame(
 
     before = frames()
     attached = attach(video, adapter)
-    attached.play(some_sound())
-    heard = frames()
-    assert len(heard) == 3
-    assert all((one != other).any() for one, other in zip(heard, before, strict=True))
+    attached.play(some_audio())
+    with_audio = frames()
+    assert len(with_audio) == 3
+    assert all((one != other).any() for one, other in zip(with_audio, before, strict=True))
     attached.detach()
     assert same(frames(), before)

@@ -1,4 +1,4 @@
-"""The sound under torch.compile."""
+"""Audio attention under torch.compile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def unet(tiny_base: str) -> Any:
 
 @pytest.fixture()
 def adapter(unet: Any, tiny_encoder: AudioPromptEncoder) -> SoundAdapter:
-    """An adapter whose gates are open."""
+    """An adapter with open gates."""
     found = SoundAdapter.from_unet(
         unet, tiny_encoder, AdapterConfig(base_model="tiny", width=16, heads=2)
     )
@@ -34,7 +34,7 @@ def adapter(unet: Any, tiny_encoder: AudioPromptEncoder) -> SoundAdapter:
 
 
 @pytest.mark.slow
-def test_a_compiled_unet_hears_the_same(unet: Any, adapter: SoundAdapter) -> None:
+def test_compiled_unet_matches_eager(unet: Any, adapter: SoundAdapter) -> None:
     tokens = torch.randn(1, 10, 32)
     latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
     attached = attach(unet, adapter)
@@ -49,12 +49,12 @@ def test_a_compiled_unet_hears_the_same(unet: Any, adapter: SoundAdapter) -> Non
         return plain, fast
 
     with torch.no_grad():
-        silent = both()[0]
-        attached.play({"sound": tokens}, guided=True)
-        heard = both()[1]
-        assert not torch.equal(heard, silent)
+        without_audio = both()[0]
+        attached.play({"adapter": tokens}, guided=True)
+        with_audio = both()[1]
+        assert not torch.equal(with_audio, without_audio)
         attached.set_audio_scale(0.0)
-        assert torch.equal(both()[0], silent)
+        assert torch.equal(both()[0], without_audio)
     attached.clear_audio()
     audio = adapter.compute_key_values(tokens.expand(2, -1, -1))
     _, out = both(cross_attention_kwargs={CROSS_ATTENTION_KWARG: audio})
@@ -66,13 +66,13 @@ def test_a_compiled_unet_hears_the_same(unet: Any, adapter: SoundAdapter) -> Non
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler: g++")
-def test_inductor_hears_the_same(unet: Any, adapter: SoundAdapter) -> None:
+def test_inductor_matches_eager(unet: Any, adapter: SoundAdapter) -> None:
     latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
     attached = attach(unet, adapter)
     compiled: Any = torch.compile(unet, backend="inductor")
     with torch.no_grad():
-        silent = unet(latents, torch.tensor(500), text).sample
-        attached.play({"sound": torch.randn(1, 10, 32)}, guided=True)
+        without_audio = unet(latents, torch.tensor(500), text).sample
+        attached.play({"adapter": torch.randn(1, 10, 32)}, guided=True)
         plain, fast = (net(latents, torch.tensor(500), text).sample for net in (unet, compiled))
     torch.testing.assert_close(fast, plain, atol=2e-5, rtol=2e-4)
-    assert not torch.allclose(plain, silent, atol=1e-2)
+    assert not torch.allclose(plain, without_audio, atol=1e-2)

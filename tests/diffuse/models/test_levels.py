@@ -1,4 +1,4 @@
-"""Levels: what each block hears, and what each of the options does to them."""
+"""Levels: positions, routing, weights and regularization."""
 
 from __future__ import annotations
 
@@ -24,56 +24,60 @@ from diffuse.models.levels import (
 from diffuse.models.projector import LevelProjector, prompt_positions
 
 
-def test_the_levels_share_ten_tokens() -> None:
+def test_level_slice_partitions_ten_tokens() -> None:
     assert [range(NUM_LEVEL_TOKENS)[level_slice(level)] for level in LEVELS] == [
         range(0, 5),
         range(5, 8),
         range(8, 10),
     ]
-    with pytest.raises(ValueError, match="no level 'middle'; there are: foreground"):
+    with pytest.raises(ValueError, match="no level 'middle'; the levels are: foreground"):
         level_slice("middle")
 
 
-def test_what_is_in_front_can_be_put_behind() -> None:
+def test_move_foreground_to_background() -> None:
     length = 77
     start = torch.nn.functional.one_hot(prompt_positions(length), length).float()
-    phrase, nothing = torch.randn(1, length, 4), torch.randn(1, length, 4)
-    front, empty = start @ phrase, start @ nothing
-    moved = move_foreground_to_background(front, empty[0])
-    assert torch.equal(moved[:, level_slice("foreground")], empty[:, level_slice("foreground")])
-    # The phrase as a caption's background would have asked for it.
-    assert torch.equal(moved[:, level_slice("background")], front[:, level_slice("background")])
-    assert torch.equal(moved[:, level_slice("ambience")], front[:, level_slice("ambience")])
+    phrase, null = torch.randn(1, length, 4), torch.randn(1, length, 4)
+    tokens, null_tokens = start @ phrase, start @ null
+    moved = move_foreground_to_background(tokens, null_tokens[0])
+    assert torch.equal(
+        moved[:, level_slice("foreground")], null_tokens[:, level_slice("foreground")]
+    )
+    # Equal to the target of the same phrase as background.
+    assert torch.equal(moved[:, level_slice("background")], tokens[:, level_slice("background")])
+    assert torch.equal(moved[:, level_slice("ambience")], tokens[:, level_slice("ambience")])
     for level in LEVELS:
-        assert torch.equal(foreground_as_level(front, level), front[:, level_slice(level)])
+        assert torch.equal(foreground_as_level(tokens, level), tokens[:, level_slice(level)])
     with pytest.raises(ValueError, match="no level 'middle'"):
-        foreground_as_level(front, "middle")
+        foreground_as_level(tokens, "middle")
 
 
-def test_places_mean_nothing_until_they_are_learned() -> None:
+def test_project_levels_is_initially_the_identity() -> None:
     projector = LevelProjector(token_width=8, length=7, width=6, inner_width=8, heads=2)
     projector.set_space(torch.rand(6) + 0.5, torch.randn(1, 7, 6))
     tokens = torch.randn(2, NUM_LEVEL_TOKENS, 6)
     assert torch.equal(projector.project_levels(tokens), tokens)
     for weight in projector.level_projections.parameters():
         torch.nn.init.normal_(weight)
-    placed = projector.project_levels(tokens)
-    assert torch.equal(placed[:, level_slice("foreground")], tokens[:, level_slice("foreground")])
+    projected = projector.project_levels(tokens)
+    assert torch.equal(
+        projected[:, level_slice("foreground")], tokens[:, level_slice("foreground")]
+    )
     for level in ("background", "ambience"):
         assert (
-            not torch.isclose(placed[:, level_slice(level)], tokens[:, level_slice(level)])
+            not torch.isclose(projected[:, level_slice(level)], tokens[:, level_slice(level)])
             .any(-1)
             .all()
         )
-    alike = tokens.clone()
-    alike[:, level_slice("background")] = foreground_as_level(tokens, "background")
-    placed = projector.project_levels(alike)
+    copied = tokens.clone()
+    copied[:, level_slice("background")] = foreground_as_level(tokens, "background")
+    projected = projector.project_levels(copied)
     assert not torch.allclose(
-        placed[:, level_slice("background")], foreground_as_level(placed, "background")
+        projected[:, level_slice("background")], foreground_as_level(projected, "background")
     )
 
 
-def test_routings_hear_what_they_say() -> None:
+def test_level_indices_of_routings() -> None:
     hierarchy, reverse = ROUTINGS["hierarchy"], ROUTINGS["reverse"]
     assert level_indices(hierarchy["down"]) == [0, 1, 2, 3, 4]
     assert level_indices(hierarchy["mid"]) == list(range(10))
@@ -82,14 +86,14 @@ def test_routings_hear_what_they_say() -> None:
     assert all(level_indices(levels) == list(range(10)) for levels in ROUTINGS["all"].values())
 
 
-def test_swapping_a_level_leaves_the_others() -> None:
+def test_swap_level_keeps_the_others() -> None:
     one, other = torch.zeros(2, NUM_LEVEL_TOKENS, 3), torch.ones(1, NUM_LEVEL_TOKENS, 3)
     swapped = swap_level(one, other, "background")
     assert swapped[:, 5:8].eq(1).all() and swapped.sum() == 2 * 3 * 3
-    assert not one.any(), "what was given is not changed"
+    assert not one.any(), "the input is not changed"
 
 
-def test_a_cold_temperature_sharpens_and_a_hot_one_evens_out() -> None:
+def test_level_weights_temperature() -> None:
     logits = torch.tensor([1.0, 0.0, -1.0])
     hot, cold = level_weights(logits, 2.0), level_weights(logits, 0.5)
     for weights in (hot, cold):
@@ -98,71 +102,71 @@ def test_a_cold_temperature_sharpens_and_a_hot_one_evens_out() -> None:
     assert torch.equal(level_weights(torch.zeros(3), 0.5), torch.ones(3))
 
 
-def test_annealing_goes_from_start_to_end() -> None:
+def test_annealed_temperature() -> None:
     found = [annealed_temperature(share) for share in (0.0, 0.5, 1.0, 1.5)]
     assert found == pytest.approx([2.0, 1.0, 0.5, 0.5])
     assert annealed_temperature(1.0, 3.0, 1.0) == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="temperatures are positive"):
+    with pytest.raises(ValueError, match="temperatures must be positive"):
         annealed_temperature(0.5, 2.0, 0.0)
 
 
-def test_scales_reach_their_own_tokens() -> None:
+def test_token_weights_scale_one_level() -> None:
     weights = token_weights(torch.tensor([1.0, 2.0, 3.0]), {"background": 0.5})
     assert weights.tolist() == [1.0] * 5 + [1.0] * 3 + [3.0] * 2
     with pytest.raises(ValueError, match="no level 'sky'"):
         token_weights(torch.ones(3), {"sky": 1.0})
 
 
-def test_orthogonality_is_one_when_alike_and_zero_when_apart() -> None:
-    alike = torch.randn(4, 1, 16).expand(4, NUM_LEVEL_TOKENS, 16)
-    torch.testing.assert_close(orthogonality(alike), torch.tensor(1.0))
-    apart = torch.zeros(1, NUM_LEVEL_TOKENS, 3)
+def test_orthogonality_of_parallel_and_orthogonal_levels() -> None:
+    parallel = torch.randn(4, 1, 16).expand(4, NUM_LEVEL_TOKENS, 16)
+    torch.testing.assert_close(orthogonality(parallel), torch.tensor(1.0))
+    orthogonal = torch.zeros(1, NUM_LEVEL_TOKENS, 3)
     for i, level in enumerate(LEVELS):
-        apart[:, level_slice(level), i] = 1.0
-    torch.testing.assert_close(orthogonality(apart), torch.tensor(0.0))
+        orthogonal[:, level_slice(level), i] = 1.0
+    torch.testing.assert_close(orthogonality(orthogonal), torch.tensor(0.0))
 
 
-def test_descending_orthogonality_turns_the_levels_apart() -> None:
+def test_minimizing_orthogonality_separates_levels() -> None:
     torch.manual_seed(0)
     tokens = (
         torch.ones(2, NUM_LEVEL_TOKENS, 8) + 0.1 * torch.randn(2, NUM_LEVEL_TOKENS, 8)
     ).requires_grad_()
     before = orthogonality(tokens).item()
-    optimiser = torch.optim.SGD([tokens], 20.0)
+    optimizer = torch.optim.SGD([tokens], 20.0)
     for _ in range(100):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         orthogonality(tokens).backward()
-        optimiser.step()
+        optimizer.step()
     assert before > 0.9 and orthogonality(tokens).item() < 0.1
 
 
-def test_entropy_is_largest_when_every_level_is_heard() -> None:
+def test_entropy_is_largest_for_uniform_weights() -> None:
     torch.testing.assert_close(entropy(torch.ones(3)), torch.tensor(1.0))
     assert entropy(torch.tensor([3.0, 0.0, 0.0])).item() == pytest.approx(0.0)
     assert entropy(torch.tensor([2.0, 0.5, 0.5])) < entropy(torch.tensor([1.5, 1.0, 0.5]))
 
 
-def test_subtracting_the_entropy_brings_a_lost_level_back() -> None:
+def test_maximizing_entropy_restores_a_level() -> None:
     logits = torch.tensor([3.0, 0.0, 0.0], requires_grad=True)
     before = level_weights(logits, 1.0).min().item()
-    optimiser = torch.optim.SGD([logits], 1.0)
+    optimizer = torch.optim.SGD([logits], 1.0)
     for _ in range(50):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (-entropy(level_weights(logits, 1.0))).backward()
-        optimiser.step()
+        optimizer.step()
     assert level_weights(logits, 1.0).min().item() > 3 * before
 
 
-def test_the_norm_target_is_every_tokens_own() -> None:
+def test_norm_error_is_per_token() -> None:
     tokens = torch.zeros(2, 4, 3)
-    tokens[0, :, 0], tokens[1, :, 1] = 30.0, 90.0  # a mean of 60 does not hide either
+    tokens[0, :, 0], tokens[1, :, 1] = 30.0, 90.0  # the mean norm of 60 must not cancel them
     torch.testing.assert_close(norm_error(tokens, 60.0), torch.tensor(0.25))
     assert norm_error(2 * tokens[:1], 60.0) == 0
     with pytest.raises(ValueError, match="positive, not 0"):
         norm_error(tokens, 0.0)
 
 
-def test_level_tokens_start_as_prompt_positions_in_front_and_nothing_behind() -> None:
+def test_projector_is_initialized_to_prompt_positions() -> None:
     positions = prompt_positions(77)
     assert positions.tolist() == [0, 5, 19, 43, 76, 0, 19, 76, 0, 76]
     torch.manual_seed(0)
@@ -177,7 +181,7 @@ def test_level_tokens_start_as_prompt_positions_in_front_and_nothing_behind() ->
         projector(tokens, mask, embeds[:, :10])
 
 
-def test_targets_are_each_levels_own_phrase() -> None:
+def test_targets_use_each_levels_phrase() -> None:
     projector = LevelProjector(6, 77, 4, inner_width=8, depth=1, heads=2)
     phrases = {level: torch.full((1, 77, 4), float(i)) for i, level in enumerate(LEVELS)}
     targets = projector.targets(phrases)
@@ -186,20 +190,20 @@ def test_targets_are_each_levels_own_phrase() -> None:
         projector.targets({k: v for k, v in phrases.items() if k != "ambience"})
 
 
-def test_masked_audio_tokens_are_not_heard() -> None:
+def test_projector_ignores_masked_tokens() -> None:
     torch.manual_seed(0)
     projector = LevelProjector(6, 77, 4, inner_width=8, depth=1, heads=2)
     torch.nn.init.normal_(projector.resampler.proj_out.weight)
     tokens, embeds = torch.randn(1, 5, 6), torch.randn(1, 77, 4)
     mask = torch.tensor([[True, True, True, False, False]])
     changed = tokens.clone()
-    changed[:, 3:] += 1
+    changed[:, 3:, 0] += 1
     assert torch.equal(projector(tokens, mask, embeds), projector(changed, mask, embeds))
-    changed[:, 0] += 1
+    changed[:, 0, 0] += 1
     assert not torch.equal(projector(tokens, mask, embeds), projector(changed, mask, embeds))
 
 
-def test_the_whole_recording_is_heard_as_one_more_token() -> None:
+def test_projector_appends_mean_token() -> None:
     torch.manual_seed(0)
     projector = LevelProjector(6, 77, 4, inner_width=8, depth=1, heads=2)
     torch.nn.init.normal_(projector.resampler.proj_out.weight)
@@ -208,7 +212,7 @@ def test_the_whole_recording_is_heard_as_one_more_token() -> None:
     tokens, embeds = torch.randn(1, 5, 6), torch.randn(1, 77, 4)
     mask = torch.tensor([[True, True, True, False, False]])
     found = projector(tokens, mask, embeds)
-    (heard,) = seen
-    assert torch.equal(heard[:, :5], tokens)
-    torch.testing.assert_close(heard[:, 5], tokens[:, :3].mean(1))
+    (inputs,) = seen
+    assert torch.equal(inputs[:, :5], tokens)
+    torch.testing.assert_close(inputs[:, 5], tokens[:, :3].mean(1))
     torch.testing.assert_close(projector(tokens[:, :3], mask[:, :3], embeds), found)
