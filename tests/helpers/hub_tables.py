@@ -40,7 +40,7 @@ def text(*names: str) -> dict[str, Any]:
     return {name: {"dtype": "string", "_type": "Value"} for name in names}
 
 
-def fsd50k(folder: Path, licences: bool = True) -> str:
+def fsd50k(folder: Path, licenses: bool = True) -> str:
     """Six clips of several labels each, and two to measure by."""
     labels = [
         "Bark,Dog,Domestic_animals_and_pets,Animal",
@@ -55,7 +55,7 @@ def fsd50k(folder: Path, licences: bool = True) -> str:
             "split": ["train" if split == "train" else ""] * rows,
         }
         more: dict[str, Any] = text("labels", "title", "split")
-        if licences:
+        if licenses:
             stated = ["http://creativecommons.org/publicdomain/zero/1.0/",
                       "http://creativecommons.org/licenses/by/3.0/",
                       "http://creativecommons.org/licenses/by-nc/3.0/"]  # fmt: skip
