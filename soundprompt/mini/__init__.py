@@ -1,1 +1,1 @@
-"""The miniature: ten sounds, their pictures, and small real models trained on both."""
+"""The `mini` models: toy models of synthetic sounds and images that ship with the package."""

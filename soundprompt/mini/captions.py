@@ -1,4 +1,4 @@
-"""Captions of a view, in several wordings, and the part of them that the sound determines."""
+"""Synthetic captions of a view, complete or limited to its audible part."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from soundprompt.mini.world import CLASS_COLORS, CLASSES, View
 
-# The first wording of a class is its plain caption. "{c}" takes the colour, where one is named.
+# The first phrase of a class is its plain caption. "{c}" is replaced by the color, if any.
 CLASS_PHRASES = {
     "dog": ("a{c} dog barking", "a barking{c} dog", "a{c} dog that barks"),
     "rain": ("rain falling", "falling rain", "rain pouring down"),
@@ -25,7 +25,7 @@ CLASS_PHRASES = {
     "rooster": ("a{c} rooster crowing", "a crowing{c} rooster", "a{c} rooster that crows"),
     "crackling fire": ("a fire crackling", "a crackling fire", "a fire that crackles"),
 }
-# People are coloured by what they wear.
+# The color of people is that of their clothes.
 CLOTHED_CLASSES = ("crying baby", "sneezing")
 BACKGROUND_TEMPLATES = (
     "{near} with {far} in the background",
@@ -48,16 +48,24 @@ def _class_phrase(label: str, wording: int | np.integer, color: str | None = Non
 
 
 def class_caption(label: str) -> str:
-    """The plain caption of a class, such as "a dog barking".
+    """Return the plain caption of a class, such as "a dog barking".
+
+    Args:
+        label: Name of the class.
 
     Raises:
-        KeyError: no such class.
+        KeyError: There is no such class.
     """
     return _class_phrase(label, 0)
 
 
 def audio_captions(near: str, far: str | None = None) -> list[str]:
-    """Every wording of what the sound determines: the near thing and the far one."""
+    """List all captions of the audible part of a view.
+
+    Args:
+        near: Class in the foreground.
+        far: Class in the background, if any.
+    """
     if far is None:
         return [_class_phrase(near, i) for i in range(len(CLASS_PHRASES[near]))]
     return [
@@ -69,7 +77,12 @@ def audio_captions(near: str, far: str | None = None) -> list[str]:
 
 
 def audio_caption(view: View, rng: np.random.Generator) -> str:
-    """One wording of what the sound determines of a view."""
+    """Sample a caption of the audible part of a view.
+
+    Args:
+        view: View to describe.
+        rng: Random generator.
+    """
     wordings = audio_captions(view.near, view.far)
     return wordings[rng.integers(len(wordings))]
 
@@ -90,7 +103,14 @@ def caption(
     scene: bool | None = None,
     color: bool | None = None,
 ) -> str:
-    """One wording of a view; scene and colour are named as asked, else each half of the time."""
+    """Sample a caption of a view.
+
+    Args:
+        view: View to describe.
+        rng: Random generator.
+        scene: Whether to name the time of day. Sampled by default.
+        color: Whether to name the color. Sampled by default.
+    """
     scene = rng.random() < 0.5 if scene is None else scene
     color = rng.random() < 0.5 if color is None else color
     text = OPENINGS[rng.integers(4)] + _body(view, rng, color)
@@ -101,13 +121,18 @@ def caption(
 
 
 def scene_caption(scene: str, rng: np.random.Generator) -> str:
-    """A caption that names the time of day alone, such as "a picture at night"."""
+    """Sample a caption of the time of day only, such as "a picture at night".
+
+    Args:
+        scene: Time of day.
+        rng: Random generator.
+    """
     opening = ("a picture", "a drawing")[rng.integers(2)]
     return f"{opening} {SCENE_PHRASES[scene][rng.integers(3)]}"
 
 
 def corpus() -> Iterator[str]:
-    """Text that holds every word the captions use: what the tokenizer is built from."""
+    """Yield texts with every word of the captions, to train the tokenizer."""
     for label in CLASSES:
         for color in (None, *CLASS_COLORS.get(label, ())):
             yield from (_class_phrase(label, i, color) for i in range(3))

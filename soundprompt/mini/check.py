@@ -1,8 +1,7 @@
-"""Measures the `mini` models: `python -m soundprompt.mini.check [--images N] [--out FOLDER]`."""
+"""Evaluate the `mini` models: `python -m soundprompt.mini.check`."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from align.cli import CommandParser
 from soundprompt.mini.build.samples import render_batch, rng_of, to_tensor
 from soundprompt.mini.build.spoil import corrupt_far, corrupt_near
 from soundprompt.mini.captions import caption
@@ -21,7 +21,11 @@ from soundprompt.mini.world import CLASSES, View, random_view
 
 
 def classifier_accuracy(n: int) -> dict[str, float]:
-    """Shares of drawings that no training saw of which the judge reads everything right."""
+    """Evaluate the image classifier and CLIP on held-out rendered images.
+
+    Args:
+        n: Number of images.
+    """
     views, images = render_batch(rng_of("check", 1), n)
     predictions = load_image_classifier().classify(images)
     pairs = list(zip(views, predictions, strict=True))
@@ -36,7 +40,11 @@ def _all_correct(view: View, prediction: MiniImagePrediction) -> bool:
 
 
 def unclear_detection(n: int) -> dict[str, float]:
-    """Shares of spoiled near and far things that the judge refuses to name."""
+    """Evaluate the recall of "unclear" on images with a corrupted foreground or background.
+
+    Args:
+        n: Number of images of each kind.
+    """
     rng = rng_of("check", 2)
     near = [corrupt_near(random_view(rng), rng) for _ in range(n)]
     far = [corrupt_far(random_view(rng, far_prob=1), rng) for _ in range(n)]
@@ -52,7 +60,11 @@ def unclear_detection(n: int) -> dict[str, float]:
 
 @torch.no_grad()
 def autoencoder_accuracy(n: int) -> dict[str, float]:
-    """Share of drawings that are still read right after the VAE; its PSNR in decibels."""
+    """Evaluate the autoencoder on rendered images: accuracy of reconstructions, and PSNR in dB.
+
+    Args:
+        n: Number of images.
+    """
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(f"{STABLE_DIFFUSION}/vae", dtype=torch.float32)
@@ -76,10 +88,14 @@ def _bytes(pixels: torch.Tensor) -> np.ndarray:
 
 
 def text_accuracy(n: int, output_dir: Path) -> dict[str, float]:
-    """Shares of n pictures drawn from captions that show what the captions name.
+    """Evaluate images that are generated from captions.
 
-    Stock StableDiffusionPipeline, guidance 5, 20 steps, seeds 0 to n - 1. Half of the captions
-    have a second thing; all name the time of day and the colour.
+    Uses `StableDiffusionPipeline` with guidance scale 5, 20 steps and seeds 0 to n - 1. Half of
+    the captions have a background; all name the time of day and the color.
+
+    Args:
+        n: Number of images.
+        output_dir: Output directory of a grid of the first images.
     """
     from align.evaluation.generation import ImageGenerator
     from align.prompts.space import PromptSpace
@@ -110,9 +126,9 @@ def text_accuracy(n: int, output_dir: Path) -> dict[str, float]:
 
 @torch.no_grad()
 def _clip_agreement(views: Sequence[View], images: Sequence[Image.Image]) -> list[bool]:
-    """Whether the nearest drawing in CLIP's image space shows the same near thing.
+    """Whether the nearest rendered image in CLIP's image space has the same foreground.
 
-    A second opinion, independent of the judge: 20 drawings a class are the neighbours.
+    It is independent of the image classifier. The neighbors are 20 rendered images per class.
     """
     from transformers import CLIPModel
 
@@ -147,22 +163,26 @@ def _share(right: Iterable[bool]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the figures, and writes them and a grid of pictures to a folder."""
-    parser = argparse.ArgumentParser(prog="python -m soundprompt.mini.check", description=__doc__)
-    parser.add_argument("--num_images", type=int, default=1000, help="drawn from captions")
-    parser.add_argument("--num_renders", type=int, default=1000, help="judged as they are")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/mini/check"))
+    """Print the metrics and write them, and a grid of images, to a directory."""
+    parser = CommandParser("python -m soundprompt.mini.check", description=__doc__)
+    parser.add_argument(
+        "--num_images", type=int, default=1000, help="Number of images to generate from captions."
+    )
+    parser.add_argument(
+        "--num_renders", type=int, default=1000, help="Number of rendered images to classify."
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("runs/mini/check"), help="Output directory."
+    )
     options = parser.parse_args(arguments)
     figures = classifier_accuracy(options.num_renders) | unclear_detection(options.num_renders)
     figures |= autoencoder_accuracy(options.num_renders)
-    figures |= text_accuracy(options.images, options.output_dir)
+    figures |= text_accuracy(options.num_images, options.output_dir)
     for name, value in figures.items():
-        print(f"{name:<24} {value:.4f}")
+        print(f"{name:<32} {value:.4f}")
     path = options.output_dir / "figures.json"
     path.write_text(json.dumps({k: round(v, 4) for k, v in figures.items()}, indent=2) + "\n")
-    print(
-        f"The figures are in {path}, pictures from captions in {options.output_dir / 'text.png'}."
-    )
+    print(f"Metrics: {path}. Images: {options.output_dir / 'text.png'}.")
 
 
 if __name__ == "__main__":

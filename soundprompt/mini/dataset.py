@@ -1,7 +1,4 @@
-"""The miniature's data sets: procedural recordings with captions, made when they are read.
-
-`pairs` has a drawn picture beside every recording, of the same view.
-"""
+"""Synthetic datasets of the `mini` models, generated on access."""
 
 from __future__ import annotations
 
@@ -18,15 +15,15 @@ from soundprompt.mini.world import CLASSES, View, random_view
 
 ROWS = {"train": 1500, "test": 250}
 PAIRS = {"train": 3000, "test": 300}
-# Pre-training (soundprompt.mini.build) draws its sounds from other seeds than these.
+# Pre-training (soundprompt.mini.build) uses other seeds.
 SEEDS = {"train": 7_000_001, "test": 8_000_001}
-# No recording of a pair is one that an alignment was trained on.
+# The clips of pairs are different from those that encoders are trained on.
 PAIR_SEEDS = {"train": 9_000_001, "test": 10_000_001}
-SCENE_CAPTIONS = 2  # a pair's captions that name the time of day alone, beside its whole one
+SCENE_CAPTIONS = 2  # captions of a pair that name the time of day only, besides the full one
 
 
 def _add_audio(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Adds the recordings of a batch of rows, computed from their seeds."""
+    """Add the audio of a batch of rows, generated from their seeds."""
     audio = [
         {
             "array": recording(near, far or None, np.random.default_rng(seed)),
@@ -39,7 +36,7 @@ def _add_audio(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 def _rows(split: str, far_prob: float, n: int | None) -> Dataset:
     if split not in ROWS:
-        raise ValueError(f"the miniature has no split {split!r}; it has: {', '.join(ROWS)}")
+        raise ValueError(f"mini has no split {split!r}: use one of {', '.join(ROWS)}")
     views, captions, seeds = [], [], []
     for i in range(n or ROWS[split]):
         seed = SEEDS[split] + i
@@ -61,27 +58,35 @@ def _rows(split: str, far_prob: float, n: int | None) -> Dataset:
 
 
 def singles(split: str, n: int | None = None) -> Dataset:
-    """Recordings of one thing each, the classes in turn.
+    """Load clips of single sources; the classes alternate.
 
     Args:
         split: "train" or "test".
-        n: rows; 1500 to train and 250 to test by default.
+        n: Number of rows. Defaults to 1500 for "train" and 250 for "test".
 
     Returns:
-        A Dataset with the columns recording, caption (one of several wordings of what is heard),
-        label, near, far ("" here), seed and version (the generators', so that no cache takes what
-        older ones made for these).
+        A Dataset with the columns audio, caption, label, near (class in the foreground), far
+        (class in the background, "" here), seed, and source_hash (hash of the generators' source,
+        which invalidates outdated caches).
     """
     return _rows(split, 0.0, n)
 
 
 def mixtures(split: str, n: int | None = None) -> Dataset:
-    """Recordings of two things, one near and one in the background; columns as `singles`."""
+    """Load clips of two sources, one in the foreground and one in the background.
+
+    Args:
+        split: "train" or "test".
+        n: Number of rows. Defaults to 1500 for "train" and 250 for "test".
+
+    Returns:
+        A Dataset with the columns of `singles`.
+    """
     return _rows(split, 1.0, n)
 
 
 def _add_audio_and_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Adds the recordings and the images of a batch of pairs."""
+    """Add the audio and the images of a batch of pairs."""
     views = zip(batch["near"], batch["far"], batch["scene"], batch["color"], strict=True)
     images = [
         render(View(near, far or None, scene, color or None), np.random.default_rng([seed, 1]))
@@ -110,20 +115,23 @@ def _pair(view: View, seed: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def pairs(split: str, n: int | None = None) -> Dataset:
-    """Recordings and pictures of the same views: two of three have a second thing.
+    """Load pairs of clips and images; two thirds have a background.
 
     Args:
         split: "train" or "test".
-        n: rows; as in PAIRS by default.
+        n: Number of rows. Defaults to 3000 for "train" and 300 for "test".
 
     Returns:
-        A Dataset with the columns recording, image, caption (what is heard), captions (one that
-        says all, and others that name the time of day alone), prompt (one of the latter), label,
-        foreground, background and ambience (what is to be heard there, "" for nothing), near,
-        far, scene, colour, seed and version (as `singles`).
+        A Dataset with the columns audio, image, caption (of the audio), captions (a full one, then
+        captions of the time of day only), prompt (one of the latter), label, foreground,
+        background and ambience (captions of the levels, "" for none), near, far, scene, color,
+        seed and source_hash (as in `singles`).
+
+    Raises:
+        ValueError: There is no such split.
     """
     if split not in PAIRS:
-        raise ValueError(f"the miniature has no split {split!r}; it has: {', '.join(PAIRS)}")
+        raise ValueError(f"mini has no split {split!r}: use one of {', '.join(PAIRS)}")
     rows = []
     for i in range(n or PAIRS[split]):
         seed = PAIR_SEEDS[split] + i

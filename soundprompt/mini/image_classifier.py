@@ -1,6 +1,6 @@
-"""The judge: a small classifier that says what a picture of the miniature's world shows.
+"""Image classifier of the `mini` models.
 
-It was trained on drawn pictures alone and may answer "unclear", which counts as wrong.
+It was trained on rendered images only. It may predict "unclear", which counts as wrong.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from soundprompt.mini.world import CLASSES, COLORS, SCENES, View
 
 UNCLEAR = "unclear"
 NOTHING = "nothing"
+# The names of the tasks are part of the parameter names in the weights.
 CLASSES_BY_TASK: dict[str, tuple[str, ...]] = {
     "near": (*CLASSES, UNCLEAR),
     "far": (*CLASSES, NOTHING, UNCLEAR),
@@ -31,7 +32,14 @@ WEIGHTS = Path(__file__).parent / "weights" / "image_classifier"
 
 @dataclass(frozen=True)
 class MiniImagePrediction:
-    """What the judge sees in one picture; near and far may be "unclear"."""
+    """Predicted classes of an image.
+
+    Attributes:
+        near: Class in the foreground, or "unclear".
+        far: Class in the background, "unclear", or None.
+        scene: Time of day.
+        color: Color of the foreground, or None.
+    """
 
     near: str
     far: str | None
@@ -39,21 +47,30 @@ class MiniImagePrediction:
     color: str | None
 
     def shows_classes(self, near: str, far: str | None = None) -> bool:
-        """Whether the picture shows this near thing, and this far thing or none."""
+        """Whether the image shows these classes.
+
+        Args:
+            near: Class in the foreground.
+            far: Class in the background; None for no background.
+        """
         return self.near == near and self.far == far
 
     @property
     def label(self) -> str:
-        """What is seen, as a `View` labels it."""
+        """Label of the predicted classes, as of a `View`."""
         return self.near if self.far is None else f"{self.near} + {self.far}"
 
     def matches_view(self, view: View) -> bool:
-        """Whether near thing, far thing and time of day are all right."""
+        """Whether foreground, background and time of day are correct.
+
+        Args:
+            view: Ground truth.
+        """
         return self.shows_classes(view.near, view.far) and self.scene == view.scene
 
 
 class MiniImageClassifier(PreTrainedModel):
-    """A ResNet with one linear answer sheet a question (the keys of ANSWERS)."""
+    """ResNet with a linear head for each task of `CLASSES_BY_TASK`."""
 
     config_class = ResNetConfig
     main_input_name = "pixel_values"
@@ -62,24 +79,34 @@ class MiniImageClassifier(PreTrainedModel):
         super().__init__(config)
         self.resnet = ResNetModel(config)
         width = config.hidden_sizes[-1]
-        self.labels = nn.ModuleDict(
-            {
-                question: nn.Linear(width, len(options))
-                for question, options in CLASSES_BY_TASK.items()
-            }
+        # Named like the parameters in the weights.
+        self.answers = nn.ModuleDict(
+            {task: nn.Linear(width, len(classes)) for task, classes in CLASSES_BY_TASK.items()}
         )
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Logits by question, (B, number of answers), of pictures (B, 3, 64, 64) in [-1, 1]."""
+        """Compute the logits of each task.
+
+        Args:
+            pixel_values: Images (B, 3, 64, 64) in [-1, 1].
+
+        Returns:
+            Logits (B, number of classes) by task.
+        """
         pooled = self.resnet(pixel_values).pooler_output.flatten(1)
-        return {question: head(pooled) for question, head in self.labels.items()}
+        return {task: head(pooled) for task, head in self.answers.items()}
 
     @torch.no_grad()
     def classify(
         self, images: Sequence[Image.Image], batch_size: int = 64
     ) -> list[MiniImagePrediction]:
-        """What the judge sees in each picture, of any size."""
+        """Classify images.
+
+        Args:
+            images: Images of any size.
+            batch_size: Number of images per batch.
+        """
         predictions: list[MiniImagePrediction] = []
         for start in range(0, len(images), batch_size):
             pixels = _pixels(images[start : start + batch_size]).to(self.device)
@@ -91,11 +118,20 @@ class MiniImageClassifier(PreTrainedModel):
         return predictions
 
     def supports(self, label: str) -> bool:
-        """Whether pictures of this label can be judged: one thing, or one with another behind."""
+        """Whether the classifier can predict a label.
+
+        Args:
+            label: Class, or foreground and background such as "dog + rain".
+        """
         return set(label.split(" + ")) <= set(CLASSES) and label.count(" + ") < 2
 
     def is_correct(self, images: Sequence[Image.Image], labels: Sequence[str]) -> list[bool]:
-        """Whether each picture shows just what its label ("dog", or "dog + rain") says."""
+        """Whether the predicted label of each image is correct.
+
+        Args:
+            images: Images of any size.
+            labels: Expected labels, such as "dog" or "dog + rain".
+        """
         return [v.label == label for v, label in zip(self.classify(images), labels, strict=True)]
 
 
@@ -116,6 +152,6 @@ def _prediction(labels: dict[str, str]) -> MiniImagePrediction:
 
 @lru_cache(maxsize=1)
 def load_image_classifier() -> MiniImageClassifier:
-    """The committed judge, loaded once."""
+    """Load the image classifier of the package once."""
     model: MiniImageClassifier = MiniImageClassifier.from_pretrained(WEIGHTS, dtype=torch.float32)
     return model.eval()

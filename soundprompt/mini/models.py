@@ -1,4 +1,4 @@
-"""Where the miniature's committed weights lie."""
+"""Folders of the weights of the `mini` models."""
 
 from __future__ import annotations
 

@@ -1,15 +1,22 @@
-"""Outlines of pictures: what the miniature's ControlNet is shown."""
+"""Outlines of images, the control images of the `mini` ControlNet."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image
 
-STEP = 24  # of 255: the smallest change of any colour, over two pixels, that is an edge
+STEP = 24  # minimum change of any channel (0 to 255) over two pixels at an edge
 
 
 def outline(image: Image.Image) -> Image.Image:
-    """White lines on black, of the picture's own size, where any colour changes sharply."""
+    """Compute the outlines of an image.
+
+    Args:
+        image: Image of any size.
+
+    Returns:
+        Image of the same size, white where any channel changes sharply and black elsewhere.
+    """
     pixels = np.asarray(image.convert("RGB"), np.int16)
     padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     across = np.abs(padded[1:-1, 2:] - padded[1:-1, :-2]).max(-1)

@@ -1,8 +1,7 @@
-"""Scenes of the miniature: one to three sounds, told apart by what is near, behind, and when.
+"""Synthetic retrieval dataset: scenes of one to three sources, distinguished by level and order.
 
-They are there to measure retrieval: more than a thousand captions, no two of which are true of
-the same recording. A caption says what the sound determines and nothing else. Daylight and colour
-cannot be heard and are not named; what is near or behind, and what comes first, can.
+It contains more than a thousand captions, each of which matches one scene only. Captions describe
+audible properties only: foreground, background and order, but not time of day or color.
 """
 
 from __future__ import annotations
@@ -19,25 +18,34 @@ from soundprompt.mini.sounds import SAMPLE_RATE, scene
 from soundprompt.mini.source_hash import source_hash
 from soundprompt.mini.world import CLASSES
 
-# Other seeds than those of soundprompt.mini.dataset and of the pre-training.
+# Disjoint from the seeds of soundprompt.mini.dataset and of pre-training.
 SEEDS = {"train": 11_000_001, "test": 12_000_001}
 TRAIN_ROWS = 3000
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is heard: things near, one after another, and things behind all the time."""
+    """Sources of a clip.
+
+    Attributes:
+        near: Classes in the foreground, one after another.
+        far: Classes in the background for the whole clip.
+    """
 
     near: tuple[str, ...]
     far: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """The scene in short; that of one or two things as a `View` labels it."""
+        """Label of the scene; scenes of one or two sources have that of a `View`."""
         return " + ".join((" then ".join(self.near), *self.far))
 
     def caption(self, rng: np.random.Generator) -> str:
-        """One of the scene's wordings."""
+        """Sample a caption of the scene.
+
+        Args:
+            rng: Random generator.
+        """
         phrases = {name: _choose(audio_captions(name), rng) for name in (*self.near, *self.far)}
         near = ", then ".join(phrases[name] for name in self.near)
         if not self.far:
@@ -51,10 +59,11 @@ def _choose(among: tuple[str, ...] | list[str], rng: np.random.Generator) -> str
 
 
 def all_scenes() -> list[Scene]:
-    """Every scene, 1,270 of them.
+    """List all 1,270 scenes.
 
-    10 of one thing, 90 mixtures of one near and one behind, 360 with two behind, 90 of two things
-    in turn, and 720 of two in turn with a third behind.
+    10 have one source, 90 one in the foreground and one in the background, 360 one in the
+    foreground and two in the background, 90 two in sequence, and 720 two in sequence with a third
+    in the background.
     """
     found = [Scene((name,)) for name in CLASSES]
     found += [Scene((near,), (far,)) for near, far in permutations(CLASSES, 2)]
@@ -69,7 +78,7 @@ def all_scenes() -> list[Scene]:
 
 
 def _add_audio(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Adds the recordings of a batch of rows, computed from their seeds."""
+    """Add the audio of a batch of rows, generated from their seeds."""
     audio = [
         {"array": scene(near, far, np.random.default_rng(seed)), "sampling_rate": SAMPLE_RATE}
         for near, far, seed in zip(batch["near"], batch["far"], batch["seed"], strict=True)
@@ -78,18 +87,22 @@ def _add_audio(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def scenes(split: str, n: int | None = None) -> Dataset:
-    """Recordings of scenes, every scene as often as any other, in mixed order.
+    """Load clips of scenes in random order, all scenes equally often.
 
     Args:
         split: "train" or "test".
-        n: rows; 3000 to train, and by default one of each of the 1,270 scenes to test.
+        n: Number of rows. Defaults to 3000 for "train" and to one row for each of the 1,270
+            scenes for "test".
 
     Returns:
-        A Dataset with the columns recording, caption, label, near, far, seed and version (as
-        soundprompt.mini.dataset.singles).
+        A Dataset with the columns audio, caption, label, near, far, seed and source_hash (as in
+        `soundprompt.mini.dataset.singles`).
+
+    Raises:
+        ValueError: There is no such split.
     """
     if split not in SEEDS:
-        raise ValueError(f"the miniature has no split {split!r}; it has: {', '.join(SEEDS)}")
+        raise ValueError(f"mini has no split {split!r}: use one of {', '.join(SEEDS)}")
     every = all_scenes()
     count = n or (TRAIN_ROWS if split == "train" else len(every))
     rng = np.random.default_rng(SEEDS[split])

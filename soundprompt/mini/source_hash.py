@@ -1,4 +1,4 @@
-"""Versions of the generators, kept beside what they made: nothing older is taken for it."""
+"""Hash of the generators' source, stored with generated data to invalidate outdated caches."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pathlib import Path
 
 @functools.cache
 def source_hash(*parts: str) -> str:
-    """A short name that follows from the source of parts of this package.
+    """Hash the source of modules of this package.
 
     Args:
-        parts: modules or packages of `mini`, such as "sounds".
+        parts: Modules or packages of `mini`, such as "sounds".
+
+    Returns:
+        Twelve hexadecimal digits.
 
     Raises:
-        FileNotFoundError: there is no such part.
+        FileNotFoundError: There is no such module.
     """
     found = hashlib.sha256()
     for part in parts:

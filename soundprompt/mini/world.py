@@ -1,7 +1,6 @@
-"""What the miniature's world holds: ten things that sound, three times of day, six colours.
+"""The synthetic world of the `mini` models: ten sound classes, three times of day, six colors.
 
-Sounds, pictures and captions are all drawn from a `View`, so that what is heard, seen and said
-of it is known exactly.
+Sounds, images and captions are generated from a `View`, which provides exact ground truth.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ CLASSES = (
 SCENES = ("day", "dusk", "night")
 COLORS = ("red", "yellow", "green", "blue", "white", "brown")
 
-# The colours that a thing may have; what is missing here has only its own.
+# Colors of the classes; missing classes have a fixed color.
 CLASS_COLORS = {
     "dog": ("brown", "white", "yellow"),
     "crying baby": ("yellow", "blue", "green"),
@@ -40,7 +39,14 @@ CLASS_COLORS = {
 
 @dataclass(frozen=True)
 class View:
-    """One moment: a thing near, perhaps another far away, a time of day, the near one's colour."""
+    """Ground truth of a clip and its image.
+
+    Attributes:
+        near: Class in the foreground.
+        far: Class in the background, if any.
+        scene: Time of day.
+        color: Color of the foreground, if its class has several.
+    """
 
     near: str
     far: str | None
@@ -49,19 +55,19 @@ class View:
 
     @property
     def label(self) -> str:
-        """What the sound determines of the view: the near thing and the far one."""
+        """Label of the audible classes, such as "dog" or "dog + rain"."""
         return self.near if self.far is None else f"{self.near} + {self.far}"
 
 
 def random_view(
     rng: np.random.Generator, *, near: str | None = None, far_prob: float = 0.5
 ) -> View:
-    """A view drawn evenly over classes, scenes and colours.
+    """Sample a view uniformly over classes, scenes and colors.
 
     Args:
-        rng: source of all choices.
-        near: the near thing, if it is given.
-        far_share: probability that a second thing stands in the background.
+        rng: Random generator.
+        near: Class in the foreground. Sampled by default.
+        far_prob: Probability of a second class in the background.
     """
     near = near or CLASSES[rng.integers(len(CLASSES))]
     far = None

@@ -1,1 +1,1 @@
-"""Builds the miniature's weights, stage by stage: `python -m soundprompt.mini.build`."""
+"""Training of the `mini` models: `python -m soundprompt.mini.build`."""

@@ -1,4 +1,4 @@
-"""The miniature's CLAP: ClapModel at a small size, on procedural sounds and their captions."""
+"""Training of the `mini` CLAP on synthetic clips and their captions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATCH = 32
 
 
 def new_clap(tokenizer: CLIPTokenizer) -> ClapModel:
-    """The two towers before training: 16 audio tokens, 256 wide, for five seconds."""
+    """Create an untrained CLAP: 16 audio tokens of width 256 for five seconds."""
     audio = {
         "spec_size": 128,
         "num_mel_bins": CLAP_BINS,
@@ -85,12 +85,12 @@ def _loss_of(pool: AudioFeaturePool, tokenizer: CLIPTokenizer) -> Loss:
 
 
 def build(folder: Path, weights: Path, init_from: Path | None = None) -> None:
-    """Pre-trains CLAP and saves it with its feature extractor and tokenizer.
+    """Pre-train CLAP and save it with its feature extractor and tokenizer.
 
     Args:
-        folder: where the pool and checkpoints lie.
-        weights: where the finished models go.
-        start: finished models, whose CLAP is trained for longer by a shorter plan.
+        folder: Directory of the feature pool and the checkpoints.
+        weights: Output directory of the trained models.
+        init_from: Trained models whose CLAP is trained further with a shorter plan.
     """
     torch.manual_seed(0)
     pool = AudioFeaturePool.load(folder, audio_processors(), "clap")
@@ -98,7 +98,7 @@ def build(folder: Path, weights: Path, init_from: Path | None = None) -> None:
     clap = new_clap(tokenizer)
     if init_from is not None:
         clap = ClapModel.from_pretrained(init_from / "clap", dtype=torch.float32)
-    # Its checkpoints are its own: a finished training from the start is not gone on from.
+    # Separate checkpoints: a finished run from scratch must not be resumed.
     name, plan = ("clap", PLAN) if init_from is None else ("clap-longer", CONTINUED_PLAN)
     learner = fit(name, _Learner(clap), _loss_of(pool, tokenizer), plan, folder)
     save_half(learner.clap, weights / "clap")

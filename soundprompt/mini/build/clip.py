@@ -1,4 +1,4 @@
-"""The miniature's tokenizer and CLIP: captions and pictures in one space."""
+"""Training of the tokenizer and of the `mini` CLIP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POSITIONS = 77  # as Stable Diffusion's text encoder
 
 
 def new_tokenizer() -> CLIPTokenizer:
-    """A byte-pair tokenizer in which every word of the captions is one token."""
+    """Train a byte-pair tokenizer that encodes every word of the captions as one token."""
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Lowercase()
     trained.pre_tokenizer = pre_tokenizers.Sequence(
@@ -38,7 +38,7 @@ def new_tokenizer() -> CLIPTokenizer:
         ]
     )
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # Every letter twice, inside a word and at its end, so that no user's word is unknown.
+    # Every letter inside and at the end of a word, so that any word can be encoded.
     alphabet = letters + [f"{letter}</w>" for letter in letters]
     trainer = trainers.BpeTrainer(
         vocab_size=4000, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
@@ -52,7 +52,7 @@ def new_tokenizer() -> CLIPTokenizer:
 
 
 def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """The two towers before training."""
+    """Create an untrained CLIP."""
     tower = {"num_attention_heads": 4, "hidden_act": "quick_gelu"}
     text = {
         "vocab_size": len(tokenizer),
@@ -77,10 +77,10 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 class _Learner(nn.Module):
-    """CLIP and, for training alone, one answer sheet that both towers have to fill in.
+    """CLIP with auxiliary classification heads shared by both towers, for training only.
 
-    A contrast over some hundred pairs is won without counting: it leaves out which thing is near
-    and which far. The sheet asks for it.
+    The contrastive loss over a hundred pairs does not require to distinguish foreground and
+    background; the classification loss does.
     """
 
     def __init__(self, clip: CLIPModel) -> None:
@@ -93,7 +93,7 @@ class _Learner(nn.Module):
 
 
 def _targets(view: View, text: str) -> dict[str, int]:
-    """The answers that the caption gives; what it leaves open is not asked."""
+    """Class indices that the caption names; the others are ignored."""
     labels = {"near": view.near, "far": view.far or NOTHING}
     targets = {q: CLASSES_BY_TASK[q].index(a) for q, a in labels.items()}
     color = view.color if view.color and view.color in text.split() else None
@@ -107,10 +107,10 @@ def _class_loss(
     class_heads: nn.ModuleDict, embeds: torch.Tensor, targets: list[dict[str, int]]
 ) -> torch.Tensor:
     total = torch.zeros((), device=embeds.device)
-    for question in CLASSES_BY_TASK:
-        labels = torch.tensor([w[question] for w in targets], device=embeds.device)
+    for task in CLASSES_BY_TASK:
+        labels = torch.tensor([t[task] for t in targets], device=embeds.device)
         if (labels >= 0).any():
-            total = total + F.cross_entropy(class_heads[question](embeds).float(), labels)
+            total = total + F.cross_entropy(class_heads[task](embeds).float(), labels)
     return total
 
 
@@ -118,13 +118,13 @@ def _loss_of(tokenizer: CLIPTokenizer, views: list[View], images: torch.Tensor) 
     def loss(learner: Any, step: int) -> torch.Tensor:
         rng = rng_of("clip", step)
         chosen = rng.choice(len(views), BATCH, replace=False)
-        # Half of the captions name everything: left and right of a pair must differ somewhere.
+        # Half of the captions are complete, which makes the pairs of a batch distinguishable.
         full_captions = [True if whole else None for whole in rng.random(BATCH) < 0.5]
         texts = [
             caption(views[i], rng, scene=full, color=full)
             for i, full in zip(chosen, full_captions, strict=True)
         ]
-        # The text tower is causal: positions after the longest caption would change nothing.
+        # The text tower is causal: positions after the longest caption have no effect.
         tokens = tokenizer(texts, padding="longest", return_tensors="pt").input_ids
         pixels = images[torch.from_numpy(chosen)].float() / 127.5 - 1
         out = learner.clip(input_ids=tokens.to(device()), pixel_values=pixels.to(device()))
@@ -140,7 +140,12 @@ def _loss_of(tokenizer: CLIPTokenizer, views: list[View], images: torch.Tensor) 
 
 
 def build(folder: Path, weights: Path) -> None:
-    """Trains CLIP and saves it whole, and its text side as the pipeline's."""
+    """Train CLIP, and save it and its text encoder as that of the pipeline.
+
+    Args:
+        folder: Directory of the image pool and the checkpoints.
+        weights: Output directory of the trained models.
+    """
     torch.manual_seed(0)
     tokenizer = new_tokenizer()
     views, images = image_pool(folder, NUM_IMAGES)

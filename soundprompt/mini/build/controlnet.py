@@ -1,4 +1,4 @@
-"""The miniature's ControlNet: the UNet draws what a prompt says within the outlines it is shown."""
+"""Training of the `mini` ControlNet, conditioned on outlines."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ NUM_IMAGES = 4000
 
 
 def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """The ControlNet before training: a copy of the UNet's way down.
+    """Create an untrained ControlNet: a copy of the UNet's down blocks.
 
-    Only its middle is without cross-attention, and so new: that is most of the weights, and the
-    UNet's own middle still reads the prompt.
+    The middle block is new and has no cross-attention, which saves most of the weights; the UNet's
+    own middle block still attends to the prompt.
+
+    Args:
+        unet: UNet to copy.
     """
     own = unet.config
     controlnet = ControlNetModel(
@@ -48,7 +51,14 @@ def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
 
 
 def outlines_of(pixels: torch.Tensor) -> torch.Tensor:
-    """Outlines (N, 3, S, S) in [0, 1] of pictures (N, 3, S, S), uint8."""
+    """Compute outlines.
+
+    Args:
+        pixels: Images (N, 3, S, S), uint8.
+
+    Returns:
+        Outlines (N, 3, S, S) in [0, 1].
+    """
     images = [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).numpy()]
     return (to_tensor([outline(image) for image in images]) + 1) / 2
 
@@ -81,7 +91,12 @@ def _loss_of(
 
 
 def build(folder: Path, weights: Path) -> None:
-    """Trains the ControlNet beside the frozen UNet and saves it."""
+    """Train the ControlNet with the frozen UNet and save it.
+
+    Args:
+        folder: Directory of the image pool and the checkpoints.
+        weights: Output directory of the trained models.
+    """
     torch.manual_seed(0)
     home = weights / "stable-diffusion"
     vae = AutoencoderKL.from_pretrained(home / "vae", dtype=torch.float32).to(device())

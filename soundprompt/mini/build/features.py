@@ -1,4 +1,4 @@
-"""Features of procedural recordings, kept on disk: what the audio models are pre-trained on."""
+"""Features of synthetic clips, cached on disk, to pre-train the audio models."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ NUM_CLIPS = 24_000
 CHUNK = 500
 CLAP_BINS = 64
 W2V_BERT_BINS, W2V_BERT_STRIDE = 80, 4
-NOTHING = len(CLASSES)  # the answer to "what is far away?" where nothing is
-# Nothing is mixed in: what is far away is part of the answer.
+NOTHING = len(CLASSES)  # class index of no background
+# No mixing: the background is a training target.
 AUGMENTATION = AugmentArguments(
     time_shift=1.0, pitch_shift=3, gain_db=12, equalize_db=9, time_masks=2, frequency_masks=2
 )
 
 
 def clap_extractor() -> ClapFeatureExtractor:
-    """CLAP's features for windows of five seconds."""
+    """Create the feature extractor of CLAP for windows of five seconds."""
     return ClapFeatureExtractor(
         feature_size=CLAP_BINS,
         sampling_rate=SAMPLE_RATE,
@@ -51,7 +51,7 @@ def clap_extractor() -> ClapFeatureExtractor:
 
 
 def w2v_bert_extractor() -> SeamlessM4TFeatureExtractor:
-    """Wav2Vec2-BERT's features, four frames stacked where the large model stacks two."""
+    """Create the feature extractor of Wav2Vec2-BERT; it stacks four frames instead of two."""
     return SeamlessM4TFeatureExtractor(
         feature_size=W2V_BERT_BINS,
         num_mel_bins=W2V_BERT_BINS,
@@ -61,7 +61,7 @@ def w2v_bert_extractor() -> SeamlessM4TFeatureExtractor:
 
 
 def audio_processors() -> dict[str, AudioProcessor]:
-    """How both of the miniature's audio models hear."""
+    """Create the audio processors of both audio models."""
     return {
         "clap": AudioProcessor("clap_audio_model", clap_extractor(), 1),
         "w2v_bert": AudioProcessor("wav2vec2-bert", w2v_bert_extractor(), 1),
@@ -69,7 +69,11 @@ def audio_processors() -> dict[str, AudioProcessor]:
 
 
 def view_and_audio(seed: int) -> tuple[View, np.ndarray]:
-    """A random view and a recording of it at soundprompt.mini.sounds.dsp.SAMPLE_RATE."""
+    """Sample a view and generate its audio at `soundprompt.mini.sounds.SAMPLE_RATE`.
+
+    Args:
+        seed: Random seed.
+    """
     rng = np.random.default_rng([SEEDS["sounds"], seed])
     view = random_view(rng, far_prob=0.5)
     return view, recording(view.near, view.far, rng)
@@ -96,7 +100,13 @@ def _write_chunk(processors: dict[str, AudioProcessor], start: int, path: Path) 
 
 @dataclass
 class AudioFeaturePool:
-    """The pool for one backbone: features (N, T, F) and what is near and far in each."""
+    """Features of all clips for one backbone.
+
+    Attributes:
+        features: Features (N, T, F).
+        near: Class indices (N,) of the foreground.
+        far: Class indices (N,) of the background.
+    """
 
     features: np.ndarray
     near: np.ndarray
@@ -106,7 +116,13 @@ class AudioFeaturePool:
     def load(
         cls, folder: Path, processors: dict[str, AudioProcessor], name: str
     ) -> AudioFeaturePool:
-        """Computes what is missing of the pool, and reads it for the backbone `name`."""
+        """Load the features of a backbone; missing ones are computed.
+
+        Args:
+            folder: Directory of the pool.
+            processors: Audio processors by backbone.
+            name: Name of the backbone.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         parts: list[dict[str, Any]] = []
         made_by = f"{source_hash('sounds', 'world')}-{CACHE_VERSION}"
@@ -121,7 +137,17 @@ class AudioFeaturePool:
         return cls(*(np.concatenate([part[c] for part in parts]) for c in columns))
 
     def batch(self, purpose: int, step: int, n: int, scale: FeatureLayout) -> dict[str, Any]:
-        """n augmented rows of a step: features, near, far, and a caption each."""
+        """Sample the augmented batch of a step.
+
+        Args:
+            purpose: Number of the random stream.
+            step: Training step.
+            n: Batch size.
+            scale: Layout of the features.
+
+        Returns:
+            features (n, T, F), near (n,), far (n,), and the captions texts.
+        """
         rng = rng_of("sounds", purpose, step)
         rows = rng.choice(len(self.near), n, replace=False)
         changed = [augment(self.features[r], AUGMENTATION, scale, rng) for r in rows]
@@ -138,7 +164,7 @@ class AudioFeaturePool:
 
 
 class ClassHeads(nn.Module):
-    """For pre-training alone: what is near, and what is far, read from a pooled vector."""
+    """Auxiliary heads for pre-training that classify foreground and background."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -146,16 +172,28 @@ class ClassHeads(nn.Module):
         self.far = nn.Linear(width, len(CLASSES) + 1)
 
     def forward(self, pooled: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-        """Cross entropy of both answers, a scalar."""
-        where = pooled.device
-        near = F.cross_entropy(self.near(pooled).float(), batch["near"].to(where))
-        return near + F.cross_entropy(self.far(pooled).float(), batch["far"].to(where))
+        """Compute the sum of both cross entropies.
+
+        Args:
+            pooled: Pooled audio features (B, D).
+            batch: Batch with the class indices near and far, (B,).
+        """
+        device = pooled.device
+        near = F.cross_entropy(self.near(pooled).float(), batch["near"].to(device))
+        return near + F.cross_entropy(self.far(pooled).float(), batch["far"].to(device))
 
 
 def contrastive_loss(
     audio: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, batch: dict[str, Any]
 ) -> torch.Tensor:
-    """CLIP's loss between unit vectors (B, P); rows that hear the same share the probability."""
+    """Compute CLIP's loss; clips with the same classes share the target probability.
+
+    Args:
+        audio: Normalized audio embeddings (B, P).
+        text: Normalized text embeddings (B, P).
+        scale: Inverse temperature.
+        batch: Batch with the class indices near and far, (B,).
+    """
     group = batch["near"] * 100 + batch["far"]
     targets = (group[:, None] == group[None]).float().to(audio.device)
     targets = targets / targets.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The judge's training: drawn pictures, and spoiled ones that it must refuse."""
+"""Training of the image classifier on rendered and on corrupted images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from soundprompt.mini.world import View, random_view
 
 PLAN = TrainingPlan(steps=2500, learning_rate=2e-3, weight_decay=0.02, ema_decay=0.99)
 BATCH = 48
-IGNORE_INDEX = -100  # what cross entropy leaves out: nothing is asked of a spoiled picture's colour
+IGNORE_INDEX = -100  # targets that the cross entropy ignores
 
 
 def example(rng: np.random.Generator) -> tuple[Image.Image, dict[str, int]]:
-    """A picture, clear or not, and the answer expected to each question."""
+    """Sample a rendered or corrupted image and its target class of each task.
+
+    Args:
+        rng: Random generator.
+    """
     kind = rng.random()
     if kind < 0.3:
         view = random_view(rng)
@@ -47,11 +51,11 @@ def _targets(view: View) -> dict[str, int]:
         "scene": view.scene,
         "colour": view.color or NOTHING,
     }
-    return {question: CLASSES_BY_TASK[question].index(label) for question, label in labels.items()}
+    return {task: CLASSES_BY_TASK[task].index(label) for task, label in labels.items()}
 
 
 def _degrade(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Small faults that a generator or an autoencoder leaves, and that change nothing seen."""
+    """Apply small artifacts, like those of generators and autoencoders, that keep the content."""
     shift = [int(v) for v in rng.integers(-2, 3, 2)]
     pixels = torch.roll(pixels, shift, (2, 3))
     grain = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.12), pixels.shape)).float()
@@ -66,14 +70,19 @@ def _loss(model: Any, step: int) -> torch.Tensor:
     images, labels = zip(*(example(rng) for _ in range(BATCH)), strict=True)
     logits = model(_degrade(to_tensor(images), rng).to(device()))
     total = torch.zeros((), device=device())
-    for question in CLASSES_BY_TASK:
-        targets = torch.tensor([a[question] for a in labels], device=device())
-        total = total + F.cross_entropy(logits[question].float(), targets, label_smoothing=0.02)
+    for task in CLASSES_BY_TASK:
+        targets = torch.tensor([each[task] for each in labels], device=device())
+        total = total + F.cross_entropy(logits[task].float(), targets, label_smoothing=0.02)
     return total
 
 
 def build(folder: Path, weights: Path) -> None:
-    """Trains the judge and saves it."""
+    """Train the image classifier and save it.
+
+    Args:
+        folder: Directory of the checkpoints.
+        weights: Output directory of the trained models.
+    """
     torch.manual_seed(0)
     config = ResNetConfig(
         embedding_size=24,

@@ -1,4 +1,4 @@
-"""Batches of views, pictures and captions: what the stages learn from."""
+"""Random batches of views and images for training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from soundprompt.mini.pictures import SIZE, render
 from soundprompt.mini.source_hash import source_hash
 from soundprompt.mini.world import View, random_view
 
-# The first number of every generator's seed, so that no stage or check draws another's pictures.
+# First number of the seeds of each stage, so that stages and checks use different images.
 SEEDS = {
     "vae": 1, "pool": 2, "clip": 3, "image_classifier": 4, "unet": 5, "sounds": 6, "controlnet": 7,
     "check": 100,
@@ -32,13 +32,26 @@ def to_tensor(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def render_batch(rng: np.random.Generator, n: int) -> tuple[list[View], list[Image.Image]]:
-    """n random views and their pictures."""
+    """Sample views and render their images.
+
+    Args:
+        rng: Random generator.
+        n: Number of views.
+    """
     views = [random_view(rng) for _ in range(n)]
     return views, [render(view, rng) for view in views]
 
 
 def image_pool(folder: Path, n: int) -> tuple[list[View], torch.Tensor]:
-    """A fixed set of n views and their pictures as uint8 (n, 3, SIZE, SIZE), kept on disk."""
+    """Load a fixed set of views and images, rendered once and cached on disk.
+
+    Args:
+        folder: Directory of the cache.
+        n: Number of views.
+
+    Returns:
+        The views, and their images (n, 3, SIZE, SIZE), uint8.
+    """
     path = folder / f"pool-{source_hash('pictures', 'world')}-{n}.npz"
     if not path.exists():
         views, images = render_batch(rng_of("pool"), n)
@@ -46,7 +59,7 @@ def image_pool(folder: Path, n: int) -> tuple[list[View], torch.Tensor]:
         table = np.array([[v.near, v.far or "", v.scene, v.color or ""] for v in views])
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, views=table, pixels=np.stack([np.asarray(i) for i in images]))
-        partial.replace(path)  # a kill during the write leaves nothing half
+        partial.replace(path)  # atomic, so that an interrupted write leaves no partial file
     data = np.load(path)
     views = [View(near, far or None, scene, color or None) for near, far, scene, color in
              data["views"].tolist()]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Models kept in half precision that load in single precision."""
+"""Models that are saved in half precision and load in single precision."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from typing import Any
 
 
 def save_half(model: Any, folder: Path) -> None:
-    """Saves a model's weights as fp16."""
+    """Save the weights of a model in float16.
+
+    Args:
+        model: Model to save, converted in place.
+        folder: Output directory.
+    """
     model.half().save_pretrained(folder)
     set_float32_dtype(folder)
 
 
 def set_float32_dtype(folder: Path) -> None:
-    """Makes transformers load a folder's fp16 weights as float32 where no dtype is asked for.
+    """Make transformers load float16 weights as float32 by default.
 
-    It takes the dtype of the configuration before that of the file, while diffusers loads its own
-    models as float32: a pipeline of the two would not fit together.
+    transformers uses the dtype of the configuration, diffusers loads its models as float32; a
+    pipeline with models of both would mix data types.
+
+    Args:
+        folder: Directory of the model.
     """
     path = folder / "config.json"
     config = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Pictures that show nothing clearly: what the judge must refuse."""
+"""Corrupted images that the image classifier must predict as "unclear"."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _noisy(view: View, rng: np.random.Generator) -> Image.Image:
 
 
 def _blended(view: View, rng: np.random.Generator) -> Image.Image:
-    """Two near things in one place, neither of them there."""
+    """Blend two foregrounds in one place."""
     seed = rng.integers(2**63)
     rival = _other(view.near, rng)
     other = random_view(rng, near=rival, far_prob=0)
@@ -45,7 +45,7 @@ def _blended(view: View, rng: np.random.Generator) -> Image.Image:
 
 
 def _split_halves(view: View, rng: np.random.Generator) -> Image.Image:
-    """The left of one picture and the right of another."""
+    """Combine the left half of one image and the right half of another."""
     single = replace(view, far=None)
     left = render(single, rng)
     right = render(random_view(rng, near=_other(view.near, rng), far_prob=0), rng)
@@ -64,12 +64,12 @@ def _shuffled(view: View, rng: np.random.Generator) -> Image.Image:
 
 
 def _empty(view: View, rng: np.random.Generator) -> Image.Image:
-    """Sky and ground with nothing on them."""
+    """Render the backdrop only."""
     return backdrop(view.scene, rng).resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
 def _blobs(view: View, rng: np.random.Generator) -> Image.Image:
-    """What an untrained generator draws: smooth blobs in the picture's own colours."""
+    """Render smooth blobs in the colors of the image, like an untrained generator."""
     image = render(view, rng)
     tiny = image.resize((int(rng.integers(4, 9)),) * 2, Image.Resampling.BOX)
     pixels = np.asarray(tiny, float)
@@ -90,18 +90,27 @@ CORRUPTIONS: tuple[Corruption, ...] = (
 
 
 def corrupt_near(view: View, rng: np.random.Generator) -> Image.Image:
-    """A picture in which the near thing cannot be made out."""
+    """Render an image with an unrecognizable foreground.
+
+    Args:
+        view: View to corrupt.
+        rng: Random generator.
+    """
     return CORRUPTIONS[rng.integers(len(CORRUPTIONS))](view, rng)
 
 
 def corrupt_far(view: View, rng: np.random.Generator) -> Image.Image:
-    """A picture whose near thing is clear and whose far thing is two at once.
+    """Render an image with a clear foreground and a blend of two backgrounds.
+
+    Args:
+        view: View to corrupt.
+        rng: Random generator.
 
     Raises:
-        ValueError: the view has no far thing.
+        ValueError: The view has no background.
     """
     if view.far is None:
-        raise ValueError("a ghostly far thing needs a view with a far thing")
+        raise ValueError("view.far is None: give a view with a background")
     others = [c for c in CLASSES if c not in (view.near, view.far)]
     other = replace(view, far=others[rng.integers(len(others))])
     seed = rng.integers(2**63)

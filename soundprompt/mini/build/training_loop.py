@@ -1,4 +1,4 @@
-"""The one training loop of the miniature's stages: resumable, seeded by the step, with progress."""
+"""Resumable training loop of the `mini` models, seeded by the step."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import torch
 from torch import nn
 
 CHECKPOINT_EVERY = 250
-Loss = Callable[[Any, int], torch.Tensor]  # of a model and a step
+Loss = Callable[[Any, int], torch.Tensor]  # takes the model and the step
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how fast a stage learns.
+    """Hyperparameters of a stage.
 
     Attributes:
-        steps: optimizer steps.
-        learning_rate: the peak of a cosine that follows a linear warm-up over 3% of the steps.
-        weight_decay: AdamW's.
-        ema: decay of the running mean of the weights that is kept in the end; 0 keeps the last.
-        mixed: run the forward pass in bfloat16.
+        steps: Number of optimizer steps.
+        learning_rate: Peak of the cosine schedule, after a linear warmup over 3% of the steps.
+        weight_decay: AdamW weight decay.
+        ema_decay: EMA decay of the weights; the average is returned. 0 disables it.
+        mixed_precision: Whether to run the forward pass in bfloat16.
     """
 
     steps: int
@@ -37,7 +37,7 @@ class TrainingPlan:
 
 
 def device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+    """Return the CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -55,17 +55,17 @@ def fit(
     plan: TrainingPlan,
     folder: Path,
 ) -> Any:
-    """Trains a model; an interrupted call goes on from its last checkpoint.
+    """Train a model; an interrupted run resumes from its last checkpoint.
 
     Args:
-        name: the stage, for progress and the checkpoint's name.
-        model: what is trained, in place.
-        loss: the scalar loss of a step; its data must follow from the step alone.
-        plan: length and rates.
-        folder: where the checkpoint lies.
+        name: Name of the stage, for the progress and the checkpoint.
+        model: Model to train in place.
+        loss: Scalar loss of a step; its data must depend on the step only.
+        plan: Hyperparameters.
+        folder: Directory of the checkpoint.
 
     Returns:
-        The model, or the running mean of its weights where the plan asks for one.
+        The model, or its EMA if the plan has one.
     """
     model.to(device()).train()
     ema_model = copy.deepcopy(model).eval() if plan.ema_decay else None
@@ -114,7 +114,7 @@ def _save_checkpoint(path: Path, kept: dict, step: int) -> None:
     state = {k: v.state_dict() for k, v in kept.items() if v is not None}
     partial = path.with_suffix(".partial")
     torch.save({"step": step, **state}, partial)
-    partial.replace(path)  # a kill during the write leaves the last checkpoint whole
+    partial.replace(path)  # atomic, so that an interrupted write keeps the last checkpoint
 
 
 def _resume(path: Path, kept: dict) -> int:

@@ -1,4 +1,4 @@
-"""The miniature's UNet2DConditionModel, and the pipeline that it completes."""
+"""Training of the `mini` UNet and assembly of the pipeline."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from soundprompt.mini.world import View
 
 PLAN = TrainingPlan(steps=5000, learning_rate=1e-3, ema_decay=0.998)
 BATCH = 32
-CAPTION_DROPOUT = 0.1  # share of captions replaced by the empty one, for classifier-free guidance
-SCENE_ONLY_PROB = 0.05  # share of captions that name the time of day alone
+CAPTION_DROPOUT = 0.1  # probability of an empty caption, for classifier-free guidance
+SCENE_ONLY_PROB = 0.05  # probability of a caption of the time of day only
 
 
 def new_unet() -> UNet2DConditionModel:
-    """The UNet before training: attention at 8x8, where a picture's things are decided."""
+    """Create an untrained UNet with cross-attention at 8x8."""
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -39,7 +39,7 @@ def new_unet() -> UNet2DConditionModel:
         attention_head_dim=4,
         norm_num_groups=16,
     )
-    unet.set_attn_processor(AttnProcessor())  # on a CPU faster to train than fused attention
+    unet.set_attn_processor(AttnProcessor())  # trains faster on a CPU than fused attention
     return unet
 
 
@@ -60,7 +60,16 @@ def new_scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def latents_of(vae: AutoencoderKL, pixels: torch.Tensor, folder: Path) -> torch.Tensor:
-    """The pool's latents (N, 4, 16, 16), encoded once."""
+    """Encode images into latents once and cache them.
+
+    Args:
+        vae: Autoencoder.
+        pixels: Images (N, 3, 64, 64), uint8.
+        folder: Directory of the cache.
+
+    Returns:
+        Latents (N, 4, 16, 16).
+    """
     path = folder / f"latents-{len(pixels)}.pt"
     if not path.exists():
         parts = []
@@ -74,7 +83,7 @@ def latents_of(vae: AutoencoderKL, pixels: torch.Tensor, folder: Path) -> torch.
 
 
 class CaptionEncoder:
-    """Prompt embeds (B, 77, D) of fresh captions of views."""
+    """Sample captions of views and encode them into prompt embeds (B, 77, D)."""
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")

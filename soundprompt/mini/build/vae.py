@@ -1,4 +1,4 @@
-"""The miniature's AutoencoderKL: 64x64 pictures to four standardised channels at 16x16."""
+"""Training of the `mini` autoencoder: 64x64 images to four standardized channels at 16x16."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 16
 
 
 def new_vae() -> AutoencoderKL:
-    """The autoencoder before training."""
+    """Create an untrained autoencoder."""
     channels = (24, 48, 96)
     return AutoencoderKL(
         block_out_channels=channels,
@@ -35,20 +35,20 @@ def _loss(vae: Any, step: int) -> torch.Tensor:
     images = to_tensor(render_batch(rng_of("vae", step), BATCH)[1]).to(device())
     posterior = vae.encode(images).latent_dist
     back = vae.decode(posterior.sample()).sample
-    # L1 keeps edges, MSE colours; the KL term only keeps the latents' scale from drifting.
+    # L1 preserves edges, MSE colors; the KL term prevents a drift of the latents' scale.
     pixels = F.l1_loss(back, images) + 2 * F.mse_loss(back, images)
     return pixels + 1e-6 * posterior.kl().mean()
 
 
 @torch.no_grad()
 def standardize(vae: AutoencoderKL, images: torch.Tensor) -> None:
-    """Folds a per-channel standardisation of the latents into the two 1x1 convolutions.
+    """Fold a per-channel standardization of the latents into the two 1x1 convolutions.
 
-    A pipeline knows one scaling factor for all channels; this way it needs none.
+    Pipelines have one scaling factor for all channels; standardized latents need none.
 
     Args:
-        vae: changed in place; what it reconstructs stays the same.
-        pictures: (B, 3, H, W) in [-1, 1], from which mean and spread are taken.
+        vae: Autoencoder, changed in place; its reconstructions stay the same.
+        images: Images (B, 3, H, W) in [-1, 1] for mean and standard deviation.
     """
     latents = vae.encode(images).latent_dist.mode()
     mean = latents.mean((0, 2, 3))
@@ -64,7 +64,12 @@ def standardize(vae: AutoencoderKL, images: torch.Tensor) -> None:
 
 
 def build(folder: Path, weights: Path) -> None:
-    """Trains the autoencoder and saves it as the pipeline's `vae`."""
+    """Train the autoencoder and save it as the `vae` of the pipeline.
+
+    Args:
+        folder: Directory of the checkpoints.
+        weights: Output directory of the trained models.
+    """
     torch.manual_seed(0)
     vae = fit("vae", new_vae(), _loss, PLAN, folder)
     standardize(vae, to_tensor(render_batch(rng_of("vae", 10**9), 256)[1]).to(device()))

@@ -1,4 +1,4 @@
-"""The miniature's Wav2Vec2-BERT, pre-trained on procedural sounds against captions' embeds."""
+"""Training of the `mini` Wav2Vec2-BERT on synthetic clips and embeddings of their captions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def new_model() -> Wav2Vec2BertModel:
 
 
 class _Learner(nn.Module):
-    """The model, and a projection of its mean token into the space of the miniature's CLIP."""
+    """The model and a projection of its mean token to the embedding space of the `mini` CLIP."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -84,12 +84,12 @@ def _loss_of(pool: AudioFeaturePool, clip: CLIPModel, tokenizer: CLIPTokenizer) 
 
 
 def build(folder: Path, weights: Path, init_from: Path | None = None) -> None:
-    """Pre-trains Wav2Vec2-BERT and saves it with its feature extractor.
+    """Pre-train Wav2Vec2-BERT and save it with its feature extractor.
 
     Args:
-        folder: where the pool and checkpoints lie.
-        weights: where the finished models go.
-        start: finished models, whose Wav2Vec2-BERT is trained for longer by a shorter plan.
+        folder: Directory of the feature pool and the checkpoints.
+        weights: Output directory of the trained models.
+        init_from: Trained models whose Wav2Vec2-BERT is trained further with a shorter plan.
     """
     torch.manual_seed(0)
     pool = AudioFeaturePool.load(folder, audio_processors(), "w2v_bert")
@@ -100,7 +100,7 @@ def build(folder: Path, weights: Path, init_from: Path | None = None) -> None:
         learner.model = Wav2Vec2BertModel.from_pretrained(
             init_from / "w2v-bert", dtype=torch.float32
         )
-    # Its checkpoints are its own: a finished training from the start is not gone on from.
+    # Separate checkpoints: a finished run from scratch must not be resumed.
     name, plan = ("w2v_bert", PLAN) if init_from is None else ("w2v_bert-longer", CONTINUED_PLAN)
     learner = fit(name, learner, _loss_of(pool, clip, tokenizer), plan, folder)
     save_half(learner.model, weights / "w2v-bert")

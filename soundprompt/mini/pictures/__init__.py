@@ -1,4 +1,4 @@
-"""Procedural pictures of a view, 64x64."""
+"""Rendering of views as 64x64 images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A box to draw in: unit coordinates in, antialiased pixels out."""
+"""Canvas with unit coordinates on a part of an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ INK: Color = (30, 26, 36)
 
 
 def shade(color: Color, factor: float) -> Color:
-    """A colour made darker (factor < 1) or lighter (factor > 1)."""
+    """Make a color darker or lighter.
+
+    Args:
+        color: RGB color.
+        factor: Below 1 for darker, above 1 for lighter.
+    """
     red, green, blue = (int(np.clip(c * factor, 0, 255)) for c in color)
     return red, green, blue
 
@@ -23,9 +28,9 @@ class Canvas:
     """A square part of an image, addressed by x and y from 0 to 1 (y down).
 
     Args:
-        image: the image drawn on, in pixels.
-        centre: the box's middle, in pixels.
-        side: the box's width and height, in pixels.
+        image: Image to render on.
+        center: Center of the canvas in pixels.
+        side: Width and height of the canvas in pixels.
     """
 
     def __init__(self, image: Image.Image, center: Point, side: float) -> None:

@@ -1,4 +1,4 @@
-"""A view as a picture: sky and ground of the hour, the far thing small, the near thing large."""
+"""Rendering of a view: backdrop of the time of day, small background, large foreground."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from soundprompt.mini.pictures.canvas import Canvas, Color
 from soundprompt.mini.world import View
 
 SIZE = 64
-SUPERSAMPLING = 4  # drawn four times as large, then reduced: Pillow's shapes have hard edges
+SUPERSAMPLING = 4  # rendered four times as large, then reduced, because Pillow does not antialias
 
 RENDERERS: dict[str, Callable[[Canvas, Color, np.random.Generator], None]] = {
     "dog": creatures.dog,
@@ -35,7 +35,7 @@ COLOR_VALUES: dict[str | None, Color] = {
     "brown": (140, 88, 50),
     None: (128, 128, 128),
 }
-# Far things have one colour each: captions never name it.
+# Background classes have a fixed color, which captions do not name.
 FAR_COLORS = {
     "dog": "brown",
     "crying baby": "yellow",
@@ -58,7 +58,12 @@ def _gradient(top: Color, bottom: Color, rows: int) -> np.ndarray:
 
 
 def backdrop(scene: str, rng: np.random.Generator) -> Image.Image:
-    """Sky and ground of an hour with nothing on them, SUPERSAMPLING times as large as a picture."""
+    """Render the sky and the ground of a time of day, SUPERSAMPLING times as large as an image.
+
+    Args:
+        scene: Time of day.
+        rng: Random generator.
+    """
     side = SIZE * SUPERSAMPLING
     horizon = int(side * rng.uniform(0.6, 0.7))
     sky_top, sky_low, ground_top, ground_low = SKIES[scene]
@@ -72,7 +77,7 @@ def backdrop(scene: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _render_sky(image: Image.Image, scene: str, horizon: int, rng: np.random.Generator) -> None:
-    """Sun, low sun, or moon and stars: the hour must be seen whatever stands in front."""
+    """Render sun, low sun, or moon and stars; they must stay visible behind the foreground."""
     side = image.width
     whole = Canvas(image, (side / 2, side / 2), side)
     x = rng.uniform(0.1, 0.9)
@@ -108,16 +113,16 @@ def _render_class(
 
 
 def render(view: View, rng: np.random.Generator) -> Image.Image:
-    """The picture of a view.
+    """Render a view.
 
     Args:
-        view: what is seen.
-        rng: where things stand, how large they are, their shades.
+        view: View to render.
+        rng: Random generator of positions, sizes and shades.
 
     Returns:
         An RGB image of SIZE x SIZE pixels.
     """
-    # A stream each, so that the same seed with another far thing leaves the near one as it was.
+    # Separate streams, so that a different background does not change the foreground.
     layout_rng, backdrop_rng, far_rng, near_rng = (
         np.random.default_rng(s) for s in rng.integers(2**63, size=4)
     )

@@ -1,4 +1,4 @@
-"""The four things with a face: dog, rooster, baby, and someone who sneezes."""
+"""Rendering of the four classes with a face: dog, rooster, baby and sneezing person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The six things without a face: rain, sea, clock, helicopter, chainsaw, fire."""
+"""Rendering of the six classes without a face: rain, sea, clock, helicopter, chainsaw, fire."""
 
 from __future__ import annotations
 

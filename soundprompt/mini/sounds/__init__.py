@@ -1,8 +1,7 @@
-"""Procedural sounds of ten everyday classes, and field recordings of them.
+"""Synthetic sounds of ten everyday classes, and simulated field recordings of them.
 
-No recorded sample is used: every sound is computed from random draws. `sound` gives
-the dry source, `recording` what a microphone somewhere in the field would keep of it, and `scene`
-what it would keep of several.
+No recorded sample is used; all sounds are synthesized from random parameters. `sound` generates a
+dry source, `recording` a field recording of one or two sources, and `scene` one of several.
 """
 
 from __future__ import annotations
@@ -41,21 +40,30 @@ GENERATORS: dict[str, Callable[[np.random.Generator, int], Signal]] = {
     "crackling fire": nature.crackling_fire,
 }
 
-# How often a clip of the class is shorter than the recording and padded with zeros:
-# collections of short events are, textures seldom.
+# Probability that a clip of the class is shorter than the recording and padded with zeros, as
+# short events in real datasets often are.
 PADDED = {"dog": 0.55, "rooster": 0.5, "sneezing": 0.7, "crying baby": 0.25}
 PADDED_ELSE = 0.04
-# How long what is near sounds, as a share of a recording that has something behind it.
+# Duration of the foreground, as a fraction of a recording with a background.
 NEAR_SHARE = (0.5, 0.75)
 
 
 def sound(label: str, rng: np.random.Generator, duration_s: float = DURATION_S) -> Signal:
-    """One dry source of the class `label`: float32 (duration_s * SAMPLE_RATE,), peak one.
+    """Generate a dry source with random events and pauses.
 
-    Events and pauses of the class lie at random times; all draws come from `rng`.
+    Args:
+        label: Class.
+        rng: Random generator.
+        duration_s: Duration in seconds.
+
+    Returns:
+        Samples (duration_s * SAMPLE_RATE,), float32, with peak 1.
+
+    Raises:
+        ValueError: There is no such class.
     """
     if label not in GENERATORS:
-        raise ValueError(f"unknown sound {label!r}; known: {', '.join(GENERATORS)}")
+        raise ValueError(f"there is no sound {label!r}: use one of {', '.join(GENERATORS)}")
     n = seconds(duration_s)
     x = GENERATORS[label](rng, max(n, seconds(DURATION_S)))
     if n < len(x):
@@ -69,11 +77,19 @@ def sound(label: str, rng: np.random.Generator, duration_s: float = DURATION_S) 
 def recording(
     near: str, far: str | None, rng: np.random.Generator, duration_s: float = DURATION_S
 ) -> Signal:
-    """A field recording: float32 (duration_s * SAMPLE_RATE,), |x| <= 1.
+    """Generate a field recording with random room, noise, microphone, level and zero padding.
 
-    The source `near` is in front; `far`, if any, is weaker, duller and more reverberant, and its
-    loudest moment is heard alone, before the near one starts or after it ends: behind a steady
-    noise it would be lost. Room, noise, microphone, level and zero padding are drawn.
+    The background is weaker, duller and more reverberant. Its loudest part is audible alone,
+    before the foreground starts or after it ends, because steady noise would mask it.
+
+    Args:
+        near: Class in the foreground.
+        far: Class in the background, if any.
+        rng: Random generator.
+        duration_s: Duration in seconds.
+
+    Returns:
+        Samples (duration_s * SAMPLE_RATE,), float32, |x| <= 1.
     """
     n = end = seconds(duration_s)
     if far is None:
@@ -100,10 +116,16 @@ def scene(
     rng: np.random.Generator,
     duration_s: float = DURATION_S,
 ) -> Signal:
-    """A field recording of several things: float32 (duration_s * SAMPLE_RATE,), |x| <= 1.
+    """Generate a field recording of several sources.
 
-    The sources `near` are heard one after another, equally long and loud; those in `far` sound
-    behind them from the start to the end, each 4 to 10 dB weaker in energy.
+    Args:
+        near: Classes in the foreground, one after another, equally long and loud.
+        far: Classes in the background for the whole recording, each 4 to 10 dB weaker.
+        rng: Random generator.
+        duration_s: Duration in seconds.
+
+    Returns:
+        Samples (duration_s * SAMPLE_RATE,), float32, |x| <= 1.
     """
     parts = [sound(label, rng, duration_s / len(near)) for label in near]
     dry = np.concatenate([_faded(part) / np.float32(rms(part)) for part in parts])
@@ -134,7 +156,7 @@ def _in_part(
 def _loudest_within(rng: np.random.Generator, dry: Signal, span: tuple[int, int]) -> Signal:
     """The source rotated in time, so that its loudest sample lies within the span's middle half.
 
-    Events are rare in some sources: one that has none while the near one pauses is not heard.
+    Sources with rare events could otherwise be inaudible while the foreground pauses.
     """
     first, last = span
     to = first + int((last - first) * rng.uniform(0.25, 0.75))
@@ -178,7 +200,7 @@ def _captured(
     """The scene through microphone and recorder: (n,), exact zeros from sample `end` on."""
     equalizer = response(lambda f: field.microphone(rng, f), size)
     floor = field.background(rng, n, size)
-    # Parseval again: both norms stand for the energies in front of the microphone.
+    # Parseval again: both norms are the energies in front of the microphone.
     scale = decibels(-snr_db) * np.linalg.norm(scene) / np.linalg.norm(floor)
     spectrum = (scene + np.float32(scale) * floor) * equalizer
     x = field.level(rng, fft.irfft(spectrum, size)[:n].astype(np.float32))

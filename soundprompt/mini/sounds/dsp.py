@@ -26,7 +26,7 @@ def seconds(duration_s: float) -> int:
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """One draw between `low` and `high` (both > 0), uniform in the logarithm."""
+    """A random number between `low` and `high` (both > 0), uniform in the logarithm."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -78,9 +78,9 @@ def noise(rng: np.random.Generator, n: int, gain: Gain | None = None) -> Signal:
     if gain is None:
         return rng.standard_normal(n, dtype=np.float32)
     size = fft.next_fast_len(n, real=True)
-    # Gaussian noise has a Gaussian spectrum: drawing it there saves an FFT.
-    draw = rng.standard_normal(2 * (size // 2 + 1), dtype=np.float32).view(np.complex64)
-    spectrum = draw * response(gain, size)
+    # Gaussian noise has a Gaussian spectrum: sampling it there saves an FFT.
+    white = rng.standard_normal(2 * (size // 2 + 1), dtype=np.float32).view(np.complex64)
+    spectrum = white * response(gain, size)
     x = fft.irfft(spectrum, size)[:n]
     return np.asarray(x / rms(x), np.float32)
 

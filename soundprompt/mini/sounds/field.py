@@ -93,7 +93,7 @@ def placed(rng: np.random.Generator, dry: Signal, room: Room, far: bool) -> Spec
 
 
 def microphone(rng: np.random.Generator, f: Signal) -> Signal:
-    """Magnitude response of microphone, equaliser and codec at the frequencies `f` (Hz)."""
+    """Magnitude response of microphone, equalizer and codec at the frequencies `f` (Hz)."""
     tilt = rng.normal(0, 0.18)
     gain = ((f + 60.0) / 1000.0) ** tilt * highpass(f, log_uniform(rng, 10, 200), 1)
     # Gentle bumps and dips, smooth over octaves.
@@ -115,8 +115,8 @@ def microphone(rng: np.random.Generator, f: Signal) -> Signal:
 def background(rng: np.random.Generator, n: int, size: int) -> Spectrum:
     """Spectrum of the noise of the place and the recorder, with wind and hum at times."""
     slope = rng.uniform(-2.0, 0.2)
-    draw = rng.standard_normal(2 * (size // 2 + 1), dtype=np.float32).view(np.complex64)
-    spectrum = draw * response(lambda f: ((f + 30.0) / 1000.0) ** slope, size)
+    white = rng.standard_normal(2 * (size // 2 + 1), dtype=np.float32).view(np.complex64)
+    spectrum = white * response(lambda f: ((f + 30.0) / 1000.0) ** slope, size)
     extra = weather(rng, n)
     if extra is not None:
         share = np.linalg.norm(spectrum) / np.sqrt(0.5 * size * n)

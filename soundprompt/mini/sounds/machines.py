@@ -35,7 +35,7 @@ from soundprompt.mini.sounds.dsp import (
 def helicopter(rng: np.random.Generator, n: int) -> Signal:
     """A helicopter (n,): blade slap over rumble and modulated noise, turbine, tail rotor.
 
-    Blades pass at 8 to 26 Hz, and their beat is heard in some bands at least; near or far,
+    Blades pass at 8 to 26 Hz, and their beat is audible in some bands at least; near or far,
     hovering or flying past with a Doppler shift.
     """
     blade_hz = log_uniform(rng, 8, 26)
@@ -76,7 +76,7 @@ def _without_beat(rng: np.random.Generator, n: int) -> Signal:
 
 
 def _passage(rng: np.random.Generator, n: int) -> tuple[Signal, Signal]:
-    """Doppler factor and level (n,) of a flight past the listener, or of a hover."""
+    """Doppler factor and level (n,) of a flight past the microphone, or of a hover."""
     if rng.random() < 0.4:
         steady = np.exp(0.15 * wander(rng, n, 0.5))
         return np.ones(n, np.float32), steady.astype(np.float32)

@@ -29,7 +29,7 @@ from soundprompt.mini.sounds.dsp import (
     wander,
 )
 
-# More drops than this in a clip cannot be told from hiss, and cost too much.
+# More drops than this in a clip sound like hiss, and cost too much.
 MOST_DROPS = 3000
 
 
@@ -48,7 +48,7 @@ def rain(rng: np.random.Generator, n: int) -> Signal:
         return np.asarray(body * ((f + 50.0) / 1000.0) ** tilt, np.float32)
 
     hiss = noise(rng, n, hiss_gain)
-    # The denser the rain, the more of it is hiss, the sum of drops too many to hear.
+    # The denser the rain, the more of it is hiss, the sum of inaudible drops.
     share = float(np.interp(np.log(rate), np.log([150, 3000]), [0, 5])) + rng.uniform(-8, 8)
     mixed = drops / rms(drops) + decibels(share) * hiss
     mixed *= np.exp(rng.uniform(0.0, 0.2) * wander(rng, n, log_uniform(rng, 0.5, 8)))
@@ -114,7 +114,7 @@ def sea_waves(rng: np.random.Generator, n: int) -> Signal:
         noise(rng, n, lambda f: highpass(f, log_uniform(rng, 1500, 4000), 1) * lowpass(f, 11e3, 1)),
     )
     weights = [1.0, decibels(rng.uniform(-14, 4)), decibels(rng.uniform(-32, -8) - 8 * distance)]
-    # Five seconds hold half a wave at least, and it stands out of the surf: else it is rain.
+    # Five seconds hold half a wave at least, louder than the surf, or it sounds like rain.
     period = log_uniform(rng, 1.2 if rng.random() < 0.2 else 3.0, 9)
     floor = decibels(rng.uniform(-30, -12))
     envelopes = [np.full(n, floor * rng.uniform(0.5, 1.5), np.float32) for _ in bands]

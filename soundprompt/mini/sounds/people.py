@@ -98,7 +98,7 @@ def _gasp(rng: np.random.Generator, pitch: float, tract: Tract, level: float) ->
 
 
 def sneezing(rng: np.random.Generator, n: int) -> Signal:
-    """A sneezing person (n,): one to three sneezes, some with gasps, else silence."""
+    """A sneezing person (n,): one to three sneezes, some with gasps, else no sound."""
     # Vocal tracts of a child (10 cm) to a large man (18.5 cm); pitch goes with them.
     tract = sample_tract(rng, rng.uniform(0.10, 0.185), 5)
     height = np.interp(tract.centers[0], [430, 900], [0.0, 1.0])

@@ -1,6 +1,6 @@
 """Voices by the source-filter model (Fant, Acoustic Theory of Speech Production, 1960).
 
-A pulse train stands for the glottis, or the syrinx of a bird; breath noise is
+A pulse train models the glottis, or the syrinx of a bird; breath noise is
 gated by it; resonances stand for the vocal tract. Dogs, babies, roosters and
 sneezing people all speak through it with their own pitches and tracts.
 """
@@ -26,7 +26,7 @@ from soundprompt.mini.sounds.dsp import (
 
 @dataclass(frozen=True)
 class Tract:
-    """Resonances of a vocal tract: centres and widths in Hz, gains as amplitudes."""
+    """Resonances of a vocal tract: centers and widths in Hz, gains as amplitudes."""
 
     centers: tuple[float, ...]
     widths: tuple[float, ...]
