@@ -182,6 +182,8 @@ def test_wheel_code_is_imported(fresh: Path, tmp_path: Path) -> None:
     code = "import soundprompt; print(soundprompt.__version__)"
     done = _run(fresh / "python", "-c", code, cwd=tmp_path)
     assert done.stdout.strip() == _version(), done.stderr
+    done = _run(fresh / "soundprompt", "--version", cwd=tmp_path)
+    assert done.stdout.strip() == _version(), done.stderr
 
 
 @pytest.mark.slow
