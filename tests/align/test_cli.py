@@ -1,4 +1,4 @@
-"""What commands refuse before any model is loaded."""
+"""Common parts of the commands: the parser, and checks before any model is loaded."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from PIL import Image
 from soundfile import write
 
 from align.audio.files import AudioError
-from align.cli import check_audio, check_output_dir, check_output_file
+from align.cli import (
+    CommandParser,
+    argument_group,
+    check_audio,
+    check_output_dir,
+    check_output_file,
+)
 from tests.conftest import RATE, tone
 from tests.helpers.doors import assert_refused
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(tmp_path / "good.wav", tone(440), RATE)
     (tmp_path / "text.wav").write_text("no sound")
     (tmp_path / "empty.wav").write_bytes(b"")
@@ -29,65 +35,110 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
-        ("align.encode RUN absent.wav --out a.safetensors", "absent.wav' does not exist"),
-        ("align.encode RUN good.wav text.wav --out a.safetensors", "text.wav"),
-        ("align.encode RUN good.wav --out occupied/a.safetensors", "--out occupied is a file"),
-        ("align.encode RUN good.wav --out folder.safetensors", "is a folder"),
+        ("align.encode RUN absent.wav --output_file a.safetensors", "absent.wav' does not exist"),
+        ("align.encode RUN good.wav text.wav --output_file a.safetensors", "text.wav"),
+        (
+            "align.encode RUN good.wav --output_file occupied/a.safetensors",
+            "--output_file occupied is a file",
+        ),
+        ("align.encode RUN good.wav --output_file folder.safetensors", "is a folder"),
         ("align.evaluate RUN --json occupied/a.json", "--json occupied is a file"),
         ("align.evaluate RUN --sample_sheet occupied/a.png", "--sample_sheet occupied is a file"),
-        ("diffuse.generate absent.wav --out a", "absent.wav' does not exist"),
-        ("diffuse.generate good.wav empty.wav --out a", "empty.wav' is empty"),
-        ("diffuse.generate good.wav --out occupied", "--out occupied is a file"),
-        ("diffuse.generate good.wav --out occupied/deep/er", "occupied, which is a file"),
-        ("diffuse.generate good.wav --out a --adapter absent", "no sound adapter in 'absent'"),
-        ("diffuse.generate good.wav --out a --adapter_weights 1", "0 adapters and 1"),
-        ("diffuse.generate good.wav --out a --scheduler best", "no scheduler 'best'"),
-        ("diffuse.generate good.wav --out a --relation friendly", "friendly"),
+        ("diffuse.generate absent.wav --output_dir a", "absent.wav' does not exist"),
+        ("diffuse.generate good.wav empty.wav --output_dir a", "empty.wav' is empty"),
+        ("diffuse.generate good.wav --output_dir occupied", "--output_dir occupied is a file"),
+        ("diffuse.generate good.wav --output_dir occupied/deep/er", "occupied, which is a file"),
         (
-            "diffuse.generate good.wav --out a --num_inference_steps 0",
-            "num_inference_steps is at least 1",
+            "diffuse.generate good.wav --output_dir a --adapter absent",
+            "'absent'",
         ),
-        ("diffuse.generate good.wav --out a --seed -1", "seed is a whole number from 0"),
-        ("diffuse.generate good.wav --out a --num_images 0", "num_images is at least 1"),
-        ("diffuse.generate good.wav --out a --height 7", "height is a multiple of 8"),
+        ("diffuse.generate good.wav --output_dir a --adapter_weights 1", "--adapter_weights"),
+        ("diffuse.generate good.wav --output_dir a --scheduler best", "no scheduler 'best'"),
+        ("diffuse.generate good.wav --output_dir a --relation friendly", "friendly"),
         (
-            "diffuse.generate good.wav --out a --audio_interval 0 0.5",
-            "audio_interval needs an adapter",
+            "diffuse.generate good.wav --output_dir a --num_inference_steps 0",
+            "num_inference_steps",
         ),
-        ("diffuse.generate good.wav --out a --audio_levels foreground", "need an adapter"),
-        ("diffuse.generate good.wav --out a --audio_weights 1 2", "1 sounds and 2 weights"),
-        ("diffuse.edit absent.png good.wav --out a", "absent.png' is no picture"),
-        ("diffuse.edit photo.png text.wav --out a", "text.wav"),
-        ("diffuse.edit photo.png good.wav --out occupied/a/b", "occupied, which is a file"),
-        ("diffuse.animate absent.wav --out a.mp4", "absent.wav' does not exist"),
-        ("diffuse.animate good.wav --out a.avi", "not 'a.avi'"),
-        ("diffuse.animate good.wav --out folder.mp4", "is a folder"),
-        ("diffuse.animate good.wav --out a.mp4 --fps 0", "frames a second"),
+        ("diffuse.generate good.wav --output_dir a --seed -1", "seed"),
+        ("diffuse.generate good.wav --output_dir a --num_images 0", "num_images"),
+        ("diffuse.generate good.wav --output_dir a --height 7", "height"),
+        (
+            "diffuse.generate good.wav --output_dir a --audio_interval 0 0.5",
+            "audio_interval",
+        ),
+        ("diffuse.generate good.wav --output_dir a --audio_levels foreground", "an adapter"),
+        ("diffuse.generate good.wav --output_dir a --audio_weights 1 2", "2 weights"),
+        ("diffuse.edit absent.png good.wav --output_dir a", "absent.png'"),
+        ("diffuse.edit photo.png text.wav --output_dir a", "text.wav"),
+        ("diffuse.edit photo.png good.wav --output_dir occupied/a/b", "occupied, which is a file"),
+        ("diffuse.animate absent.wav --output_file a.mp4", "absent.wav' does not exist"),
+        ("diffuse.animate good.wav --output_file a.avi", "not 'a.avi'"),
+        ("diffuse.animate good.wav --output_file folder.mp4", "is a folder"),
+        ("diffuse.animate good.wav --output_file a.mp4 --fps 0", "fps"),
     ],
 )
-def test_the_door_comes_before_the_models(
-    desk: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+def test_invalid_command_line_is_refused_before_loading(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: str
 ) -> None:
-    assert_refused(line, said, desk, monkeypatch)
+    assert_refused(line, expected, folder, monkeypatch)
 
 
-def test_what_is_right_passes(desk: Path) -> None:
-    check_audio([desk / "good.wav", str(desk / "good.wav"), (RATE, tone(200))])
+def test_valid_paths_pass(folder: Path) -> None:
+    check_audio([folder / "good.wav", str(folder / "good.wav"), (RATE, tone(200))])
     check_audio([])
-    check_output_file(desk / "new" / "folder" / "a.json")
+    check_output_file(folder / "new" / "folder" / "a.json")
     check_output_file(Path("a.json"))
-    check_output_dir(desk)
+    check_output_dir(folder)
     check_output_dir(Path("new/folder"))
-    assert not (desk / "new").exists()
+    assert not (folder / "new").exists()
     with pytest.raises(AudioError, match="does not exist"):
-        check_audio([desk / "good.wav", desk / "absent.wav"])
+        check_audio([folder / "good.wav", folder / "absent.wav"])
 
 
-def test_a_folder_that_may_not_be_written_in_is_refused(
-    desk: Path, monkeypatch: pytest.MonkeyPatch
+def test_read_only_folder_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path) != folder
+    )  # root may write anywhere
+    with pytest.raises(ValueError, match=r"--json .* is inside .* not writable"):
+        check_output_file(folder / "new" / "a.json", "--json")
+
+
+def command_parser() -> CommandParser:
+    parser = CommandParser("python -m command", ("python -m command --seed 1",))
+    output = argument_group(parser, "output")
+    output.add_argument("--output_dir", required=True, help="Output directory.")
+    output.add_argument("--seed", type=int, default=0, help="Seed.")
+    assert argument_group(parser, "output") is output
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--output_dri a", "there is no option '--output_dri'; did you mean --output_dir?"),
+        ("--out a", "there is no option '--out'; did you mean --output_dir?"),
+        ("--output_dir a --sed=3", "there is no option '--sed=3'; did you mean --seed?"),
+        ("--output_dir a --nothing", "there is no option '--nothing'\n"),
+        ("--seed 3", "the following arguments are required: --output_dir"),
+    ],
+)
+def test_parser_suggests_the_nearest_option(
+    capsys: pytest.CaptureFixture[str], line: str, expected: str
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != desk)  # root may always
-    with pytest.raises(ValueError, match=r"--json would lie in .*may not be written in"):
-        check_output_file(desk / "new" / "a.json", "--json")
+    with pytest.raises(SystemExit) as caught:
+        command_parser().parse_args(line.split())
+    assert caught.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_parser_accepts_negative_numbers_and_words_with_spaces() -> None:
+    options = command_parser().parse_args(["--output_dir", "--a b", "--seed", "-1"])
+    assert (options.output_dir, options.seed) == ("--a b", -1)
+
+
+def test_parser_help_has_groups_defaults_and_examples() -> None:
+    text = command_parser().format_help()
+    assert "\noutput:\n" in text and "Seed. (default: 0)" in text
+    assert text.endswith("examples:\n  python -m command --seed 1\n")

@@ -20,8 +20,8 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def assert_refused(line: str, said: str, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a command line: it says so in one line, loads nothing and writes no folder "a"."""
+def assert_refused(line: str, expected: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command line that fails with a one-line message, before loading or writing."""
     loaded: list[str] = []
     monkeypatch.setattr("align.models.encoder.load_encoder", loaded.append)
     for module in ("diffuse.cli", "diffuse.generate"):
@@ -30,6 +30,7 @@ def assert_refused(line: str, said: str, desk: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit) as caught:
         COMMANDS[name](words)
     message = str(caught.value.code)
-    assert message.startswith(f"{name}: ") and said in message and "\n" not in message
+    assert message.startswith(f"{name}: ") and expected in message, message
+    assert "\n" not in message
     assert not loaded
-    assert not (desk / "a").exists()
+    assert not (folder / "a").exists()

@@ -1,7 +1,8 @@
-"""Recipes and flags: which wins, and what is refused and how."""
+"""Recipes and flags: their precedence, and messages for invalid ones."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_defaults_then_recipe_then_flags(tmp_path: Path) -> None:
     assert options().model.adapter_width is None
 
 
-def test_a_flag_may_restore_a_default(tmp_path: Path) -> None:
+def test_flag_restores_default(tmp_path: Path) -> None:
     mine = recipe(tmp_path, "mse_weight: 0\nresume_from_checkpoint: false\nfolds: [1, 2]\n")
     assert options(mine).loss.mse_weight == 0 and options(mine).training.resumes is False
     assert options(mine).data.folds == [1, 2]
@@ -62,7 +63,7 @@ def test_a_flag_may_restore_a_default(tmp_path: Path) -> None:
         ("num_train_epochs: 3", ("training", "num_train_epochs"), 3.0),
         ("train_backbone: 2", ("model", "train_backbone"), "2"),
         ("resume_from_checkpoint: no", ("training", "resume_from_checkpoint"), "false"),
-        ("draw_every_evaluation: true", ("training", "draw_every_evaluation"), True),
+        ("sample_every_eval: true", ("training", "sample_every_eval"), True),
         ('eval_strategy: "no"', ("training", "eval_strategy"), "no"),
         ("save_total_limit: null", ("training", "save_total_limit"), None),
         ("folds: null", ("data", "folds"), None),
@@ -75,7 +76,7 @@ def test_a_flag_may_restore_a_default(tmp_path: Path) -> None:
         ("", ("model", "adapter_width"), None),
     ],
 )
-def test_values_arrive_as_their_own_type(
+def test_recipe_values_have_the_type_of_the_option(
     tmp_path: Path, text: str, where: tuple[str, str], expected: Any
 ) -> None:
     theme, name = where
@@ -84,7 +85,7 @@ def test_values_arrive_as_their_own_type(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("adapter_widht: 3", "there is no option 'adapter_widht'; did you mean adapter_width?"),
         ("adapter_width: wide", "recipe key adapter_width: 'wide' is not accepted"),
@@ -100,38 +101,41 @@ def test_values_arrive_as_their_own_type(
             "overwrite_output_dir: 'perhaps' is not accepted",
         ),
         ("help: 1", "there is no option 'help'"),
-        ("judge: nobody", "there is no judge 'nobody'; there are: mini, none"),
+        (
+            "image_classifier: nobody",
+            "there is no image classifier 'nobody'; there are: mini, none",
+        ),
         ("target: words", "--target is label_mean or caption, not 'words'"),
         ("lr_scheduler_type: cosin", "cosin is not a valid SchedulerType"),
         ("- adapter_width", "must hold keys and values, not a list"),
         ("a: [", "is not YAML"),
     ],
 )
-def test_recipes_that_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+def test_invalid_recipe_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str
 ) -> None:
-    assert said in refusal(capsys, recipe(tmp_path, text))
+    assert expected in refusal(capsys, recipe(tmp_path, text))
 
 
-def test_a_file_that_is_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "sound.yaml"
+def test_binary_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "audio.yaml"
     path.write_bytes(b"RIFF\xff\xfe\x00\x80")
     assert "is not YAML" in refusal(capsys, str(path))
 
 
-def test_a_missing_recipe_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_recipe_lists_the_existing_ones(capsys: pytest.CaptureFixture[str]) -> None:
     error = refusal(capsys, "esc11")
     assert "there is no recipe 'esc11'" in error and "esc10, " in error and " mini, " in error
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "expected"),
     [
         (("--adapter_widht", "3"), "'--adapter_widht'; did you mean --adapter_width?"),
         (("--adapter_widht=3",), "did you mean --adapter_width?"),
         (("--adapter_wid", "3"), "there is no option '--adapter_wid'"),
         (("--adapter_width", "wide"), "--adapter-width: invalid int value: 'wide'"),
-        (("--image_classifier", "nobody"), "there is no judge 'nobody'"),
+        (("--image_classifier", "nobody"), "there is no image classifier 'nobody'"),
         (("--eval_strategy", "sometimes"), "sometimes is not a valid"),
         (("--info_nce_weight", "0", "--mse_weight", "0"), "every loss has weight 0"),
         (("--folds", "1", "2", "--eval_folds", "2"), "no fold in both"),
@@ -139,21 +143,21 @@ def test_a_missing_recipe_lists_those_there_are(capsys: pytest.CaptureFixture[st
         (("--seed", "1", "mini"), "there is no option 'mini'"),
     ],
 )
-def test_flags_that_are_refused(
-    capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], said: str
+def test_invalid_flag_is_refused(
+    capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], expected: str
 ) -> None:
-    assert said in refusal(capsys, *flags)
+    assert expected in refusal(capsys, *flags)
 
 
 COMMITTED = sorted(recipe_folder("align").glob("*.yaml"))
 
 
-def test_there_are_recipes() -> None:
+def test_recipes_exist() -> None:
     assert {"mini", "esc10"} <= {path.stem for path in COMMITTED}
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
-def test_committed_recipes_are_accepted(path: Path) -> None:
+def test_recipes_are_valid(path: Path) -> None:
     import yaml
 
     assert find_recipe(path.stem, "align") == path
@@ -162,11 +166,11 @@ def test_committed_recipes_are_accepted(path: Path) -> None:
     stated = yaml.safe_load(path.read_text())
     assert stated
     for key, value in stated.items():
-        # A list of one may be stated as its one.
+        # A list of one item may be written as the item.
         assert flat[key] in (value, [value]), key
 
 
-def test_the_recipe_mini_is_the_default() -> None:
+def test_recipe_mini_is_the_default() -> None:
     for theme, part in vars(options()).items():
         if theme != "training":
             assert part == getattr(options("mini"), theme)
@@ -174,7 +178,7 @@ def test_the_recipe_mini_is_the_default() -> None:
 
 
 def imported(*command: str) -> tuple[str, set[str]]:
-    """What a command prints, and every module that it imports on the way."""
+    """Return the output of a command, and all modules that it imports."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", *command],
         cwd=ROOT, capture_output=True, text=True, timeout=240,
@@ -198,8 +202,22 @@ def test_help_of_train_imports_nothing_heavy() -> None:
     }
 
 
+def test_help_groups_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options("--help")
+    text = capsys.readouterr().out
+    parts = re.split(r"^(\w+):$", text, flags=re.M)
+    groups = dict(zip(parts[1::2], parts[2::2], strict=True))
+    titles = ["model", "data", "loss", "training", "evaluation", "output", "other"]
+    assert list(groups) == titles
+    assert "--retrieval_memory " in groups["model"] and "--gain_db " in groups["data"]
+    assert "--resume_from_checkpoint " in groups["output"]
+    assert "--gradient_cache " in groups["training"] and "--target " in groups["loss"]
+    assert "--num_sheet_samples " in groups["evaluation"]
+
+
 @pytest.mark.parametrize("command", ["align.evaluate", "align.encode"])
-def test_help_of_the_other_commands_is_instant(command: str) -> None:
+def test_help_of_argparse_commands_imports_nothing_heavy(command: str) -> None:
     text, modules = imported(command, "--help")
     assert "usage: python -m" in text and "argparse" in modules
     assert not {"torch", "transformers", "numpy", "datasets"} & modules

@@ -1,4 +1,4 @@
-"""Every adapter's recipe, run for a few steps: its options on tiny checkpoints and data."""
+"""The recipes, run for a few steps on tiny checkpoints and data."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.helpers import hub_tables
 from tests.helpers.launches import SHORT, weights
 
 SUITE = recipe_folder("align")
-# Recipes for what cannot be had here, by their adapter.
+# Adapters of the recipes that need downloads.
 FULL = {
     "art-from-audio": "linear", "clap2diffusion": "mlp", "audio2img": "conv",
     "fsd50k-w2v-bert": "conv", "fsd50k": "resampler", "audiocaps": "resampler",
     "multiscale": "multiscale", "sonic": "sonic", "hierarchical": "hierarchical",
 }  # fmt: skip
-# What a test makes small. The options that a recipe is about stay as they are.
+# Options that the tests override. The adapter of the recipe is kept.
 KEPT = [flag for flag in SHORT if flag.startswith("--") and not flag.startswith("--adapter")]
 FEW = ("--max_steps", "2", "--cache", "false")
 
@@ -45,7 +45,7 @@ def line(name: str, base: str, data: str, folder: Path, *more: str) -> list[str]
 
 
 def columns_of(name: str, folder: Path) -> str:
-    """A small copy of the recipe's data set, in its columns."""
+    """Return a small dataset with the columns of the recipe's dataset."""
     data = str(stated(name)["dataset"])
     return f"{data}@{getattr(hub_tables, data)(folder / 'data')}"
 
@@ -55,7 +55,7 @@ def backbone(name: str, tiny_clap: str, tiny_w2v_bert: str) -> str:
 
 
 @pytest.mark.parametrize("name", [*FULL, "hierarchical-weights"])
-def test_a_recipe_names_what_there_is(name: str) -> None:
+def test_recipe_uses_known_models_and_datasets(name: str) -> None:
     own = stated(name)
     assert own["dataset"] in DATASETS
     assert own.get("adapter", "resampler") == FULL.get(name, "resampler")
@@ -69,7 +69,7 @@ def test_a_recipe_names_what_there_is(name: str) -> None:
     assert own["output_dir"] == f"runs/align/{name}"
 
 
-def drives_something(folder: Path, name: str) -> None:
+def assert_encodes(folder: Path, name: str) -> None:
     encoder = AudioPromptEncoder.from_pretrained(folder)
     first, second = (
         encoder.encode(tone(frequency), sampling_rate=RATE).embeds for frequency in (300, 4000)
@@ -81,12 +81,13 @@ def drives_something(folder: Path, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(FULL))
-def test_a_recipe_trains_saves_and_loads(
+def test_recipe_trains_saves_and_loads(
     name: str, tiny_base: str, tiny_clap: str, tiny_w2v_bert: str, tmp_path: Path
 ) -> None:
-    ear = backbone(name, tiny_clap, tiny_w2v_bert)
-    main(line(name, tiny_base, columns_of(name, tmp_path), tmp_path, "--backbone", ear))
-    drives_something(tmp_path, name)
+    own_backbone = backbone(name, tiny_clap, tiny_w2v_bert)
+    more = ("--backbone", own_backbone)
+    main(line(name, tiny_base, columns_of(name, tmp_path), tmp_path, *more))
+    assert_encodes(tmp_path, name)
     config = json.loads((tmp_path / "config.json").read_text())
     own = stated(name)
     assert config["adapter"]["adapter_type"] == FULL[name]
@@ -96,7 +97,7 @@ def test_a_recipe_trains_saves_and_loads(
 
 
 @pytest.mark.slow
-def test_the_hierarchy_trains_in_two_stages(tiny_base: str, tiny_clap: str, tmp_path: Path) -> None:
+def test_hierarchical_trains_in_two_stages(tiny_base: str, tiny_clap: str, tmp_path: Path) -> None:
     data = columns_of("hierarchical", tmp_path)
     first, second = tmp_path / "first", tmp_path / "second"
     small = ("--adapter_width", "16", "--adapter_heads", "2", "--adapter_depth", "1")
@@ -106,4 +107,4 @@ def test_the_hierarchy_trains_in_two_stages(tiny_base: str, tiny_clap: str, tmp_
     moved = [name for name in after if not torch.equal(before[name], after[name])]
     assert len(moved) == 1
     assert moved[0].endswith("adapter.level_weights")
-    drives_something(second, "hierarchical-weights")
+    assert_encodes(second, "hierarchical-weights")
