@@ -14,7 +14,7 @@ from align.data.errors import DataError, ErrorBudget
 from align.models.processing import AudioProcessor
 from align.preprocessing.cache import Cache, digest
 from align.preprocessing.fingerprint import audio_fingerprint, clip_names, probe_rows
-from align.preprocessing.parallel import ExtractionResult, ClipExtractor, extract_one, read_rows
+from align.preprocessing.parallel import ClipExtractor, ExtractionResult, extract_one, read_rows
 from align.preprocessing.store import Store
 
 BLOCK_ROWS = 32

@@ -1,4 +1,4 @@
-"""What is damaged or cut short is warned about, and what is whole is not."""
+"""What is damaged or cut short is read_with_warnings about, and what is whole is not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.align.audio.test_waveform import RATE, pitch, tone, warned
+from tests.align.audio.test_waveform import RATE, pitch, read_with_warnings, tone
 
 
 def noisy(duration_s: float, rate: int = RATE) -> np.ndarray:
@@ -29,27 +29,30 @@ def ogg(subtype: str, duration_s: float, rate: int = RATE) -> bytes:
         ("VORBIS", 16_000, 2, 2000),
         ("VORBIS", 16_000, 2, 60),
         ("OPUS", 48_000, 2, 60),
-        ("VORBIS", 16_000, 20, 2000),  # here the log complains only once all has been read
+        (
+            "VORBIS",
+            16_000,
+            20,
+            2000,
+        ),  # libsndfile logs the damage only after the whole file was read
         ("OPUS", 16_000, 20, 60),
     ],
 )
-def test_a_hole_in_an_ogg_file_gives_one_warning(
-    subtype: str, rate: int, duration_s: float, zeros: int
-):
+def test_read_damaged_ogg_warns_once(subtype: str, rate: int, duration_s: float, zeros: int):
     whole = ogg(subtype, duration_s, rate)
-    waveform, complaints = warned(whole)
-    assert (len(waveform), complaints) == (duration_s * RATE, 0)
+    waveform, warning_count = read_with_warnings(whole)
+    assert (len(waveform), warning_count) == (duration_s * RATE, 0)
     middle = len(whole) // 2
-    holed = whole[:middle] + bytes(zeros) + whole[middle + zeros :]
-    waveform, complaints = warned(holed)
+    damaged = whole[:middle] + bytes(zeros) + whole[middle + zeros :]
+    waveform, warning_count = read_with_warnings(damaged)
     assert 0 < len(waveform) <= duration_s * RATE
-    assert complaints == 1
+    assert warning_count == 1
 
 
-def test_real_recordings_give_no_false_alarm(esc10: Path):
+def test_read_real_clips_without_warning(esc10: Path):
     paths = sorted((esc10 / "audio").iterdir())[::8]
     assert len(paths) > 10
-    assert [path.name for path in paths if warned(path)[1]] == []
+    assert [path.name for path in paths if read_with_warnings(path)[1]] == []
 
 
 def mp2(rate: int, layout: str) -> bytes:
@@ -72,15 +75,15 @@ def mp2(rate: int, layout: str) -> bytes:
 
 @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
-def test_a_whole_mp2_file_is_not_called_damaged(rate: int, layout: str):
-    waveform, complaints = warned(mp2(rate, layout))
-    assert complaints == 0
+def test_read_complete_mp2_without_warning(rate: int, layout: str):
+    waveform, warning_count = read_with_warnings(mp2(rate, layout))
+    assert warning_count == 0
     assert 0.9 * RATE < len(waveform) <= RATE
     assert abs(pitch(waveform, RATE) - 440) < 3
 
 
 class Pipe(io.RawIOBase):
-    """A stream that cannot go back: what is written to it gets no duration, no tags."""
+    """Stream that cannot seek, so that no duration and no tags are written."""
 
     def __init__(self) -> None:
         self.held = b""
@@ -93,7 +96,7 @@ class Pipe(io.RawIOBase):
         return len(data)
 
 
-def film(
+def video_file(
     container: str,
     codec: str,
     *,
@@ -102,7 +105,7 @@ def film(
     tag: str | None = None,
     piped: bool = False,
 ) -> bytes:
-    """Two seconds of sound beside pictures."""
+    """Video with two seconds of audio."""
     import av
 
     file, rate = Pipe() if piped else io.BytesIO(), 48_000
@@ -127,48 +130,48 @@ def film(
                     out.mux(sound.encode(fitting))
         out.mux(video.encode(None))
         out.mux(sound.encode(None))
-    made = file.held if isinstance(file, Pipe) else file.getvalue()
+    encoded = file.held if isinstance(file, Pipe) else file.getvalue()
     if tag is not None:
-        assert b"00:00:02.0" in made
-        made = made.replace(b"00:00:02.0", tag.encode())
-    return made
+        assert b"00:00:02.0" in encoded
+        encoded = encoded.replace(b"00:00:02.0", tag.encode())
+    return encoded
 
 
-FILMS = [("webm", "libopus"), ("matroska", "libopus"), ("matroska", "aac")]
+VIDEO_FORMATS = [("webm", "libopus"), ("matroska", "libopus"), ("matroska", "aac")]
 
 
-@pytest.mark.parametrize(("container", "codec"), FILMS)
-def test_a_truncated_film_gives_the_sound_that_is_there_and_one_warning(container: str, codec: str):
-    whole = film(container, codec)
-    waveform, complaints = warned(whole)
+@pytest.mark.parametrize(("container", "codec"), VIDEO_FORMATS)
+def test_read_truncated_video_warns_once(container: str, codec: str):
+    whole = video_file(container, codec)
+    waveform, warning_count = read_with_warnings(whole)
     assert len(waveform) == pytest.approx(2 * RATE, rel=0.02)
-    assert complaints == 0
-    half, complaints = warned(whole[: len(whole) // 2])
+    assert warning_count == 0
+    half, warning_count = read_with_warnings(whole[: len(whole) // 2])
     assert 0.3 * RATE < len(half) < 1.7 * RATE
-    assert complaints == 1
+    assert warning_count == 1
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"starts_s": 1.0},  # the tag says when the sound ends, not how long it is
+        {"starts_s": 1.0},  # the tag is the end time, not the duration
         {"video_s": 4.0},
         {"tag": "forty-two!"},
     ],
 )
-def test_a_whole_film_is_not_called_damaged(options: dict):
-    waveform, complaints = warned(film("matroska", "aac", **options))
+def test_read_complete_video_without_warning(options: dict):
+    waveform, warning_count = read_with_warnings(video_file("matroska", "aac", **options))
     assert len(waveform) == pytest.approx(2 * RATE, rel=0.02)
-    assert complaints == 0
+    assert warning_count == 0
 
 
-def test_a_duration_that_is_a_guess_is_not_believed():
+def test_read_ignores_estimated_duration():
     import av
 
-    piped = film("matroska", "libmp3lame", piped=True)
+    piped = video_file("matroska", "libmp3lame", piped=True)
     with av.open(io.BytesIO(piped)) as container:
         guess = container.streams.audio[0]
         assert float(guess.duration * guess.time_base) > 2.1
-    waveform, complaints = warned(piped)
+    waveform, warning_count = read_with_warnings(piped)
     assert len(waveform) == pytest.approx(2 * RATE, rel=0.02)
-    assert complaints == 0
+    assert warning_count == 0

@@ -1,4 +1,4 @@
-"""Reading recordings: every format and shape, whole and in windows, and what bad ones get."""
+"""Read audio of every format and shape, whole and in windows; errors of invalid input."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def wav(tmp_path: Path) -> Path:
         ("a.au", 16_000, "PCM_16"),
     ],
 )
-def test_formats_of_libsndfile(tmp_path: Path, name: str, rate: int, subtype: str):
+def test_read_libsndfile_formats(tmp_path: Path, name: str, rate: int, subtype: str):
     path = tmp_path / name
     kind = "OGG" if name.endswith("opus") else None
     soundfile.write(path, tone(rate), rate, subtype=subtype, format=kind)
@@ -102,7 +102,7 @@ def test_formats_of_libsndfile(tmp_path: Path, name: str, rate: int, subtype: st
         ("a.mp4", "mp4", "aac"),
     ],
 )
-def test_formats_of_pyav(tmp_path: Path, name: str, container: str, codec: str):
+def test_read_pyav_formats(tmp_path: Path, name: str, container: str, codec: str):
     path = encode_av(tmp_path / name, container, codec)
     waveform = read(path, RATE)
     assert abs(len(waveform) - RATE) < 0.1 * RATE
@@ -110,7 +110,7 @@ def test_formats_of_pyav(tmp_path: Path, name: str, container: str, codec: str):
     assert np.array_equal(waveform, read(path.read_bytes(), RATE))
 
 
-def test_every_way_to_hand_it_over_gives_the_same(wav: Path):
+def test_read_input_types_are_equivalent(wav: Path):
     expected = read(wav, RATE)
     samples, rate = soundfile.read(wav, dtype="float32")
     with open(wav, "rb") as file:
@@ -134,7 +134,7 @@ def test_every_way_to_hand_it_over_gives_the_same(wav: Path):
         assert np.array_equal(waveform, expected), way
 
 
-def test_channels_are_averaged_and_loud_floats_kept(tmp_path: Path):
+def test_read_averages_channels_without_clipping(tmp_path: Path):
     left = 3 * tone(RATE)
     path = tmp_path / "loud.wav"
     soundfile.write(path, np.stack([left, np.zeros_like(left)], 1), RATE, subtype="FLOAT")
@@ -146,7 +146,7 @@ def test_channels_are_averaged_and_loud_floats_kept(tmp_path: Path):
     assert np.allclose(read(path, RATE), tone(RATE), atol=1e-3)
 
 
-def test_windows_cover_the_whole_recording(wav: Path):
+def test_windows_cover_all_samples(wav: Path):
     whole = read(wav, RATE)
     found = list(windows(wav, RATE, 0.3))
     step = round(0.3 * RATE)
@@ -159,7 +159,7 @@ def test_windows_cover_the_whole_recording(wav: Path):
     assert all(len(w.samples) == round(0.3 * RATE) for w in found[:-1])
 
 
-def test_a_recording_of_hours_is_streamed():
+def test_windows_memory_is_bounded():
     hours = np.broadcast_to(tone(8_000, 1.0), (3 * 3600, 8_000)).reshape(-1)
     stream = windows(hours, RATE, 10.0, sampling_rate=8_000)
     tracemalloc.start()
@@ -177,7 +177,7 @@ def _bad(tmp_path: Path) -> dict[str, tuple[object, str]]:
         return tmp_path / name
 
     (tmp_path / "empty.wav").write_bytes(b"")
-    (tmp_path / "text.wav").write_text("this is no sound, it is a letter\n" * 50)
+    (tmp_path / "text.wav").write_text("this is not audio\n" * 50)
     (tmp_path / "noise.mp3").write_bytes(np.random.default_rng(0).bytes(5000))
     hole = tone(RATE)
     hole[100] = np.nan
@@ -185,19 +185,19 @@ def _bad(tmp_path: Path) -> dict[str, tuple[object, str]]:
         "missing": (tmp_path / "none.wav", "does not exist"),
         "folder": (tmp_path, "folder"),
         "empty": (tmp_path / "empty.wav", "empty"),
-        "text": (tmp_path / "text.wav", "not a sound file"),
-        "noise": (tmp_path / "noise.mp3", "not a sound file|cannot be decoded|no sound"),
+        "text": (tmp_path / "text.wav", "not a readable audio file"),
+        "noise": (tmp_path / "noise.mp3", "not a readable audio file|cannot be decoded|no samples"),
         "no samples": (wave("nothing.wav", np.zeros(0, np.float32)), "no samples"),
         "silent": (wave("silent.wav", np.zeros(RATE, np.float32)), "silent"),
         "nan": (wave("nan.wav", hole, subtype="FLOAT"), "NaN"),
-        "none": (None, "not a recording"),
-        "number": (3, "not a recording"),
+        "none": (None, "is not audio"),
+        "number": (3, "is not audio"),
         "no rate": (tone(RATE), "sampling_rate"),
         "bytes of a named file": (
             {"path": "a/clip_17.flac", "bytes": b"I am a text"},
             "clip_17.flac",
         ),
-        "empty dict": ({"path": None, "bytes": None}, "holds no sound"),
+        "empty dict": ({"path": None, "bytes": None}, "contains no audio"),
         "square": ((RATE, np.ones((4, 4))), "channels"),
         "complex": ((RATE, np.ones(9) * 1j), "samples"),
         "words": ((RATE, np.array(["a"] * 9)), "samples"),
@@ -207,22 +207,22 @@ def _bad(tmp_path: Path) -> dict[str, tuple[object, str]]:
     }
 
 
-def test_what_cannot_be_heard_is_refused_in_a_sentence(tmp_path: Path):
-    for name, (recording, message) in _bad(tmp_path).items():
+def test_read_invalid_input_raises(tmp_path: Path):
+    for name, (audio, message) in _bad(tmp_path).items():
         with pytest.raises(AudioError, match=message) as caught:
-            read(recording, RATE)
+            read(audio, RATE)
         text = str(caught.value)
         assert "\n" not in text and len(text) < 300, name
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(wav: Path):
+def test_read_without_permission_raises(wav: Path):
     wav.chmod(0)
-    with pytest.raises(AudioError, match="may not be read"):
+    with pytest.raises(AudioError, match="is not readable"):
         read(wav, RATE)
 
 
-def test_a_video_without_sound_is_refused(tmp_path: Path):
+def test_read_video_without_audio_raises(tmp_path: Path):
     import av
 
     path = tmp_path / "mute.mp4"
@@ -233,14 +233,14 @@ def test_a_video_without_sound_is_refused(tmp_path: Path):
             frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    with pytest.raises(AudioError, match="no sound track"):
+    with pytest.raises(AudioError, match="no audio track"):
         read(path, RATE)
 
 
-def warned(recording: object) -> tuple[np.ndarray, int]:
+def read_with_warnings(audio: object) -> tuple[np.ndarray, int]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        waveform = read(recording, RATE)  # type: ignore[arg-type]
+        waveform = read(audio, RATE)  # type: ignore[arg-type]
     return waveform, sum(issubclass(w.category, AudioWarning) for w in caught)
 
 
@@ -248,40 +248,38 @@ KINDS = ["a.wav", "a.w64", "a.rf64", "a.aiff", "a.au", "a.caf", "a.flac", "a.ogg
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_truncated_file_gives_what_is_there_and_one_warning(tmp_path: Path, name: str):
+def test_read_truncated_file_warns_once(tmp_path: Path, name: str):
     path = tmp_path / name
     grain = np.random.default_rng(0).normal(0, 0.05, 20 * RATE)
     soundfile.write(path, tone(RATE, 20.0) + grain, RATE)
-    whole, complaints = warned(path)
-    assert (len(whole), complaints) == (20 * RATE, 0)
-    half, complaints = warned(path.read_bytes()[: path.stat().st_size // 2])
+    whole, warning_count = read_with_warnings(path)
+    assert (len(whole), warning_count) == (20 * RATE, 0)
+    half, warning_count = read_with_warnings(path.read_bytes()[: path.stat().st_size // 2])
     assert 5 * RATE < len(half) < 15 * RATE
     assert abs(pitch(half, RATE) - 440) < 3
-    assert complaints == 1
+    assert warning_count == 1
 
 
 @pytest.mark.parametrize(("container", "codec"), [("webm", "libopus"), ("adts", "aac")])
-def test_a_truncated_sound_track_gives_what_is_there_and_one_warning(
-    tmp_path: Path, container: str, codec: str
-):
+def test_read_truncated_audio_track_warns_once(tmp_path: Path, container: str, codec: str):
     whole = encode_av(tmp_path / "a", container, codec).read_bytes()
-    assert warned(whole)[1] == 0
-    half, complaints = warned(whole[: len(whole) // 2])
+    assert read_with_warnings(whole)[1] == 0
+    half, warning_count = read_with_warnings(whole[: len(whole) // 2])
     assert 0.3 * RATE < len(half) < 0.7 * RATE
-    assert complaints == 1
+    assert warning_count == 1
 
 
-def test_damage_costs_itself_and_not_what_follows(tmp_path: Path):
+def test_read_continues_after_damage(tmp_path: Path):
     encoded = bytearray(encode_av(tmp_path / "a.aac", "adts", "aac").read_bytes())
     middle = len(encoded) // 2
     encoded[middle : middle + 60] = b"\x55" * 60
-    waveform, complaints = warned(bytes(encoded))
+    waveform, warning_count = read_with_warnings(bytes(encoded))
     assert len(waveform) > 0.9 * RATE
-    assert complaints == 1
+    assert warning_count == 1
 
 
-def test_a_length_that_is_not_stated_is_found(tmp_path: Path):
-    """Streamed files: a WAV and a FLAC without a length, an MP3 whose first frames are small."""
+def test_read_file_without_length_header(tmp_path: Path):
+    """WAV and FLAC without a length, and an MP3 with small first frames."""
     wav, flac, mp3 = tmp_path / "a.wav", tmp_path / "a.flac", tmp_path / "a.mp3"
     soundfile.write(wav, tone(RATE), RATE)
     soundfile.write(flac, tone(RATE), RATE)
@@ -289,18 +287,24 @@ def test_a_length_that_is_not_stated_is_found(tmp_path: Path):
     soundfile.write(mp3, grain, RATE)
     streamed = bytearray(wav.read_bytes())
     streamed[4:8] = streamed[40:44] = b"\xff" * 4
-    assert [len(warned(bytes(streamed))[0]), warned(bytes(streamed))[1]] == [RATE, 0]
+    assert [
+        len(read_with_warnings(bytes(streamed))[0]),
+        read_with_warnings(bytes(streamed))[1],
+    ] == [RATE, 0]
     streamed = bytearray(flac.read_bytes())
     streamed[21] &= 0xF0
     streamed[22:26] = bytes(4)
-    assert [len(warned(bytes(streamed))[0]), warned(bytes(streamed))[1]] == [RATE, 0]
+    assert [
+        len(read_with_warnings(bytes(streamed))[0]),
+        read_with_warnings(bytes(streamed))[1],
+    ] == [RATE, 0]
     tag = b"ID3\x03\x00\x00\x00\x00\x02\x00" + bytes(256)  # before the first frame
     for start in (b"", tag):
         unstated = start + mp3.read_bytes().replace(b"Xing", b"....").replace(b"Info", b"....")
         assert len(read(unstated, RATE)) == pytest.approx(4 * RATE, rel=0.05)
 
 
-def test_a_file_object_is_left_where_it_was_found(wav: Path):
+def test_read_restores_file_position(wav: Path):
     file = io.BytesIO(b"before" + wav.read_bytes())
     file.seek(6)
     first = read(file, RATE)
@@ -316,17 +320,17 @@ def test_a_file_object_is_left_where_it_was_found(wav: Path):
         "ffconcat version 1.0\nfile {name}\n",
     ],
 )
-def test_a_playlist_opens_no_other_file(tmp_path: Path, monkeypatch, text: str):
+def test_read_playlist_raises(tmp_path: Path, monkeypatch, text: str):
     other = encode_av(tmp_path / "other.aac", "adts", "aac")
     monkeypatch.chdir(tmp_path)
     playlist = tmp_path / "list.m3u8"
     playlist.write_text(text.format(path=other, name=other.name))
-    for recording in (playlist, playlist.read_bytes()):
-        with pytest.raises(AudioError, match="not a sound file"):
-            read(recording, RATE)
+    for audio in (playlist, playlist.read_bytes()):
+        with pytest.raises(AudioError, match="not a readable audio file"):
+            read(audio, RATE)
 
 
-def test_a_tag_in_an_old_encoding_is_no_obstacle(tmp_path: Path):
+def test_read_tag_in_legacy_encoding(tmp_path: Path):
     import av
 
     path = encode_av(tmp_path / "a.mka", "matroska", "libopus")
@@ -342,7 +346,7 @@ def test_a_tag_in_an_old_encoding_is_no_obstacle(tmp_path: Path):
     assert len(read(tagged.replace(b"QQQQ", b"Q\xe9QQ"), RATE)) == pytest.approx(RATE, rel=0.05)
 
 
-def test_what_is_asked_must_make_sense(wav: Path):
+def test_read_invalid_arguments_raise(wav: Path):
     for wrong in (0, -1, 44, 44.1, "16000", True, 10**9):
         with pytest.raises(AudioError, match="sample_rate"):
             read(wav, wrong)  # type: ignore[arg-type]
@@ -353,7 +357,7 @@ def test_what_is_asked_must_make_sense(wav: Path):
         read(wav, RATE, sampling_rate=8_000)
 
 
-def test_real_recordings_are_read_alike_every_time(esc10: Path):
+def test_read_path_and_bytes_are_equivalent(esc10: Path):
     for path in sorted((esc10 / "audio").iterdir())[:6]:
         waveform = read(path, 24_000)
         assert len(waveform) == pytest.approx(5 * 24_000, abs=50)

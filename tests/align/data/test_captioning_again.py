@@ -1,4 +1,4 @@
-"""The captioner called again: what counts as captioned, and what as unreadable."""
+"""Repeated captioning: which rows count as captioned, and which images as unreadable."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from align.data.errors import DataError
 from align.data.tables import CAPTIONS
 
 
-def written(folder: Path, pairs: int, captions: dict[int, str]) -> Path:
-    """Pairs in a table, their pictures not there, some of them captioned."""
+def write_table(folder: Path, pairs: int, captions: dict[int, str]) -> Path:
+    """Write a table of pairs with missing images, some of them captioned."""
     folder.mkdir()
     lines = [f"s{i}.wav,s{i}.png" for i in range(pairs)]
     (folder / "metadata.csv").write_text("\n".join(["file_name,image", *lines]) + "\n")
@@ -22,20 +22,20 @@ def written(folder: Path, pairs: int, captions: dict[int, str]) -> Path:
     return folder
 
 
-def test_unreadable_pictures_are_a_share_of_all(tmp_path: Path) -> None:
-    few = written(tmp_path / "few", 41, dict.fromkeys(range(39), "rain"))
-    many = written(tmp_path / "many", 41, dict.fromkeys(range(38), "rain"))
-    whole = written(tmp_path / "whole", 1, {})
-    for _ in range(2):  # in the next run, too
+def test_error_rate_counts_all_pairs(tmp_path: Path) -> None:
+    few = write_table(tmp_path / "few", 41, dict.fromkeys(range(39), "rain"))
+    many = write_table(tmp_path / "many", 41, dict.fromkeys(range(38), "rain"))
+    whole = write_table(tmp_path / "whole", 1, {})
+    for _ in range(2):  # the second call must fail as well
         assert caption_folder(few, "no captioner is needed") == 0
-        with pytest.raises(DataError, match="3 of 41 pictures cannot be used"):
+        with pytest.raises(DataError, match="3 of 41 images cannot be used"):
             caption_folder(many, "no captioner is needed")
-        with pytest.raises(DataError, match="1 of 1 pictures cannot be used"):
+        with pytest.raises(DataError, match="1 of 1 images cannot be used"):
             caption_folder(whole, "no captioner is needed")
 
 
-def test_a_caption_that_somebody_deleted_is_not_made_again(tmp_path: Path) -> None:
-    folder = written(tmp_path / "p", 2, {0: "rain", 1: ""})
+def test_deleted_caption_is_not_regenerated(tmp_path: Path) -> None:
+    folder = write_table(tmp_path / "p", 2, {0: "rain", 1: ""})
     Image.new("RGB", (8, 8)).save(folder / "s1.png")
     before = (folder / CAPTIONS).read_text()
     assert caption_folder(folder, "no captioner is needed") == 0

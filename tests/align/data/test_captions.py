@@ -1,4 +1,4 @@
-"""Labels to captions, and captions to what is near, behind and around: by whole words only."""
+"""Captions of labels, and parsing captions into phrases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from align.data.captions import Phrases, clean_label, labels_to_caption, parse_c
         ("", ""),
     ],
 )
-def test_labels_become_words(label: str, words: str) -> None:
+def test_clean_label(label: str, words: str) -> None:
     assert clean_label(label) == words
 
 
@@ -33,14 +33,14 @@ def test_labels_become_words(label: str, words: str) -> None:
         (["_", ""], ""),
     ],
 )  # fmt: skip
-def test_a_caption_of_labels(labels: list[str], caption: str) -> None:
+def test_labels_to_caption(labels: list[str], caption: str) -> None:
     assert labels_to_caption(labels) == caption
-    said = f"the sound of {caption}" if caption else ""
-    assert labels_to_caption(labels, "the sound of {}") == said
+    expected = f"the sound of {caption}" if caption else ""
+    assert labels_to_caption(labels, "the sound of {}") == expected
 
 
-def test_a_template_without_a_place() -> None:
-    with pytest.raises(ValueError, match=r"has \{\} where the labels go, not 'a sound'"):
+def test_labels_to_caption_invalid_template_raises() -> None:
+    with pytest.raises(ValueError, match=r"must contain \{\} for the labels, not 'a sound'"):
         labels_to_caption(["Rain"], "a sound")
 
 
@@ -65,7 +65,7 @@ def test_a_template_without_a_place() -> None:
         ("thunder", Phrases("thunder")),
     ],
 )  # fmt: skip
-def test_phrases(caption: str, phrases: Phrases) -> None:
+def test_parse_caption(caption: str, phrases: Phrases) -> None:
     assert parse_caption(caption) == phrases
 
 
@@ -83,5 +83,5 @@ def test_phrases(caption: str, phrases: Phrases) -> None:
         "a sound such as wind",
     ],
 )
-def test_no_word_is_found_inside_another(caption: str) -> None:
+def test_parse_caption_matches_whole_words(caption: str) -> None:
     assert parse_caption(caption) == Phrases(caption)

@@ -1,4 +1,4 @@
-"""Data sets that cannot be used: what each gets is one sentence."""
+"""Unusable datasets raise an error with a one-line message."""
 
 from __future__ import annotations
 
@@ -13,71 +13,74 @@ from align.data.splits import load_eval_dataset, load_train_dataset
 from tests.conftest import RATE, tone
 
 
-def hums(folder: Path) -> None:
-    """Two recordings that a table may name."""
+def write_audio(folder: Path) -> None:
+    """Write the two audio files that the tables list."""
     for name in ("a", "b"):
         soundfile.write(folder / f"{name}.wav", tone(440, 0.2), RATE)
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         (b"file_name,text\na.wav,a hum\nb.wav,a buzz\n", "no column caption; it has: file_name"),
-        (b"", "is empty: it needs at least column names and two rows"),
-        (b"file_name,caption\n", "is empty: it needs at least column names and two rows"),
+        (b"", "is empty: it needs column names and at least two rows"),
+        (b"file_name,caption\n", "is empty: it needs column names and at least two rows"),
         (b"file_name,caption\na.wav,\nb.wav,\n", "2 of 2 rows .* have no caption"),
-        (b"file_name,caption\na.wav,a hum\nb.wav,a hum\n", "the caption 'a hum': there is nothing"),
-        (b"file_name,caption,label\na.wav,a hum,x\nb.wav,a buzz,x\n", "label 'x', and rows of one"),
+        (b"file_name,caption\na.wav,a hum\nb.wav,a hum\n", "the caption 'a hum': training needs"),
+        (
+            b"file_name,caption,label\na.wav,a hum,x\nb.wav,a buzz,x\n",
+            "label 'x', so all are positives",
+        ),
         ("file_name,caption\na.wav,é\nb.wav,ü\n".encode("latin-1"), "save it as UTF-8"),
         (b"file_name,caption\nc.wav,a hum\nd.wav,a buzz\n", "none of the 2 files"),
-        (b"a,b\n1,2,3,4\n5\n", "cannot be read as a table: .* more fields than there are names"),
+        (b"a,b\n1,2,3,4\n5\n", "cannot be read as a table: .* more fields than the header"),
         (
             b"file_name,caption\na.wav,a hum, a buzz\n",
-            "fields than .*: quote texts with commas",
+            "fields than .*: quote texts that contain commas",
         ),
         (b"\x00\x01\x02\xff" * 9, "cannot be read as a table|has no column"),
     ],
 )
-def test_tables(tmp_path: Path, table: bytes, said: str) -> None:
-    hums(tmp_path)
+def test_invalid_table_raises(tmp_path: Path, table: bytes, message: str) -> None:
+    write_audio(tmp_path)
     (tmp_path / "metadata.csv").write_bytes(table)
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load_train_dataset(DataArguments(dataset=str(tmp_path)))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_rows_that_repeat_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hums(tmp_path)
+def test_duplicate_rows_are_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_audio(tmp_path)
     rows = "a.wav,a hum\nb.wav,a buzz\na.wav,a hum\na.wav,a drone\n"
     (tmp_path / "metadata.csv").write_text("file_name,caption\n" + rows)
     kept = load_train_dataset(DataArguments(dataset=str(tmp_path)))
     assert kept["caption"] == ["a hum", "a buzz", "a drone"]
-    assert "1 rows repeat an earlier one and are left out" in capsys.readouterr().out
+    assert "removed 1 duplicate rows" in capsys.readouterr().out
 
 
-def test_a_fold_that_is_absent(sound_folder: Path) -> None:
+def test_missing_fold_raises(sound_folder: Path) -> None:
     for options in ({"folds": [7]}, {"folds": [1], "eval_folds": [7]}):
         with pytest.raises(DataError, match=r"has no fold 7; it has \['1', '2', '3'\]"):
             data = DataArguments(dataset=str(sound_folder), **options)
             load_eval_dataset(data) if "eval_folds" in options else load_train_dataset(data)
 
 
-def test_a_copy_that_is_not_there() -> None:
+def test_missing_copy_raises() -> None:
     with pytest.raises(DataError, match="there is no folder"):
         load_train_dataset(DataArguments(dataset="fsd50k@/nowhere"))
 
 
-def test_the_hub_out_of_reach() -> None:
-    with pytest.raises(DataError, match="there is no data set 'nateraw/fsd50k'") as caught:
+def test_unreachable_hub_raises() -> None:
+    with pytest.raises(DataError, match="there is no dataset 'nateraw/fsd50k'") as caught:
         load_train_dataset(DataArguments(dataset="fsd50k"))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"order": "random"}, "--order is shuffled or caption_length"),
-        ({"caption_template": "a sound"}, "has {} where the labels go"),
+        ({"caption_template": "a sound"}, "{}"),
         ({"shuffle_buffer_size": 0}, "at least 1"),
         ({"shuffle_buffer_size": 9}, "is for --streaming true"),
         ({"streaming": True, "order": "caption_length"}, "a stream cannot be sorted"),
@@ -87,6 +90,6 @@ def test_the_hub_out_of_reach() -> None:
         ({"extra_dataset": "mini", "extra_dataset_fraction": 1.0}, "from 0 to below 1"),
     ],
 )
-def test_options_that_contradict(options: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_contradicting_options_raise(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         DataArguments(**options)

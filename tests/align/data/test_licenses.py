@@ -1,4 +1,4 @@
-"""Licences however they are written: each by its family, and none by what only sounds like one."""
+"""Normalization of licenses, and texts that only resemble a license."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from align.data.licenses import allowed_names, filter_by_license, is_allowed, li
         ("NA", "not stated"), ("None", "not stated"),
     ],
 )  # fmt: skip
-def test_families_of_licences(written: str | None, short: str) -> None:
+def test_license_family(written: str | None, short: str) -> None:
     assert license_family(written) == short
 
 
@@ -47,13 +47,14 @@ def test_families_of_licences(written: str | None, short: str) -> None:
         "no sampling", "acc0unt", "stand by",
     ],
 )  # fmt: skip
-def test_what_is_of_no_family_stays_as_it_is(written: str) -> None:
+def test_license_family_of_other_text(written: str) -> None:
     assert license_family(written) == written.lower()
     assert not is_allowed(written, allowed_names(["cc0", "cc-by", "sampling+"]))
 
 
-def test_who_asks_for_no_licence_gets_none_that_state_none() -> None:
+def test_license_named_none_does_not_match_unstated() -> None:
     stated = ["cc0", "", "None"]
-    assert filter_by_license(stated, ["cc0", "none"], "sounds") == [0, 2]  # as it is written
+    # The requested "none" matches the text in the data, not an empty license.
+    assert filter_by_license(stated, ["cc0", "none"], "sounds") == [0, 2]
     names = allowed_names(["cc0", "none"])
     assert [is_allowed(one, names) for one in stated] == [True, False, True]

@@ -1,4 +1,4 @@
-"""Data sets as rows, and recordings as features: what is kept, and what is refused and how."""
+"""Load datasets as rows and extract features; errors of unusable data."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.conftest import RATE, tone
 
 
 def write_csv(folder: Path, *lines: str) -> str:
-    """A folder of one recording that every line may name, with metadata.csv."""
+    """Write a folder with one audio file and metadata.csv."""
     soundfile.write(folder / "a.wav", tone(440, 0.2), RATE)
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
     return str(folder)
 
 
-def test_folder_with_csv(sound_folder: Path) -> None:
+def test_load_rows_csv(sound_folder: Path) -> None:
     rows = load_rows(str(sound_folder), "train")
     assert rows.column_names == ["audio", "caption", "label", "row"]
     assert len(rows) == 12
@@ -36,7 +36,7 @@ def test_folder_with_csv(sound_folder: Path) -> None:
     }  # fmt: skip
 
 
-def test_folder_with_jsonl_and_columns_of_other_names(tmp_path: Path) -> None:
+def test_load_rows_jsonl_with_column_options(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(440, 0.2), RATE)
     row = {"where": "a.wav", "text": "a hum, a long one", "kind": 7}
     (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + "\n")
@@ -49,28 +49,28 @@ def test_folder_with_jsonl_and_columns_of_other_names(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_home_is_understood(sound_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_rows_expands_home(sound_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from align.config.arguments import DataArguments
 
     monkeypatch.setenv("HOME", str(sound_folder.parent))
     options = DataArguments(dataset=f"~/{sound_folder.name}")
     assert len(load_train_dataset(options)) == 12
     rows, name = load_eval_dataset(options)
-    assert rows is None and "training recordings themselves" in name
+    assert rows is None and "training clips themselves" in name
 
 
-def test_without_labels_the_caption_is_the_label(tmp_path: Path) -> None:
+def test_load_rows_without_labels_uses_captions(tmp_path: Path) -> None:
     data = write_csv(tmp_path, "file_name,caption", "a.wav,a hum", "a.wav,a buzz")
     assert load_rows(data, "train")["label"] == ["a hum", "a buzz"]
 
 
-def test_a_row_without_a_label_does_not_join_the_others_without(tmp_path: Path) -> None:
+def test_load_rows_empty_label_uses_caption(tmp_path: Path) -> None:
     lines = ("file_name,caption,label", "a.wav,a hum,hum", "a.wav,a buzz,", "a.wav,a dog,")
     data = write_csv(tmp_path, *lines)
     assert load_rows(data, "train")["label"] == ["hum", "a buzz", "a dog"]
 
 
-def test_folds_are_kept(sound_folder: Path) -> None:
+def test_load_rows_folds(sound_folder: Path) -> None:
     first = load_rows(str(sound_folder), "train", folds=[1])
     rest = load_rows(str(sound_folder), "train", folds=[2, 3])
     names = [[Path(r).name for r in rows["audio"]] for rows in (first, rest)]
@@ -78,7 +78,7 @@ def test_folds_are_kept(sound_folder: Path) -> None:
     assert not set(names[0]) & set(names[1]) and len(names[0] + names[1]) == 12
 
 
-def test_held_out_folds(sound_folder: Path) -> None:
+def test_load_eval_dataset_folds(sound_folder: Path) -> None:
     from align.config.arguments import DataArguments
 
     options = DataArguments(dataset=str(sound_folder), folds=[1, 2], eval_folds=[3])
@@ -88,7 +88,7 @@ def test_held_out_folds(sound_folder: Path) -> None:
     assert not set(rows["audio"]) & set(load_train_dataset(options)["audio"])
 
 
-def test_measuring_on_folds_of_another_folder(sound_folder: Path, tmp_path: Path) -> None:
+def test_load_eval_dataset_folds_of_another_folder(sound_folder: Path, tmp_path: Path) -> None:
     from align.config.arguments import DataArguments
 
     other = write_csv(tmp_path, "file_name,caption,fold", "a.wav,a hum,1", "a.wav,a buzz,2")
@@ -99,7 +99,7 @@ def test_measuring_on_folds_of_another_folder(sound_folder: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("folds", [None, [1, 3]])
-def test_overlapping_folds_are_refused(sound_folder: Path, folds: list[int] | None) -> None:
+def test_overlapping_folds_raise(sound_folder: Path, folds: list[int] | None) -> None:
     from align.config.arguments import DataArguments
 
     with pytest.raises(ValueError, match="no fold in both"):
@@ -111,50 +111,52 @@ def test_overlapping_folds_are_refused(sound_folder: Path, folds: list[int] | No
     [
         (("path,caption", "a.wav,a hum"), "no column file_name; it has: path, caption"),
         (("path,text", "a.wav,a hum"), "no column file_name and no column caption"),
-        (("file_name,caption",), "metadata.csv is empty: it needs at least column names and two"),
+        (("file_name,caption",), "metadata.csv is empty: it needs column names and at least two"),
         (("file_name,caption", "a.wav,a hum", "a.wav,"), "1 of 2 rows .* no caption.* row 2"),
         (("file_name,caption", "a.wav,a hum", 'a.wav," "'), "1 of 2 rows .* no caption.* row 2"),
-        (("file_name,caption", "b.wav,a hum", "c.wav,a hum"), "none of the 2 files .* is there"),
+        (("file_name,caption", "b.wav,a hum", "c.wav,a hum"), "none of the 2 files .* exists"),
     ],
 )
-def test_tables_that_cannot_be_used(tmp_path: Path, lines: tuple[str, ...], message: str) -> None:
+def test_load_rows_invalid_table_raises(
+    tmp_path: Path, lines: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         load_rows(write_csv(tmp_path, *lines), "train")
 
 
-def test_a_fold_that_is_not_there(sound_folder: Path) -> None:
+def test_load_rows_missing_fold_raises(sound_folder: Path) -> None:
     with pytest.raises(DataError, match=r"has no fold 9; it has \['1', '2', '3'\]"):
         load_rows(str(sound_folder), "train", folds=[1, 9])
 
 
-def test_folds_of_data_without_any(tmp_path: Path) -> None:
+def test_load_rows_without_fold_column_raises(tmp_path: Path) -> None:
     data = write_csv(tmp_path, "file_name,caption", "a.wav,a hum")
     for name in (data, "mini"):
         with pytest.raises(DataError, match="has no column fold"):
             load_rows(name, "train", folds=[1])
 
 
-def test_a_folder_without_metadata(tmp_path: Path) -> None:
+def test_load_rows_without_metadata_raises(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no metadata.csv and no metadata.jsonl.*file_name"):
         load_rows(str(tmp_path), "train")
 
 
-def test_metadata_that_is_no_table(tmp_path: Path) -> None:
-    (tmp_path / "metadata.jsonl").write_text("this is no table\n")
+def test_load_rows_malformed_metadata_raises(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text("this is not a table\n")
     with pytest.raises(DataError, match=r"metadata.jsonl cannot be read as a table"):
         load_rows(str(tmp_path), "train")
 
 
-def test_no_such_data_names_those_there_are() -> None:
+def test_load_rows_unknown_name_lists_names() -> None:
     with pytest.raises(DataError) as caught:
         load_rows("minni", "train")
     message = str(caught.value)
-    assert "there is no data set 'minni'" in message
+    assert "there is no dataset 'minni'" in message
     assert "mini, mini-mixtures" in message and "did you mean 'mini'?" in message
     assert "\n" not in message
 
 
-def test_the_miniature_by_name() -> None:
+def test_load_rows_mini() -> None:
     train, test = load_rows("mini", "train"), load_rows("mini", "test")
     assert (len(train), len(test)) == (ROWS["train"], ROWS["test"])
     assert len(set(train.with_format(None)["label"])) == 10
@@ -168,23 +170,23 @@ def test_the_miniature_by_name() -> None:
     assert all(" + " in label for label in mixtures["label"])
 
 
-def test_a_split_that_is_not_there() -> None:
+def test_load_rows_missing_split_raises() -> None:
     with pytest.raises(ValueError, match="no split 'validation'; it has: train, test"):
         load_rows("mini", "validation")
 
 
 @pytest.fixture(scope="module")
-def ear(tiny_clap: str) -> AudioProcessor:
+def processor(tiny_clap: str) -> AudioProcessor:
     from transformers import ClapFeatureExtractor
 
     return AudioProcessor("clap_audio_model", ClapFeatureExtractor.from_pretrained(tiny_clap), 4)
 
 
-def forty(folder: Path, *broken: str) -> str:
-    """Forty rows of as many recordings; the first of them are the broken ones."""
+def forty_rows(folder: Path, *broken: str) -> str:
+    """Write forty rows with one clip each, starting with the broken ones."""
     for i in range(40):
         soundfile.write(folder / f"good{i}.wav", tone(440, 0.2), RATE)
-    (folder / "text.wav").write_text("I am a text, not a sound")
+    (folder / "text.wav").write_text("not audio")
     (folder / "empty.wav").write_bytes(b"")
     nan = np.full(2400, np.nan, np.float32)
     soundfile.write(folder / "nan.wav", nan, RATE, subtype="FLOAT")
@@ -195,52 +197,53 @@ def forty(folder: Path, *broken: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["text.wav", "empty.wav", "nan.wav", "missing.wav"])
-def test_a_broken_recording_is_named_and_left_out(
-    tmp_path: Path, ear: AudioProcessor, capsys: pytest.CaptureFixture[str], name: str
+def test_extract_features_skips_broken_clip(
+    tmp_path: Path, processor: AudioProcessor, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    heard = extract_features(ear, load_rows(forty(tmp_path, name, name), "train"))
-    said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
-    assert len(said) == 1  # it is one recording of two captions
-    assert said[0].startswith("left out: row 1: ") and name in said[0]
-    assert len(heard) == len(heard.captions) == len(heard.labels) == 38
-    assert heard.captions[0] == "caption 2" and heard.labels[-1] == "label 39"
-    assert heard.clip_ids[0] == str(tmp_path / "good2.wav")
-    assert all(f.shape[1] == 16 and f.dtype == np.float32 for row in heard.features for f in row)
+    features = extract_features(processor, load_rows(forty_rows(tmp_path, name, name), "train"))
+    messages = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    assert len(messages) == 1  # one clip with two captions
+    assert messages[0].startswith("skipped: row 1: ") and name in messages[0]
+    assert len(features) == len(features.captions) == len(features.labels) == 38
+    assert features.captions[0] == "caption 2" and features.labels[-1] == "label 39"
+    assert features.clip_ids[0] == str(tmp_path / "good2.wav")
+    assert all(f.shape[1] == 16 and f.dtype == np.float32 for row in features.features for f in row)
 
 
-def test_too_many_broken_recordings_stop_the_run(tmp_path: Path, ear: AudioProcessor) -> None:
-    rows = load_rows(forty(tmp_path, "text.wav", "empty.wav", "nan.wav"), "train")
-    with pytest.raises(DataError, match=r"3 of 40 recordings cannot be used.*row 1: .*text.wav"):
-        extract_features(ear, rows)
+def test_extract_features_too_many_errors_raise(tmp_path: Path, processor: AudioProcessor) -> None:
+    rows = load_rows(forty_rows(tmp_path, "text.wav", "empty.wav", "nan.wav"), "train")
+    with pytest.raises(DataError, match=r"3 of 40 clips cannot be used.*row 1: .*text.wav"):
+        extract_features(processor, rows)
 
 
-def test_a_single_recording_that_is_broken(tmp_path: Path, ear: AudioProcessor) -> None:
+def test_extract_features_all_broken_raises(tmp_path: Path, processor: AudioProcessor) -> None:
     data = write_csv(tmp_path, "file_name,caption", "a.wav,a hum")
-    (tmp_path / "a.wav").write_text("no sound")
-    with pytest.raises(DataError, match="1 of 1 recordings cannot be used"):
-        extract_features(ear, load_rows(data, "train"))
+    (tmp_path / "a.wav").write_text("not audio")
+    with pytest.raises(DataError, match="1 of 1 clips cannot be used"):
+        extract_features(processor, load_rows(data, "train"))
 
 
 @pytest.mark.slow
-def test_several_processes_hear_the_same(
-    ear: AudioProcessor, monkeypatch: pytest.MonkeyPatch
+def test_extract_features_workers_match(
+    processor: AudioProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("align.preprocessing.parallel.MIN_ROWS_FOR_WORKERS", 64)
     rows = load_rows("mini", "test").select(range(64))
-    alone, together = extract_features(ear, rows), extract_features(ear, rows, num_workers=2)
+    alone, together = (
+        extract_features(processor, rows),
+        extract_features(processor, rows, num_workers=2),
+    )
     assert len(alone) == 64 and alone.captions == together.captions
     for one, other in zip(alone.features, together.features, strict=True):
         assert len(one) == len(other) > 0
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_a_short_name_goes_before_a_folder_of_that_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_short_name_takes_precedence_over_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "mini").mkdir()
     monkeypatch.chdir(tmp_path)
-    rows, told = load_eval_dataset(DataArguments(dataset="mini"))
-    assert rows is not None and "test split" in told
+    rows, description = load_eval_dataset(DataArguments(dataset="mini"))
+    assert rows is not None and "test split" in description
     trained = load_train_dataset(DataArguments(dataset="mini"))
     seeds = [set(part.with_format(None)["seed"]) for part in (rows, trained)]
     assert all(seeds) and not seeds[0] & seeds[1]

@@ -1,4 +1,4 @@
-"""Streams: what is said is known beforehand, what is heard comes in an order of seed and epoch."""
+"""Streamed datasets: order by seed and epoch, filters, errors, resuming."""
 
 from __future__ import annotations
 
@@ -27,27 +27,29 @@ from tests.helpers.launches import assert_same_weights, command, session, weight
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` lets its threads rest for five seconds at the end of every pass."""
+def no_shutdown_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the five seconds that `datasets` waits for its threads after every iteration."""
     monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01, raising=False)
 
 
-def passed(stream: Stream, seed: int = 0, epoch: int = 0) -> list[str]:
-    """The captions of an epoch, in its order."""
+def epoch_captions(stream: Stream, seed: int = 0, epoch: int = 0) -> list[str]:
+    """Return the captions of an epoch in order."""
     return [caption for _, caption, _ in stream.iterate(seed, epoch)]
 
 
 @pytest.mark.parametrize("where", ["hub", "folder"])
-def test_every_row_comes_once_an_epoch(tmp_path: Path, sound_folder: Path, where: str) -> None:
+def test_stream_yields_every_row_once_per_epoch(
+    tmp_path: Path, sound_folder: Path, where: str
+) -> None:
     data = f"fsd50k@{hub_tables.fsd50k(tmp_path)}" if where == "hub" else str(sound_folder)
     stream = load_stream(data, "train", buffer_size=3)
     rows = load_rows(data, "train")
     assert stream.captions == list(rows["caption"]) and stream.labels == list(rows["label"])
-    orders = [passed(stream, 0, epoch) for epoch in range(4)]
+    orders = [epoch_captions(stream, 0, epoch) for epoch in range(4)]
     assert all(sorted(order) == sorted(rows["caption"]) for order in orders)
     assert any(order != orders[0] for order in orders[1:])
-    assert passed(stream, 0, 2) == orders[2]
-    found = {caption: recording for recording, caption, _ in stream.iterate(0, 1)}
+    assert epoch_captions(stream, 0, 2) == orders[2]
+    found = {caption: audio for audio, caption, _ in stream.iterate(0, 1)}
     own = {row["caption"]: row["audio"] for row in rows}
     if where == "hub":
         for caption in set(own):
@@ -58,15 +60,15 @@ def test_every_row_comes_once_an_epoch(tmp_path: Path, sound_folder: Path, where
         assert all(Path(path).is_file() for path in found.values())
 
 
-def test_folds_and_licences_of_a_stream(tmp_path: Path) -> None:
+def test_stream_folds_and_licenses(tmp_path: Path) -> None:
     name = f"fsd50k@{hub_tables.fsd50k(tmp_path / 'a')}"
     stream = load_stream(name, "train", licenses=["cc0", "cc-by"])
-    assert len(stream) == 4 and sorted(passed(stream)) == sorted(stream.captions)
-    with pytest.raises(DataError, match=r"no row of .* has the licence mit"):
+    assert len(stream) == 4 and sorted(epoch_captions(stream)) == sorted(stream.captions)
+    with pytest.raises(DataError, match=r"no row of .* has the license mit"):
         load_stream(name, "train", licenses=["mit"])
     name = f"esc50@{hub_tables.esc50(tmp_path / 'b')}"
     stream = load_stream(name, "train", folds=[2])
-    assert len(stream) == 3 and sorted(passed(stream)) == sorted(stream.captions)
+    assert len(stream) == 3 and sorted(epoch_captions(stream)) == sorted(stream.captions)
     with pytest.raises(DataError, match=r"has no fold 9; it has \['1', '2', '3'\]"):
         load_stream(name, "train", folds=[2, 9])
     with pytest.raises(DataError, match="has no column caption"):
@@ -74,41 +76,43 @@ def test_folds_and_licences_of_a_stream(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ear(tiny_clap: str) -> AudioProcessor:
+def processor(tiny_clap: str) -> AudioProcessor:
     return AudioProcessor("clap_audio_model", load_backbone(tiny_clap)[1], 4)
 
 
-def streamed(
-    ear: AudioProcessor, stream: Stream, workers: int = 1, **augmentation: float
+def streaming_dataset(
+    processor: AudioProcessor, stream: Stream, num_workers: int = 1, **augmentation: float
 ) -> StreamingFeatureDataset:
     count = len(stream)
     given = AugmentArguments(**augmentation)
     scale = FeatureLayout(16, 10 / np.log(10))
     return StreamingFeatureDataset(
-        ear, stream, torch.arange(count), list(range(count)), given, scale, 0, workers
+        processor, stream, torch.arange(count), list(range(count)), given, scale, 0, num_workers
     )
 
 
-def test_a_stream_hears_what_a_data_set_hears(ear: AudioProcessor, sound_folder: Path) -> None:
+def test_streamed_features_match_extract_features(
+    processor: AudioProcessor, sound_folder: Path
+) -> None:
     rows = load_rows(str(sound_folder), "train").select([0, 1, 2])
-    heard = extract_features(ear, rows)
+    features = extract_features(processor, rows)
 
-    def passing(seed: int, epoch: int) -> Any:
+    def iterate(seed: int, epoch: int) -> Any:
         return ((row["audio"], row["caption"], row["label"]) for row in rows)
 
-    stream = Stream(list(rows["caption"]), list(rows["label"]), passing)
-    items = list(streamed(ear, stream))
+    stream = Stream(list(rows["caption"]), list(rows["label"]), iterate)
+    items = list(streaming_dataset(processor, stream))
     assert [int(item["target"]) for item in items] == [0, 1, 2]
     assert [item["group"] for item in items] == [0, 1, 2]
-    for item, windows in zip(items, heard.features, strict=True):
+    for item, windows in zip(items, features.features, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(item["windows"], windows, strict=True))
 
 
-def test_augmentation_follows_from_seed_epoch_and_place(
-    ear: AudioProcessor, sound_folder: Path
+def test_stream_augmentation_depends_on_seed_epoch_and_row(
+    processor: AudioProcessor, sound_folder: Path
 ) -> None:
     stream = load_stream(str(sound_folder), "train")
-    one, two = (streamed(ear, stream, gain_db=6.0) for _ in range(2))
+    one, two = (streaming_dataset(processor, stream, gain_db=6.0) for _ in range(2))
     first, again = list(one), list(two)
     two.set_epoch(1)
     for a, b in zip(first, again, strict=True):
@@ -118,53 +122,55 @@ def test_augmentation_follows_from_seed_epoch_and_place(
 
 
 def broken_stream(folder: Path, sound_folder: Path, broken: set[int], count: int = 40) -> Stream:
-    (folder / "text.wav").write_text("no sound")
+    (folder / "text.wav").write_text("not audio")
     places = [folder / "text.wav" if i in broken else sound_folder / "1.wav" for i in range(count)]
     captions = [f"caption {i}" for i in range(count)]
 
-    def passing(seed: int, epoch: int) -> Any:
+    def iterate(seed: int, epoch: int) -> Any:
         return ((str(p), c, c) for p, c in zip(places, captions, strict=True))
 
-    return Stream(captions, captions, passing)
+    return Stream(captions, captions, iterate)
 
 
 @pytest.mark.parametrize("broken", [{0, 1}, {7, 39}])
-def test_a_broken_recording_of_a_stream(
-    ear: AudioProcessor, tmp_path: Path, sound_folder: Path, broken: set[int],
+def test_stream_replaces_broken_clips(
+    processor: AudioProcessor, tmp_path: Path, sound_folder: Path, broken: set[int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    items = list(streamed(ear, broken_stream(tmp_path, sound_folder, broken)))
-    assert len(items) == 40  # an epoch keeps its length
+    items = list(streaming_dataset(processor, broken_stream(tmp_path, sound_folder, broken)))
+    assert len(items) == 40  # the epoch length is constant
     assert {int(item["target"]) for item in items} == set(range(40)) - broken
-    said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
-    assert len(said) == 2 and all("text.wav" in line for line in said)
-    assert all(line.startswith("left out: the stream's number ") for line in said)
+    messages = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    assert len(messages) == 2 and all("text.wav" in line for line in messages)
+    assert all(line.startswith("skipped: ") for line in messages)
 
 
-def test_too_many_broken_recordings_stop_a_stream(
-    ear: AudioProcessor, tmp_path: Path, sound_folder: Path
+def test_stream_too_many_errors_raise(
+    processor: AudioProcessor, tmp_path: Path, sound_folder: Path
 ) -> None:
     stream = broken_stream(tmp_path, sound_folder, {1, 5, 9})
-    with pytest.raises(DataError, match="3 of 40 recordings cannot be used"):
-        list(streamed(ear, stream))
+    with pytest.raises(DataError, match="3 of 40 clips cannot be used"):
+        list(streaming_dataset(processor, stream))
 
 
 @pytest.mark.slow
-def test_two_processes_hear_a_stream_as_one_does(
-    ear: AudioProcessor, tmp_path: Path, sound_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_stream_workers_match(
+    processor: AudioProcessor, tmp_path: Path, sound_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("align.training.datasets.MIN_ROWS_FOR_WORKERS", 40)
     plain = broken_stream(tmp_path, sound_folder, {0, 17})
     read: list[int] = []
 
-    def passing(seed: int, epoch: int) -> Any:
+    def iterate(seed: int, epoch: int) -> Any:
         rows = list(plain.iterate(seed, epoch))
         for place in np.random.default_rng([seed, epoch]).permutation(40).tolist():
             read.append(place)
             yield rows[place]
 
-    stream = Stream(plain.captions, plain.labels, passing)
-    one, two = (streamed(ear, stream, workers, gain_db=6.0) for workers in (1, 2))
+    stream = Stream(plain.captions, plain.labels, iterate)
+    one, two = (
+        streaming_dataset(processor, stream, num_workers, gain_db=6.0) for num_workers in (1, 2)
+    )
     pools = set()
     for epoch in (0, 1):
         for rows in (one, two):
@@ -177,7 +183,7 @@ def test_two_processes_hear_a_stream_as_one_does(
             assert all(np.array_equal(w, v) for w, v in windows)
         pools.add(id(two._pool._pool))
     assert len(pools) == 1 and one._pool._pool is None  # started once
-    # Who stops in between has read no more than is in work.
+    # A consumer that stops early has read no more than the prefetched rows.
     read.clear()
     some = iter(two)
     first = [int(next(some)["target"]) for _ in range(3)]
@@ -189,8 +195,9 @@ def test_two_processes_hear_a_stream_as_one_does(
 
 def flags(*more: str) -> tuple[str, ...]:
     return (
-        "--streaming", "true", "--folds", "1", "2", "--eval_folds", "3", "--shuffle_buffer_size", "4",
-        "--per_device_train_batch_size", "2", "--save_strategy", "steps", "--save_steps", "3",
+        "--streaming", "true", "--folds", "1", "2", "--eval_folds", "3",
+        "--shuffle_buffer_size", "4", "--per_device_train_batch_size", "2",
+        "--save_strategy", "steps", "--save_steps", "3",
         "--adapter_dropout", "0.2", *more,
     )  # fmt: skip
 
@@ -207,7 +214,7 @@ def flags(*more: str) -> tuple[str, ...]:
     ],
     ids=["frozen", "augmented", "two processes"],
 )
-def test_a_streamed_run_goes_on_as_if_never_stopped(
+def test_resumed_streaming_run_matches_uninterrupted(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, more: tuple[str, ...],
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -221,23 +228,23 @@ def test_a_streamed_run_goes_on_as_if_never_stopped(
     shutil.copytree(whole / f"checkpoint-{early}", broken / f"checkpoint-{early}")
     capsys.readouterr()
     main(command(tiny_base, tiny_clap, sound_folder, broken, *flags(*more)))
-    assert f"going on from {broken / f'checkpoint-{early}'}" in capsys.readouterr().out
+    assert str(broken / f"checkpoint-{early}") in capsys.readouterr().out
     assert_same_weights(whole, broken)
     before = weights(whole / f"checkpoint-{early}")
     assert any(not torch.equal(before[n], tensor) for n, tensor in weights(whole).items())
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "messages"),
     [
         (("--streaming", "true"), "say what to measure on"),
         (flags("--train_backbone", "all", "--mix_same_label_prob", "0.5"), "a stream has none"),
         (flags("--dataloader_num_workers", "2"), "a stream is read by one process"),
     ],
 )
-def test_what_a_stream_cannot_do(
+def test_unsupported_streaming_options_raise(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, more: tuple[str, ...],
-    said: str,
+    messages: str,
 ) -> None:  # fmt: skip
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=messages):
         session(command(tiny_base, tiny_clap, sound_folder, tmp_path, *more))

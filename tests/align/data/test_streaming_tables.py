@@ -1,4 +1,4 @@
-"""Streams of a folder's parquet files: where recordings lie, folds, and what an empty cell does."""
+"""Streamed parquet files of a local folder: audio paths, folds and empty cells."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.conftest import RATE, tone
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` lets its threads rest for five seconds at the end of every pass."""
+def no_shutdown_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the five seconds that `datasets` waits for its threads after every iteration."""
     monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01, raising=False)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """Three recordings named by parquet files, the last in no fold."""
+    """Three clips listed in a parquet file, the last without a fold."""
     (tmp_path / "sounds").mkdir()
     for i in range(3):
         soundfile.write(tmp_path / "sounds" / f"{i}.wav", tone(200 + 90 * i, 0.2), RATE)
@@ -38,14 +38,14 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_paths_are_relative_to_the_folder(folder: str) -> None:
-    passed = {caption: path for path, caption, _ in load_stream(folder, "train").iterate(0, 0)}
+def test_stream_paths_are_relative_to_folder(folder: str) -> None:
+    found = {caption: path for path, caption, _ in load_stream(folder, "train").iterate(0, 0)}
     rows = load_rows(folder, "train")
-    assert passed == dict(zip(rows["caption"], rows["audio"], strict=True))
-    assert len(passed) == 3 and all(Path(path).is_file() for path in passed.values())
+    assert found == dict(zip(rows["caption"], rows["audio"], strict=True))
+    assert len(found) == 3 and all(Path(path).is_file() for path in found.values())
 
 
-def test_folds_and_labels_of_columns_with_an_empty_cell(folder: str) -> None:
+def test_stream_folds_and_labels_with_empty_cell(folder: str) -> None:
     stream, rows = load_stream(folder, "train"), load_rows(folder, "train")
     assert stream.labels == list(rows["label"]) == ["7", "8", "rain"]
     stream, rows = (load(folder, "train", folds=[2]) for load in (load_stream, load_rows))
@@ -53,7 +53,7 @@ def test_folds_and_labels_of_columns_with_an_empty_cell(folder: str) -> None:
     assert [caption for _, caption, _ in stream.iterate(0, 0)] == ["a buzz"]
 
 
-def test_a_fold_among_others_that_is_absent(folder: str) -> None:
+def test_missing_fold_raises(folder: str) -> None:
     for load in (load_stream, load_rows):
         with pytest.raises(DataError, match=r"has no fold 9; it has \['1', '2'\]"):
             load(folder, "train", folds=[1, 9])

@@ -1,4 +1,4 @@
-"""Tables as people and their programs write them: empty cells, commas, words for nothing, rows."""
+"""Tables as other programs write them: empty cells, separators, null-like words, row numbers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.helpers import hub_tables
 
 
 def table(folder: Path, *lines: str, name: str = "metadata.csv") -> str:
-    """A folder with a table and the six recordings that it may name."""
+    """Write a folder with a table and six audio files."""
     for i in range(6):
         soundfile.write(folder / f"{i}.wav", tone(200 + 90 * i, 0.2), RATE)
     (folder / name).write_text("\n".join(lines) + "\n")
     return str(folder)
 
 
-def test_whole_numbers_are_written_without_a_point() -> None:
+def test_cell_to_text() -> None:
     cells = [3.0, 3, "3.0", 0.5, True, None, float("nan"), " ", "None", "nan"]
     assert [cell_to_text(cell) for cell in cells] == [
         "3", "3", "3.0", "0.5", "True", "", "", "", "None", "nan",
@@ -43,7 +43,7 @@ def test_whole_numbers_are_written_without_a_point() -> None:
     assert rows.features["size"] == Value("float64")
 
 
-def test_an_empty_cell_changes_no_other_fold_or_label(tmp_path: Path) -> None:
+def test_empty_cell_keeps_integer_columns(tmp_path: Path) -> None:
     lines = ("file_name,caption,fold,label", "0.wav,a hum,1,7", "1.wav,a buzz,,", "2.wav,sea,2,8")
     data = table(tmp_path, *lines)
     assert load_rows(data, "train")["label"] == ["7", "a buzz", "8"]
@@ -52,7 +52,7 @@ def test_an_empty_cell_changes_no_other_fold_or_label(tmp_path: Path) -> None:
         load_rows(data, "train", folds=[1, 3])
 
 
-def test_cells_are_read_as_they_are_written(tmp_path: Path) -> None:
+def test_csv_cells_are_text(tmp_path: Path) -> None:
     lines = ("0.wav,a hum,007,1.0", "1.wav,true,1.0,2.0", "2.wav,sea,x,")
     rows = load_rows(table(tmp_path, "file_name,caption,label,fold", *lines), "train")
     assert rows["label"] == ["007", "1.0", "x"] and rows["caption"][1] == "true"
@@ -60,7 +60,7 @@ def test_cells_are_read_as_they_are_written(tmp_path: Path) -> None:
     assert kept["caption"] == ["true"]
 
 
-def test_a_word_may_come_after_thousands_of_numbers(tmp_path: Path) -> None:
+def test_csv_text_after_many_numbers(tmp_path: Path) -> None:
     lines = [f"{i % 6}.wav,sound {i},{i}" for i in range(10_500)]
     data = table(tmp_path, "file_name,caption,seconds", *lines, "0.wav,the last,NA")
     rows = load_rows(data, "train")
@@ -68,7 +68,7 @@ def test_a_word_may_come_after_thousands_of_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [".csv", ".tsv"])
-def test_a_separator_at_the_end_of_every_line_shifts_nothing(tmp_path: Path, end: str) -> None:
+def test_trailing_separator_is_ignored(tmp_path: Path, end: str) -> None:
     lines = ["file_name,caption,label", "0.wav,a hum,x,", '1.wav,"a buzz, a tone",,']
     lines = [line if end == ".csv" else line.replace(",", "\t") for line in lines]
     table(tmp_path, *lines, name=f"list{end}")
@@ -78,21 +78,21 @@ def test_a_separator_at_the_end_of_every_line_shifts_nothing(tmp_path: Path, end
     assert rows["caption"][1].replace("\t", ",") == "a buzz, a tone"
 
 
-def test_words_for_nothing_are_words(tmp_path: Path) -> None:
+def test_null_like_words_are_text(tmp_path: Path) -> None:
     words = ["None", "NA", "null", "nan", "N/A"]
     lines = [f"{i}.wav,{word},{word}" for i, word in enumerate(words)]
     rows = load_rows(table(tmp_path, "file_name,caption,label", *lines), "train")
     assert list(rows["caption"]) == list(rows["label"]) == words
 
 
-def test_empty_cells_are_still_missing(tmp_path: Path) -> None:
+def test_empty_cells_are_missing(tmp_path: Path) -> None:
     lines = ("file_name,caption,label,licence,fold", '0.wav,a hum,"",,1', "1.wav,sea,x,cc0,")
     rows = load_rows(table(tmp_path, *lines), "train")
     assert rows["label"] == ["a hum", "x"] and rows["license"] == ["", "cc0"]
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_label_column_that_is_not_there_is_refused(tmp_path: Path, streamed: bool) -> None:
+def test_missing_label_column_raises(tmp_path: Path, streamed: bool) -> None:
     (tmp_path / "a").mkdir()
     data = table(tmp_path / "a", "file_name,caption,kind", "0.wav,a hum,x", "1.wav,sea,y")
 
@@ -103,46 +103,47 @@ def test_a_label_column_that_is_not_there_is_refused(tmp_path: Path, streamed: b
         load(data, label_column="knid")
     found = load(data)
     assert list(found.labels if streamed else found["label"]) == ["a hum", "sea"]
-    clips = f"audiocaps@{hub_tables.audiocaps(tmp_path / 'b')}"  # without labels of its own
+    clips = f"audiocaps@{hub_tables.audiocaps(tmp_path / 'b')}"  # has no labels
     with pytest.raises(DataError, match=r"no column knid; .* --label_column$"):
         load(clips, label_column="knid")
     assert len(load(clips)) == 4
-    own = f"esc50@{hub_tables.esc50(tmp_path / 'c')}"  # which has its own, and no need of another
+    # A dataset with a label column of its own ignores the option.
+    own = f"esc50@{hub_tables.esc50(tmp_path / 'c')}"
     assert len(load(own, label_column="knid")) == 9
 
 
 @pytest.fixture(scope="module")
-def ear(tiny_clap: str) -> AudioProcessor:
+def processor(tiny_clap: str) -> AudioProcessor:
     return AudioProcessor("clap_audio_model", load_backbone(tiny_clap)[1], 4)
 
 
-def test_a_row_is_called_as_in_its_table(
-    tmp_path: Path, ear: AudioProcessor, capsys: pytest.CaptureFixture[str]
+def test_messages_use_source_row_numbers(
+    tmp_path: Path, processor: AudioProcessor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = ["0.wav,a hum,1,cc0", "1.wav,a buzz,2,cc0", "2.wav,a tone,2,by-nc",
              "1.wav,a buzz,2,cc0", "3.wav,rain,2,cc0", "4.wav,sea,2,cc0"]  # fmt: skip
     data = table(tmp_path, "file_name,caption,fold,licence", *lines)
-    (tmp_path / "4.wav").write_text("no sound")
+    (tmp_path / "4.wav").write_text("not audio")
     rows = load_rows(data, "train", folds=[2], licenses=["cc0"])
     assert rows["row"] == [2, 5, 6]
-    assert len(extract_features(ear, rows)) == 2
-    assert "left out: row 6: " in capsys.readouterr().out
+    assert len(extract_features(processor, rows)) == 2
+    assert "skipped: row 6: " in capsys.readouterr().out
 
 
-def test_rows_before_it_without_a_picture_count(tmp_path: Path) -> None:
+def test_row_numbers_count_skipped_images(tmp_path: Path) -> None:
     data = table(tmp_path, "file_name,image", "0.wav,0.png", "1.wav,1.png", "2.wav,2.png")
     lines = ("0.wav,0.png,rain,blip", "1.wav,1.png,,", "2.wav,2.png,sea,blip")
-    made = "\n".join(("file_name,image,caption,captioner", *lines)) + "\n"
-    (tmp_path / CAPTIONS).write_text(made)
+    captions = "\n".join(("file_name,image,caption,captioner", *lines)) + "\n"
+    (tmp_path / CAPTIONS).write_text(captions)
     assert load_rows(data, "train")["row"] == [1, 3]
     with pytest.raises(DataError, match=r"no column text; it has: file_name, image, caption;"):
         load_rows(data, "train", caption_column="text")
-    (tmp_path / CAPTIONS).write_text(made.replace("sea", '" "'))
+    (tmp_path / CAPTIONS).write_text(captions.replace("sea", '" "'))
     with pytest.raises(DataError, match=r"1 of 2 rows .* no caption, the first is row 3:"):
         load_rows(data, "train")
 
 
-def test_the_number_of_a_row_is_no_part_of_what_it_sounds_like(tmp_path: Path) -> None:
+def test_fingerprint_ignores_row_numbers(tmp_path: Path) -> None:
     lines = ("file_name,caption", "2.wav,rain", "0.wav,a hum", "1.wav,sea")
     data = table(tmp_path, *lines)
     (tmp_path / "less.csv").write_text("\n".join((lines[0], *lines[2:])) + "\n")
@@ -152,7 +153,7 @@ def test_the_number_of_a_row_is_no_part_of_what_it_sounds_like(tmp_path: Path) -
     assert audio_fingerprint(first) == audio_fingerprint(other)
 
 
-def test_a_second_set_is_read_as_the_first(sound_folder: Path, tmp_path: Path) -> None:
+def test_extra_dataset_uses_read_options(sound_folder: Path, tmp_path: Path) -> None:
     lines = ("file_name,text,license", f"{sound_folder / '0.wav'},a hum,cc0",
              f"{sound_folder / '1.wav'},a tone,cc-by")  # fmt: skip
     (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")

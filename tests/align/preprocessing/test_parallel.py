@@ -1,4 +1,4 @@
-"""Processes that read and hear: one thread each, and the cores that are left for who asks them."""
+"""Worker processes use one thread each and leave the remaining cores to the parent."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from align.preprocessing.parallel import read_rows
 
 
 def threads() -> list[int]:
-    """The threads of each library that computes in this process."""
+    """Return the number of threads of each numerical library in this process."""
     return [library["num_threads"] for library in threadpool_info()]
 
 
-class Counting:
-    """Reads no pair: tells of the process that it is asked in."""
+class ThreadCounter:
+    """Reader that returns the thread counts of its process."""
 
     def read(self, i: int) -> list[int]:
-        """The threads of row i's reader."""
+        """Return the thread counts of the process that reads row i."""
         return threads()
 
 
-def test_a_worker_computes_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.get_num_threads()  # which reads the environment when it is first asked
+def test_workers_use_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.get_num_threads()  # reads the environment on its first call
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        monkeypatch.setenv(name, "2")  # what a worker would start with, left alone
-    reader: Any = Counting()
+        monkeypatch.setenv(name, "2")  # default of the worker processes
+    reader: Any = ThreadCounter()
     with threadpool_limits(3):
-        answers = read_rows(reader, 4, 0, 2, worth=2)
-        found = [next(answers)]
-        assert torch.get_num_threads() == 1  # of three, two are the workers'
-        found += list(answers)
+        results = read_rows(reader, 4, 0, 2, worth=2)
+        found = [next(results)]
+        assert torch.get_num_threads() == 1  # two of three are used by the workers
+        found += list(results)
         assert torch.get_num_threads() == 3
     assert len(found) == 4
-    assert {n for answer in found for n in answer} == {1}
+    assert {n for result in found for n in result} == {1}

@@ -1,4 +1,4 @@
-"""The snippets of docs/guides/pipelines.md run as they are printed, on tiny checkpoints."""
+"""Run the snippets of docs/guides/pipelines.md on tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SNIPPETS = re.findall(r"^## ([^\n]+)\n|^```python\n(.*?)^```$", PAGE.read_text()
 
 
 def titled() -> list[tuple[str, str]]:
-    """Snippets with the titles of their sections."""
+    """Return the snippets with the titles of their sections."""
     found, title = [], ""
     for heading, code in SNIPPETS:
         title = heading or title
@@ -49,7 +49,7 @@ def save_lora(base: str, folder: Path) -> str:
 
 
 def save_ip_adapter(base: str, folder: Path) -> str:
-    """In the layout of its repository: weights, and the image encoder beside them."""
+    """Save an IP-Adapter and its image encoder in the layout of the Hub repository."""
     unet = StableDiffusionPipeline.from_pretrained(base).unet
     config = CLIPVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -63,7 +63,7 @@ def save_ip_adapter(base: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, tiny_clap: str) -> dict[str, str]:
-    """The Hub ids of the page with the local folders that replace them."""
+    """Map the Hub ids in the guide to local folders."""
     root = tmp_path_factory.mktemp("hub")
     sd1 = tiny.save_stable_diffusion(root / "sd1")
     sdxl = tiny.save_sdxl(root / "sdxl")
@@ -94,7 +94,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_clap: str) -> dict[st
 
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the files that the snippets open."""
+    """Create a working directory with the files that the snippets open."""
     soundfile.write(tmp_path / "dog.wav", tone(300), RATE)
     soundfile.write(tmp_path / "rain.wav", tone(3000), RATE)
     pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
@@ -106,7 +106,7 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(code: str, folders: dict[str, str]) -> list[Image.Image]:
-    """Runs a snippet with Hub ids replaced by folders, and returns its images."""
+    """Run a snippet with Hub ids replaced by folders, and return its images."""
     quoted = set(re.findall(r'"([\w.-]+/[\w./-]+)"', code))
     assert quoted and quoted <= set(folders), quoted - set(folders)
     for name in quoted:

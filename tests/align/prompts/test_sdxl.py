@@ -1,4 +1,4 @@
-"""SDXL's prompt space: two text encoders, pooled embeds, and zeros for an empty prompt."""
+"""Prompt space of SDXL: two text encoders, pooled embeds, zero unconditional embeds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDTH, POOLED = 16 + 24, 12
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny SDXL in the hub's layout."""
+    """Tiny SDXL pipeline."""
     torch.manual_seed(0)
     text = {
         "vocab_size": 699, "intermediate_size": 16, "num_hidden_layers": 2,
@@ -58,7 +58,7 @@ def space(base: str) -> PromptSpace:
     return PromptSpace.from_pretrained(base)
 
 
-def draw(pipeline: StableDiffusionXLPipeline, **arguments: object) -> np.ndarray:
+def generate(pipeline: StableDiffusionXLPipeline, **arguments: object) -> np.ndarray:
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(
         **arguments,
@@ -69,7 +69,7 @@ def draw(pipeline: StableDiffusionXLPipeline, **arguments: object) -> np.ndarray
     ).images
 
 
-def test_both_encoders_and_the_pooled_embeds_are_in_it(space: PromptSpace) -> None:
+def test_encode_uses_both_text_encoders(space: PromptSpace) -> None:
     prompts = space.encode(CAPTIONS)
     assert prompts.embeds.shape == (3, 77, WIDTH)
     assert prompts.pooled is not None
@@ -77,33 +77,37 @@ def test_both_encoders_and_the_pooled_embeds_are_in_it(space: PromptSpace) -> No
     assert not torch.equal(prompts.pooled[0], prompts.pooled[1])
 
 
-def test_its_unconditional_embeds_are_zeros(space: PromptSpace) -> None:
-    null = space.unconditional
-    assert null.embeds.shape == (1, 77, WIDTH)
-    assert not null.embeds.any()
-    assert null.pooled is not None
-    assert null.pooled.shape == (1, POOLED)
-    assert not null.pooled.any()
+def test_unconditional_embeds_are_zero(space: PromptSpace) -> None:
+    unconditional = space.unconditional
+    assert unconditional.embeds.shape == (1, 77, WIDTH)
+    assert not unconditional.embeds.any()
+    assert unconditional.pooled is not None
+    assert unconditional.pooled.shape == (1, POOLED)
+    assert not unconditional.pooled.any()
     assert space.encode([""]).embeds.any()
 
 
-def test_embeds_draw_the_very_picture_that_the_string_draws(base: str, space: PromptSpace) -> None:
+def test_embeds_generate_same_image_as_text(base: str, space: PromptSpace) -> None:
     whole = StableDiffusionXLPipeline.from_pretrained(base)
     prompts = space.encode(CAPTIONS[:1])
-    by_string = draw(whole, prompt=CAPTIONS[0])
-    assert np.array_equal(draw(whole, **prompts.pipeline_kwargs(space.unconditional)), by_string)
+    from_text = generate(whole, prompt=CAPTIONS[0])
+    assert np.array_equal(
+        generate(whole, **prompts.pipeline_kwargs(space.unconditional)), from_text
+    )
     other = space.encode(CAPTIONS[1:2])
-    assert not np.array_equal(draw(whole, **other.pipeline_kwargs(space.unconditional)), by_string)
+    assert not np.array_equal(
+        generate(whole, **other.pipeline_kwargs(space.unconditional)), from_text
+    )
 
 
-def test_an_encoder_drives_it_without_its_text_side(
+def test_encoder_drives_pipeline_without_text_encoders(
     base: str, space: PromptSpace, tiny_clap: str, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     encoder = AudioPromptEncoder.from_backbone(
         tiny_clap,
         {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2},
-        {base: SpaceShape(base, 77, WIDTH, POOLED)},  # the folder's name has a dot
+        {base: SpaceShape(base, 77, WIDTH, POOLED)},  # its name contains a dot
     )
     statistics = CaptionEmbeds.encode(space, CAPTIONS).statistics()
     assert list(statistics) == ["embeds", "pooled"]
@@ -122,8 +126,8 @@ def test_an_encoder_drives_it_without_its_text_side(
     assert not torch.equal(*prompt["pooled_prompt_embeds"])
 
     without = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
-    blind = StableDiffusionXLPipeline.from_pretrained(base, **without)
-    low, high = draw(blind, **prompt)
+    textless = StableDiffusionXLPipeline.from_pretrained(base, **without)
+    low, high = generate(textless, **prompt)
     assert not np.array_equal(low, high)
     swapped = prompt | {"pooled_prompt_embeds": prompt["pooled_prompt_embeds"].flip(0)}
-    assert not np.array_equal(draw(blind, **swapped)[0], low)
+    assert not np.array_equal(generate(textless, **swapped)[0], low)
