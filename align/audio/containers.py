@@ -131,5 +131,5 @@ def _tag_duration_s(track: Any) -> float:
     hours, minutes, seconds = map(float, declared.groups())
     # FFmpeg writes the end time of the track, which is its length if it starts at 0. Other
     # programs write the length; the result is then too small, which never causes a false warning.
-    starts_s = float((track.start_time or 0) * track.time_base)
-    return hours * 3600 + minutes * 60 + seconds - max(0.0, starts_s)
+    start_s = float((track.start_time or 0) * track.time_base)
+    return hours * 3600 + minutes * 60 + seconds - max(0.0, start_s)

@@ -100,11 +100,11 @@ class ColumnMapping:
         def read_row(row: Mapping[str, Any]) -> dict[str, str]:
             text = self._to_caption(caption(row[self.caption]))
             name = self._to_label(label(row[self.label])) if label else ""
-            place = " ".join(str(row[column]) for column in clip)
+            clip_name = " ".join(str(row[column]) for column in clip)
             # Without a label, the clip or else the caption is the label.
-            values = {"caption": text, "label": name or place or text}
+            values = {"caption": text, "label": name or clip_name or text}
             if clip:
-                values["clip"] = place
+                values["clip"] = clip_name
             if license is not None:
                 values["license"] = cell_to_text(row[license])
             return values

@@ -33,18 +33,18 @@ class FilePairs:
     def __init__(
         self, files: Sequence[Path], extensions: Sequence[str], partner_extensions: Sequence[str]
     ) -> None:
-        taken = {(p.parent, p.stem) for p in files if p.suffix.lower() in partner_extensions}
+        paired = {(p.parent, p.stem) for p in files if p.suffix.lower() in partner_extensions}
         own: dict[tuple[Path, str], Path] = {}
         self.duplicates: list[tuple[Path, Path]] = []
         self._free: dict[str, list[Path]] = defaultdict(list)
         for path in files:
             if path.suffix.lower() not in extensions:
                 continue
-            place = path.parent, path.stem
-            first = own.setdefault(place, path)
+            key = path.parent, path.stem
+            first = own.setdefault(key, path)
             if first is not path:
                 self.duplicates.append((path, first))
-            elif place not in taken:
+            elif key not in paired:
                 self._free[path.stem].append(path)
         self._own = own
         self.files = list(own.values())

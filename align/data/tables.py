@@ -185,9 +185,9 @@ def _drop_uncaptioned(rows: Dataset, captions: list[str | None], captions_file: 
     if len(kept) == len(rows):
         return rows
     rows = rows.add_column(ROW_NUMBER, list(range(1, len(rows) + 1)))
-    few = len(rows) - len(kept)
+    count = len(rows) - len(kept)
     print(
-        f"skipped: {few} of {len(rows)} rows have an empty caption in {captions_file}",
+        f"skipped: {count} of {len(rows)} rows have an empty caption in {captions_file}",
         flush=True,
     )
     return rows.select(kept)
@@ -237,13 +237,13 @@ def prepare_hub(name: str) -> None:
 def _not_found_message(name: str, split: str, error: Exception, known: Collection[str]) -> str:
     reason = root_cause(error)
     if "split" in reason.lower() and "should be one of" in reason.lower():
-        there = reason.lower().partition("should be one of")[2].strip(" .[]")
+        splits = reason.lower().partition("should be one of")[2].strip(" .[]")
         return (
-            f"{name} has no split {split!r}, only {there}: evaluate on folds of it (--folds and "
+            f"{name} has no split {split!r}, only {splits}: evaluate on folds of it (--folds and "
             "--eval_folds) or on another dataset (--eval_dataset)"
         )
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    matches = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {matches[0]!r}?" if matches else ""
     return (
         f"there is no dataset {name!r}: it is neither a short name ({', '.join(known)}), nor "
         f"a folder, nor a table, nor a Hub dataset of data files "

@@ -56,7 +56,8 @@ class Store(Sequence[Row]):
         self.blocks: list[dict[str, Any]] = []
         self.complete = False
         self._memory: list[Row] = []
-        self._places: list[tuple[int, list[list[int]]]] = []  # byte offset and shapes of each row
+        # Byte offset and shapes of each row.
+        self._locations: list[tuple[int, list[list[int]]]] = []
         self._values: np.ndarray | None = None
         if folder is not None:
             self._open(folder)
@@ -76,7 +77,7 @@ class Store(Sequence[Row]):
         if not self.complete:
             self._truncate()
         for block in self.blocks:
-            self._place(block)
+            self._add_locations(block)
 
     def _valid_blocks(self, lines: list[str]) -> list[dict[str, Any]]:
         """Return the blocks before the first incomplete or damaged one."""
@@ -128,7 +129,7 @@ class Store(Sequence[Row]):
         with self._path("blocks.jsonl").open("a") as journal:
             journal.write(json.dumps(self.blocks[-1]) + "\n")
         self._values = None
-        self._place(block)
+        self._add_locations(block)
 
     def columns(self) -> list[np.ndarray]:
         """Return the i-th arrays of all rows as one array (N, ...) each, memory-mapped if on disk.
@@ -140,7 +141,7 @@ class Store(Sequence[Row]):
             raise ValueError("columns needs rows of the same shapes")
         if self.folder is None:
             return [np.stack(column) for column in zip(*self._memory, strict=True)]
-        shapes = self._places[0][1]
+        shapes = self._locations[0][1]
         rows = self._mapped()[: len(self) * _bytes(shapes) // 2].reshape(len(self), -1)
         found, start = [], 0
         for shape in shapes:
@@ -171,14 +172,14 @@ class Store(Sequence[Row]):
     def _count(self) -> int:
         return sum(len(block["shapes"]) for block in self.blocks)
 
-    def _place(self, block: dict[str, Any]) -> None:
-        at = self._places[-1][0] + _bytes(self._places[-1][1]) if self._places else 0
+    def _add_locations(self, block: dict[str, Any]) -> None:
+        at = self._locations[-1][0] + _bytes(self._locations[-1][1]) if self._locations else 0
         for shapes in block["shapes"]:
-            self._places.append((at, shapes))
+            self._locations.append((at, shapes))
             at += _bytes(shapes)
 
     def __len__(self) -> int:
-        return len(self._memory) if self.folder is None else len(self._places)
+        return len(self._memory) if self.folder is None else len(self._locations)
 
     @overload
     def __getitem__(self, row: int) -> Row: ...
@@ -191,7 +192,7 @@ class Store(Sequence[Row]):
         if self.folder is None:
             return self._memory[row]
         values = self._mapped()
-        at, shapes = self._places[row]
+        at, shapes = self._locations[row]
         arrays, start = [], at // 2
         for shape in shapes:
             size = int(np.prod(shape))

@@ -189,8 +189,8 @@ def check_prompt(pipeline: Any, prompt: Mapping[str, torch.Tensor]) -> dict[str,
         if name in spec.arguments
     }
     _check_without_text_encoder(pipeline, found)
-    beside = "prompt_embeds" in found and requires_prompt(pipeline)
-    return found | {"prompt": None} if beside else found
+    needs_prompt = "prompt_embeds" in found and requires_prompt(pipeline)
+    return found | {"prompt": None} if needs_prompt else found
 
 
 def _check_complete(spec: PipelineSpec, prompt: Mapping[str, torch.Tensor]) -> None:
