@@ -1,4 +1,4 @@
-"""A training of the UNet goes on with the pairs that it was begun on, and with no others."""
+"""Resuming a UNet training requires the pairs that it was started on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.adapter_runs import adapter_weights, command, fill
 pytestmark = pytest.mark.slow  # trainings
 
 
-def test_other_pairs_are_not_gone_on_with(
+def test_resume_on_other_pairs_raises(
     tiny_base: str, tiny_encoder: AudioPromptEncoder, tmp_path: Path
 ) -> None:
     tiny_encoder.save_pretrained(tmp_path / "encoder")
@@ -23,7 +23,7 @@ def test_other_pairs_are_not_gone_on_with(
     pairs, run = fill(tmp_path / "pairs"), tmp_path / "run"
     line = command(tiny_base, tmp_path / "encoder", pairs, run)
     main(line)
-    before, told = adapter_weights(run), json.loads((run / "run.json").read_text())
+    before, record = adapter_weights(run), json.loads((run / "run.json").read_text())
     table = pairs / "metadata.csv"
     rows = table.read_text().splitlines()
     first, last = rows[1], rows[-1]
@@ -34,13 +34,13 @@ def test_other_pairs_are_not_gone_on_with(
         [rows[0], first.replace("0.wav", "3.wav"), *rows[2:]],
     ):
         table.write_text("\n".join(other) + "\n")
-        with pytest.raises(SystemExit, match="has a run on other pairs: the data have changed"):
+        with pytest.raises(SystemExit, match="has a run on other pairs: the dataset has changed"):
             main(line)
-    assert json.loads((run / "run.json").read_text()) == told
+    assert json.loads((run / "run.json").read_text()) == record
     table.write_text("\n".join(rows) + "\n")
     main(line)
     after = adapter_weights(run)
     assert all(torch.equal(before[name], after[name]) for name in before)
     table.write_text("\n".join(rows[:-1]) + "\n")
     main([*line, "--overwrite_output_dir", "true"])
-    assert json.loads((run / "run.json").read_text())["pairs"] != told["pairs"]
+    assert json.loads((run / "run.json").read_text())["pairs"] != record["pairs"]

@@ -1,4 +1,4 @@
-"""Training the UNet to hear: stages move what they name, runs resume, options do what they say."""
+"""Training runs of audio adapters: stages, options, recipes and resuming."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from PIL import Image
 from align.config.parser import recipe_folder
 from align.models.encoder import AudioPromptEncoder
 from diffuse.config.options import parse_options
-from diffuse.config.stages import PARAMETER_GROUPS, STAGES
+from diffuse.config.stages import PARAMETER_GROUPS, STAGES, parse_stage, parse_stages
 from diffuse.models.lora import lora_parameters
 from diffuse.train import main
 from diffuse.training.model import UNetWithAudio
-from tests.helpers.adapter_runs import adapter_weights, command, fill, session
+from tests.helpers.adapter_runs import adapter_weights, command, fill, training_run
 
 ROOT = Path(__file__).parents[3]
 
@@ -41,7 +41,7 @@ def encoder(tiny_encoder: AudioPromptEncoder, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def line(tiny_base: str, encoder: Path, pairs: Path, tmp_path: Path) -> Any:
-    """Makes command lines of short trainings into this test's folder."""
+    """Return a function that builds command lines of short trainings into the test's folder."""
 
     def made(*more: str) -> list[str]:
         return command(tiny_base, encoder, pairs, tmp_path / "run", *more)
@@ -50,17 +50,17 @@ def line(tiny_base: str, encoder: Path, pairs: Path, tmp_path: Path) -> Any:
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """What a stage logged, from its newest checkpoint."""
+    """Return the log history of a stage from its newest checkpoint."""
     states = sorted(folder.glob("stage-*/checkpoint-*/trainer_state.json"), key=os.path.getmtime)
     found: list[dict[str, Any]] = json.loads(states[-1].read_text())["log_history"]
     assert found
     return found
 
 
-def parts_of(opened: Any) -> dict[str, dict[str, torch.Tensor]]:
-    """Copies of all weights by part, "base" and "buffers" among them."""
-    adapter, unet = opened.adapter, opened.attached.unet
-    lora = lora_parameters(unet, "sound")
+def parts_of(run: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """Return copies of all weights by parameter group, and those of the base model as "base"."""
+    adapter, unet = run.adapter, run.attached.unet
+    lora = lora_parameters(unet, "adapter")
     found = {
         name: {str(i): p.detach().clone() for i, p in enumerate(weights)}
         for name, weights in (adapter.parameter_groups | {"lora": list(lora.values())}).items()
@@ -81,43 +81,43 @@ QUICK = ("projector", "audio_attention_lora")
     "name",
     [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in STAGES],
 )
-def test_exactly_what_a_stage_trains_moves(line: Any, name: str) -> None:
+def test_stage_changes_only_trainable_groups(line: Any, name: str) -> None:
     stages = (
         ["audio_attention_lora", name]
         if name not in ("audio_attention", "audio_attention_lora")
         else [name]
     )
     rank = () if name == "audio_attention" else ("--lora_rank", "2")
-    opened = session(line("--stages", *stages, *rank, "--warmup_steps", "0"))
-    model = UNetWithAudio(opened.attached.unet, opened.adapter)
-    for number, stage in enumerate(opened.stages[:-1]):
-        opened._train_stage(model, stage, opened.folder / f"stage-{number}")
-    before = parts_of(opened)
-    opened._train_stage(model, opened.stages[-1], opened.folder / "stage-last")
-    after = parts_of(opened)
+    run = training_run(line("--stages", *stages, *rank, "--warmup_steps", "0"))
+    model = UNetWithAudio(run.attached.unet, run.adapter)
+    for number, stage in enumerate(run.stages[:-1]):
+        run._train_stage(model, stage, run.folder / f"stage-{number}")
+    before = parts_of(run)
+    run._train_stage(model, run.stages[-1], run.folder / "stage-last")
+    after = parts_of(run)
     moved = {part: changed(before[part], after[part]) for part in before}
     for part in (*PARAMETER_GROUPS, "base"):
         if part in STAGES[name].trainable:
-            assert moved[part] == len(before[part]) > 0, f"all of {part} trains"
+            assert moved[part] == len(before[part]) > 0, f"all of {part} is trained"
         else:
-            assert moved[part] == 0, f"{part} stands still"
+            assert moved[part] == 0, f"{part} is frozen"
 
 
 @pytest.mark.slow
-def test_every_gradient_is_there_after_the_first_update(line: Any) -> None:
-    opened = session(
+def test_all_trainable_parameters_get_gradients(line: Any) -> None:
+    run = training_run(
         line("--stages", "audio_attention_lora", "--lora_rank", "2", "--warmup_steps", "0")
     )
-    model = UNetWithAudio(opened.attached.unet, opened.adapter)
-    trainer = opened.build_trainer(model, opened.stages[0], opened.folder)
+    model = UNetWithAudio(run.attached.unet, run.adapter)
+    trainer = run.build_trainer(model, run.stages[0], run.folder)
     trainer.train()
-    batch = trainer.data_collator([opened.build_dataset(opened.train_pairs, opened.train_tensors)[0, i, i] for i in
-                                   range(4)])  # fmt: skip
+    dataset = run.build_dataset(run.train_pairs, run.train_tensors)
+    batch = trainer.data_collator([dataset[0, i, i] for i in range(4)])
     model.zero_grad()
     trainer.compute_loss(model, batch).backward()
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    dead = [n for n, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert len(trained) > 20 and not dead
+    missing = [n for n, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert len(trained) > 20 and not missing
 
 
 @pytest.mark.slow
@@ -132,8 +132,8 @@ def test_every_gradient_is_there_after_the_first_update(line: Any) -> None:
         (("--stages", "text_replacement"), {"denoising", "levels"}),
     ],
 )  # fmt: skip
-def test_each_term_is_logged_by_name(line: Any, tmp_path: Path, flags: Any, terms: Any) -> None:
-    session(line("--save_strategy", "steps", "--save_steps", "3", *flags)).train()
+def test_loss_terms_are_logged_by_name(line: Any, tmp_path: Path, flags: Any, terms: Any) -> None:
+    training_run(line("--save_strategy", "steps", "--save_steps", "3", *flags)).train()
     lines = [row for row in history(tmp_path / "run") if "loss" in row]
     assert len(lines) == 3
     for row in lines:
@@ -143,26 +143,26 @@ def test_each_term_is_logged_by_name(line: Any, tmp_path: Path, flags: Any, term
 
 
 def levels_after(line: Any, *flags: str) -> Any:
-    """The projector's tokens of held-out sounds and the level weights after a short training."""
+    """Return held-out level tokens, level weights and the adapter after a short training."""
     more = ("--max_steps", "30", "--overwrite_output_dir", "true", "--learning_rate", "0.01")
-    opened = session(line(*more, "--stages", "audio_attention", *flags))
-    opened.train()
-    prepared = opened.eval_tensors
-    which = prepared.audio_index
+    run = training_run(line(*more, "--stages", "audio_attention", *flags))
+    run.train()
+    prepared = run.eval_tensors
+    index = prepared.audio_index
     with torch.no_grad():
-        tokens = opened.adapter.projector(
-            prepared.tokens[which].float(), prepared.mask[which], prepared.embeds[which].float()
+        tokens = run.adapter.projector(
+            prepared.tokens[index].float(), prepared.mask[index], prepared.embeds[index].float()
         )
-    return tokens, opened.adapter.level_weights().detach(), opened.adapter
+    return tokens, run.adapter.level_weights().detach(), run.adapter
 
 
 @pytest.mark.slow
-def test_the_levels_options_do_what_they_say(line: Any) -> None:
+def test_level_options_change_levels(line: Any) -> None:
     from diffuse.models.levels import entropy, norm_error, orthogonality
 
-    plain, even, _ = levels_after(line)
-    apart, _, _ = levels_after(line, "--orthogonality_weight", "10")
-    assert orthogonality(apart) < 0.5 * orthogonality(plain)
+    plain, _, _ = levels_after(line)
+    orthogonal, _, _ = levels_after(line, "--orthogonality_weight", "10")
+    assert orthogonality(orthogonal) < 0.5 * orthogonality(plain)
     sized, _, _ = levels_after(line, "--norm_weight", "10", "--norm_target", "20")
     assert norm_error(sized, 20.0) < 0.8 * norm_error(plain, 20.0)
     _, uneven, _ = levels_after(line, "--entropy_weight", "-1")
@@ -173,39 +173,40 @@ def test_the_levels_options_do_what_they_say(line: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_alignment_stage_brings_tokens_to_their_phrases(line: Any) -> None:
-    opened = session(line("--stages", "projector", "--max_steps", "40", "--learning_rate", "0.01"))
-    trainer = opened.build_trainer(
-        UNetWithAudio(opened.attached.unet, opened.adapter), opened.stages[0], opened.folder
+def test_projector_stage_reduces_alignment_loss(line: Any) -> None:
+    run = training_run(
+        line("--stages", "projector", "--max_steps", "40", "--learning_rate", "0.01")
+    )
+    trainer = run.build_trainer(
+        UNetWithAudio(run.attached.unet, run.adapter), run.stages[0], run.folder
     )
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < 0.7 * before
 
 
-def test_the_average_is_kept_and_evaluated(line: Any) -> None:
-    opened = session(line("--ema_decay", "0.9", "--warmup_steps", "0"))
-    trainer = opened.build_trainer(
-        UNetWithAudio(opened.attached.unet, opened.adapter), opened.stages[0], opened.folder
+def test_ema_weights_are_evaluated_and_saved(line: Any) -> None:
+    run = training_run(line("--ema_decay", "0.9", "--warmup_steps", "0"))
+    trainer = run.build_trainer(
+        UNetWithAudio(run.attached.unet, run.adapter), run.stages[0], run.folder
     )
     trainer.train()
-    last = [p.detach().clone() for p in opened.adapter.parameter_groups["gates"]]
+    last = [p.detach().clone() for p in run.adapter.parameter_groups["gates"]]
     with trainer.ema.averaged_weights():
-        averaged = [p.detach().clone() for p in opened.adapter.parameter_groups["gates"]]
+        averaged = [p.detach().clone() for p in run.adapter.parameter_groups["gates"]]
     assert all(
-        torch.equal(a, p)
-        for a, p in zip(last, opened.adapter.parameter_groups["gates"], strict=True)
+        torch.equal(a, p) for a, p in zip(last, run.adapter.parameter_groups["gates"], strict=True)
     )
     assert all(a != 0 and a != b for a, b in zip(averaged, last, strict=True))
     trainer.ema.copy_to_model()
     assert all(
         torch.equal(a, p)
-        for a, p in zip(averaged, opened.adapter.parameter_groups["gates"], strict=True)
+        for a, p in zip(averaged, run.adapter.parameter_groups["gates"], strict=True)
     )
 
 
 @pytest.mark.slow
-def test_a_run_leaves_an_adapter_that_pipelines_load(line: Any, tmp_path: Path) -> None:
+def test_run_writes_adapter_and_samples(line: Any, tmp_path: Path) -> None:
     from diffuse.models.saving import load_adapter
 
     main(line("--num_sheet_samples", "3", "--lora_rank", "2", "--stages", "audio_attention_lora"))
@@ -220,7 +221,7 @@ def test_a_run_leaves_an_adapter_that_pipelines_load(line: Any, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_samples_are_drawn_at_every_evaluation(line: Any, tmp_path: Path) -> None:
+def test_sample_every_eval_writes_sheets(line: Any, tmp_path: Path) -> None:
     flags = (
         "--eval_strategy",
         "steps",
@@ -231,65 +232,61 @@ def test_samples_are_drawn_at_every_evaluation(line: Any, tmp_path: Path) -> Non
         "--num_sheet_samples",
         "2",
     )
-    session(line(*flags, "--sample_every_eval", "true")).train()
-    found = sorted(p.name for p in (tmp_path / "run").glob("stage-1-hearing/samples/*"))
+    training_run(line(*flags, "--sample_every_eval", "true")).train()
+    found = sorted(p.name for p in (tmp_path / "run").glob("stage-1-audio_attention/samples/*"))
     assert found == ["step-2.png", "step-4.png"]
 
 
-def test_folds_that_are_held_out_are_not_trained_on(line: Any) -> None:
-    opened = session(line("--folds", "1", "--eval_folds", "2"))
-    assert len(opened.train_pairs) == len(opened.eval_pairs) == 6
-    assert not set(opened.train_pairs.rows["audio"]) & set(opened.eval_pairs.rows["audio"])
-    assert "folds 2" in opened.eval_name
+def test_eval_folds_are_excluded_from_training(line: Any) -> None:
+    run = training_run(line("--folds", "1", "--eval_folds", "2"))
+    assert len(run.train_pairs) == len(run.eval_pairs) == 6
+    assert not set(run.train_pairs.rows["audio"]) & set(run.eval_pairs.rows["audio"])
+    assert "folds 2" in run.eval_name
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        (("--stages", "audio_attention_lora"), "the adapter has no lora that could train"),
+        (("--stages", "audio_attention_lora"), "the adapter has no lora to train"),
         (("--stages", '{"trainable": ["attention"]}'), "behind closed gates"),
-        (("--encoder", "no/encoder"), "there is no trained encoder 'no/encoder'"),
+        (("--encoder", "no/encoder"), "'no/encoder'"),
         (("--dataset", "no/data"), "there is no dataset 'no/data'"),
         (("--resolution", "15"), "--resolution must be a multiple of 2"),
         (("--blocks", "side"), "blocks are down, mid, up, not 'side'"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_in_one_sentence(
-    line: Any, flags: tuple[str, ...], said: str
-) -> None:
-    with pytest.raises(SystemExit, match=said) as told:
+def test_invalid_run_exits_with_one_line(line: Any, flags: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SystemExit, match=message) as error:
         main(line(*flags))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        (("--stages", "ears"), "there is no stage 'ears'"),
+        (("--stages", "audio"), "there is no stage 'audio'"),
         (("--caption_dropout", "0.9", "--audio_dropout", "0.9"), "together at most 1"),
-        (("--ema_decay", "1.5"), "between 0 and 1"),
-        (("--crops", "0"), "--crops is at least 1"),
+        (("--ema_decay", "1.5"), "must be between 0 and 1"),
+        (("--num_crops", "0"), "--num_crops must be at least 1"),
         (("--lerning_rate", "1"), "did you mean --learning_rate"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_is_loaded(
-    line: Any, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], said: str
+def test_invalid_options_exit(
+    line: Any, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(SystemExit):
         main(line(*flags))
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted(recipe_folder("diffuse").glob("*.yaml")), ids=lambda p: p.stem
 )
-def test_every_recipe_trains_a_few_steps_and_is_driven(
+def test_recipe_trains_and_generates(
     tiny_base: str, encoder: Path, pairs: Path, tmp_path: Path, path: Path
 ) -> None:
     import yaml
-
-    from diffuse.config.stages import parse_stage
 
     recipe = yaml.safe_load(path.read_text())
     given = [text if isinstance(text, str) else json.dumps(text) for text in
@@ -297,8 +294,8 @@ def test_every_recipe_trains_a_few_steps_and_is_driven(
     short = []
     for text in given:
         stage = parse_stage(text)
-        told = {"name": stage.name, "trainable": stage.trainable, "loss": stage.loss, "steps": 1}
-        short.append(json.dumps(told))
+        values = {"trainable": stage.trainable, "loss": stage.loss, "max_steps": 1}
+        short.append(json.dumps({"name": stage.name, **values}))
     line = command(
         tiny_base, encoder, pairs, tmp_path / "run", "--stages", *short, "--num_sheet_samples", "1"
     )
@@ -308,11 +305,9 @@ def test_every_recipe_trains_a_few_steps_and_is_driven(
     assert (tmp_path / "run" / "samples.png").exists()
 
 
-def test_recipes_say_what_the_earlier_systems_trained() -> None:
+def test_recipes_match_earlier_systems() -> None:
     def stages(name: str) -> list[tuple[set[str], str]]:
         options = parse_options("diffuse.train", [name])
-        from diffuse.config.stages import parse_stages
-
         return [(set(s.trainable), s.loss) for s in parse_stages(options.loss.stages)]
 
     assert len(stages("clap2diffusion-v3")) == 3 and len(stages("clap2diffusion-v4")) == 2
@@ -323,14 +318,14 @@ def test_recipes_say_what_the_earlier_systems_trained() -> None:
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_trained_again(
+def test_finished_run_is_not_repeated(
     line: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(line())
     before = adapter_weights(tmp_path / "run")
     capsys.readouterr()
     main(line())
-    assert "stage 1 (hearing) is done" in capsys.readouterr().out
+    assert "stage 1 (audio_attention) is done" in capsys.readouterr().out
     after = adapter_weights(tmp_path / "run")
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(SystemExit, match=r"learning_rate was 0\.003 and is 0\.01"):
@@ -341,10 +336,10 @@ def test_a_finished_run_is_not_trained_again(
 
 
 @pytest.mark.slow
-def test_a_later_run_starts_from_a_saved_adapter(line: Any, tmp_path: Path) -> None:
+def test_init_from_saved_adapter(line: Any, tmp_path: Path) -> None:
     main(line())
     saved = tmp_path / "run"
-    again = line("--adapter", str(saved), "--stages", "attention", "--warmup_steps", "0")
+    again = line("--init_from", str(saved), "--stages", "attention_only", "--warmup_steps", "0")
     again[again.index(str(saved))] = str(tmp_path / "next")
     main(again)
     before, after = adapter_weights(saved), adapter_weights(tmp_path / "next")
@@ -355,10 +350,10 @@ def test_a_later_run_starts_from_a_saved_adapter(line: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_the_same(
+def test_killed_run_resumes_to_same_weights(
     tiny_base: str, encoder: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    """Killed in the middle of an epoch of the second stage."""
+    """The run is killed in the middle of an epoch of the second stage."""
     stages = (
         "--stages",
         '{"stage": "projector", "max_steps": 2}',
@@ -369,9 +364,9 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     main(command(tiny_base, encoder, pairs, whole, *flags))
     run = [sys.executable, "-m", "diffuse.train", *command(tiny_base, encoder, pairs, cut, *flags)]
     process = subprocess.Popen(run, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    stage = cut / "stage-2-hearing"
+    stage = cut / "stage-2-audio_attention"
     deadline = time.monotonic() + 300
-    while not (stage / "checkpoint-8" / "whole").exists():
+    while not (stage / "checkpoint-8" / "complete").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -387,10 +382,10 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_adapter(
+def test_two_processes_match_one(
     tiny_base: str, encoder: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    """Two of half the batch each end where one of the whole ends, but for rounding."""
+    """Two processes with half the batch each match one process up to rounding."""
     one, two, cache = tmp_path / "one", tmp_path / "two", ("--cache", "true", "--cache_dir")
     flags = (*cache, str(tmp_path / "cache"), "--warmup_steps", "0", "--ema_decay", "0")
     main(command(tiny_base, encoder, pairs, one, *flags))
@@ -406,8 +401,8 @@ def test_two_processes_train_one_adapter(
     first, second = adapter_weights(one), adapter_weights(two)
     assert first.keys() == second.keys()
 
-    def apart(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
+    def distance(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
         return sum((left[n] - right[n]).float().abs().sum().item() for n in left)
 
-    assert apart(first, fresh) > 0
-    assert apart(first, second) < 0.1 * apart(first, fresh)
+    assert distance(first, fresh) > 0
+    assert distance(first, second) < 0.1 * distance(first, fresh)
