@@ -140,7 +140,7 @@ def parse_stages(texts: Sequence[str]) -> list[Stage]:
 
 
 def check_gates(stages: Sequence[Stage], from_trained: bool) -> None:
-    """Check that no stage trains parameters behind closed gates, which block gradients.
+    """Check that every stage can train: closed gates block all gradients of the audio attention.
 
     Args:
         stages: Stages in training order.
@@ -155,6 +155,6 @@ def check_gates(stages: Sequence[Stage], from_trained: bool) -> None:
             opened = opened or "gates" in stage.trainable
             if not opened and "lora" not in stage.trainable:
                 raise ValueError(
-                    f"stage {stage.name!r} trains {', '.join(stage.trainable)} behind closed "
-                    "gates, which block gradients: train the gates too, or start from --init_from"
+                    f"stage {stage.name!r} trains {', '.join(stage.trainable)} with closed gates, "
+                    "which block gradients: train the gates too, or pass --init_from"
                 )

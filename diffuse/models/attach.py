@@ -1,9 +1,11 @@
 """Attach audio adapters to a UNet, set the audio, scale, combine, train and detach them.
 
-attached = attach(pipeline, "runs/diffuse/mini")
-attached.play(encode_audio(encoder, ["dog.wav"]))
-pipeline("a picture at night").images
-attached.detach()
+    attached = attach(pipeline, "runs/diffuse/mini")
+    attached.play(encode_audio(encoder, ["dog.wav"]))
+    pipeline("a picture at night").images
+    attached.detach()
+
+Detaching all adapters restores the UNet bit for bit.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ A foreground token is initialized as one position of the prompt embeds from the 
 that a UNet that conditions on text can use it before any training; background and ambience are
 initialized to no audio. A resampler over the audio tokens learns residuals for all levels.
 
-A phrase has the same tokens at every level, and attention is permutation-invariant, so each level
-behind the foreground has its own learned projection, which tells the UNet which level a token
-belongs to.
+A phrase has the same tokens at every level, and attention is permutation-invariant, so background
+and ambience have their own learned projections, which tell the UNet which level a token belongs
+to.
 """
 
 from __future__ import annotations

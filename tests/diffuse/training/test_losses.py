@@ -177,7 +177,7 @@ def test_parse_stages_invalid_raises(text: str, message: str) -> None:
 
 def test_check_gates_closed_raises() -> None:
     closed = Stage("closed", ("projector", "attention"))
-    with pytest.raises(ValueError, match="behind closed gates"):
+    with pytest.raises(ValueError, match="with closed gates"):
         check_gates([STAGES["projector"], closed], from_trained=False)
     check_gates([closed], from_trained=True)
     check_gates([STAGES["projector"], STAGES["audio_attention"], closed], from_trained=False)

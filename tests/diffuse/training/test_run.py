@@ -248,7 +248,7 @@ def test_eval_folds_are_excluded_from_training(line: Any) -> None:
     ("flags", "message"),
     [
         (("--stages", "audio_attention_lora"), "the adapter has no lora to train"),
-        (("--stages", '{"trainable": ["attention"]}'), "behind closed gates"),
+        (("--stages", '{"trainable": ["attention"]}'), "with closed gates"),
         (("--encoder", "no/encoder"), "'no/encoder'"),
         (("--dataset", "no/data"), "there is no dataset 'no/data'"),
         (("--resolution", "15"), "--resolution must be a multiple of 2"),
