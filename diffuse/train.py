@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 COMMAND = "python -m diffuse.train"
 EXAMPLES = (
-    f"{COMMAND}                              the mini models and data, in minutes",
-    f"{COMMAND} sd15 --dataset FOLDER           Stable Diffusion 1.5 on audio-image pairs",
-    f"{COMMAND} sonicdiffusion --dataset FOLDER the layers of SonicDiffusion",
+    f"{COMMAND}                                  the mini models and data, in minutes",
+    f"{COMMAND} sd15 --dataset FOLDER            Stable Diffusion 1.5 on audio-image pairs",
+    f"{COMMAND} sonicdiffusion --dataset FOLDER  audio attention as in SonicDiffusion",
 )
 
 
