@@ -1,4 +1,4 @@
-"""The miniature: its pictures, captions, committed weights, and how they are built."""
+"""The mini models: images, captions, weights, and the training loop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_a_picture_follows_from_its_seed_and_shows_its_view():
+def test_render_depends_on_seed_and_view():
     view = View("dog", "rain", "night", "brown")
     first, again = (np.asarray(render(view, _rng(3))) for _ in range(2))
     assert first.shape == (SIZE, SIZE, 3)
@@ -51,7 +51,7 @@ def test_a_picture_follows_from_its_seed_and_shows_its_view():
     assert not np.array_equal(first, np.asarray(render(view, _rng(4))))
 
 
-def test_another_far_thing_leaves_the_near_one_as_it_was():
+def test_render_other_background_keeps_the_foreground():
     view = View("clock tick", "rain", "day", "red")
     one = np.asarray(render(view, _rng(5)), int)
     two = np.asarray(render(replace(view, far="chainsaw"), _rng(5)), int)
@@ -60,7 +60,7 @@ def test_another_far_thing_leaves_the_near_one_as_it_was():
     assert np.ptp(np.flatnonzero(changed.any(0))) < SIZE // 2
 
 
-def test_random_views_are_possible_and_hold_everything():
+def test_random_view_covers_all_classes():
     rng = _rng()
     views = [random_view(rng) for _ in range(2000)]
     assert {v.near for v in views} == set(CLASSES)
@@ -72,7 +72,7 @@ def test_random_views_are_possible_and_hold_everything():
     assert View("dog", "rain", "day", None).label == "dog + rain"
 
 
-def test_captions_say_what_is_there_and_the_heard_part_no_more():
+def test_captions_name_the_view_and_audio_captions_only_the_audible_part():
     rng = _rng()
     for _ in range(300):
         view = random_view(rng)
@@ -87,7 +87,7 @@ def test_captions_say_what_is_there_and_the_heard_part_no_more():
     assert len(set(wordings)) == len(wordings) == 27
 
 
-def test_every_word_of_the_captions_is_one_token():
+def test_tokenizer_every_caption_word_is_one_token():
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(CLIP)
@@ -99,7 +99,7 @@ def test_every_word_of_the_captions_is_one_token():
     assert tokenizer("a dog", padding="max_length", return_tensors="pt").input_ids.shape == (1, 77)
 
 
-def test_the_committed_weights_are_small_half_precision_safetensors():
+def test_weights_are_small_float16_safetensors():
     from safetensors import safe_open
 
     files = [f for f in WEIGHTS.rglob("*") if f.is_file()]
@@ -113,20 +113,21 @@ def test_the_committed_weights_are_small_half_precision_safetensors():
 
 
 @pytest.mark.parametrize("folder", [CLAP, W2V_BERT, CLIP, IMAGE_CLASSIFIER, STABLE_DIFFUSION])
-def test_every_model_is_in_the_hubs_layout(folder: str):
+def test_models_have_the_layout_of_the_hub(folder: str):
     names = {f.name for f in Path(folder).iterdir()}
     expected = {"model_index.json"} if folder == STABLE_DIFFUSION else {"config.json"}
     assert expected <= names
 
 
-def test_the_judge_reads_drawings_and_refuses_spoiled_ones():
+def test_image_classifier_accuracy_and_unclear_recall():
     from soundprompt.mini.build.spoil import corrupt_far, corrupt_near
 
     rng = rng_of("check", 11)
     views, images = render_batch(rng, 200)
-    seen = load_image_classifier().classify(images)
-    right = [s.matches_view(v) and s.color == v.color for v, s in zip(views, seen, strict=True)]
-    assert np.mean(right) >= 0.99
+    predictions = load_image_classifier().classify(images)
+    pairs = zip(views, predictions, strict=True)
+    correct = [p.matches_view(v) and p.color == v.color for v, p in pairs]
+    assert np.mean(correct) >= 0.99
     near = load_image_classifier().classify(
         [corrupt_near(random_view(rng), rng) for _ in range(200)]
     )
@@ -141,7 +142,7 @@ def test_the_judge_reads_drawings_and_refuses_spoiled_ones():
 
 
 @pytest.mark.slow
-def test_drawings_survive_the_autoencoder():
+def test_autoencoder_preserves_rendered_images():
     from soundprompt.mini.check import autoencoder_accuracy
 
     figures = autoencoder_accuracy(100)
@@ -149,24 +150,24 @@ def test_drawings_survive_the_autoencoder():
     assert figures["autoencoder_psnr_db"] > 25
 
 
-def test_standardising_changes_the_latents_and_not_the_pictures():
+def test_standardize_changes_latents_but_not_reconstructions():
     from soundprompt.mini.build.vae import new_vae, standardize
 
     torch.manual_seed(0)
     vae = new_vae().eval()
-    pictures = to_tensor(render_batch(_rng(), 8)[1])
+    images = to_tensor(render_batch(_rng(), 8)[1])
     with torch.no_grad():
-        before = vae(pictures).sample
-        standardize(vae, pictures)
-        latents = vae.encode(pictures).latent_dist.mode()
-        after = vae(pictures).sample
+        before = vae(images).sample
+        standardize(vae, images)
+        latents = vae.encode(images).latent_dist.mode()
+        after = vae(images).sample
     assert torch.allclose(before, after, atol=1e-4)
     assert latents.mean((0, 2, 3)).abs().max() < 1e-3
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 1e-2
 
 
 @pytest.mark.slow
-def test_text_drives_the_pictures():
+def test_generated_images_match_their_captions():
     from soundprompt.mini.check import text_accuracy
 
     figures = text_accuracy(60, Path("runs/test"))
@@ -181,7 +182,7 @@ def _small_loss(model: nn.Module, step: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
+def test_fit_resumed_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float
 ):
     monkeypatch.setattr("soundprompt.mini.build.training_loop.CHECKPOINT_EVERY", 3)
@@ -205,7 +206,7 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(
     assert torch.equal(whole.weight, again.weight)
 
 
-def test_the_pool_is_drawn_once(tmp_path: Path):
+def test_image_pool_is_rendered_once(tmp_path: Path):
     views, pixels = image_pool(tmp_path, 5)
     again, same = image_pool(tmp_path, 5)
     assert views == again
@@ -214,7 +215,7 @@ def test_the_pool_is_drawn_once(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_build_names_an_unknown_stage(capsys: pytest.CaptureFixture[str]):
+def test_build_unknown_stage_exits(capsys: pytest.CaptureFixture[str]):
     from soundprompt.mini.build.__main__ import main
 
     with pytest.raises(SystemExit):
@@ -223,14 +224,17 @@ def test_build_names_an_unknown_stage(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    ("stages", "said"),
-    [(["vae", "clap"], "--init_from is for clap and w2v_bert"), (["clap"], "there is no folder")],
+    ("stages", "message"),
+    [
+        (["vae", "clap"], "--init_from is for clap and w2v_bert"),
+        (["clap"], "there is no directory"),
+    ],
 )
-def test_only_audio_models_go_on_from_finished_ones(
-    stages: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_build_init_from_is_validated(
+    stages: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     from soundprompt.mini.build.__main__ import main
 
     with pytest.raises(SystemExit):
         main([*stages, "--init_from", str(tmp_path / "none")])
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The miniature's ControlNet: outlines, its start, and that pictures keep to what it is shown."""
+"""The mini ControlNet: outlines, initialization, and images that follow the outlines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from soundprompt.mini.outlines import outline
 from soundprompt.mini.world import CLASSES
 
 
-def test_outlines_are_where_colours_change() -> None:
+def test_outline_marks_color_changes() -> None:
     pixels = np.full((16, 16, 3), 200, np.uint8)
     pixels[4:12, 4:12] = (200, 40, 200)
     lines = np.asarray(outline(Image.fromarray(pixels)))
@@ -28,7 +28,7 @@ def test_outlines_are_where_colours_change() -> None:
     assert torch.equal(outlines_of(batch)[0, 0] > 0.5, torch.from_numpy(white))
 
 
-def test_a_fresh_controlnet_changes_nothing() -> None:
+def test_new_controlnet_has_no_effect() -> None:
     unet = UNet2DConditionModel.from_pretrained(f"{STABLE_DIFFUSION}/unet", dtype=torch.float32)
     controlnet = new_controlnet(unet)
     shared = set(controlnet.state_dict()) & set(unet.state_dict())
@@ -40,16 +40,16 @@ def test_a_fresh_controlnet_changes_nothing() -> None:
     with torch.no_grad():
         down, middle = controlnet(latents, 500, embeds, lines, return_dict=False)
         assert not any(residual.any() for residual in (*down, middle))
-        plain = unet(latents, 500, embeds).sample
-        beside = unet(
+        expected = unet(latents, 500, embeds).sample
+        actual = unet(
             latents, 500, embeds, down_block_additional_residuals=down,
             mid_block_additional_residual=middle,
         ).sample  # fmt: skip
-    assert torch.equal(plain, beside)
+    assert torch.equal(expected, actual)
 
 
 @pytest.mark.slow
-def test_pictures_keep_to_the_outlines() -> None:
+def test_generated_images_follow_the_outlines() -> None:
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(
         STABLE_DIFFUSION,
         controlnet=ControlNetModel.from_pretrained(CONTROLNET, dtype=torch.float32),

@@ -1,4 +1,4 @@
-"""The miniature's many-caption set: every caption its own, every scene as it is said."""
+"""The synthetic retrieval dataset: unique captions, and audio that matches them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from soundprompt.mini.sounds import SAMPLE_RATE, scene
 from soundprompt.mini.world import CLASSES
 
 
-def test_there_are_more_than_a_thousand_captions_all_different() -> None:
+def test_captions_are_unique() -> None:
     rows = load_rows("mini-retrieval", "test").with_format(None)
     assert len(set(rows["caption"])) == len(set(rows["label"])) == len(rows) == 1270
     assert not any(word in text for text in rows["caption"] for word in ("night", "red", "day"))
@@ -19,17 +19,17 @@ def test_there_are_more_than_a_thousand_captions_all_different() -> None:
     assert [lengths.count(n) for n in (1, 2, 3)] == [10, 180, 1080]
 
 
-def test_a_caption_names_what_is_near_in_turn_and_what_is_behind() -> None:
+def test_caption_names_sources_in_order() -> None:
     one = Scene(("dog", "rain"), ("rooster",))
     assert one.label == "dog then rain + rooster"
-    said = {one.caption(np.random.default_rng(i)) for i in range(600)}
-    assert "a dog barking, then falling rain with a crowing rooster in the background" in said
-    assert len(said) == 81
-    assert all(text.index("dog") < text.index("rain") < text.index("roost") for text in said)
+    captions = {one.caption(np.random.default_rng(i)) for i in range(600)}
+    assert "a dog barking, then falling rain with a crowing rooster in the background" in captions
+    assert len(captions) == 81
+    assert all(text.index("dog") < text.index("rain") < text.index("roost") for text in captions)
     assert Scene(("dog",), ("rain",)).label == "dog + rain"
 
 
-def test_splits_share_scenes_but_no_recording() -> None:
+def test_splits_share_scenes_but_no_clips() -> None:
     train, test = (scenes(split, 1300).with_format(None) for split in ("train", "test"))
     assert not set(train["seed"]) & set(test["seed"])
     assert set(train["label"]) == set(test["label"]) == {one.label for one in all_scenes()}
@@ -37,7 +37,7 @@ def test_splits_share_scenes_but_no_recording() -> None:
         scenes("dev")
 
 
-def test_a_row_sounds_as_its_seed_says() -> None:
+def test_audio_depends_on_the_seed() -> None:
     rows = scenes("test", 3)
     first, again = rows[1]["audio"], scenes("test", 3)[1]["audio"]
     assert first["sampling_rate"] == SAMPLE_RATE
@@ -46,28 +46,28 @@ def test_a_row_sounds_as_its_seed_says() -> None:
 
 
 def _energies(near: tuple[str, ...], far: tuple[str, ...]) -> np.ndarray:
-    """Of the two halves, over ten recordings: (10, 2)."""
-    sounds = [scene(near, far, np.random.default_rng(seed)) for seed in range(10)]
-    assert all(x.shape == (5 * SAMPLE_RATE,) and np.abs(x).max() <= 1 for x in sounds)
-    return np.array([[np.square(half).mean() for half in np.split(x, 2)] for x in sounds])
+    """Energies (10, 2) of both halves of ten clips."""
+    clips = [scene(near, far, np.random.default_rng(seed)) for seed in range(10)]
+    assert all(x.shape == (5 * SAMPLE_RATE,) and np.abs(x).max() <= 1 for x in clips)
+    return np.array([[np.square(half).mean() for half in np.split(x, 2)] for x in clips])
 
 
 def _pauses(near: tuple[str, ...], far: tuple[str, ...]) -> float:
-    """How loud the quiet moments of ten recordings are, beside their peaks: the median."""
-    sounds = [scene(near, far, np.random.default_rng(seed)) for seed in range(10)]
-    return float(np.median([np.quantile(np.abs(x), 0.3) / np.abs(x).max() for x in sounds]))
+    """Median level of quiet parts relative to the peak, over ten clips."""
+    clips = [scene(near, far, np.random.default_rng(seed)) for seed in range(10)]
+    return float(np.median([np.quantile(np.abs(x), 0.3) / np.abs(x).max() for x in clips]))
 
 
 @pytest.mark.slow
-def test_things_in_turn_are_equally_loud_and_what_is_behind_is_heard_all_along() -> None:
+def test_sequence_is_equally_loud_and_background_fills_pauses() -> None:
     ratio = _energies(("rain", "sea waves"), ()).T
     assert 0.3 < np.median(ratio[0] / ratio[1]) < 3
     alone, behind = (_pauses(("dog",), far) for far in ((), ("rain",)))
     assert behind > 2 * alone  # rain fills the pauses between barks
 
 
-def test_order_is_heard() -> None:
-    # A clock ticks, the sea does not: its peaks stand far out of the rest.
+def test_order_is_audible() -> None:
+    # A clock has high peaks relative to its level, the sea has not.
     def peak(half: np.ndarray) -> float:
         return float(np.abs(half).max() / np.sqrt(np.square(half).mean()))
 
@@ -77,6 +77,6 @@ def test_order_is_heard() -> None:
             assert int(np.argmax([peak(half) for half in halves])) == ticking
 
 
-def test_every_class_is_there() -> None:
+def test_all_classes_occur() -> None:
     assert {name for one in all_scenes() for name in one.near} == set(CLASSES)
     assert {name for one in all_scenes() for name in one.far} == set(CLASSES)

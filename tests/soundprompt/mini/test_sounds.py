@@ -1,4 +1,4 @@
-"""The procedural sounds: their contract, and what makes each class itself."""
+"""The synthetic sounds: their format, and properties of each class."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def frame_levels(x, frame=600):
 
 
 def periodicity(x, low_hz, high_hz, rate):
-    """Highest normalised autocorrelation of `x` at lags between two rates; `rate` is its own."""
+    """Highest normalized autocorrelation of `x` (sampled at `rate`) at lags between two rates."""
     x = x - x.mean()
     spectrum = np.abs(np.fft.rfft(x, 2 * len(x))) ** 2
     correlation = np.fft.irfft(spectrum)[: len(x)]
@@ -36,14 +36,14 @@ def periodicity(x, low_hz, high_hz, rate):
 
 
 def envelope(x, hop=48):
-    """Level at 500 Hz of the sound above 300 Hz, where it is not the waveform itself."""
+    """Envelope at 500 Hz of the part of the sound above 300 Hz."""
     spectrum = np.fft.rfft(x)
     spectrum[: int(300 * DURATION_S)] = 0
     return frame_levels(np.fft.irfft(spectrum), hop)
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_a_sound_is_finite_float32_of_the_length_asked_and_full_scale(label):
+def test_sound_is_finite_float32_with_peak_one(label):
     for duration_s in (0.5, DURATION_S):
         x = sound(label, np.random.default_rng(3), duration_s)
         assert x.shape == (round(duration_s * SAMPLE_RATE),)
@@ -53,7 +53,7 @@ def test_a_sound_is_finite_float32_of_the_length_asked_and_full_scale(label):
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_a_recording_stays_in_scale_and_follows_the_seed(label):
+def test_recording_is_in_range_and_depends_on_seed(label):
     first, again, other = (recording(label, None, np.random.default_rng(s)) for s in (7, 7, 8))
     assert first.shape == (round(DURATION_S * SAMPLE_RATE),)
     assert first.dtype == np.float32
@@ -64,12 +64,12 @@ def test_a_recording_stays_in_scale_and_follows_the_seed(label):
 
 
 @pytest.mark.parametrize("make", [sound, lambda label, rng: recording("dog", label, rng)])
-def test_an_unknown_label_is_named_with_the_known_ones(make):
+def test_unknown_label_raises_with_known_ones(make):
     with pytest.raises(ValueError, match=r"'cat'.*dog.*crackling fire"):
         make("cat", np.random.default_rng(0))
 
 
-def test_a_far_source_is_heard_but_weaker_than_the_near_one():
+def test_background_is_audible_but_weaker():
     def pause_level(far, seed):
         x = recording("dog", far, np.random.default_rng(seed))
         return np.sort(frame_levels(x))[:40].mean() / np.sqrt(np.mean(x**2))
@@ -82,24 +82,24 @@ def test_a_far_source_is_heard_but_weaker_than_the_near_one():
     assert np.median(both) > 3 * np.median(alone)
 
 
-def test_what_is_behind_is_loudest_while_what_is_near_pauses(monkeypatch):
-    heard = {"_in_part": [], "_behind": []}
+def test_background_is_loudest_while_foreground_pauses(monkeypatch):
+    calls = {"_in_part": [], "_background": []}
 
-    def noting(name):
-        made = getattr(sounds, name)
+    def recorder(name):
+        original = getattr(sounds, name)
 
-        def call(*given):
-            heard[name].append((given, made(*given)))
-            return heard[name][-1][1]
+        def call(*args):
+            calls[name].append((args, original(*args)))
+            return calls[name][-1][1]
 
         return call
 
-    for name in heard:
-        monkeypatch.setattr(sounds, name, noting(name))
+    for name in calls:
+        monkeypatch.setattr(sounds, name, recorder(name))
     for seed in range(12):
         recording("rain", "dog", np.random.default_rng(seed))
     for (_, (near, pause)), ((_, far, *_), _) in zip(
-        heard["_in_part"], heard["_behind"], strict=True
+        calls["_in_part"], calls["_background"], strict=True
     ):
         assert not near[slice(*pause)].any()
         assert pause[0] < np.argmax(np.abs(far)) < pause[1]
@@ -107,7 +107,7 @@ def test_what_is_behind_is_loudest_while_what_is_near_pauses(monkeypatch):
 
 
 @pytest.mark.parametrize("at_least", [1, 3])
-def test_barks_come_in_the_number_that_is_asked(at_least, monkeypatch):
+def test_barks_minimum_number(at_least, monkeypatch):
     counts = []
     monkeypatch.setattr(animals, "_bark", lambda *_: counts.append(1) or np.zeros(1, np.float32))
     monkeypatch.setattr(animals, "_growl", lambda *_: np.zeros(1, np.float32))
@@ -119,24 +119,24 @@ def test_barks_come_in_the_number_that_is_asked(at_least, monkeypatch):
     assert min(map(len, runs)) == at_least
 
 
-def test_a_dog_barks_whatever_else_it_does(monkeypatch):
-    heard = []
+def test_dog_always_barks(monkeypatch):
+    events = []
     monkeypatch.setattr(
         animals,
         "_barks",
-        lambda rng, track, *_, at_least=1: heard.append(at_least) or track.__setitem__(0, 1.0),
+        lambda rng, track, *_, at_least=1: events.append(at_least) or track.__setitem__(0, 1.0),
     )
     for name in ("_growls", "_howls", "_whines"):
         monkeypatch.setattr(
-            animals, name, lambda rng, track, *_: heard.append("else") or track.__setitem__(0, 1.0)
+            animals, name, lambda rng, track, *_: events.append("else") or track.__setitem__(0, 1.0)
         )
     for seed in range(40):
-        heard.clear()
+        events.clear()
         animals.dog(np.random.default_rng(seed), SAMPLE_RATE)
-        assert heard in ([1], ["else", 3])
+        assert events in ([1], ["else", 3])
 
 
-def test_short_events_are_often_padded_with_exact_zeros_and_textures_seldom():
+def test_short_events_are_padded_more_often_than_textures():
     def padded(label):
         clips = [recording(label, None, np.random.default_rng(seed)) for seed in range(20)]
         return sum(not x[-2400:].any() for x in clips)
@@ -145,21 +145,21 @@ def test_short_events_are_often_padded_with_exact_zeros_and_textures_seldom():
     assert padded("rain") <= 3
 
 
-def test_a_clock_ticks_at_a_steady_rate_with_silence_between():
+def test_clock_ticks_at_a_steady_rate_with_pauses():
     for x in several("clock tick"):
         levels = envelope(x)
         assert periodicity(levels, 0.45, 6.0, 500) > 0.4
         assert np.median(levels) < 0.1 * levels.max()
 
 
-def test_a_helicopter_beats_at_the_rate_of_its_blades():
+def test_helicopter_is_periodic_at_its_blade_rate():
     beats = [periodicity(envelope(x), 7, 32, 500) for x in several("helicopter")]
     hiss = [periodicity(envelope(x), 7, 32, 500) for x in several("rain")]
     assert np.median(beats) > 0.2
     assert np.median(beats) > 3 * np.median(hiss)
 
 
-def test_a_chainsaw_has_the_pitch_of_an_engine_and_rain_has_none():
+def test_chainsaw_has_a_pitch_and_rain_has_none():
     def pitch_strength(x):
         frames = x[: len(x) // 2400 * 2400].reshape(-1, 2400)
         return np.median([periodicity(frame, 35, 230, SAMPLE_RATE) for frame in frames])
@@ -170,7 +170,7 @@ def test_a_chainsaw_has_the_pitch_of_an_engine_and_rain_has_none():
     assert np.median(saws) > 1.5 * np.median(rain)
 
 
-def test_rain_is_steady_and_waves_swell():
+def test_waves_vary_more_than_rain():
     def spread_db(x):
         levels = frame_levels(x, SAMPLE_RATE // 4)
         return np.std(20 * np.log10(levels + 1e-6))
@@ -181,7 +181,7 @@ def test_rain_is_steady_and_waves_swell():
     assert np.median(waves) > 2 * np.median(rain)
 
 
-def test_a_fire_is_peaky_and_its_crackles_fall_at_no_steady_rate():
+def test_fire_has_high_crest_factor_and_no_steady_rate():
     fires = several("crackling fire")
     crest = [np.abs(x).max() / np.sqrt(np.mean(x**2)) for x in fires]
     assert np.median(crest) > 10
@@ -193,7 +193,7 @@ def test_a_fire_is_peaky_and_its_crackles_fall_at_no_steady_rate():
 @pytest.mark.parametrize(
     ("label", "low_hz", "high_hz"), [("rooster", 400, 1300), ("crying baby", 250, 800)]
 )
-def test_voices_are_harmonic_at_their_own_pitch(label, low_hz, high_hz):
+def test_voices_are_harmonic(label, low_hz, high_hz):
     strengths = []
     for x in several(label):
         levels = frame_levels(x, 1200)
@@ -211,20 +211,20 @@ def test_events_leave_pauses():
         assert np.median(silent) > 0.2, label
 
 
-def test_a_sneeze_bursts_with_bright_friction_and_a_helicopter_is_low():
+def test_sneeze_is_brighter_than_helicopter():
     sneezes = np.median([band_share(x, 2000, 12_000) for x in several("sneezing")])
     rotors = np.median([band_share(x, 2000, 12_000) for x in several("helicopter")])
     assert sneezes > 0.2
     assert rotors < 0.5 * sneezes
 
 
-def test_barks_of_dogs_span_two_octaves_of_brightness():
+def test_dogs_span_two_octaves_of_brightness():
     def centroid(x):
         power = np.abs(np.fft.rfft(x)) ** 2
         return (power * np.fft.rfftfreq(len(x), 1 / SAMPLE_RATE)).sum() / power.sum()
 
-    centres = [centroid(sound("dog", np.random.default_rng(seed))) for seed in range(20)]
-    assert max(centres) > 4 * min(centres)
+    centroids = [centroid(sound("dog", np.random.default_rng(seed))) for seed in range(20)]
+    assert max(centroids) > 4 * min(centroids)
 
 
 def test_light_rain_has_drops_above_its_hiss():
@@ -239,7 +239,7 @@ def test_light_rain_has_drops_above_its_hiss():
 
 
 @pytest.mark.parametrize("label", ["chainsaw", "helicopter", "rooster", "crying baby"])
-def test_a_pitched_source_has_many_partials_not_one_tone(label):
+def test_pitched_sources_have_many_partials(label):
     for x in several(label):
         power = np.sort(np.abs(np.fft.rfft(x)) ** 2)[::-1]
         assert power[:10].sum() < 0.5 * power.sum()

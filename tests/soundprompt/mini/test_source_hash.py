@@ -1,4 +1,4 @@
-"""Versions of the miniature's generators: what was made by others is not taken for theirs."""
+"""Hashes of the generators: caches of other versions are not used."""
 
 from __future__ import annotations
 
@@ -11,60 +11,60 @@ from soundprompt.mini.scenes import scenes
 from soundprompt.mini.source_hash import source_hash
 
 
-def test_a_version_follows_from_the_source(tmp_path, monkeypatch):
+def test_source_hash_depends_on_the_source(tmp_path, monkeypatch):
     (tmp_path / "sounds").mkdir()
     for name in ("sounds/dog.py", "sounds/sea.py", "world.py"):
         (tmp_path / name).write_text(name)
-    monkeypatch.setattr("soundprompt.mini.source_hash.__file__", str(tmp_path / "version.py"))
+    monkeypatch.setattr("soundprompt.mini.source_hash.__file__", str(tmp_path / "source_hash.py"))
 
-    def told(*parts):
+    def fresh_hash(*parts):
         source_hash.cache_clear()
         return source_hash(*parts)
 
-    before = told("sounds"), told("world"), told("sounds", "world")
-    assert len(set(before)) == 3 and before[0] == told("sounds")
+    before = fresh_hash("sounds"), fresh_hash("world"), fresh_hash("sounds", "world")
+    assert len(set(before)) == 3 and before[0] == fresh_hash("sounds")
     (tmp_path / "sounds" / "sea.py").write_text("louder")
-    assert told("sounds") != before[0] and told("world") == before[1]
-    assert told("sounds", "world") != before[2]
-    with pytest.raises(FileNotFoundError, match="smells"):
-        told("smells")
+    assert fresh_hash("sounds") != before[0] and fresh_hash("world") == before[1]
+    assert fresh_hash("sounds", "world") != before[2]
+    with pytest.raises(FileNotFoundError, match="absent"):
+        fresh_hash("absent")
     source_hash.cache_clear()
 
 
-@pytest.mark.parametrize("made", [singles, mixtures, pairs, scenes])
-def test_recordings_of_other_generators_are_others(made, monkeypatch):
-    before = audio_fingerprint(made("test", 4))
-    assert audio_fingerprint(made("test", 4)) == before
+@pytest.mark.parametrize("load", [singles, mixtures, pairs, scenes])
+def test_fingerprint_depends_on_the_generators(load, monkeypatch):
+    before = audio_fingerprint(load("test", 4))
+    assert audio_fingerprint(load("test", 4)) == before
     for module in ("soundprompt.mini.dataset", "soundprompt.mini.scenes"):
-        monkeypatch.setattr(f"{module}.version", lambda *_: "another")
-    assert audio_fingerprint(made("test", 4)) != before
+        monkeypatch.setattr(f"{module}.source_hash", lambda *_: "another")
+    assert audio_fingerprint(load("test", 4)) != before
 
 
-def test_a_build_draws_a_pool_of_its_own_for_every_version(tmp_path, monkeypatch):
+def test_image_pool_is_rendered_for_every_version(tmp_path, monkeypatch):
     from soundprompt.mini.build import samples
 
-    drawn = [samples.image_pool(tmp_path, 2) for _ in range(2)]
-    assert len(list(tmp_path.glob("pool-*.npz"))) == 1 and drawn[0][0] == drawn[1][0]
+    pools = [samples.image_pool(tmp_path, 2) for _ in range(2)]
+    assert len(list(tmp_path.glob("pool-*.npz"))) == 1 and pools[0][0] == pools[1][0]
     monkeypatch.setattr(samples, "source_hash", lambda *_: "another")
     samples.image_pool(tmp_path, 2)
     assert len(list(tmp_path.glob("pool-*.npz"))) == 2
 
 
-def test_a_build_hears_anew_what_other_versions_made(tmp_path, monkeypatch):
-    from soundprompt.mini.build import features as hearing
+def test_feature_pool_is_computed_for_every_version(tmp_path, monkeypatch):
+    from soundprompt.mini.build import features
 
-    def chunk(ears, start, path):
+    def write_chunk(processors, start, path):
         np.savez(path, clap=np.zeros((1, 2, 3)), near=[start], far=[start])
 
-    monkeypatch.setattr(hearing, "RECORDINGS", 2 * hearing.CHUNK)
-    monkeypatch.setattr(hearing, "_chunk", chunk)
+    monkeypatch.setattr(features, "NUM_CLIPS", 2 * features.CHUNK)
+    monkeypatch.setattr(features, "_write_chunk", write_chunk)
 
     def files():
-        assert len(hearing.AudioFeaturePool.load(tmp_path, {}, "clap").near) == 2
+        assert len(features.AudioFeaturePool.load(tmp_path, {}, "clap").near) == 2
         return len(list(tmp_path.iterdir()))
 
     assert files() == files() == 2
-    monkeypatch.setattr(hearing, "source_hash", lambda *_: "another")
+    monkeypatch.setattr(features, "source_hash", lambda *_: "another")
     assert files() == 4
-    monkeypatch.setattr(hearing, "CACHE_VERSION", -1)  # of features
+    monkeypatch.setattr(features, "CACHE_VERSION", -1)  # of features
     assert files() == 6
