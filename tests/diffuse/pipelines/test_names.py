@@ -1,4 +1,4 @@
-"""Pairs of a folder by names: numbered alike in several folders, and tables with empty cells."""
+"""Pairs of a folder: matching names in several folders, and tables with empty cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import RATE, tone
 
 
 def files(folder: Path, *names: str) -> Path:
-    """Recordings, images and texts that hold their own name."""
+    """Write audio files, images, and texts that contain their own name."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def found(folder: Path, pairs: AudioImagePairs) -> list[tuple[str, ...]]:
     ]
 
 
-def test_what_lies_together_belongs_together(tmp_path: Path) -> None:
+def test_pairing_prefers_the_same_folder(tmp_path: Path) -> None:
     files(tmp_path, "a/1.wav", "a/1.png", "a/1.txt", "b/1.wav", "b/1.png", "b/1.txt", "b/2.wav",
           "images/2.png", "images/2.txt")  # fmt: skip
     pairs = load_pairs(str(tmp_path), "train")
@@ -47,7 +47,7 @@ def test_what_lies_together_belongs_together(tmp_path: Path) -> None:
     assert pairs.labels == ["a", "b", "b"] and not pairs.skipped
 
 
-def test_what_lies_beside_one_recording_is_not_anothers(tmp_path: Path) -> None:
+def test_pairing_ignores_files_in_other_folders(tmp_path: Path) -> None:
     files(tmp_path, "a/1.wav", "a/1.png", "a/1.txt", "b/1.wav", "b/1.png", "c/1.wav")
     pairs = load_pairs(str(tmp_path), "train")
     assert found(tmp_path, pairs) == [("a/1.wav", "a/1.png"), ("b/1.wav", "b/1.png")]
@@ -55,7 +55,7 @@ def test_what_lies_beside_one_recording_is_not_anothers(tmp_path: Path) -> None:
     assert pairs.skipped == {UNPAIRED_AUDIO: ["c/1.wav"]}
 
 
-def test_what_may_belong_to_several_is_left_out(tmp_path: Path) -> None:
+def test_pairing_skips_ambiguous_files(tmp_path: Path) -> None:
     files(tmp_path, "a/1.png", "b/1.png", "c/1.wav", "d/2.wav", "e/2.wav", "images/2.png",
           "t/2.txt", "u/2.txt")  # fmt: skip
     pairs = load_pairs(str(tmp_path), "train")
@@ -63,13 +63,13 @@ def test_what_may_belong_to_several_is_left_out(tmp_path: Path) -> None:
     assert pairs.captions == [[""]]
     assert pairs.skipped == {
         AMBIGUOUS_IMAGE: ["c/1.wav"],
-        DUPLICATE: ["e/2.wav beside d/2.wav"],
+        DUPLICATE: ["e/2.wav (duplicate of d/2.wav)"],
         UNPAIRED_IMAGE: ["a/1.png", "b/1.png"],
         AMBIGUOUS_TEXT: ["d/2.wav"],
     }
 
 
-def test_an_empty_cell_and_a_comma_at_the_end_change_nothing(tmp_path: Path) -> None:
+def test_table_with_empty_cells_and_trailing_comma(tmp_path: Path) -> None:
     files(tmp_path, "1.wav", "1.png", "2.wav", "2.png")
     lines = ("file_name,image,caption,fold,label", "1.wav,1.png,None,1,7,", "2.wav,2.png,sea,,,")
     (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
@@ -79,12 +79,12 @@ def test_an_empty_cell_and_a_comma_at_the_end_change_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
-def test_captions_that_were_made_and_saved_by_others(tmp_path: Path, encoding: str) -> None:
+def test_generated_captions_encoding(tmp_path: Path, encoding: str) -> None:
     files(tmp_path, "1.wav", "1.png")
     text = "file_name,image,caption,captioner\n1.wav,1.png,a café,blip\n"
     (tmp_path / "captions.csv").write_bytes(text.encode(encoding))
     if encoding == "utf-8-sig":
         assert load_pairs(str(tmp_path), "train").captions == [["a café"]]
         return
-    with pytest.raises(DataError, match=r"captions\.csv is not text in UTF-8"):
+    with pytest.raises(DataError, match=r"captions\.csv is not UTF-8 text"):
         load_pairs(str(tmp_path), "train")

@@ -1,4 +1,4 @@
-"""Sound inside SDXL's UNet: pooled embeds, and guidance that takes the added conditions along."""
+"""SoundPipeline with SDXL: pooled embeds and audio guidance."""
 
 from __future__ import annotations
 
@@ -22,30 +22,32 @@ LOW, HIGH = (RATE, tone(200)), (RATE, tone(4000))
 def pipe(tmp_path_factory: pytest.TempPathFactory, tiny_clap: str) -> SoundPipeline:
     base = save_sdxl(tmp_path_factory.mktemp("sdxl"))
     encoder = new_encoder(tiny_clap, {base: PromptSpace.from_pretrained(base)})
-    bare = SoundPipeline.from_pretrained(base, encoder, device="cpu")
+    base_pipe = SoundPipeline.from_pretrained(base, encoder, device="cpu")
     torch.manual_seed(1)
     config = AdapterConfig(base_model="tiny-xl", width=16, heads=2)
-    adapter = SoundAdapter.from_unet(bare.pipeline.unet, encoder, config)
+    adapter = SoundAdapter.from_unet(base_pipe.pipeline.unet, encoder, config)
     for gate in adapter.parameter_groups["gates"]:
         torch.nn.init.constant_(gate, 2.0)
-    return SoundPipeline(bare.pipeline, encoder, adapter, base)
+    return SoundPipeline(base_pipe.pipeline, encoder, adapter, base)
 
 
-def pixels(pipe: SoundPipeline, sound: Any, *text: Any, **options: Any) -> np.ndarray:
-    drawn = pipe(sound, *text, num_inference_steps=2, relation="none", **options)
-    return np.asarray(drawn.images[0])
+def pixels(pipe: SoundPipeline, audio: Any, *text: Any, **options: Any) -> np.ndarray:
+    output = pipe(audio, *text, num_inference_steps=2, relation="none", **options)
+    return np.asarray(output.images[0])
 
 
 @pytest.mark.parametrize("text", ["a dog barking", "", None])
 @pytest.mark.parametrize("guided", [{}, {"audio_guidance_scale": 3.0}])
-def test_sdxl_hears(pipe: SoundPipeline, text: str | None, guided: dict[str, float]) -> None:
+def test_sdxl_is_conditioned_on_audio(
+    pipe: SoundPipeline, text: str | None, guided: dict[str, float]
+) -> None:
     first = pixels(pipe, LOW, text, **guided)
     assert (first == pixels(pipe, LOW, text, **guided)).all()
     assert (first != pixels(pipe, HIGH, text, **guided)).any()
     assert (first != pixels(pipe, LOW, text, audio_scale=0.0, **guided)).any()
 
 
-def test_text_and_sound_are_blended_without_an_adapter(pipe: SoundPipeline) -> None:
+def test_sdxl_without_adapter_combines_text_and_audio(pipe: SoundPipeline) -> None:
     assert pipe.attached is not None
     attached, pipe.attached = pipe.attached, None
     attached.clear_audio()
