@@ -19,6 +19,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.helpers.pages import make_models
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("align", "diffuse", "soundprompt")
 OWN = {*PACKAGES, "benchmarks", "tests", "app"}
@@ -152,22 +154,9 @@ def run_without_extras(*commands: list[str], cwd: Path) -> subprocess.CompletedP
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an audio file and an untrained encoder of the `mini` models."""
-    import torch
-
-    from align.models.encoder import AudioPromptEncoder
-    from align.preprocessing.text_embeds import CaptionEmbeds
-    from align.prompts.embeds import SpaceShape
-    from align.prompts.space import PromptSpace
-
-    space = PromptSpace.from_pretrained("mini")
-    shape = SpaceShape("mini", *space.unconditional.embeds.shape[1:])
-    sizes = {"kind": "resampler", "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
-    torch.manual_seed(0)
-    encoder = AudioPromptEncoder.from_backbone("mini-clap", sizes, {"mini": shape})
-    table = CaptionEmbeds.of(space, ["a dog barking", "rain falling"])
-    encoder.head().set_space(table.statistics(), space.unconditional)
-    encoder.save_pretrained(tmp_path / "runs/align/mini")
+    """A folder with an audio file and the `mini` models, the encoder's adapter untrained."""
+    weights = ROOT / "soundprompt" / "mini" / "weights"
+    make_models(tmp_path / "models", str(weights / "stable-diffusion"), str(weights / "clap"))
     t = np.arange(24_000) / 24_000
     soundfile.write(tmp_path / "tone.wav", 0.4 * np.sin(2 * np.pi * 440 * t), 24_000)
     return tmp_path
@@ -175,11 +164,12 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_base_install_encodes_generates_and_edits(folder: Path) -> None:
+    models = ["--base_model", "models/base", "--encoder", "models/encoder"]
     done = run_without_extras(
-        ["align.encode", "runs/align/mini", "tone.wav", "--out", "tone.safetensors"],
-        ["diffuse.generate", "tone.wav", "--out", "images"],
-        ["diffuse.edit", "images/seed-0.png", "tone.wav", "--out", "edited"],
-        ["diffuse.animate", "tone.wav", "--out", "tone.mp4"],
+        ["align.encode", "models/encoder", "tone.wav", "--output_file", "tone.safetensors"],
+        ["diffuse.generate", "tone.wav", *models, "--output_dir", "images"],
+        ["diffuse.edit", "images/seed-0.png", "tone.wav", *models, "--output_dir", "edited"],
+        ["diffuse.animate", "tone.wav", *models, "--output_file", "tone.mp4"],
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
