@@ -188,10 +188,10 @@ def test_generate_is_deterministic_per_prompt_and_seed(
 ) -> None:
     image_generator = run.image_generator
     assert image_generator is not None
-    prompts, null = evaluator.prompt_embeds([0, 1, 2]), evaluator.head.unconditional(3)
+    prompts, unconditional = evaluator.prompt_embeds([0, 1, 2]), evaluator.head.unconditional(3)
 
     def generate(seeds: list[int], batch_size: int = 32) -> list[np.ndarray]:
-        images = image_generator.generate(prompts, null, seeds, "", batch_size)
+        images = image_generator.generate(prompts, unconditional, seeds, "", batch_size)
         return [np.asarray(image) for image in images]
 
     first = generate([7, 8, 9])
@@ -207,11 +207,11 @@ def test_generate_depends_on_guidance_and_steps(
     evaluator: AlignmentEvaluator, run: TrainingRun
 ) -> None:
     assert run.image_generator is not None
-    prompts, null = evaluator.prompt_embeds([0]), evaluator.head.unconditional(1)
+    prompts, unconditional = evaluator.prompt_embeds([0]), evaluator.head.unconditional(1)
     images = [
         np.asarray(
             ImageGenerator(run.image_generator.pipeline, steps, guidance).generate(
-                prompts, null, [0]
+                prompts, unconditional, [0]
             )[0]
         )
         for steps, guidance in ((2, 5.0), (3, 5.0), (2, 1.0))
