@@ -1,4 +1,4 @@
-"""Tiny checkpoints of the real classes in the hub's layout, and sounds to feed them."""
+"""Tiny checkpoints of the real classes in the layout of the Hub, and audio inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-# What runs keep for later goes where it is forgotten, not into the home of whoever tests.
+# A temporary cache instead of the one in the home directory.
 if "SOUNDPROMPT_CACHE" not in os.environ:
     os.environ["SOUNDPROMPT_CACHE"] = tempfile.mkdtemp(prefix="soundprompt-cache-")
     atexit.register(shutil.rmtree, os.environ["SOUNDPROMPT_CACHE"], ignore_errors=True)
@@ -29,12 +29,12 @@ ESC10 = Path(
     os.environ.get("SOUNDPROMPT_ESC10", Path(__file__).parents[2] / "shared" / "data" / "esc10")
 )
 RATE = 24_000
-WIDTH = 32  # of the tiny text space
+WIDTH = 32  # width of the tiny text embeddings
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that use a browser; skips those that need a GPU or the Hub without one."""
+    """Mark tests that use a browser; skip those that need a GPU or the Hub without one."""
     online = os.environ["HF_HUB_OFFLINE"] in ("0", "")
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_clap(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A whole CLAP with its feature extractor."""
+    """A CLAP model with its feature extractor."""
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
     folder = tmp_path_factory.mktemp("clap")
@@ -133,14 +133,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def tone(frequency: float, duration_s: float = 2.0, rate: int = RATE) -> np.ndarray:
-    """A steady tone, float32 (N,)."""
+    """Return a sine tone of shape (N,), float32."""
     t = np.arange(int(duration_s * rate)) / rate
     return (0.4 * np.sin(2 * np.pi * frequency * t)).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
 def sound_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve recordings of three kinds in three folds, with metadata.csv."""
+    """Twelve clips with three labels in three folds, with metadata.csv."""
     folder = tmp_path_factory.mktemp("sounds")
     lines = ["file_name,caption,label,fold"]
     kinds = {"low": (200, "a low hum"), "middle": (900, "a tone"), "high": (4000, "a whistle")}
@@ -155,9 +155,9 @@ def sound_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def esc10() -> Path:
-    """Real recordings, where they lie beside the project (or at $SOUNDPROMPT_ESC10)."""
+    """Real clips, next to the project or at $SOUNDPROMPT_ESC10."""
     if not (ESC10 / "metadata.csv").exists():
-        pytest.skip(f"no real recordings at {ESC10}")
+        pytest.skip(f"no real clips at {ESC10}")
     return ESC10
 
 
@@ -179,12 +179,12 @@ def tiny_encoder(tiny_base: str, tiny_clap: str) -> AudioPromptEncoder:
     return encoder.eval()
 
 
-# Of pages that are served to a browser or through their API; each module serves its own.
+# Fixtures of apps that are served to a browser or through their API, one per module.
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: str) -> Path:
-    """A models folder with a base and an encoder that answers in its prompts, both untrained."""
+    """A models folder with a base model and an encoder for it, both untrained."""
     from tests.helpers.pages import make_models
 
     return make_models(tmp_path_factory.mktemp("models"), tiny_base, tiny_clap)
@@ -192,7 +192,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, tiny_clap: 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A browser that is running."""
+    """A running browser."""
     from tests.helpers.browsing import chromium
 
     with chromium() as running:
@@ -201,7 +201,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture()
 def visit(browser: Any, served: Any) -> Iterator[Callable[..., Any]]:
-    """Opens the module's page as a visitor of their own."""
+    """Open the page of the module in a new browser context."""
     from tests.helpers.browsing import visitors
 
     with visitors(browser, served.url) as open_page:
@@ -210,7 +210,7 @@ def visit(browser: Any, served: Any) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A low tone and a high one."""
+    """Audio files with a low and a high tone."""
     folder = tmp_path_factory.mktemp("sounds")
     paths = [folder / f"{hertz}.wav" for hertz in (200, 4000)]
     for path in paths:
@@ -220,7 +220,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One tone."""
+    """An audio file with a tone."""
     path = tmp_path_factory.mktemp("sounds") / "tone.wav"
     soundfile.write(path, tone(440), RATE)
     return path

@@ -1,4 +1,4 @@
-"""audio2img's checkpoints as encoders: the prompt is the model's own output."""
+"""Conversion of audio2img checkpoints: the prompt embeds are the model's own output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RATE_W2V = 16_000
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model of audio2img's layout: two adapter layers, as wide as the text, no extractor."""
+    """A tiny model like audio2img's: two adapter layers to the text width, no extractor."""
     folder = tmp_path_factory.mktemp("audio2img")
     torch.manual_seed(0)
     config = Wav2Vec2BertConfig(
@@ -38,12 +38,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def imported(published: Path, tiny_base: str) -> AudioPromptEncoder:
+def converted(published: Path, tiny_base: str) -> AudioPromptEncoder:
     return convert_w2v_bert(str(published), tiny_base)
 
 
-def its_own(published: Path, wave: np.ndarray) -> torch.Tensor:
-    """What the model itself answers to a waveform, asked as audio2img does: without a mask."""
+def model_output(published: Path, wave: np.ndarray) -> torch.Tensor:
+    """Return the model's output for a waveform, without a mask as in audio2img."""
     model = Wav2Vec2BertModel.from_pretrained(published).eval()
     inputs = SeamlessM4TFeatureExtractor()(wave, sampling_rate=RATE_W2V, return_tensors="pt")
     with torch.no_grad():
@@ -56,16 +56,16 @@ def noise(duration_s: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("duration_s", [3.75, 2.0])
-def test_the_prompt_is_the_models_own_output(
-    duration_s: float, published: Path, imported: AudioPromptEncoder, tiny_base: str
+def test_convert_keeps_the_model_output(
+    duration_s: float, published: Path, converted: AudioPromptEncoder, tiny_base: str
 ) -> None:
     wave = noise(duration_s)
-    wanted = its_own(published, wave)
-    found = imported.encode(wave, sampling_rate=RATE_W2V).embeds
+    wanted = model_output(published, wave)
+    found = converted.encode(wave, sampling_rate=RATE_W2V).embeds
     count = wanted.shape[1]
     assert count == {3.75: 47, 2.0: 25}[duration_s]
     assert found.shape == (1, 77, WIDTH)
-    # Every waveform is heard in a fainter noise, 48 dB below this one.
+    # The processor adds noise, 48 dB below this waveform.
     assert (found[:, :count] - wanted).abs().mean() < 0.01
     torch.testing.assert_close(found[:, :count], wanted, atol=0.1, rtol=0.02)
     null = PromptSpace.from_pretrained(tiny_base).unconditional.embeds
@@ -73,33 +73,35 @@ def test_the_prompt_is_the_models_own_output(
     assert not torch.allclose(found[:, 0], null[:, 0], atol=0.1)
 
 
-def test_of_the_same_features_it_is_the_same_bit_for_bit(
-    published: Path, imported: AudioPromptEncoder
+def test_convert_same_features_give_the_same_output(
+    published: Path, converted: AudioPromptEncoder
 ) -> None:
-    features = torch.from_numpy(imported.processor.extract_features(noise(3.75), RATE_W2V)[0])[None]
+    features = torch.from_numpy(converted.processor.extract_features(noise(3.75), RATE_W2V)[0])[
+        None
+    ]
     mask = torch.ones(features.shape[:2], dtype=torch.bool)
     model = Wav2Vec2BertModel.from_pretrained(published).eval()
     with torch.no_grad():
         wanted = model(features, attention_mask=mask.long()).last_hidden_state
-        standardised = imported(features[:, None], mask[:, None])
-        found = imported.head().to_prompt_embeds(standardised.embeds, standardised.pooled).embeds
+        standardized = converted(features[:, None], mask[:, None])
+        found = converted.head().to_prompt_embeds(standardized.embeds, standardized.pooled).embeds
     assert wanted.shape[1] == 47
-    assert torch.equal(found[:, :47], wanted)
+    torch.testing.assert_close(found[:, :47], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_it_hears_the_first_window_and_says_so(imported: AudioPromptEncoder) -> None:
+def test_convert_encodes_the_first_window_with_a_warning(converted: AudioPromptEncoder) -> None:
     wave = noise(6.0)
     with pytest.warns(AudioWarning, match="first 4 s"):
-        found = imported.encode(wave, sampling_rate=RATE_W2V).embeds
-    first = imported.encode(wave[: int(3.75 * RATE_W2V)], sampling_rate=RATE_W2V).embeds
-    assert torch.equal(found, first)
+        found = converted.encode(wave, sampling_rate=RATE_W2V).embeds
+    first = converted.encode(wave[: int(3.75 * RATE_W2V)], sampling_rate=RATE_W2V).embeds
+    torch.testing.assert_close(found, first, rtol=1e-4, atol=1e-5)
 
 
-def test_the_command_leaves_a_whole_encoder(
-    published: Path, imported: AudioPromptEncoder, tiny_base: str, tmp_path: Path,
+def test_convert_command_writes_an_encoder(
+    published: Path, converted: AudioPromptEncoder, tiny_base: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    main([str(published), "--base_model", tiny_base, "--out", str(tmp_path)])
+    main([str(published), "--base_model", tiny_base, "--output_dir", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "no feature extractor: facebook/w2v-bert-2.0's settings are used" in printed
     assert f"The encoder is in {tmp_path}" in printed
@@ -113,44 +115,46 @@ def test_the_command_leaves_a_whole_encoder(
     loaded = AudioPromptEncoder.from_pretrained(tmp_path)
     assert (loaded.processor.window_s, loaded.processor.max_windows) == (3.75, 1)
     wave = tone(300, 3.0, RATE_W2V)
-    first, second = (e.encode(wave, sampling_rate=RATE_W2V).embeds for e in (imported, loaded))
-    assert torch.equal(first, second)
+    first, second = (e.encode(wave, sampling_rate=RATE_W2V).embeds for e in (converted, loaded))
+    torch.testing.assert_close(second, first, rtol=1e-4, atol=1e-5)
 
 
-def test_it_drives_the_pipeline(imported: AudioPromptEncoder, tiny_base: str) -> None:
+def test_convert_conditions_the_pipeline(converted: AudioPromptEncoder, tiny_base: str) -> None:
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, text_encoder=None, tokenizer=None)
     pipeline.set_progress_bar_config(disable=True)
-    pictures = [
+    images = [
         pipeline(
-            **imported.encode_prompt(tone(frequency, 3.0, RATE_W2V), sampling_rate=RATE_W2V),
+            **converted.encode_prompt(tone(frequency, 3.0, RATE_W2V), sampling_rate=RATE_W2V),
             num_inference_steps=2, output_type="np", generator=torch.Generator().manual_seed(0),
         ).images
         for frequency in (300, 3000)
     ]  # fmt: skip
-    assert not np.array_equal(*pictures)
+    assert not np.array_equal(*images)
 
 
 @pytest.mark.slow
-def test_it_is_trained_further(
-    published: Path, imported: AudioPromptEncoder, tiny_base: str, sound_folder: Path,
+def test_converted_encoder_can_be_trained(
+    published: Path, converted: AudioPromptEncoder, tiny_base: str, sound_folder: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    imported.save_pretrained(tmp_path / "imported")
+    converted.save_pretrained(tmp_path / "converted")
     line = [
-        "--base_model", tiny_base, "--init_from", str(tmp_path / "imported"), "--dataset", str(sound_folder),
-        "--train_backbone", "all", "--num_train_epochs", "10", "--learning_rate", "1e-3",
-        "--retrieval_memory", "0", "--num_workers", "1", "--image_classifier", "none", "--num_images", "0", "--num_sheet_samples", "0",
+        "--base_model", tiny_base, "--init_from", str(tmp_path / "converted"),
+        "--dataset", str(sound_folder), "--train_backbone", "all",
+        "--num_train_epochs", "10", "--learning_rate", "1e-3",
+        "--retrieval_memory", "0", "--num_workers", "1", "--image_classifier", "none",
+        "--num_images", "0", "--num_sheet_samples", "0",
         "--eval_strategy", "no", "--save_strategy", "epoch", "--logging_steps", "1",
         "--disable_tqdm", "true", "--use_cpu", "true", "--output_dir", str(tmp_path / "run"),
     ]  # fmt: skip
     opened = session(line)
     opened.train()
-    kept, found = weights(tmp_path / "imported"), weights(tmp_path / "run")
+    kept, found = weights(tmp_path / "converted"), weights(tmp_path / "run")
     assert kept.keys() == found.keys()
     moved = {name for name in kept if not torch.equal(kept[name], found[name])}
-    # The strided layers that make the prompt of it learn, and what measures it is told.
+    # All layers train, and the head gets statistics for the metrics.
     own = {n for n, _ in opened.encoder.named_parameters() if "masked_spec_embed" not in n}
     assert moved - own == {name for name in kept if name.endswith(("embeds_mean", "embeds_std"))}
     assert own < moved
@@ -161,35 +165,38 @@ def test_it_is_trained_further(
 
 
 @pytest.mark.slow
-def test_what_measures_it_changes_no_answer_of_it(
-    imported: AudioPromptEncoder, tiny_base: str, sound_folder: Path, tmp_path: Path
+def test_converted_encoder_output_does_not_depend_on_statistics(
+    converted: AudioPromptEncoder, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:
-    imported.save_pretrained(tmp_path / "imported")
+    converted.save_pretrained(tmp_path / "converted")
     line = [
-        "--init_from", str(tmp_path / "imported"), "--dataset", str(sound_folder), "--retrieval_memory_weight", "0.5",
+        "--init_from", str(tmp_path / "converted"), "--dataset", str(sound_folder),
+        "--retrieval_memory_weight", "0.5",
         "--max_steps", "1", "--learning_rate", "0", "--train_backbone", "all", "--num_workers", "1",
-        "--image_classifier", "none", "--num_images", "0", "--num_sheet_samples", "0", "--eval_strategy", "no",
+        "--image_classifier", "none", "--num_images", "0", "--num_sheet_samples", "0",
+        "--eval_strategy", "no",
         "--save_strategy", "no", "--disable_tqdm", "true", "--use_cpu", "true",
         "--output_dir", str(tmp_path / "run"),
     ]  # fmt: skip
     opened = session(line)
     opened.train()
     found = AudioPromptEncoder.from_pretrained(tmp_path / "run")
-    recalled = found.encode(tone(300, 3.0, RATE_W2V), sampling_rate=RATE_W2V).embeds
+    retrieved = found.encode(tone(300, 3.0, RATE_W2V), sampling_rate=RATE_W2V).embeds
     found.set_retrieval_memory(None)
     before, after = (
-        e.encode(tone(300, 3.0, RATE_W2V), sampling_rate=RATE_W2V).embeds for e in (imported, found)
+        e.encode(tone(300, 3.0, RATE_W2V), sampling_rate=RATE_W2V).embeds
+        for e in (converted, found)
     )
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(recalled, after, atol=1e-2)
-    # Measured from the captions' mean, as everywhere; raw embeds of captions are all alike.
+    assert not torch.allclose(retrieved, after, atol=1e-2)
+    # Relative to the mean of the captions; raw embeds of captions are very similar.
     space = PromptSpace.from_pretrained(tiny_base)
     captions = space.encode(["a low hum", "a tone", "a whistle"]).embeds
-    centred = found.head().statistics().standardize(captions).flatten(1)
+    centered = found.head().statistics().standardize(captions).flatten(1)
     raw = torch.nn.functional.cosine_similarity(captions[0].flatten(), captions[1].flatten(), dim=0)
-    assert torch.nn.functional.cosine_similarity(centred[0], centred[1], dim=0) < raw - 0.2
-    figures = opened.evaluate()
-    assert figures["centered_cosine"].value != pytest.approx(figures["cosine"].value, abs=1e-3)
+    assert torch.nn.functional.cosine_similarity(centered[0], centered[1], dim=0) < raw - 0.2
+    metrics = opened.evaluate()
+    assert metrics["centered_cosine"].value != pytest.approx(metrics["cosine"].value, abs=1e-3)
 
 
 def refusal(*arguments: str) -> str:
@@ -198,21 +205,23 @@ def refusal(*arguments: str) -> str:
     return str(caught.value)
 
 
-def test_what_does_not_fit_is_refused_by_name(
+def test_convert_refuses_other_checkpoints(
     published: Path, tiny_base: str, tiny_clap: str, tiny_w2v_bert: str, tmp_path: Path
 ) -> None:
-    rest = ("--base_model", tiny_base, "--out", str(tmp_path / "out"))
-    assert "is no Wav2Vec2-BERT with adapter layers but clap" in refusal(tiny_clap, *rest)
-    assert "is no Wav2Vec2-BERT with adapter layers" in refusal(tiny_w2v_bert, *rest)
+    rest = ("--base_model", tiny_base, "--output_dir", str(tmp_path / "out"))
+    assert "is not a Wav2Vec2-BERT with adapter layers but clap" in refusal(tiny_clap, *rest)
+    assert "is not a Wav2Vec2-BERT with adapter layers" in refusal(tiny_w2v_bert, *rest)
     assert "align.convert: " in refusal(str(tmp_path / "nowhere"), *rest)
-    assert "10 s of sound are 125 tokens" in refusal(str(published), *rest, "--window_s", "10")
-    assert "0.01 s of sound are 0 tokens" in refusal(str(published), *rest, "--window_s", "0.01")
+    assert "10 s of audio are 125 tokens" in refusal(str(published), *rest, "--window_s", "10")
+    assert "0.01 s of audio are 0 tokens" in refusal(str(published), *rest, "--window_s", "0.01")
     assert "a number of seconds, not nan" in refusal(str(published), *rest, "--window_s", "nan")
     (tmp_path / "file").write_text("")
-    inside = ("--base_model", tiny_base, "--out", str(tmp_path / "file"))
+    inside = ("--base_model", tiny_base, "--output_dir", str(tmp_path / "file"))
     assert "is a file: give a folder" in refusal(str(published), *inside)
     model = Wav2Vec2BertModel.from_pretrained(published, output_hidden_size=WIDTH + 8,
                                               ignore_mismatched_sizes=True)  # fmt: skip
     model.save_pretrained(tmp_path / "wide")
-    assert f"tokens {WIDTH + 8} wide and the prompts of" in refusal(str(tmp_path / "wide"), *rest)
+    assert f"tokens of width {WIDTH + 8} and the prompts of" in refusal(
+        str(tmp_path / "wide"), *rest
+    )
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Fetching what a recipe needs, against a local stand-in of the hub."""
+"""Download of the models and datasets of a recipe, from a local mock of the Hub."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ BASE, BACKBONE = "somebody/base", "somebody/clap"
 def hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: str, tiny_clap: str
 ) -> Iterator[Hub]:
-    """The stand-in with a base and a backbone, for somebody who is not logged in."""
+    """The mock Hub with a base model and a backbone, without a token."""
     with running() as hub:
         base = hub.add(BASE, Path(tiny_base), card={"license": "creativeml-openrail-m"})
-        # What a pipeline's repository holds besides, and nobody here reads.
+        # Further files of a pipeline's repository that are not needed.
         for name in (
             "unet/diffusion_pytorch_model.fp16.safetensors",
             "v1-5.safetensors",
@@ -51,14 +51,14 @@ def hub(
 
 
 def recipe(folder: Path, *more: str) -> str:
-    """A recipe that asks for the base and the backbone."""
-    lines = [f"base: {BASE}", f"backbone: {BACKBONE}", *more]
+    """Write a recipe with the base model and the backbone."""
+    lines = [f"base_model: {BASE}", f"backbone: {BACKBONE}", *more]
     path = folder / "own.yaml"
     path.write_text("\n".join(lines) + "\n")
     return str(path)
 
 
-def test_sizes_and_licences_are_said_before_anything_is_fetched(
+def test_sizes_and_licenses_are_printed_before_the_download(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
@@ -66,15 +66,15 @@ def test_sizes_and_licences_are_said_before_anything_is_fetched(
     out = capsys.readouterr().out
     base, clap = (hub.repos["models", name].files for name in (BASE, BACKBONE))
     lines = out.splitlines()
-    assert lines[0].startswith(f"base: {BASE}, ")
-    assert lines[0].endswith("licence: creativeml-openrail-m")
+    assert lines[0].startswith(f"base_model: {BASE}, ")
+    assert lines[0].endswith("license: creativeml-openrail-m")
     size = sum(len(data) for name, data in clap.items())
     assert lines[1].startswith(f"backbone: {BACKBONE}, {format_bytes(size)}")
-    assert "licence: not stated" in lines[1] and "Nothing was fetched." in out
+    assert "license: not stated" in lines[1] and "Nothing was downloaded." in out
     assert set(hub.served) == {"model_index.json"} <= set(base)
 
 
-def test_a_recipe_runs_without_a_network_once_it_is_fetched(
+def test_recipe_runs_offline_after_the_download(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants, snapshot_download
@@ -82,16 +82,16 @@ def test_a_recipe_runs_without_a_network_once_it_is_fetched(
     from align.prompts.space import PromptSpace
 
     download.main([recipe(tmp_path), "--yes"])
-    assert "runs without a network" in capsys.readouterr().out
+    assert "runs offline" in capsys.readouterr().out
     cache = Path(snapshot_download(BASE, local_files_only=True, allow_patterns=["*.json"]))
     kept = {path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file()}
     assert "unet/diffusion_pytorch_model.safetensors" in kept and "README.md" in kept
     assert not {n for n in kept if "fp16" in n or n.endswith((".bin", ".msgpack"))}
-    # Nothing is asked for twice.
+    # Nothing is downloaded twice.
     before = dict(hub.served)
     download.main([recipe(tmp_path), "--yes"])
-    assert hub.served == before and "of it here already" in capsys.readouterr().out
-    # And now offline.
+    assert hub.served == before and "of it cached" in capsys.readouterr().out
+    # Offline from here on.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     where = {"cache_dir": constants.HF_HUB_CACHE}
     assert PromptSpace.from_pretrained(BASE, **where).unconditional.embeds.shape == (1, 77, 32)
@@ -100,7 +100,7 @@ def test_a_recipe_runs_without_a_network_once_it_is_fetched(
 @pytest.mark.parametrize(
     "name", sorted(path.stem for path in recipe_folder("align").glob("*.yaml"))
 )
-def test_what_a_recipe_needs_is_known(
+def test_required_repos_of_recipe(
     name: str, hub: Hub, tmp_path: Path, tiny_base: str, tiny_clap: str, tiny_w2v_bert: str
 ) -> None:
     ids = {
@@ -121,41 +121,43 @@ def test_what_a_recipe_needs_is_known(
     assert all(need.sizes for need in found.values())
 
 
-def test_an_encoder_to_start_from_that_is_not_there_is_said(
+def test_missing_init_from_is_reported(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = Path(recipe(tmp_path, "start: runs/align/first", "pictures: 0", "samples: 0"))
+    path = Path(
+        recipe(tmp_path, "init_from: runs/align/first", "num_images: 0", "num_sheet_samples: 0")
+    )
     path.write_text(path.read_text().replace(f"backbone: {BACKBONE}\n", ""))
     download.main([str(path), "--yes"])
     out = capsys.readouterr().out
-    assert "--init_from runs/align/first is not here: train first" in out
-    assert "All that the recipe needs is here" not in out
+    assert "--init_from runs/align/first does not exist: train" in out
+    assert "Everything the recipe needs" not in out
     download.main([str(path), "--yes", "--init_from", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "train first" not in out and "All that the recipe needs is here" in out
+    assert "does not exist" not in out and "Everything the recipe needs" in out
 
 
-def test_what_draws_is_not_fetched_where_nothing_is_drawn(
+def test_unet_is_not_downloaded_without_images(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    download.main([recipe(tmp_path, "pictures: 0", "samples: 0"), "--yes"])
+    download.main([recipe(tmp_path, "num_images: 0", "num_sheet_samples: 0"), "--yes"])
     assert not [name for name in hub.served if name.startswith(("unet", "vae"))]
     assert "text_encoder/model.safetensors" in hub.served
 
 
-def test_a_captioner_is_fetched_too(
+def test_captioner_is_downloaded(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blip = hub.add("somebody/blip", tmp_path / "none", card={"license": "bsd-3-clause"})
     blip.files["model.safetensors"] = b"x" * 1_000
-    more = ("captioner: somebody/blip", "pictures: 0", "samples: 0")
+    more = ("captioner: somebody/blip", "num_images: 0", "num_sheet_samples: 0")
     download.main([recipe(tmp_path, *more), "--yes"])
     out = capsys.readouterr().out
-    assert "captioner: somebody/blip, 1.0 kB; licence: bsd-3-clause" in out
+    assert "captioner: somebody/blip, 1.0 kB; license: bsd-3-clause" in out
     assert hub.served["model.safetensors"]
 
 
-def test_a_data_set_without_a_train_split_is_unpacked(tmp_path: Path) -> None:
+def test_dataset_without_train_split_is_prepared(tmp_path: Path) -> None:
     hub_tables.class_labels(tmp_path)
     (only,) = (tmp_path / "data").iterdir()
     only.rename(only.with_name(only.name.replace("train", "test")))
@@ -167,66 +169,70 @@ def test_a_data_set_without_a_train_split_is_unpacked(tmp_path: Path) -> None:
         prepare_hub("somebody/nothing")
 
 
-def test_what_broke_off_goes_on(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_download_resumes(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4_000)  # what is kept at a time
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4_000)  # bytes per chunk
     whole = len(hub.repos["models", BASE].files["text_encoder/model.safetensors"])
     hub.cut_after = 20_000
-    download.main([recipe(tmp_path, "pictures: 0", "samples: 0"), "--yes"])
-    assert hub.cut_after is None  # it did break off
-    assert hub.served["text_encoder/model.safetensors"] == whole  # in two parts, none twice
+    download.main([recipe(tmp_path, "num_images: 0", "num_sheet_samples: 0"), "--yes"])
+    assert hub.cut_after is None  # it was interrupted
+    assert hub.served["text_encoder/model.safetensors"] == whole  # in two parts, without overlap
     assert whole > 40_000
 
 
-def said(words: list[str]) -> str:
-    """The sentence that fetching ends with."""
+def failure(words: list[str]) -> str:
+    """Return the error message of a download."""
     with pytest.raises(SystemExit) as caught:
         download.main(words)
     assert isinstance(caught.value.code, str) and "\n" not in caught.value.code
     return caught.value.code
 
 
-def test_refusals_say_what_to_do(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_explain_what_to_do(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import constants
 
     own = recipe(tmp_path)
-    assert "no repository 'somebody/none'" in said([own, "--backbone", "somebody/none", "--yes"])
+    assert "no repository 'somebody/none'" in failure([own, "--backbone", "somebody/none", "--yes"])
     hub.repos["models", BASE].gated = True
-    assert f"gated: accept its terms at {hub.url}/{BASE}" in said([own, "--yes"])
+    assert f"gated: accept its terms at {hub.url}/{BASE}" in failure([own, "--yes"])
     monkeypatch.setattr("align.download.shutil.disk_usage", lambda path: _Disk())
     hub.repos["models", BASE].gated = False
-    assert "make room" in said([own, "--yes"])
+    assert "free up space" in failure([own, "--yes"])
     connect(monkeypatch, Hub("http://127.0.0.1:9"), tmp_path / "other", None)
-    assert "http://127.0.0.1:9 cannot be reached" in said([own, "--yes"])
+    assert "http://127.0.0.1:9 cannot be reached" in failure([own, "--yes"])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set" in said([own, "--yes"])
+    assert "HF_HUB_OFFLINE is set" in failure([own, "--yes"])
 
 
 class _Disk:
     free = 1000
 
 
-def test_nobody_to_ask(
+def test_without_terminal_nothing_is_downloaded(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     download.main([recipe(tmp_path)])
-    assert "give --yes" in capsys.readouterr().out
+    assert "pass --yes" in capsys.readouterr().out
 
 
-def test_the_miniature_needs_nothing(
+def test_mini_needs_no_download(
     hub: Hub, sound_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     download.main([])
     download.main(
         ["--dataset", str(sound_folder), "--backbone", "log-mel", "--train_backbone", "all"]
     )
-    assert capsys.readouterr().out.count("needs nothing of the hub") == 2
+    assert capsys.readouterr().out.count("needs nothing from the Hub") == 2
     assert not hub.asked
 
 
-def test_of_several_kinds_of_weights_one_is_read() -> None:
+def test_loaded_files_have_one_format_of_weights() -> None:
     both = ["config.json", "model.safetensors", "pytorch_model.bin", "model.fp16.safetensors"]
     assert loaded_files(both) == {"config.json", "model.safetensors"}
     assert loaded_files(["config.json", "pytorch_model.bin", "tf_model.h5"]) == {
@@ -238,8 +244,8 @@ def test_of_several_kinds_of_weights_one_is_read() -> None:
 
 
 @pytest.mark.slow
-def test_the_commands_fetch_and_then_train_offline(hub: Hub, tmp_path: Path) -> None:
-    """As a user does it: HF_ENDPOINT, a recipe, a data set of parquet files, then no network."""
+def test_download_then_train_offline(hub: Hub, tmp_path: Path) -> None:
+    """With HF_ENDPOINT, a recipe, a dataset of parquet files, and then offline."""
     from datasets import Audio, Dataset
 
     sounds = tmp_path / "sounds"
@@ -259,17 +265,17 @@ def test_the_commands_fetch_and_then_train_offline(hub: Hub, tmp_path: Path) -> 
     env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"),
            "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0",
            "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
-    own = recipe(tmp_path, "data: somebody/hums")
+    own = recipe(tmp_path, "dataset: somebody/hums")
     line = command(BASE, BACKBONE, Path("somebody/hums"), tmp_path / "run", "--max_steps", "2")
     fetch = _run(["align.download", own, "--yes"], env)
-    assert "data: somebody/hums" in fetch and "licence: cc0-1.0" in fetch
+    assert "dataset: somebody/hums" in fetch and "license: cc0-1.0" in fetch
     asked = len(hub.asked)
     _run(["align.train", *line], {**env, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
     assert len(hub.asked) == asked
-    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert figures["class_accuracy_n"] == 8
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["class_accuracy_n"] == 8
     card = (tmp_path / "run" / "README.md").read_text()
-    assert f"| base | [{BASE}](https://hf.co/{BASE}) | creativeml-openrail-m |" in card
+    assert f"| base model | [{BASE}](https://hf.co/{BASE}) | creativeml-openrail-m |" in card
 
 
 def _run(words: list[str], env: dict[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""A local stand-in of the hub's HTTP: as much of it as uploads and downloads of files ask for.
+"""A local mock of the Hub's HTTP API, for uploads and downloads of files.
 
-Repositories lie in memory. Files of `LARGE` endings go by the LFS protocol, as on the hub.
+Repositories are stored in memory. Files with `LARGE` extensions use the LFS protocol.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tests.helpers.hub_repos import Repo
 
 @dataclass
 class Hub:
-    """The stand-in: its address, what lies in it, and what was asked of it."""
+    """The mock Hub: its address, repositories and requests."""
 
     url: str = ""
     repos: dict[tuple[str, str], Repo] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     served: dict[str, int] = field(default_factory=dict)  # bytes of each file
-    cut_after: int | None = None  # the next large download breaks off after so many bytes
+    cut_after: int | None = None  # bytes after which the next large download is interrupted
     uploads: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, folder: Path, kind: str = "models", **more: Any) -> Repo:
-        """A repository with a folder's files."""
+        """Add a repository with the files of a folder."""
         paths = [path for path in folder.rglob("*") if path.is_file()]
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         self.repos[kind, name] = Repo(files, **more)
@@ -40,7 +40,7 @@ class Hub:
 
 @contextmanager
 def running() -> Iterator[Hub]:
-    """A stand-in that answers on a port of this machine."""
+    """Run a mock Hub on a local port."""
     hub = Hub()
     handler = type("Handler", (Handler,), {"hub": hub})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -55,10 +55,10 @@ def running() -> Iterator[Hub]:
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, hub: Hub, home: Path, token: str | None) -> None:
-    """Makes this process's hub client talk to the stand-in, with a cache of its own.
+    """Connect the Hub client of this process to the mock, with a separate cache.
 
-    What the client reads from the environment it has read when it was imported: the same places
-    are set that HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE set.
+    The client reads HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE on import; this sets the same
+    values.
     """
     import transformers.utils.hub
     from huggingface_hub import close_session, constants, hf_api

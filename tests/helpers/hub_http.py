@@ -1,4 +1,4 @@
-"""How the stand-in of the hub answers: its routes, as the hub's client calls them."""
+"""HTTP handler of the mock Hub, with the routes that the Hub's client calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args: Any) -> None:
-        """Keeps the tests' output clean."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self._answer()
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
 
     def _repo(self, kind: str | None, name: str) -> Repo | None:
-        """The repository asked for; where it may not be seen, the answer is given here."""
+        """Return the requested repository, or respond with an error and return None."""
         repo = self.hub.repos.get((kind or "models", name))
         if repo is None or (repo.private and not self._known):
             self._json({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
@@ -185,8 +185,8 @@ class Handler(BaseHTTPRequestHandler):
         if repo is None:
             return
         if repo.gated and not self._known:
-            said = {"error": f"Access to {id} is restricted"}
-            return self._json(said, 401, X_Error_Code="GatedRepo", X_Error_Message=said["error"])
+            body = {"error": f"Access to {id} is restricted"}
+            return self._json(body, 401, X_Error_Code="GatedRepo", X_Error_Message=body["error"])
         if file not in repo.files:
             return self._json({"error": "none"}, 404, X_Error_Code="EntryNotFound",
                               X_Repo_Commit=repo.sha)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What lies in the stand-in of the hub: repositories, and how the hub tells of their files."""
+"""Repositories of the mock Hub, and their file listings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGE = (".safetensors", ".bin", ".png", ".parquet", ".wav")
 
 @dataclass
 class Repo:
-    """One repository: its files, and who may see it."""
+    """A repository with its files and access settings."""
 
     files: dict[str, bytes]
     private: bool = False
@@ -21,7 +21,7 @@ class Repo:
 
     @property
     def sha(self) -> str:
-        """A commit that follows from the files."""
+        """A commit hash that depends on the files."""
         parts = [f"{name} {digest(data)}" for name, data in sorted(self.files.items())]
         return hashlib.sha1("\n".join(parts).encode()).hexdigest()
 
@@ -37,7 +37,7 @@ def entry(name: str, data: bytes) -> dict[str, Any]:
 
 
 def listed(files: dict[str, bytes], under: str, recursive: bool) -> list[dict[str, Any]]:
-    """What lies in a folder of a repository: folders and files."""
+    """Return the entries of a folder of a repository."""
     start = f"{under}/" if under else ""
     below = [name for name in files if name.startswith(start)]
     folders = {str(parent) for name in below for parent in list(PurePosixPath(name).parents)[:-1]}

@@ -1,4 +1,4 @@
-"""Parquet files as the hub serves data sets with recordings: bytes and a path, marked as Audio."""
+"""Parquet files of audio datasets as on the Hub: bytes and a path, with the Audio feature."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LABELS = ["dog", "sea_waves", "crying_baby"]
 
 
 def sound(i: int, duration_s: float = 0.3) -> dict[str, Any]:
-    """The i-th recording as such a table holds it."""
+    """Return the i-th clip as a value of the audio column."""
     file = io.BytesIO()
     soundfile.write(file, tone(200 + 50 * i, duration_s), RATE, format="FLAC")
     return {"bytes": file.getvalue(), "path": f"{i}.flac"}
 
 
 def write(folder: Path, split: str, columns: dict[str, Any], features: dict[str, Any]) -> None:
-    """A split of one file, with the features in its schema as `datasets` writes them."""
+    """Write a split as one file, with the features in its schema as `datasets` does."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     arrays = {k: pa.array(v, SOUND if k == "audio" else None) for k, v in columns.items()}
     known = {"audio": {"sampling_rate": 44100, "_type": "Audio"}} | features
@@ -36,12 +36,12 @@ def write(folder: Path, split: str, columns: dict[str, Any], features: dict[str,
 
 
 def text(*names: str) -> dict[str, Any]:
-    """Columns of strings."""
+    """Return the features of string columns."""
     return {name: {"dtype": "string", "_type": "Value"} for name in names}
 
 
 def fsd50k(folder: Path, licenses: bool = True) -> str:
-    """Six clips of several labels each, and two to measure by."""
+    """Write six training clips with several labels each, and two test clips."""
     labels = [
         "Bark,Dog,Domestic_animals_and_pets,Animal",
         "Rain,Water",
@@ -66,7 +66,7 @@ def fsd50k(folder: Path, licenses: bool = True) -> str:
 
 
 def audiocaps(folder: Path) -> str:
-    """Four clips to train on, and two to measure by with five captions each."""
+    """Write four training clips, and two test clips with five captions each."""
     for split, clips, each in (("train", 4, 1), ("test", 2, 5)):
         rows = [(clip, k) for clip in range(clips) for k in range(each)]
         columns = {
@@ -81,7 +81,7 @@ def audiocaps(folder: Path) -> str:
 
 
 def esc50(folder: Path) -> str:
-    """Nine clips of three classes in three folds, all in one split."""
+    """Write nine clips of three classes in three folds, in one split."""
     columns = {
         "filename": [f"{i}.wav" for i in range(9)],
         "fold": [1 + i // 3 for i in range(9)],
@@ -94,7 +94,7 @@ def esc50(folder: Path) -> str:
 
 
 def class_labels(folder: Path) -> str:
-    """A set whose captions are numbers of classes."""
+    """Write a dataset whose captions are class labels."""
     columns = {"audio": [sound(i) for i in range(4)], "kind": [0, 1, 2, 0]}
     write(folder, "train", columns, {"kind": {"names": LABELS, "_type": "ClassLabel"}})
     return str(folder)

@@ -1,4 +1,4 @@
-"""What each of two processes does in test_distributed.py: `torchrun … rank_worker.py FOLDER`."""
+"""Worker of test_distributed.py: `torchrun … rank_worker.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from align.training.distributed import (
 )
 
 ROWS, LENGTH, WIDTH, POOLED = 7, 4, 6, 5
-SHARES = [4, 3]  # of two processes
+SHARES = [4, 3]  # rows of two processes
 
 
 class Encoder(nn.Module):
-    """A small encoder of tokens that answers with embeds and pooled ones."""
+    """A small encoder from tokens to embeds and pooled embeds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
 
 
 def new_criterion() -> AlignmentLoss:
-    """All contrasts, with what they learn, and the squared errors."""
+    """Return a loss with all contrastive terms, learned temperatures and squared errors."""
     generator = torch.Generator().manual_seed(1)
     targets = torch.randn(5, LENGTH, WIDTH, generator=generator)
     pooled = torch.randn(5, POOLED, generator=generator)
@@ -57,14 +57,14 @@ def new_criterion() -> AlignmentLoss:
 
 
 def rows() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens, targets and groups of the whole batch."""
+    """Return tokens, targets and groups of the whole batch."""
     generator = torch.Generator().manual_seed(2)
     tokens = torch.randn(ROWS, 8, generator=generator).double()
     return tokens, torch.arange(ROWS) % 5, torch.arange(ROWS) % 4
 
 
 def step(model: nn.Module, part: slice, cached: int = 0) -> dict[str, Any]:
-    """The loss and all gradients of a step over some of the rows."""
+    """Return the loss and all gradients of a step on a part of the rows."""
     criterion = new_criterion()
     tokens, target, group = (column[part] for column in rows())
     alone = getattr(model, "no_sync", None)
@@ -82,7 +82,7 @@ def step(model: nn.Module, part: slice, cached: int = 0) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    """Takes the step plainly and with a cache; then trains, where a command line is there."""
+    """Run a step with and without GradCache, and a training if there is a command line."""
     distributed.init_process_group("gloo")
     rank = distributed.get_rank()
     start = sum(SHARES[:rank])

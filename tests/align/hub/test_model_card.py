@@ -1,4 +1,4 @@
-"""Cards: filled from the run, with what is inherited, and nothing of this machine."""
+"""Model cards: filled from the run, with inherited licenses and without local paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.launches import command
 
 
 def front(text: str) -> dict[str, object]:
-    """The metadata of a card."""
+    """Return the metadata of a card."""
     return dict(yaml.safe_load(text.split("---")[1]))
 
 
@@ -27,20 +27,18 @@ def front(text: str) -> dict[str, object]:
 def run(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A run that was measured on a fold that it did not hear."""
-    folder = tmp_path_factory.mktemp("carded")
+    """A run with metrics of a held-out fold."""
+    folder = tmp_path_factory.mktemp("card")
     return trained(tiny_base, tiny_clap, sound_folder, folder)
 
 
-def test_a_card_has_the_runs_figures_options_and_parts(
-    run: Path, sound_folder: Path, tmp_path: Path
-) -> None:
+def test_card_has_metrics_recipe_and_usage(run: Path, sound_folder: Path, tmp_path: Path) -> None:
     text = (run / "README.md").read_text()
-    figures = json.loads((run / "metrics.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
     for name in ("class_accuracy", "centered_cosine", "audio_to_caption_R@1"):
-        low, high = figures[f"{name}_interval"]
-        assert f"| {name} | {figures[name]:.3f} | {low:.3f} to {high:.3f} | 3 |" in text
-    assert f"Measured on {sound_folder.name}, folds 3." in text
+        low, high = metrics[f"{name}_interval"]
+        assert f"| {name} | {metrics[name]:.3f} | {low:.3f} to {high:.3f} | 3 |" in text
+    assert f"Evaluated on {sound_folder.name}, folds 3." in text
     recipe = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
     assert recipe["adapter_width"] == 16 and recipe["folds"] == [1, 2]
     assert recipe["per_device_train_batch_size"] == 4
@@ -53,10 +51,10 @@ def test_a_card_has_the_runs_figures_options_and_parts(
     results = front(text)["model-index"]
     assert isinstance(results, list)
     names = {one["type"] for result in results[0]["results"] for one in result["metrics"]}
-    assert names == {key for key in figures if f"{key}_interval" in figures}
+    assert names == {key for key in metrics if f"{key}_interval" in metrics}
 
 
-def test_a_card_says_nothing_of_this_machine(run: Path, sound_folder: Path) -> None:
+def test_card_has_no_local_paths(run: Path, sound_folder: Path) -> None:
     text = render_card(run, "somebody/hum", "somebody/hum")
     assert str(sound_folder.parent) not in text
     assert 'from_pretrained("somebody/hum")' in text
@@ -67,15 +65,15 @@ def test_a_card_says_nothing_of_this_machine(run: Path, sound_folder: Path) -> N
     assert strip_local_path("esc50@copy") == "esc50@copy"
 
 
-def test_what_states_no_licence_is_said_to(run: Path, tiny_base: str) -> None:
+def test_card_lists_unstated_licenses(run: Path, tiny_base: str) -> None:
     text = (run / "README.md").read_text()
-    assert f"| base | {Path(tiny_base).name} | {UNSTATED} |" in text
-    assert "find them out" in text
+    assert f"| base model | {Path(tiny_base).name} | {UNSTATED} |" in text
+    assert "Check those that are not stated" in text
     assert front(text)["license"] == "other"
 
 
-def story(folder: Path, **changes: dict[str, object]) -> Path:
-    """A folder with what a card is made from, as a run on the miniature leaves it."""
+def write_run(folder: Path, **changes: dict[str, object]) -> Path:
+    """Write the files that a card is made from, as of a run with the mini models."""
     options = {
         "model": {"base_model": "mini", "backbone": "mini-clap"},
         "data": {"dataset": "mini"},
@@ -86,37 +84,37 @@ def story(folder: Path, **changes: dict[str, object]) -> Path:
         "spaces": {base: {"base_model": base}}, "default_space": base,
         "adapter": {"adapter_type": "resampler", "width": 8},
     }  # fmt: skip
-    told = {"options": options, "licenses": changes.get("licenses", {})}
+    record = {"options": options, "licenses": changes.get("licenses", {})}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "run.json").write_text(json.dumps(told))
+    (folder / "run.json").write_text(json.dumps(record))
     return folder
 
 
-def test_the_miniature_is_free_and_loads_from_the_package(tmp_path: Path) -> None:
-    text = render_card(story(tmp_path), "hum", "hum")
+def test_card_of_mini_loads_from_the_package(tmp_path: Path) -> None:
+    text = render_card(write_run(tmp_path), "hum", "hum")
     assert front(text)["license"] == PACKAGE_LICENSE and "base_model" not in front(text)
     assert "from soundprompt.mini.models import STABLE_DIFFUSION" in text
     assert "from_pretrained(STABLE_DIFFUSION)" in text
-    assert "It was not measured." in text and UNSTATED not in text
+    assert "It was not evaluated." in text and UNSTATED not in text
 
 
-def test_parts_of_the_hub_bring_their_licences(tmp_path: Path) -> None:
+def test_card_lists_licenses_of_hub_models(tmp_path: Path) -> None:
     sd = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     model = {"base_model": sd, "backbone": "laion/larger_clap_general"}
-    licences = {"cc-by": 7, "cc0": 2}
+    licenses = {"cc-by": 7, "cc0": 2}
     text = render_card(
-        story(tmp_path, model=model, data={"dataset": "fsd50k"}, licenses=licences), "a/b", "a"
+        write_run(tmp_path, model=model, data={"dataset": "fsd50k"}, licenses=licenses), "a/b", "a"
     )
     known = front(text)
     assert known["base_model"] == list(model.values()) and known["datasets"] == ["nateraw/fsd50k"]
     assert (known["license"], known["license_name"]) == ("other", "inherited")
-    assert f"| base | [{sd}](https://hf.co/{sd}) | creativeml-openrail-m |" in text
-    assert "| data | [fsd50k](https://hf.co/datasets/nateraw/fsd50k) | one for each clip" in text
+    assert f"| base model | [{sd}](https://hf.co/{sd}) | creativeml-openrail-m |" in text
+    assert "| dataset | [fsd50k](https://hf.co/datasets/nateraw/fsd50k) | one for each clip" in text
     assert "cc-by 7, cc0 2" in text
     assert f'DiffusionPipeline.from_pretrained("{sd}")' in text
 
 
-def test_a_card_beside_the_weights_goes_first(tmp_path: Path) -> None:
+def test_local_card_takes_precedence(tmp_path: Path) -> None:
     assert provenance_of("base_model", str(tmp_path)).license == UNSTATED
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
     assert provenance_of("base_model", str(tmp_path)).license == "mit"
@@ -129,50 +127,51 @@ def test_a_card_beside_the_weights_goes_first(tmp_path: Path) -> None:
     assert provenance_of("backbone", "log-mel").license == PACKAGE_LICENSE
 
 
-def test_what_is_no_longer_here_is_no_hub_id(tmp_path: Path) -> None:
+def test_deleted_folder_is_not_a_hub_id(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone" / "sounds")
     for kind in ("base_model", "backbone", "dataset"):
         assert provenance_of(kind, gone) == Provenance("sounds", None, UNSTATED)
         assert provenance_of(kind, "runs/align/first").repo_id is None
         assert provenance_of(kind, "somebody/hum").repo_id == "somebody/hum"
-    # What lies beside it says nothing of it.
+    # A README.md next to it does not apply to it.
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone" / "README.md").write_text("---\nlicense: mit\n---\n# Others\n")
     assert provenance_of("dataset", gone).license == UNSTATED
-    text = render_card(story(tmp_path, data={"dataset": gone}), "a/b", "a")
-    assert f"| data | sounds | {UNSTATED} |" in text and "gone" not in text
+    text = render_card(write_run(tmp_path, data={"dataset": gone}), "a/b", "a")
+    assert f"| dataset | sounds | {UNSTATED} |" in text and "gone" not in text
 
 
-def test_what_an_encoder_started_from_brings_its_own_parts(tmp_path: Path) -> None:
+def test_card_includes_the_initial_encoder(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
     model = {"backbone": "laion/larger_clap_general"}
-    story(first, model=model, data={"dataset": "fsd50k", "captioner": None})
+    write_run(first, model=model, data={"dataset": "fsd50k", "captioner": None})
     blip = {"captioner": "Salesforce/blip-image-captioning-base"}
-    story(second, model={"init_from": str(first)}, data={"dataset": "mini"} | blip)
+    write_run(second, model={"init_from": str(first)}, data={"dataset": "mini"} | blip)
     text = render_card(second, "a/b", "a")
-    assert "| encoder it started from | first |" in text
+    assert "| initial encoder | first |" in text
     assert "larger_clap_general) | apache-2.0 |" in text
-    assert "| data, before that | [fsd50k](https://hf.co/datasets/nateraw/fsd50k) | one for" in text
+    link = "[fsd50k](https://hf.co/datasets/nateraw/fsd50k)"
+    assert f"| dataset of the initial encoder | {link} | one for" in text
     assert "blip-image-captioning-base) | bsd-3-clause |" in text
     known = front(text)
     assert known["datasets"] == ["nateraw/fsd50k"] and known["license"] == "other"
-    assert known["base_model"] == ["laion/larger_clap_general"]  # BLIP is no part of it
+    assert known["base_model"] == ["laion/larger_clap_general"]  # BLIP is not part of it
 
 
-def test_encoders_that_started_from_each_other_end(tmp_path: Path) -> None:
+def test_card_of_cyclic_initial_encoders_ends(tmp_path: Path) -> None:
     folders = [tmp_path / "first", tmp_path / "second"]
     for own, other in (folders, folders[::-1]):
         own.mkdir()
-        story(own, model={"init_from": str(other)}, data={"dataset": "audiocaps"})
+        write_run(own, model={"init_from": str(other)}, data={"dataset": "audiocaps"})
     text = render_card(folders[0], "a/b", "a")
-    assert "| encoder it started from | second |" in text
+    assert "| initial encoder | second |" in text
     assert front(text)["datasets"] == ["OpenSound/AudioCaps"]  # once
 
 
 @pytest.mark.slow
-def test_licences_of_recordings_are_counted_into_the_run(
+def test_licenses_of_clips_are_counted(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     import shutil
@@ -184,8 +183,8 @@ def test_licences_of_recordings_are_counted_into_the_run(
     folder = tmp_path / "data"
     shutil.copytree(sound_folder, folder)
     lines = (folder / "metadata.csv").read_text().splitlines()
-    licences = ["licence", *["CC0"] * 5, *["CC BY 4.0"] * 7]
-    both = [f"{line},{licence}" for line, licence in zip(lines, licences, strict=True)]
+    licenses = ["licence", *["CC0"] * 5, *["CC BY 4.0"] * 7]
+    both = [f"{line},{licence}" for line, licence in zip(lines, licenses, strict=True)]
     (folder / "metadata.csv").write_text("\n".join(both) + "\n")
     assert license_counts(load_rows(str(folder), "train"), None) == {"cc-by": 7, "cc0": 5}
     assert license_counts(load_stream(str(folder), "train")) == {"cc-by": 7, "cc0": 5}
@@ -193,5 +192,5 @@ def test_licences_of_recordings_are_counted_into_the_run(
     train.main(command(tiny_base, tiny_clap, folder, tmp_path / "run", "--num_train_epochs", "1"))
     assert load(str(tmp_path / "run"))[1].licenses == {"cc-by": 7, "cc0": 5}
     text = (tmp_path / "run" / "README.md").read_text()
-    assert "cc-by 7, cc0 5" in text and "| data | data | see below |" in text
-    assert TrainingRecord({}, {"cc0": 1}).with_rows([], []).licences == {"cc0": 1}
+    assert "cc-by 7, cc0 5" in text and "| dataset | data | see below |" in text
+    assert TrainingRecord({}, {"cc0": 1}).with_rows([], []).licenses == {"cc0": 1}

@@ -1,4 +1,4 @@
-"""Publishing, against a local stand-in of the hub: what goes up, what stays, what comes down."""
+"""Upload to a local mock of the Hub, and download from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import align
-from align import AudioPromptEncoder, publish, train
+from align import AudioPromptEncoder, push, train
 from tests.helpers.hub import Hub, connect, running
 from tests.helpers.hub_http import TOKEN
 from tests.helpers.launches import command
@@ -24,7 +24,7 @@ WHOLE = {
 
 
 def trained(base: str, backbone: str, data: Path, folder: Path) -> Path:
-    """A run of a few steps, measured on the third fold."""
+    """Train for a few steps and evaluate on the third fold."""
     more = ("--folds", "1", "2", "--eval_folds", "3", "--save_strategy", "epoch")
     train.main(command(base, backbone, data, folder, *more))
     return folder
@@ -34,35 +34,35 @@ def trained(base: str, backbone: str, data: Path, folder: Path) -> Path:
 def run(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A run to publish."""
+    """A run to upload."""
     return trained(tiny_base, tiny_clap, sound_folder, tmp_path_factory.mktemp("hum"))
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """The stand-in, for somebody who is logged in."""
+    """The mock Hub, with a token."""
     with running() as hub:
         connect(monkeypatch, hub, tmp_path / "home", TOKEN)
         yield hub
 
 
-def test_what_goes_up_and_comes_down(
+def test_push_uploads_encoder_card_and_metrics(
     run: Path, hub: Hub, sound_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish.main([str(run), "somebody/hum", "--private"])
+    push.main([str(run), "somebody/hum", "--private"])
     assert f"{hub.url}/somebody/hum/commit/" in capsys.readouterr().out
     repo = hub.repos["models", "somebody/hum"]
     assert set(repo.files) == WHOLE and repo.private
     assert repo.files["model.safetensors"] == (run / "model.safetensors").read_bytes()
     assert list(hub.uploads.values()) == [repo.files["model.safetensors"]]  # by LFS
-    # The card is the run's, under its new name; nothing tells of paths here, or of captions.
+    # The card has the new name, and neither local paths nor captions.
     card = repo.files["README.md"].decode()
-    figures = json.loads(repo.files["metrics.json"])
+    metrics = json.loads(repo.files["metrics.json"])
     assert 'from_pretrained("somebody/hum")' in card
-    assert f"| class_accuracy | {figures['class_accuracy']:.3f} |" in card
-    assert figures["evaluated_on"] == f"{sound_folder.name}, folds 3"
-    assert str(sound_folder.parent) not in card + json.dumps(figures)
-    # What a stranger gets is the same encoder.
+    assert f"| class_accuracy | {metrics['class_accuracy']:.3f} |" in card
+    assert metrics["evaluated_on"] == f"{sound_folder.name}, folds 3"
+    assert str(sound_folder.parent) not in card + json.dumps(metrics)
+    # The downloaded encoder is the same.
     options = {"cache_dir": tmp_path / "cache"}
     theirs = AudioPromptEncoder.from_pretrained("somebody/hum", **options)
     ours = AudioPromptEncoder.from_pretrained(run)
@@ -71,58 +71,60 @@ def test_what_goes_up_and_comes_down(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_publishing_again_updates(run: Path, hub: Hub) -> None:
+def test_push_again_updates_the_repository(run: Path, hub: Hub) -> None:
     encoder = AudioPromptEncoder.from_pretrained(run)
     encoder.push_to_hub("hum")
     repo = hub.repos["models", "somebody/hum"]
     assert set(repo.files) == WHOLE - {"metrics.json"} and not repo.private
-    assert "It was not measured." in repo.files["README.md"].decode()
+    assert "It was not evaluated." in repo.files["README.md"].decode()
     encoder.push_to_hub("somebody/hum", run_dir=run)
     assert set(repo.files) == WHOLE
 
 
-def test_saving_may_push(run: Path, hub: Hub, tmp_path: Path) -> None:
+def test_save_pretrained_with_push_to_hub(run: Path, hub: Hub, tmp_path: Path) -> None:
     encoder = AudioPromptEncoder.from_pretrained(run)
     encoder.save_pretrained(tmp_path / "new", push_to_hub=True, repo_id="somebody/new")
     assert set(hub.repos["models", "somebody/new"].files) == WHOLE - {"metrics.json"}
 
 
-def said(words: list[str]) -> str:
-    """The sentence that publishing ends with."""
+def failure(words: list[str]) -> str:
+    """Return the error message of an upload."""
     with pytest.raises(SystemExit) as caught:
-        publish.main(words)
+        push.main(words)
     assert isinstance(caught.value.code, str)
-    assert "\n" not in caught.value.code and caught.value.code.startswith("align.publish: ")
+    assert "\n" not in caught.value.code and caught.value.code.startswith("align.push: ")
     return caught.value.code
 
 
-def test_refusals_say_what_to_do(
+def test_push_errors_explain_what_to_do(
     run: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
-    assert "is no repository's id" in said([str(run), "not a/name"])
-    assert "there is no trained encoder" in said([str(tmp_path), "somebody/hum"])
+    assert "is not a repository id" in failure([str(run), "not a/name"])
+    assert "there is no trained encoder" in failure([str(tmp_path), "somebody/hum"])
     connect(monkeypatch, hub, tmp_path / "home", "hf_wrong")
-    assert "refuses somebody/hum with your token (401)" in said([str(run), "somebody/hum"])
+    assert "denies access to somebody/hum with your token (401)" in failure(
+        [str(run), "somebody/hum"]
+    )
     connect(monkeypatch, hub, tmp_path / "home", None)
-    assert "no token to upload with" in said([str(run), "somebody/hum"])
+    assert "no token to upload with" in failure([str(run), "somebody/hum"])
     connect(monkeypatch, Hub("http://127.0.0.1:9"), tmp_path / "home", TOKEN)
-    assert "http://127.0.0.1:9 cannot be reached" in said([str(run), "somebody/hum"])
+    assert "http://127.0.0.1:9 cannot be reached" in failure([str(run), "somebody/hum"])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set" in said([str(run), "somebody/hum"])
+    assert "HF_HUB_OFFLINE is set" in failure([str(run), "somebody/hum"])
     assert not hub.repos
 
 
-def test_a_run_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_push_missing_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        publish.main([str(tmp_path / "absent"), "somebody/hum"])
+        push.main([str(tmp_path / "absent"), "somebody/hum"])
     assert "there is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["import align", "import transformers.models.auto.modeling_auto"])
-def test_auto_classes_know_the_encoder_after_import_align(run: Path, first: str) -> None:
+def test_auto_classes_load_the_encoder(run: Path, first: str) -> None:
     code = (
         f"{first}\nimport align, sys\nfrom transformers import AutoConfig, AutoModel\n"
         "print(type(AutoConfig.from_pretrained(sys.argv[1])).__name__)\n"
@@ -136,7 +138,7 @@ def test_auto_classes_know_the_encoder_after_import_align(run: Path, first: str)
     assert done.stdout.split()[-2:] == ["AudioPromptConfig", "AudioPromptEncoder"]
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
+def test_import_align_imports_nothing_heavy() -> None:
     code = "import align, sys; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=240,

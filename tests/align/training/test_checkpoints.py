@@ -1,4 +1,4 @@
-"""Going on: from an encoder with what it has learned, from a checkpoint with its own rows."""
+"""Resuming a run, and training from an existing encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from align import train
 from align.config.arguments import ModelArguments
 from align.prompts.space import PromptSpace
 from align.training.run import TrainingRun
-from align.training.setup import build_encoder
+from align.training.setup import build_encoder, resolve_bases
 from tests.align.models.backbones.test_lora import scrambled
 from tests.conftest import RATE, tone
 from tests.helpers.launches import command, session, weights
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.slow  # trainings
 
 @pytest.fixture
 def data(sound_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the recordings, whose table may be changed."""
+    """A copy of the dataset, whose table may be changed."""
     return Path(shutil.copytree(sound_folder, tmp_path / "data"))
 
 
 @pytest.mark.parametrize("further", ["none", "all", "lora"])
-def test_what_lora_has_learned_is_gone_on_from(
+def test_init_from_keeps_lora_weights(
     tiny_base: str, tiny_clap: str, tmp_path: Path, further: str
 ) -> None:
     space = PromptSpace.from_pretrained(tiny_base)
@@ -47,19 +47,21 @@ def test_what_lora_has_learned_is_gone_on_from(
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
 
 
-def test_it_goes_on_with_its_own_base_where_none_is_given(
+def test_init_from_defaults_to_its_own_base_model(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "own"
     session([*command(tiny_base, tiny_clap, sound_folder, own), "--max_steps", "1"]).train()
-    assert ModelArguments(init_from=str(own)).base_model == [tiny_base]
+    resolved = ModelArguments(init_from=str(own))
+    resolve_bases(resolved)
+    assert resolved.base_model == [tiny_base]
     assert ModelArguments().base_model == ["mini"]
     for wrong in (tmp_path / "nowhere", tiny_clap):
         with pytest.raises(ValueError, match="there is no trained encoder"):
-            ModelArguments(init_from=str(wrong))
+            resolve_bases(ModelArguments(init_from=str(wrong)))
 
 
-def test_a_fresh_head_beside_what_was_learned_is_told(
+def test_init_from_reports_a_new_head(
     tiny_base: str, tiny_clap: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = Path(shutil.copytree(tiny_base, tmp_path / "other"))
@@ -69,12 +71,12 @@ def test_a_fresh_head_beside_what_was_learned_is_told(
     build_encoder(
         ModelArguments(init_from=str(tmp_path / "first"), base_model=[str(other)]), spaces[1]
     )
-    assert f"has no space {other}: a fresh head is trained for it" in capsys.readouterr().out
+    assert f"has no space {other}: a new head is trained for it" in capsys.readouterr().out
     build_encoder(ModelArguments(init_from=str(tmp_path / "first")), spaces[0])
-    assert "fresh head" not in capsys.readouterr().out
+    assert "new head" not in capsys.readouterr().out
 
 
-def test_other_rows_do_not_go_on_from_a_checkpoint(
+def test_resume_with_other_rows_is_refused(
     tiny_base: str, tiny_clap: str, data: Path, tmp_path: Path
 ) -> None:
     line = [*command(tiny_base, tiny_clap, data, tmp_path / "run"), "--save_strategy", "epoch"]
@@ -96,7 +98,7 @@ def test_other_rows_do_not_go_on_from_a_checkpoint(
     session([*longer, "--overwrite_output_dir", "true"]).train()
 
 
-def test_too_little_may_be_left_to_tell_apart(
+def test_too_few_readable_clips_are_refused(
     tiny_base: str, tiny_clap: str, data: Path, tmp_path: Path
 ) -> None:
     (data / "broken.wav").write_text("no sound")
@@ -108,27 +110,27 @@ def test_too_little_may_be_left_to_tell_apart(
     assert "at least two different captions" in str(caught.value)
 
 
-def test_who_stops_it_is_told_how_it_goes_on(
+def test_interrupted_run_explains_how_to_resume(
     tiny_base: str, tiny_clap: str, data: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def stop(session: TrainingRun) -> None:
+    def stop(run: TrainingRun) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(TrainingRun, "train", stop)
     line = command(tiny_base, tiny_clap, data, tmp_path / "run")
-    for more, said in (
-        (("--save_strategy", "epoch"), "goes on from its last checkpoint"),
-        (("--save_strategy", "epoch", "--overwrite_output_dir", "true"), "starts anew"),
-        (("--save_strategy", "no"), "starts anew"),
+    for more, expected in (
+        (("--save_strategy", "epoch"), "resumes from the last checkpoint"),
+        (("--save_strategy", "epoch", "--overwrite_output_dir", "true"), "starts over"),
+        (("--save_strategy", "no"), "starts over"),
     ):
         with pytest.raises(SystemExit) as caught:
             train.main([*line, *more])
         assert caught.value.code == 130
-        assert f"the same command {said}" in capsys.readouterr().out
+        assert f"the same command {expected}" in capsys.readouterr().out
 
 
-def test_a_folder_that_cannot_be_is_refused_before_anything_is_heard(
+def test_invalid_output_dir_is_refused_first(
     tiny_base: str, tiny_clap: str, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")

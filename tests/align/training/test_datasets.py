@@ -1,4 +1,4 @@
-"""What a training step gets: orders, augmentation and padding follow from seed, epoch and row."""
+"""Training datasets: order, augmentation and padding depend on seed, epoch and row only."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from align.preprocessing.features import AudioFeatures
 from align.training.augmentation import FeatureLayout
 from align.training.datasets import EpochSampler, ExtraRows, FeatureDataset, TokenDataset, collate
 
-SCALE = FeatureLayout(8, 10 / np.log(10))
+LAYOUT = FeatureLayout(8, 10 / np.log(10))
 
 
-def heard(levels: dict[str, list[float]], frames: int = 12) -> AudioFeatures:
-    """Recordings of one window by label, each around a level in decibels."""
+def clips(levels: dict[str, list[float]], frames: int = 12) -> AudioFeatures:
+    """Return clips of one window by label, each around a level in decibels."""
     rng = np.random.default_rng(0)
     features, labels = [], []
     for label, values in levels.items():
@@ -30,8 +30,8 @@ THREE = {"dog": [0.0, 1.0], "rain": [2.0, 3.0, 4.0], "sea": [5.0]}
 
 
 def rows(seed: int = 0, **options: float) -> FeatureDataset:
-    data = heard(THREE)
-    return FeatureDataset(data, torch.arange(6), AugmentArguments(**options), SCALE, seed)
+    data = clips(THREE)
+    return FeatureDataset(data, torch.arange(6), AugmentArguments(**options), LAYOUT, seed)
 
 
 def order(sampler: EpochSampler, epoch: int) -> list[tuple[int, int]]:
@@ -41,16 +41,16 @@ def order(sampler: EpochSampler, epoch: int) -> list[tuple[int, int]]:
 
 def test_an_epoch_covers_every_row_once() -> None:
     for epoch in range(3):
-        answer = order(EpochSampler(range(50), 1), epoch)
-        assert sorted(row for _, row in answer) == list(range(50))
-        assert {e for e, _ in answer} == {epoch}
+        epoch_order = order(EpochSampler(range(50), 1), epoch)
+        assert sorted(row for _, row in epoch_order) == list(range(50))
+        assert {e for e, _ in epoch_order} == {epoch}
     assert len(EpochSampler(range(50), 1)) == 50
 
 
-def test_the_order_follows_from_seed_and_epoch() -> None:
-    worn = EpochSampler(range(50), 1)
-    first, second = order(worn, 0), order(worn, 1)
-    assert order(worn, 0) == first and order(EpochSampler(range(50), 1), 1) == second
+def test_order_depends_on_seed_and_epoch() -> None:
+    used = EpochSampler(range(50), 1)
+    first, second = order(used, 0), order(used, 1)
+    assert order(used, 0) == first and order(EpochSampler(range(50), 1), 1) == second
     torch.manual_seed(9)
     np.random.seed(9)
     assert order(EpochSampler(range(50), 1), 1) == second
@@ -59,7 +59,7 @@ def test_the_order_follows_from_seed_and_epoch() -> None:
     assert rows_of[0] != list(range(50))
 
 
-def test_augmentation_follows_from_seed_epoch_and_row() -> None:
+def test_augmentation_depends_on_seed_epoch_and_row() -> None:
     options = {
         "gain_db": 6.0,
         "time_shift": 1.0,
@@ -78,7 +78,7 @@ def test_augmentation_follows_from_seed_epoch_and_row() -> None:
     assert not np.array_equal(one[0, 0], rows(seed=1, **options)[0, 0]["windows"][0])
 
 
-def test_without_augmentation_features_are_as_heard() -> None:
+def test_without_augmentation_features_are_unchanged() -> None:
     plain = rows()
     for row in range(6):
         item = plain[3, row]
@@ -91,21 +91,21 @@ def test_without_augmentation_features_are_as_heard() -> None:
 @pytest.mark.parametrize(
     ("option", "same"), [("mix_same_label_prob", True), ("mix_other_label_prob", False)]
 )
-def test_what_is_mixed_in_has_the_label_it_should(option: str, same: bool) -> None:
-    data = heard({"quiet": [0.0] * 4, "loud": [80.0] * 4})
-    mixed = FeatureDataset(data, torch.zeros(8).long(), AugmentArguments(**{option: 1.0}), SCALE)
+def test_mixed_in_clip_has_the_right_label(option: str, same: bool) -> None:
+    data = clips({"quiet": [0.0] * 4, "loud": [80.0] * 4})
+    mixed = FeatureDataset(data, torch.zeros(8).long(), AugmentArguments(**{option: 1.0}), LAYOUT)
     for epoch in range(30):
         item = mixed[epoch, 1]
         rise = float((item["windows"][0] - data.features[1][0]).mean())
-        # Beside 80 dB, even 25 dB quieter, nothing of the quiet one is left.
+        # A clip at 80 dB, even 25 dB quieter, masks the quiet one.
         assert 0 < rise < 6 if same else rise > 50
         assert item["group"] == mixed.groups[1] and item["target"] == mixed.targets[1]
 
 
-def test_with_a_single_label_there_is_no_other_to_mix() -> None:
-    data = heard({"dog": [0.0, 40.0]})
+def test_single_label_has_no_other_clip_to_mix() -> None:
+    data = clips({"dog": [0.0, 40.0]})
     mixed = FeatureDataset(
-        data, torch.zeros(2).long(), AugmentArguments(mix_other_label_prob=1.0), SCALE
+        data, torch.zeros(2).long(), AugmentArguments(mix_other_label_prob=1.0), LAYOUT
     )
     for epoch in range(5):
         assert np.array_equal(mixed[epoch, 0]["windows"][0], data.features[0][0])
@@ -140,19 +140,19 @@ def test_collate_of_tokens() -> None:
     assert len(data) == 4
 
 
-def test_short_captions_come_first_where_asked() -> None:
+def test_caption_length_sorts_every_epoch() -> None:
     lengths = [3, 1, 2, 1, 3, 1, 2]
     data = TokenDataset([[torch.zeros(1, 2), torch.ones(1)]] * 7, torch.arange(7), [0] * 7, lengths)
     orders = [[row for _, row in order(EpochSampler(data, 1), epoch)] for epoch in range(4)]
     for rows_ in orders:
         assert sorted(rows_) == list(range(7))
         assert [lengths[row] for row in rows_] == sorted(lengths)
-    assert any(rows_ != orders[0] for rows_ in orders[1:])  # random among those of one length
+    assert any(rows_ != orders[0] for rows_ in orders[1:])  # shuffled among equal lengths
     data.caption_lengths = None
     assert [row for _, row in order(EpochSampler(data, 1), 0)] != orders[0]
 
 
-def test_an_epoch_has_a_share_of_extra_rows() -> None:
+def test_epoch_has_a_fraction_of_extra_rows() -> None:
     rows_ = [[torch.zeros(1, 2), torch.ones(1)]] * 26
     data = TokenDataset(rows_, torch.arange(26), [0] * 26, extra=ExtraRows(start=6, fraction=0.4))
     sampler = EpochSampler(data, 1)
@@ -161,12 +161,12 @@ def test_an_epoch_has_a_share_of_extra_rows() -> None:
         assert len(found) == len(sampler) == 10
         assert sorted(row for row in found if row < 6) == list(range(6))
         assert len(set(found)) == 10
-    # Other ones every time: in twelve epochs nearly all have been there.
+    # A new sample every time: nearly all occur in twelve epochs.
     assert len({row for found in epochs for row in found}) > 22
     assert epochs[0] == [row for _, row in order(EpochSampler(data, 1), 0)]
 
 
-def test_too_few_extra_rows_come_repeatedly() -> None:
+def test_few_extra_rows_are_repeated() -> None:
     rows_ = [[torch.zeros(1, 2), torch.ones(1)]] * 8
     data = TokenDataset(rows_, torch.arange(8), [0] * 8, extra=ExtraRows(start=6, fraction=0.5))
     found = [row for _, row in order(EpochSampler(data, 1), 0)]
@@ -175,7 +175,7 @@ def test_too_few_extra_rows_come_repeatedly() -> None:
     assert max(found.count(row) for row in (6, 7)) > 1
 
 
-def test_a_share_of_less_than_one_extra_row_is_refused() -> None:
+def test_fraction_below_one_extra_row_is_refused() -> None:
     assert ExtraRows(start=6, fraction=0.1).num_sampled == 1
-    with pytest.raises(ValueError, match=r"share of 0\.05 beside 6 rows is less than a row"):
+    with pytest.raises(ValueError, match=r"fraction of 0\.05 with 6 rows is less than one row"):
         ExtraRows(start=6, fraction=0.05)

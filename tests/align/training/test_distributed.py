@@ -1,4 +1,4 @@
-"""Two processes against one: the same loss, the same gradients, the same run, written once."""
+"""Two processes give the same loss, gradients and run as one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.helpers.rank_worker import ROWS, Encoder, step
 ROOT = Path(__file__).parents[3]
 
 
-def test_shares_are_even_and_cover_every_row_once() -> None:
+def test_rank_slices_are_even_and_cover_every_row() -> None:
     for count in range(1, 12):
         rows = list(range(count))
         for ranks in (1, 2, 3, 5):
@@ -37,7 +37,7 @@ def test_shares_are_even_and_cover_every_row_once() -> None:
             assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)
 
 
-def test_every_process_reads_its_share_of_one_processs_batches() -> None:
+def test_rank_batches_are_parts_of_the_global_batches() -> None:
     order = EpochSampler(range(11), seed=3)
     whole = list(RankBatchSampler(order, 4))
     assert [len(batch) for batch in whole] == [4, 4, 3]
@@ -50,14 +50,14 @@ def test_every_process_reads_its_share_of_one_processs_batches() -> None:
     assert [one + other for one, other in zip(*parts, strict=True)] == whole
 
 
-def test_a_process_without_a_row_reads_the_batchs_first_again() -> None:
+def test_rank_without_a_row_repeats_the_first() -> None:
     second = RankBatchSampler(EpochSampler(range(9), seed=0), 4)
     second._rank, second._world_size = 1, 2
     order = list(EpochSampler(range(9), seed=0))
     assert list(second) == [order[2:4], order[6:8], order[8:]]
 
 
-def test_one_process_waits_for_nobody() -> None:
+def test_one_process_needs_no_communication() -> None:
     rows = torch.ones(3, 2), None, torch.arange(3)
     assert all(one is other for one, other in zip(gather_rows(*rows), rows, strict=True))
     with main_process_first():
@@ -66,7 +66,7 @@ def test_one_process_waits_for_nobody() -> None:
 
 
 def torchrun(*arguments: str) -> str:
-    """Runs two processes; returns what they print."""
+    """Run two processes and return their output."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
@@ -80,7 +80,7 @@ def torchrun(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_step_of_one(
+def test_two_processes_match_one(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     more = (
@@ -104,10 +104,10 @@ def test_two_processes_take_the_step_of_one(
                 torch.testing.assert_close(
                     found[way]["gradients"][name], gradient, rtol=1e-9, atol=1e-12
                 )
-    alone = step(Encoder(), slice(0, 4))  # a process that saw only its own rows
+    alone = step(Encoder(), slice(0, 4))  # a process with only its own rows
     assert abs(alone["loss"] - wanted["loss"]) > 0.01
 
-    # Batches of two times four rows, 8 and 4 of 12, are those of one process with 8.
+    # Two processes with batches of 4 rows match one process with batches of 8.
     one = command(tiny_base, tiny_clap, sound_folder, tmp_path / "one", *more)
     before = session([*one, "--per_device_train_batch_size", "8"])
     start = {name: value.clone() for name, value in before.encoder.state_dict().items()}
@@ -120,19 +120,13 @@ def test_two_processes_take_the_step_of_one(
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_is_written_once_and_goes_on(
+def test_run_of_two_processes_resumes(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     more = (
-        *(
-            "--per_device_train_batch_size",
-            "2",
-            "--save_strategy",
-            "epoch",
-            "--num_sheet_samples",
-            "2",
-        ),
+        *("--per_device_train_batch_size", "2", "--save_strategy", "epoch"),
+        *("--num_sheet_samples", "2"),
         *("--eval_strategy", "epoch", "--adapter_dropout", "0.3", "--num_train_epochs", "3"),
         *("--folds", "1", "2", "--eval_folds", "3", "--sample_every_eval", "true"),
         *("--save_total_limit", "3", "--cache_dir", str(tmp_path / "cache")),
@@ -154,12 +148,12 @@ def test_a_run_of_two_processes_is_written_once_and_goes_on(
     printed = torchrun(
         "-m", "align.train", *command(tiny_base, tiny_clap, sound_folder, broken, *more)
     )
-    assert printed.count(f"going on from {broken / 'checkpoint-6'}") == 1
+    assert printed.count(f"resuming from {broken / 'checkpoint-6'}") == 1
     assert printed.count("'loss'") == 3
     assert_same_weights(whole, broken)
     later = weights(whole / "checkpoint-9")
     assert any(
         not torch.equal(tensor, later[n]) for n, tensor in weights(whole / "checkpoint-6").items()
     )
-    figures = [json.loads((run / "metrics.json").read_text()) for run in (whole, broken)]
-    assert figures[0] == figures[1]
+    metrics = [json.loads((run / "metrics.json").read_text()) for run in (whole, broken)]
+    assert metrics[0] == metrics[1]

@@ -1,4 +1,4 @@
-"""What a training starts from: fresh encoders by their options, and trained ones gone on from."""
+"""Encoders to train: new ones, and trained ones with --init_from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def first_stage(
 
 
 def second(base: str, start: Path, data: Path, folder: Path, *more: str) -> list[str]:
-    """The line of a training that goes on from `start`."""
+    """Return the command line of a training with --init_from `start`."""
     line = command(base, "mini-clap", data, folder)
     own = {"--backbone", "--adapter_width", "--adapter_depth", "--adapter_heads"}
     pairs = list(zip(line[::2], line[1::2], strict=True))
@@ -38,7 +38,7 @@ def second(base: str, start: Path, data: Path, folder: Path, *more: str) -> list
     return [*kept, "--init_from", str(start), "--num_train_epochs", "1", *more]
 
 
-def test_a_saved_encoder_states_every_size(first_stage: Path) -> None:
+def test_saved_encoder_has_all_sizes(first_stage: Path) -> None:
     adapter = AudioPromptEncoder.from_pretrained(first_stage).config.adapter
     own = default_adapter_kwargs("hierarchical") | {
         "adapter_type": "hierarchical",
@@ -49,7 +49,7 @@ def test_a_saved_encoder_states_every_size(first_stage: Path) -> None:
     assert adapter == own
 
 
-def test_an_encoder_is_not_overwritten_by_what_starts_from_it(
+def test_init_from_is_not_overwritten(
     first_stage: Path, tiny_base: str, sound_folder: Path
 ) -> None:
     before = weights(first_stage)
@@ -58,15 +58,15 @@ def test_an_encoder_is_not_overwritten_by_what_starts_from_it(
     assert weights(first_stage).keys() == before.keys()
 
 
-def test_the_second_stage_trains_level_weights_alone(
+def test_second_stage_trains_level_weights_only(
     first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     line = second(tiny_base, first_stage, sound_folder, tmp_path)
     opened = session([*line, "--train_adapter", "level_weights"])
-    heard = {"tokens": torch.randn(1, 9, 32), "tokens_mask": torch.ones(1, 9, dtype=torch.bool)}
+    inputs = {"tokens": torch.randn(1, 9, 32), "tokens_mask": torch.ones(1, 9, dtype=torch.bool)}
     encoder = opened.encoder.train()
-    # What is frozen drops nothing out.
-    assert torch.equal(encoder(**heard).embeds, encoder(**heard).embeds)
+    # Frozen modules have no dropout.
+    assert torch.equal(encoder(**inputs).embeds, encoder(**inputs).embeds)
     opened.train()
     before, after = weights(first_stage), weights(tmp_path)
     assert before.keys() == after.keys()
@@ -76,7 +76,7 @@ def test_the_second_stage_trains_level_weights_alone(
     }
 
 
-def test_a_further_training_goes_on_from_the_first(
+def test_init_from_keeps_the_weights(
     first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     opened = session(second(tiny_base, first_stage, sound_folder, tmp_path))
@@ -89,7 +89,7 @@ def test_a_further_training_goes_on_from_the_first(
     }
 
 
-def test_what_an_encoder_answers_stays_its_own_where_it_learns_other_captions(
+def test_init_from_keeps_statistics_with_other_captions(
     first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     words = (sound_folder / "metadata.csv").read_text().replace("a low hum", "a very low dark hum")
@@ -99,12 +99,12 @@ def test_what_an_encoder_answers_stays_its_own_where_it_learns_other_captions(
     line = second(tiny_base, first_stage, tmp_path, tmp_path / "run", "--learning_rate", "0")
     session([*line, "--retrieval_memory", "0"]).train()
     before, after = weights(first_stage), weights(tmp_path / "run")
-    kept = {name for name in before if ".recall." not in name}
+    kept = {name for name in before if ".retrieval_memory." not in name}
     assert sum(name.endswith(("mean", "std", "unconditional")) for name in kept) >= 3
     assert [name for name in kept if not torch.equal(before[name], after[name])] == []
 
 
-def test_lora_goes_into_a_trained_encoder_as_well(
+def test_lora_with_init_from(
     first_stage: Path, tiny_base: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     line = second(tiny_base, first_stage, sound_folder, tmp_path, "--train_backbone", "lora")
@@ -123,29 +123,29 @@ def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         (("--adapter", "linear", "--adapter_heads", "4"), "'--adapter_heads'; it has: none"),
         (("--adapter", "perceptron"), "there is no adapter 'perceptron'"),
         (("--adapter_tokens", "8"), "the resampler adapter has no option"),
         (("--adapter_width", "30"), "--adapter_width must be a multiple of --adapter_heads"),
         (("--train_adapter", "some"), "--train_adapter is all or level_weights, not 'some'"),
-        (("--train_adapter", "level_weights"), "goes on from a trained one: --init_from"),
+        (("--train_adapter", "level_weights"), "needs a trained encoder: --init_from"),
         (("--num_workers", "-1"), "--num_workers is at least 1, not -1"),
         (("--max_windows", "0"), "--max_windows is at least 1, not 0"),
         (("--num_images", "-1"), "--num_images is at least 0, not -1"),
         (("--num_inference_steps", "0"), "--num_inference_steps is at least 1, not 0"),
-        (("--remove_unused_columns", "true"), "would take the captions away"),
-        (("--push_to_hub", "true"), "publish what is trained with python -m align.publish"),
-        (("--label_smoothing_factor", "0.1"), "does nothing in an alignment"),
-        (("--neftune_noise_alpha", "5"), "does nothing in an alignment"),
+        (("--remove_unused_columns", "true"), "would remove the captions"),
+        (("--push_to_hub", "true"), "upload the trained model with python -m align.push"),
+        (("--label_smoothing_factor", "0.1"), "has no effect"),
+        (("--neftune_noise_alpha", "5"), "has no effect"),
         (("--metric_for_best_model", "foo"), "is loss or centered_cosine, not 'foo'"),
-        (("--time_mask_ratio", "0.2"), "does nothing here: it needs --time_masks above 0"),
+        (("--time_mask_ratio", "0.2"), "has no effect: it needs --time_masks above 0"),
         (
             ("--mix_same_label_prob", "1.5"),
-            "--mix_same_label_prob is a probability, 0 to 1, not 1.5",
+            "--mix_same_label_prob is a probability from 0 to 1, not 1.5",
         ),
-        (("--time_shift", "-0.1"), "--time_shift is a share from 0 to 1, not -0.1"),
+        (("--time_shift", "-0.1"), "--time_shift is a fraction from 0 to 1, not -0.1"),
         (("--gain_db", "-3"), "--gain_db is 0 or more, not -3.0"),
         (("--init_from", "x", "--backbone", "y"), "--init_from brings its own backbone"),
         (
@@ -158,13 +158,13 @@ def refusal(capsys: pytest.CaptureFixture[str], *line: str) -> str:
         (("--init_from", "x", "--audio_tokens", "pooled"), "leave --audio_tokens out"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(
-    line: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_options_are_refused(
+    line: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said in refusal(capsys, *line)
+    assert expected in refusal(capsys, *line)
 
 
-def test_an_encoder_that_does_not_fit_is_refused(
+def test_unsuitable_encoder_is_refused(
     first_stage: Path, tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     plain = tmp_path / "plain"
@@ -172,10 +172,10 @@ def test_an_encoder_that_does_not_fit_is_refused(
         [*command(tiny_base, tiny_clap, sound_folder, plain), "--num_train_epochs", "1"]
     ).train()
     stage = ("--train_adapter", "level_weights")
-    for line, said in (
+    for line, expected in (
         (second(tiny_base, plain, sound_folder, tmp_path / "o", *stage), "this one is resampler"),
         (second(tiny_base, tmp_path / "nowhere", sound_folder, tmp_path / "o"), "no trained"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(line)
-        assert said in str(caught.value)
+        assert expected in str(caught.value)

@@ -1,4 +1,4 @@
-"""Tuning: what is searched, a study that is killed and goes on, and the recipe that it writes."""
+"""Tuning: search spaces, interrupted studies, and the recipe of the best trial."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def study_line(base: str, backbone: str, data: Path, tmp: Path, *more: str) -> l
     line = command(base, backbone, data, tmp / "unused", "--folds", "1", "2", "--eval_folds", "3")
     return [
         *line, "--eval_strategy", "epoch", "--save_strategy", "epoch",
-        "--space", str(tmp / "space.yaml"), "--study_dir", str(tmp / "study"), *more,
+        "--search_space", str(tmp / "space.yaml"), "--study_dir", str(tmp / "study"), *more,
     ]  # fmt: skip
 
 
-def test_a_space_gives_what_it_says() -> None:
+def test_search_space_distributions() -> None:
     from optuna.distributions import CategoricalDistribution as Choice
     from optuna.distributions import FloatDistribution as Float
     from optuna.distributions import IntDistribution as Int
 
-    said = yaml.safe_load(SPACE + "pitch_shift: {linear: [0, 4]}\nadapter_heads: {log: [1, 8]}\n")
-    assert build_search_space(said) == {
+    specs = yaml.safe_load(SPACE + "pitch_shift: {linear: [0, 4]}\nadapter_heads: {log: [1, 8]}\n")
+    assert build_search_space(specs) == {
         "learning_rate": Float(1e-4, 1e-2, log=True),
         "temperature": Float(0.1, 0.3),
         "mse_weight": Choice([0.5, 1.0]),
@@ -63,7 +63,7 @@ def test_a_space_gives_what_it_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("given", "why"),
     [
         ("learning_rat: {log: [1, 2]}", "no option 'learning_rat'.*did you mean learning_rate"),
         ("temperature: [0.1, 0.2]", "temperature needs one of log, linear, choice"),
@@ -74,19 +74,19 @@ def test_a_space_gives_what_it_says() -> None:
         ("adapter_depth: {linear: [1.5, 3]}", "adapter_depth does not take 1.5"),
         ("adapter: {linear: [conv, mlp]}", "adapter: linear needs a lower and an upper number"),
         ("learn_temperature: {choice: [1, 0]}", "learn_temperature does not take 1"),
-        ("folds: {choice: [1, 2]}", "folds is the study's own"),
-        ("output_dir: {choice: [a, b]}", "output_dir is the study's own"),
-        ("- learning_rate", "must hold options and their ranges"),
+        ("folds: {choice: [1, 2]}", "folds is fixed or set by the study"),
+        ("output_dir: {choice: [a, b]}", "output_dir is fixed or set by the study"),
+        ("- learning_rate", "must have options and their ranges"),
         ("a: [", "is not YAML"),
     ],
 )
-def test_a_bad_space_is_refused_by_name(tmp_path: Path, said: str, why: str) -> None:
-    (tmp_path / "space.yaml").write_text(said)
+def test_invalid_search_space_is_refused(tmp_path: Path, given: str, why: str) -> None:
+    (tmp_path / "space.yaml").write_text(given)
     with pytest.raises(ValueError, match=why):
         build_search_space(read_search_space(str(tmp_path / "space.yaml")))
 
 
-def test_the_default_space_fits_the_run() -> None:
+def test_default_search_space_fits_the_run() -> None:
     frozen = default_search_space(options(), ())
     names = {"learning_rate", "temperature", "mse_weight", "adapter_width", "adapter_depth"}
     assert set(frozen) == names
@@ -100,7 +100,7 @@ def test_the_default_space_fits_the_run() -> None:
     assert current_values(frozen, options("--temperature", "0.9")) is None
 
 
-def test_what_differs_from_the_defaults_is_stated(tmp_path: Path) -> None:
+def test_differing_options_make_a_recipe(tmp_path: Path) -> None:
     found = differing(options("--seed", "3", "--lr_scheduler_type", "linear", "--folds", "1", "2"))
     assert found == {"seed": 3, "lr_scheduler_type": "linear", "folds": [1, 2]}
     assert differing(options()) == {}
@@ -110,31 +110,31 @@ def test_what_differs_from_the_defaults_is_stated(tmp_path: Path) -> None:
     assert differing(options(str(recipe))) == differing(given) and len(differing(given)) == 3
 
 
-def test_a_study_knows_no_options_that_are_younger_than_it(tmp_path: Path) -> None:
+def test_older_study_ignores_newer_options(tmp_path: Path) -> None:
     study = optuna.create_study()
-    for told in ({"seed": 0}, {"seed": 0, "adam_beta1": 0.9}):
-        _check_same(study, tmp_path, told)
+    for recorded in ({"seed": 0}, {"seed": 0, "adam_beta1": 0.9}):
+        _check_same(study, tmp_path, recorded)
     with pytest.raises(ValueError, match="seed was 0 and is 1"):
         _check_same(study, tmp_path, {"seed": 1, "adam_beta1": 0.9})
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "given"),
     [
-        (("--space", "missing.yaml"), "missing.yaml: there is no such file"),
-        (("--learning_rate", "1e-3"), "--learning_rate is given and searched"),
+        (("--search_space", "missing.yaml"), "missing.yaml: there is no such file"),
+        (("--learning_rate", "1e-3"), "--learning_rate is given and in the search space"),
     ],
 )
-def test_what_cannot_be_searched_is_refused_at_the_door(
+def test_invalid_study_is_refused_before_training(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, more: tuple[str, ...],
-    said: str,
+    given: str,
 ) -> None:  # fmt: skip
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(SystemExit, match=given):
         main(study_line(tiny_base, tiny_clap, sound_folder, tmp_path, *more))
     assert not (tmp_path / "study").exists()
 
 
-def test_a_range_that_an_option_refuses_is_named(
+def test_range_with_invalid_value_is_refused(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path)
@@ -145,14 +145,14 @@ def test_a_range_that_an_option_refuses_is_named(
         main([*line, "--objective", "loss"])
 
 
-def test_rows_that_are_trained_on_choose_nothing(
+def test_study_needs_held_out_rows(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--n_trials", "1")
     where = line.index("--folds")
-    with pytest.raises(SystemExit, match="nothing is held out"):
+    with pytest.raises(SystemExit, match="there are no held-out rows"):
         main(line[:where] + line[where + 5 :])
-    main(line)  # the refused study stands in nobody's way
+    main(line)  # the refused study leaves nothing behind
     assert len(rows(tmp_path)) == 1
 
 
@@ -162,7 +162,7 @@ def rows(tmp: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_study_finds_the_best_and_writes_its_recipe(
+def test_study_writes_recipe_of_the_best_trial(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -181,21 +181,21 @@ def test_a_study_finds_the_best_and_writes_its_recipe(
     kept = tmp_path / "study" / f"trial-{best}"
     assert [path.name for path in (tmp_path / "study").glob("trial-*")] == [kept.name]
     recipe = tmp_path / "study" / "best.yaml"
-    said = yaml.safe_load(recipe.read_text())
+    values = yaml.safe_load(recipe.read_text())
     wanted = float(next(row for row in found if row["trial"] == best)["learning_rate"])
-    assert said.get("learning_rate", 1e-3) == pytest.approx(wanted, rel=1e-3)
+    assert values.get("learning_rate", 1e-3) == pytest.approx(wanted, rel=1e-3)
     train([str(recipe)])
     assert_same_weights(kept, tmp_path / "study" / "best")
-    with pytest.raises(SystemExit, match=r"study of other options.*seed was 0 and is 1"):
+    with pytest.raises(SystemExit, match=r"study with other options.*seed was 0 and is 1"):
         main([*line, "--n_trials", "3", "--seed", "1"])
 
 
-def test_a_recipe_may_say_what_is_searched(
+def test_recipe_with_search_space(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
     line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--n_trials", "1")
-    where = line.index("--space")
-    (tmp_path / "own.yaml").write_text("space: {mse_weight: {log: [1e-1, 10]}}\nseed: 2\n")
+    where = line.index("--search_space")
+    (tmp_path / "own.yaml").write_text("search_space: {mse_weight: {log: [1e-1, 10]}}\nseed: 2\n")
     main([str(tmp_path / "own.yaml"), *line[:where], *line[where + 2 :]])
     assert rows(tmp_path)[0]["mse_weight"] == "1"
     from_recipe: Options = parse_options("align.train", [str(tmp_path / "own.yaml")])
@@ -203,10 +203,10 @@ def test_a_recipe_may_say_what_is_searched(
 
 
 @pytest.mark.slow
-def test_a_weak_trial_is_stopped_at_an_evaluation(
+def test_weak_trial_is_pruned(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path
 ) -> None:
-    """Beside four that learn, one whose learning rate is 0 but for a trifle."""
+    """Four trials learn; the fifth has a learning rate near 0."""
     line = study_line(tiny_base, tiny_clap, sound_folder, tmp_path, "--num_train_epochs", "4")
     space = "learning_rate: {choice: [1.0e-2, 9.0e-3, 8.0e-3, 7.0e-3, 1.0e-12]}"
     (tmp_path / "space.yaml").write_text(space)
@@ -217,12 +217,12 @@ def test_a_weak_trial_is_stopped_at_an_evaluation(
         study.enqueue_trial({"learning_rate": rate})
     main([*line, "--n_trials", "5"])
     weak = next(row for row in rows(tmp_path) if float(row["learning_rate"]) == 1e-12)
-    assert weak["state"] == "pruned" and "stopped after 2 passes" in weak["note"]
+    assert weak["state"] == "pruned" and "stopped after 2 epochs" in weak["note"]
     assert sum(row["state"] == "complete" for row in rows(tmp_path)) == 4
 
 
 @pytest.mark.slow
-def test_a_killed_study_ends_as_an_uninterrupted_one(
+def test_killed_study_resumes(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -237,13 +237,13 @@ def test_a_killed_study_ends_as_an_uninterrupted_one(
     capsys.readouterr()
     main(lines["broken"])
     out = capsys.readouterr().out
-    assert "going on with trial 1" in out and "going on from" in out
+    assert "resuming trial 1" in out and "resuming from" in out
     table = [[{**row, "seconds": ""} for row in rows(folder)] for folder in folders.values()]
     assert table[0] == table[1] and len(table[0]) == 3
 
 
 def killed_in(trial: int, line: list[str], study: Path) -> None:
-    """Runs a study in a process of its own and kills it once a trial has a checkpoint."""
+    """Run a study in a subprocess and kill it after the first checkpoint of a trial."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-m", "align.tune", *line], env=environment)
     deadline = time.monotonic() + 240
