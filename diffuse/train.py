@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metrics = run.evaluate()
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.train: {error}") from error
-    _report(run.folder, run.eval_name, metrics)
+    _report(run.folder, run.evaluated_on, metrics)
 
 
 def _train_mini_encoder(encoder: str) -> None:
@@ -53,13 +53,13 @@ def _train_mini_encoder(encoder: str) -> None:
     align(["--output_dir", encoder, "--num_images", "0", "--num_sheet_samples", "0"])
 
 
-def _report(folder: Path, eval_name: str, metrics: dict[str, Estimate]) -> None:
+def _report(folder: Path, evaluated_on: str, metrics: dict[str, Estimate]) -> None:
     from align.evaluation.statistics import flatten_metrics, format_table
 
-    saved = flatten_metrics(metrics) | {"evaluated_on": eval_name}
+    saved = flatten_metrics(metrics) | {"evaluated_on": evaluated_on}
     (folder / "metrics.json").write_text(json.dumps(saved, indent=2) + "\n")
     if metrics:
-        print(f"\nEvaluated on {eval_name}:\n{format_table(metrics)}\n")
+        print(f"\nEvaluated on {evaluated_on}:\n{format_table(metrics)}\n")
     print(f"The adapter is in {folder}; its metrics are in {folder / 'metrics.json'}.")
     if (folder / "samples.png").exists():
         print(f"A sheet of samples is in {folder / 'samples.png'}.")

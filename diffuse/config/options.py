@@ -32,7 +32,16 @@ ARGUMENTS = (
 
 @dataclass
 class Options:
-    """All options of a run, grouped by theme."""
+    """All options of a run by section.
+
+    Attributes:
+        model: Options of the models.
+        data: Options of the audio-image pairs.
+        loss: Options of the stages and losses.
+        retrieval_memory: Options of the retrieval memory.
+        evaluation: Options of the evaluation after training.
+        training: Training arguments.
+    """
 
     model: ModelArguments
     data: DataArguments

@@ -212,8 +212,8 @@ def ais(
     AIS is the fraction of the other clips that are less similar to an image than its own clip.
     Chance is one half; clips of the same class are among the others, so the maximum is below one.
     SonicDiffusion uses Wav2CLIP embeds. Here they come from the aligned encoder, whose space is
-    that of the base model's CLIP, so AIS measures whether the image shows what the encoder predicted,
-    not whether the prediction is correct.
+    that of the base model's CLIP, so AIS measures whether the image shows what the encoder
+    predicted, not whether the prediction is correct.
 
     Args:
         clip_features: Features of the CLIP model whose text encoder the base model uses.

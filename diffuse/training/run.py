@@ -60,7 +60,23 @@ TEXT_IMAGE_DIVISOR = 2
 
 @dataclass
 class TrainingRun:
-    """A training run: created by `from_options`, then `train` and `evaluate`."""
+    """A training run: create it with `from_options`, then call `train` and `evaluate`.
+
+    Attributes:
+        options: Options of the run.
+        stages: Training stages in order.
+        space: Prompt space of the base model.
+        pipeline: Base model with the adapter attached.
+        attached: Adapters attached to the UNet.
+        train_pairs: Training pairs.
+        train_tensors: Their preprocessed tensors.
+        eval_pairs: Held-out pairs; the training pairs if there are none.
+        eval_tensors: Their preprocessed tensors.
+        texts: Text embeds of all captions and phrases.
+        evaluated_on: Description of the held-out pairs.
+        encoder: Audio encoder.
+        fingerprint: Fingerprint of the training pairs.
+    """
 
     options: Options
     stages: list[Stage]
@@ -72,9 +88,9 @@ class TrainingRun:
     eval_pairs: AudioImagePairs
     eval_tensors: PreprocessedPairs
     texts: TextEmbeds
-    eval_name: str
+    evaluated_on: str
     encoder: Any
-    fingerprint: str  # of the training pairs
+    fingerprint: str
 
     @classmethod
     def from_options(cls, options: Options) -> TrainingRun:
@@ -98,7 +114,7 @@ class TrainingRun:
         check_run(folder, options)
         set_seed(training.seed)
         pairs = load_train_pairs(options.data)
-        eval_pairs, eval_name = load_eval_pairs(options.data)
+        eval_pairs, evaluated_on = load_eval_pairs(options.data)
         fingerprint = pairs_fingerprint(pairs)
         check_pairs(folder, options, fingerprint)
         if training.process_index == 0:
@@ -126,7 +142,7 @@ class TrainingRun:
         attached = attach(pipeline, adapter)
         run = cls(
             options, stages, space, pipeline, attached, pairs, prepared, held_out, eval_tensors,
-            texts, eval_name, encoder, fingerprint,
+            texts, evaluated_on, encoder, fingerprint,
         )  # fmt: skip
         run._check_parameter_groups()
         run._build_retrieval_memory()

@@ -241,7 +241,7 @@ def test_eval_folds_are_excluded_from_training(line: Any) -> None:
     run = training_run(line("--folds", "1", "--eval_folds", "2"))
     assert len(run.train_pairs) == len(run.eval_pairs) == 6
     assert not set(run.train_pairs.rows["audio"]) & set(run.eval_pairs.rows["audio"])
-    assert "folds 2" in run.eval_name
+    assert "folds 2" in run.evaluated_on
 
 
 @pytest.mark.parametrize(
