@@ -96,25 +96,25 @@ class Cache:
             return store
         from filelock import FileLock
 
-        where = self.folder / f"{name}-{digest(key)}"
+        path = self.folder / f"{name}-{digest(key)}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{where}.lock"):
-            store = Store(where, key)
+        with FileLock(f"{path}.lock"):
+            store = Store(path, key)
             if store.complete:
-                print(f"{title}: {len(store)} from {where}", flush=True)
+                print(f"{title}: {len(store)} from {path}", flush=True)
             else:
-                self._announce(title, estimate_bytes(), store, where)
+                self._announce(title, estimate_bytes(), store, path)
                 create(store)
                 store.finalize()
         # Waiting processes find a complete store; only after a failure the lock file must stay.
         with contextlib.suppress(OSError):
-            Path(f"{where}.lock").unlink()
+            Path(f"{path}.lock").unlink()
         return store
 
-    def _announce(self, title: str, size: float, store: Store, where: Path) -> None:
-        free = shutil.disk_usage(where).free
+    def _announce(self, title: str, size: float, store: Store, path: Path) -> None:
+        free = shutil.disk_usage(path).free
         resumed = f", resuming after {len(store)}" if len(store) else ""
-        print(f"{title}: about {format_bytes(size)}, cached in {where}{resumed}", flush=True)
+        print(f"{title}: about {format_bytes(size)}, cached in {path}{resumed}", flush=True)
         if size > free - MIN_FREE_BYTES:
             raise DataError(
                 f"{title} need about {format_bytes(size)} and {self.folder} has "

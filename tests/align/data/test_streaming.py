@@ -235,16 +235,16 @@ def test_resumed_streaming_run_matches_uninterrupted(
 
 
 @pytest.mark.parametrize(
-    ("more", "messages"),
+    ("more", "message"),
     [
-        (("--streaming", "true"), "say what to measure on"),
-        (flags("--train_backbone", "all", "--mix_same_label_prob", "0.5"), "a stream has none"),
-        (flags("--dataloader_num_workers", "2"), "a stream is read by one process"),
+        (("--streaming", "true"), "--eval_dataset"),
+        (flags("--train_backbone", "all", "--mix_same_label_prob", "0.5"), "--mix_same_label_prob"),
+        (flags("--dataloader_num_workers", "2"), "--dataloader_num_workers"),
     ],
 )
 def test_unsupported_streaming_options_raise(
     tiny_base: str, tiny_clap: str, sound_folder: Path, tmp_path: Path, more: tuple[str, ...],
-    messages: str,
+    message: str,
 ) -> None:  # fmt: skip
-    with pytest.raises(ValueError, match=messages):
+    with pytest.raises(ValueError, match=message):
         session(command(tiny_base, tiny_clap, sound_folder, tmp_path, *more))
