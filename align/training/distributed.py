@@ -60,7 +60,7 @@ def main_process_first() -> Iterator[None]:
 
 @contextlib.contextmanager
 def main_process_stdout() -> Iterator[None]:
-    """Silence the standard output of all but the main process; errors are still shown."""
+    """Suppress the standard output of all but the main process; errors are still shown."""
     if is_main_process():
         yield
         return

@@ -129,38 +129,32 @@ def test_evaluate_reproduces_the_metrics(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     flags = [
-        "--image_classifier",
-        image_classifier,
-        "--num_images",
-        "7",
-        "--num_inference_steps",
-        "2",
-        "--num_workers",
-        "1",
+        *("--image_classifier", image_classifier, "--num_images", "7"),
+        *("--num_inference_steps", "2", "--num_workers", "1"),
     ]
     wanted = json.loads((run / "metrics.json").read_text())
     given = ["--dataset", str(sound_folder), "--folds", "3"]
     for i, data in enumerate((given, [])):  # given, and by default the held-out rows
-        figures = tmp_path / "new" / f"{i}.json"
+        path = tmp_path / "new" / f"{i}.json"
         sheet = tmp_path / f"{i}.png"
-        more = ["--json", str(figures), "--sample_sheet", str(sheet), "--num_sheet_samples", "2"]
+        more = ["--json", str(path), "--sample_sheet", str(sheet), "--num_sheet_samples", "2"]
         evaluate.main([str(run), *data, *flags, *more])
-        assert json.loads(figures.read_text()) == wanted
+        assert json.loads(path.read_text()) == wanted
         assert Image.open(sheet).format == "PNG"
         assert "centered_cosine_oracle" in capsys.readouterr().out
 
 
 def test_evaluate_on_other_folds(run: Path, tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    flags = ["--folds", "1", "2", "--num_images", "0", "--num_workers", "1", "--json", str(figures)]
+    path = tmp_path / "metrics.json"
+    flags = ["--folds", "1", "2", "--num_images", "0", "--num_workers", "1", "--json", str(path)]
     evaluate.main([str(run), *flags, "--device", "cpu"])
-    kept = json.loads(figures.read_text())
+    kept = json.loads(path.read_text())
     assert kept["class_accuracy_n"] == kept["audio_to_caption_R@1_n"] == 9
     assert kept["caption_to_audio_R@5_n"] == 3  # captions, among nine clips
     assert kept["evaluated_on"].endswith("folds 1, 2 (trained on, in part or whole)")
     assert not set(kept) & set(IMAGE_METRICS)
     evaluate.main([str(run), "--folds", "3", *flags[3:]])
-    assert json.loads(figures.read_text())["evaluated_on"].endswith("folds 3")
+    assert json.loads(path.read_text())["evaluated_on"].endswith("folds 3")
 
 
 def test_encode_writes_pipeline_arguments(

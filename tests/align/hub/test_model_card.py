@@ -184,7 +184,7 @@ def test_licenses_of_clips_are_counted(
     shutil.copytree(sound_folder, folder)
     lines = (folder / "metadata.csv").read_text().splitlines()
     licenses = ["licence", *["CC0"] * 5, *["CC BY 4.0"] * 7]
-    both = [f"{line},{licence}" for line, licence in zip(lines, licenses, strict=True)]
+    both = [f"{line},{value}" for line, value in zip(lines, licenses, strict=True)]
     (folder / "metadata.csv").write_text("\n".join(both) + "\n")
     assert license_counts(load_rows(str(folder), "train"), None) == {"cc-by": 7, "cc0": 5}
     assert license_counts(load_stream(str(folder), "train")) == {"cc-by": 7, "cc0": 5}

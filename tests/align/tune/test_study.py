@@ -152,7 +152,7 @@ def test_study_needs_held_out_rows(
     where = line.index("--folds")
     with pytest.raises(SystemExit, match="there are no held-out rows"):
         main(line[:where] + line[where + 5 :])
-    main(line)  # the refused study leaves nothing behind
+    main(line)  # the refused study left no study
     assert len(rows(tmp_path)) == 1
 
 
