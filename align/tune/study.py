@@ -141,7 +141,7 @@ class TuningStudy:
         return [*as_flags(values), "--output_dir", str(folder)]
 
     def write_table(self) -> list[list[str]]:
-        """Writes all trials to a CSV; the rows, its head the first."""
+        """Write all trials to a CSV file, and return its rows, with the header first."""
         head = ["trial", "state", self.objective, *self.space, "seconds", "note"]
         rows = [head]
         for trial in self.study.trials:

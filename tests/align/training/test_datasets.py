@@ -39,7 +39,7 @@ def order(sampler: EpochSampler, epoch: int) -> list[tuple[int, int]]:
     return list(sampler)
 
 
-def test_an_epoch_covers_every_row_once() -> None:
+def test_epoch_covers_every_row_once() -> None:
     for epoch in range(3):
         epoch_order = order(EpochSampler(range(50), 1), epoch)
         assert sorted(row for _, row in epoch_order) == list(range(50))
