@@ -171,7 +171,7 @@ def test_load_rows_mini() -> None:
 
 
 def test_load_rows_missing_split_raises() -> None:
-    with pytest.raises(ValueError, match="no split 'validation'.* train, test"):
+    with pytest.raises(ValueError, match=r"no split 'validation'.* train, test"):
         load_rows("mini", "validation")
 
 
