@@ -19,7 +19,7 @@ from align.tune.space import OBJECTIVES
 
 COMMAND = "python -m align.tune"
 EXAMPLES = (
-    f"{COMMAND} --folds 1 2 3 --eval_folds 4 --n_trials 20",
+    f"{COMMAND} --dataset FOLDER --folds 1 2 3 --eval_folds 4 --n_trials 20",
     f"{COMMAND} audiocaps --search_space space.yaml --study_dir runs/study",
 )
 BEST = "best"  # name of the best trial's recipe and of its output directory
