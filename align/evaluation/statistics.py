@@ -115,3 +115,57 @@ def format_table(estimates: dict[str, Estimate]) -> str:
     ]
     head = f"{'':<{width}}  {'value':>7}  {'95% interval':<14}  {'cases':>6}"
     return "\n".join([head, *lines])
+
+
+# The metrics that a run prints without `--verbose`, in order, with what each of them is.
+MAIN_METRICS = {
+    "image_accuracy": "generated images that show the class of the audio",
+    "image_accuracy_text": "the same, generated from the true captions (ceiling)",
+    "class_accuracy": "clips whose embeds are closest to their own class",
+    "centered_cosine": "cosine of predicted and true prompt embeds, centered",
+    "centered_cosine_oracle": "the same for an oracle that knows every source (ceiling)",
+    "object_accuracy": "generated images that show the object of the audio",
+    "object_accuracy_scale0": "the same at audio scale 0 (chance)",
+    "scene_accuracy": "generated images that show the scene of the prompt",
+    "text_accuracy_before": "images from text alone that match it, base model",
+    "text_accuracy_after": "the same with the adapter attached",
+}
+
+
+def format_summary(estimates: dict[str, Estimate]) -> str:
+    """Formats the main metrics: a sentence, then a table with a description of each.
+
+    Args:
+        estimates: by metric name; those that are not in `MAIN_METRICS` are left out.
+    """
+    main = {name: estimates[name] for name in MAIN_METRICS if name in estimates}
+    lines = [sentence] if (sentence := _sentence(main)) else []
+    if main:
+        width = max(map(len, main))
+        lines += ["", f"{'':<{width}}  {'value':>7}  95% interval    cases"]
+        lines += [
+            f"{name:<{width}}  {m.value:7.3f}  [{m.low:.3f}, {m.high:.3f}]  {m.n:>5}  "
+            f"{MAIN_METRICS[name]}"
+            for name, m in main.items()
+        ]
+    return "\n".join(lines)
+
+
+def _sentence(main: dict[str, Estimate]) -> str:
+    for name, shown, other, reference in (
+        ("image_accuracy", "generated images show the right class", "image_accuracy_text",
+         "from the true captions"),
+        ("object_accuracy", "generated images show the right object", "object_accuracy_scale0",
+         "at audio scale 0"),
+        ("class_accuracy", "clips are assigned to the right class", "", ""),
+    ):  # fmt: skip
+        if name in main:
+            sentence = f"{_share(main[name])} {shown}"
+            if other in main:
+                sentence += f"; {reference} {_share(main[other])}"
+            return f"{sentence}."
+    return ""
+
+
+def _share(proportion: Estimate) -> str:
+    return f"{round(proportion.value * proportion.n)} of {proportion.n}"

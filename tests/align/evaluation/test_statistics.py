@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from align.evaluation.statistics import Estimate, centered_cosine, nearest
+from align.evaluation.statistics import (
+    MAIN_METRICS,
+    Estimate,
+    centered_cosine,
+    format_summary,
+    nearest,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +63,24 @@ def test_mean_interval_is_clipped_to_bounds() -> None:
     found = Estimate.mean(values, -1, 1)
     assert (found.value, found.high) == (0.75, 1.0)
     assert Estimate.mean(-values, -1, 1).low == -1.0
+
+
+def test_summary_starts_with_a_sentence_and_lists_main_metrics_only() -> None:
+    found = {
+        "euclidean": Estimate(3.0, 2.0, 4.0, 60),
+        "class_accuracy": Estimate.proportion([True] * 9 + [False]),
+        "image_accuracy_text": Estimate.proportion([True] * 60),
+        "image_accuracy": Estimate.proportion([True] * 57 + [False] * 3),
+    }
+    first, _, head, *rows = format_summary(found).splitlines()
+    assert first == (
+        "57 of 60 generated images show the right class; from the true captions 60 of 60."
+    )
+    assert "95% interval" in head
+    assert [row.split()[0] for row in rows] == [
+        "image_accuracy", "image_accuracy_text", "class_accuracy",
+    ]  # fmt: skip
+    assert all(MAIN_METRICS[row.split()[0]] in row for row in rows)
+    only_classes = format_summary({"class_accuracy": found["class_accuracy"]})
+    assert only_classes.startswith("9 of 10 clips are assigned to the right class.\n")
+    assert format_summary({"euclidean": found["euclidean"]}) == ""
