@@ -1,4 +1,4 @@
-"""Films of sounds."""
+"""Videos from audio."""
 
 from __future__ import annotations
 
@@ -16,60 +16,61 @@ from diffuse.pipelines.animation import AudioFrames, save_video
 from tests.conftest import RATE, tone
 
 
-def test_moments_stand_around_their_time() -> None:
+def test_audio_frames_are_centered_at_their_time() -> None:
     samples = np.linspace(0.1, 1.0, 8 * 100, dtype=np.float32)
-    moments = AudioFrames.from_audio((100, samples), 100, fps=2.0, window_s=1.0)
-    assert len(moments.segments) == 16 and {len(s) for s in moments.segments} == {100}
-    middles = [float(np.median(s)) for s in moments.segments]
-    assert middles == sorted(middles)
-    np.testing.assert_allclose(middles[4], samples[int(4.5 / 16 * 800)], atol=0.01)
+    frames = AudioFrames.from_audio((100, samples), 100, fps=2.0, window_s=1.0)
+    assert len(frames.segments) == 16 and {len(s) for s in frames.segments} == {100}
+    centers = [float(np.median(s)) for s in frames.segments]
+    assert centers == sorted(centers)
+    np.testing.assert_allclose(centers[4], samples[int(4.5 / 16 * 800)], atol=0.01)
     long = AudioFrames.from_audio((100, samples), 100, fps=2.0, window_s=60.0)
     assert {len(s) for s in long.segments} == {800}
     assert (
         len(AudioFrames.from_audio((100, samples[:10]), 100, fps=2.0, window_s=1.0).segments) == 1
     )
-    with pytest.raises(ValueError, match="are positive, not 0"):
+    with pytest.raises(ValueError, match="must be positive, not 0"):
         AudioFrames.from_audio((100, samples), 100, fps=0, window_s=1.0)
 
 
-def test_silence_shows_what_was_heard_last() -> None:
+def test_silent_frames_repeat_the_last_audible_frame() -> None:
     silent, loud = np.zeros(100, np.float32), np.full(100, 0.5, np.float32)
     samples = np.concatenate([silent, loud, silent, silent, loud])
-    moments = AudioFrames.from_audio((100, samples), 100, fps=1.0, window_s=1.0)
-    assert moments.has_audio() == [False, True, False, False, True]
-    assert moments.source_frames() == [1, 1, 1, 1, 4]
+    frames = AudioFrames.from_audio((100, samples), 100, fps=1.0, window_s=1.0)
+    assert frames.has_audio() == [False, True, False, False, True]
+    assert frames.source_frames() == [1, 1, 1, 1, 4]
 
 
-def test_an_mp4_holds_frames_and_sound(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "green", "blue", "white")]
-    save_video(tmp_path / "film.mp4", frames, 4.0, tone(440, 1.0), RATE)
-    with av.open(str(tmp_path / "film.mp4")) as film:
-        shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
-    with av.open(str(tmp_path / "film.mp4")) as film:
-        heard = np.concatenate([frame.to_ndarray()[0] for frame in film.decode(audio=0)])
+def test_save_video_mp4_has_frames_and_audio(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (64, 48), color) for color in ("red", "green", "blue", "white")]
+    save_video(tmp_path / "video.mp4", frames, 4.0, tone(440, 1.0), RATE)
+    with av.open(str(tmp_path / "video.mp4")) as video:
+        shown = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    with av.open(str(tmp_path / "video.mp4")) as video:
+        audio = np.concatenate([frame.to_ndarray()[0] for frame in video.decode(audio=0)])
     assert len(shown) == 4 and shown[0].shape == (48, 64, 3)
     assert shown[0][..., 0].mean() > 200 > shown[2][..., 0].mean()
-    assert 0.9 < len(heard) / RATE < 1.2 and np.abs(heard).max() > 0.2
+    assert 0.9 < len(audio) / RATE < 1.2 and np.abs(audio).max() > 0.2
 
 
-def test_the_command_draws_a_film_that_changes_with_the_sound(
+def test_animate_command_frames_follow_the_audio(
     tiny_base: str, tiny_encoder: AudioPromptEncoder, tmp_path: Path
 ) -> None:
     tiny_encoder.save_pretrained(tmp_path / "encoder")
     soundfile.write(tmp_path / "two.wav", np.concatenate([tone(200), tone(4000)]), RATE)
     command = [
-        str(tmp_path / "two.wav"), "--base_model", tiny_base, "--encoder", str(tmp_path / "encoder"),
+        str(tmp_path / "two.wav"), "--base_model", tiny_base,
+        "--encoder", str(tmp_path / "encoder"),
         "--num_inference_steps", "2", "--fps", "1", "--window_s", "0.5", "--device", "cpu",
     ]  # fmt: skip
     for name in ("one.gif", "two.gif"):
-        main([*command, "--out", str(tmp_path / name)])
+        main([*command, "--output_file", str(tmp_path / name)])
     assert (tmp_path / "one.gif").read_bytes() == (tmp_path / "two.gif").read_bytes()
-    film = Image.open(tmp_path / "one.gif")
+    video = Image.open(tmp_path / "one.gif")
     shown = []
-    for i in range(film.n_frames):
-        film.seek(i)
-        shown.append(np.asarray(film.convert("RGB")).astype(int))
+    for i in range(video.n_frames):
+        video.seek(i)
+        shown.append(np.asarray(video.convert("RGB")).astype(int))
     assert len(shown) >= 2 and (shown[0] != shown[-1]).any()
-    for wrong, message in (("film.avi", "written as .gif or .mp4, not 'film.avi'"),):
+    for wrong, message in (("video.avi", "saved as .gif or .mp4, not 'video.avi'"),):
         with pytest.raises(SystemExit, match=message):
-            main([*command, "--out", str(tmp_path / wrong)])
+            main([*command, "--output_file", str(tmp_path / wrong)])

@@ -55,15 +55,15 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             "diffuse.evaluate run --num_inference_steps 0",
-            "--num_inference_steps is at least 1, not 0",
+            "1, not 0",
         ),
-        ("diffuse.evaluate run --num_workers -1", "--num_workers is at least 1, not -1"),
-        ("diffuse.evaluate run --num_images -1", "--num_images cannot be negative"),
-        ("diffuse.evaluate run --num_captions -1", "--num_captions cannot be negative"),
+        ("diffuse.evaluate run --num_workers -1", "1, not -1"),
+        ("diffuse.evaluate run --num_images -1", "--num_images"),
+        ("diffuse.evaluate run --num_captions -1", "--num_captions"),
         ("diffuse.evaluate run --device gpu", "no device 'gpu'"),
         ("diffuse.evaluate run", "adapter in 'run'"),
-        ("diffuse.evaluate aligned", "'aligned' is no run: give a folder that diffuse.train"),
-        ("diffuse.evaluate list", "'list' is no run"),
+        ("diffuse.evaluate aligned", "'aligned' is no"),
+        ("diffuse.evaluate list", "'list' is no"),
         ("diffuse.evaluate torn", "is not JSON"),
         (
             "diffuse.generate good.wav --output_dir a --audio_weights nan",
@@ -98,7 +98,7 @@ def test_invalid_options_are_reported_before_models_are_loaded(
 
 def test_load_run_record(workdir: Path) -> None:
     assert set(load_run_record(workdir / "run")) == {"model", "data", "loss", "training"}
-    with pytest.raises(ValueError, match="is no run"):
+    with pytest.raises(ValueError, match="is no"):
         load_run_record(workdir)
 
 
@@ -115,9 +115,9 @@ def test_options_must_be_finite(value: float) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         check_frame_rate(4.0, value)
     if value > 0 or value != value:
-        with pytest.raises(ValueError, match="--noise_offset is a number, not"):
+        with pytest.raises(ValueError, match="--noise_offset"):
             LossArguments(noise_offset=value)
-    with pytest.raises(ValueError, match="--num_workers is at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"--num_workers .* 1, not 0"):
         DataArguments(num_workers=0)
     assert EvaluationArguments().num_images == 100
 

@@ -1,4 +1,4 @@
-"""What a drawing tells of itself, in its settings and in its PNG, and what it refuses."""
+"""Metadata of generations, in the output and in the PNG, and their validation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOW = (RATE, tone(200))
 NAN, INF = float("nan"), float("inf")
 
 
-def loud_adapter(unet: Any, encoder: AudioPromptEncoder, seed: int = 1) -> SoundAdapter:
+def open_adapter(unet: Any, encoder: AudioPromptEncoder, seed: int = 1) -> SoundAdapter:
     torch.manual_seed(seed)
     adapter = SoundAdapter.from_unet(
         unet, encoder, AdapterConfig(base_model="tiny", width=16, heads=2)
@@ -35,61 +35,64 @@ def loud_adapter(unet: Any, encoder: AudioPromptEncoder, seed: int = 1) -> Sound
 
 
 @pytest.fixture
-def silent(tiny_base: str, tiny_encoder: AudioPromptEncoder) -> SoundPipeline:
-    """Without an adapter."""
+def base_pipe(tiny_base: str, tiny_encoder: AudioPromptEncoder) -> SoundPipeline:
+    """A pipeline without an adapter."""
     return SoundPipeline.from_pretrained(tiny_base, tiny_encoder, device="cpu")
 
 
 @pytest.fixture
-def hearing(silent: SoundPipeline, tiny_encoder: AudioPromptEncoder) -> SoundPipeline:
-    """With two adapters that are heard."""
+def adapter_pipe(base_pipe: SoundPipeline, tiny_encoder: AudioPromptEncoder) -> SoundPipeline:
+    """A pipeline with two adapters whose gates are open."""
     pair = {
-        name: loud_adapter(silent.pipeline.unet, tiny_encoder, seed)
+        name: open_adapter(base_pipe.pipeline.unet, tiny_encoder, seed)
         for seed, name in enumerate(("one", "two"))
     }
-    return SoundPipeline(silent.pipeline, tiny_encoder, pair, "tiny")
+    return SoundPipeline(base_pipe.pipeline, tiny_encoder, pair, "tiny")
 
 
-def test_what_draws_other_pixels_is_told(hearing: SoundPipeline) -> None:
-    even = hearing(LOW, "rain", **STEPS)
-    assert hearing.attached is not None
-    hearing.attached.set_adapter_weights({"one": 1.0, "two": 0.2})
-    uneven = hearing(LOW, "rain", **STEPS)
+def test_metadata_has_adapter_weights(adapter_pipe: SoundPipeline) -> None:
+    even = adapter_pipe(LOW, "rain", **STEPS)
+    assert adapter_pipe.attached is not None
+    adapter_pipe.attached.set_adapter_weights({"one": 1.0, "two": 0.2})
+    uneven = adapter_pipe(LOW, "rain", **STEPS)
     assert even.metadata["adapter_weights"] == {"one": 1.0, "two": 1.0}
     assert uneven.metadata["adapter_weights"] == {"one": 1.0, "two": 0.2}
     assert (np.asarray(even.images[0]) != np.asarray(uneven.images[0])).any()
     assert json.dumps(even.metadata) != json.dumps(uneven.metadata)
 
 
-def test_the_precision_is_told(tiny_base: str, tiny_encoder: AudioPromptEncoder) -> None:
+def test_metadata_has_torch_dtype(tiny_base: str, tiny_encoder: AudioPromptEncoder) -> None:
     for dtype in (None, torch.bfloat16):
         pipe = SoundPipeline.from_pretrained(
             tiny_base, tiny_encoder, device="cpu", torch_dtype=dtype
         )
-        settings = pipe(LOW, **STEPS).metadata
-        assert settings["dtype"] == ("float32" if dtype is None else "bfloat16")
-        assert settings["adapter_weights"] is None
+        metadata = pipe(LOW, **STEPS).metadata
+        assert metadata["torch_dtype"] == ("float32" if dtype is None else "bfloat16")
+        assert metadata["adapter_weights"] is None
 
 
-def test_what_is_put_behind_is_said_where_it_is_done(hearing: SoundPipeline) -> None:
-    done, plain = "which is put behind it.", "The text names something else than what is heard."
+def test_relation_reports_audio_moved_to_background(adapter_pipe: SoundPipeline) -> None:
+    moved, plain = (
+        "which is moved to the background.",
+        "The prompt names something other than the audio.",
+    )
     more = {"relation": "contradictory", **STEPS}
 
-    def words(pipe: SoundPipeline, sounds: Any, **how: Any) -> str:
-        found = pipe(sounds, "rain", **more, **how).relation
+    def description(pipe: SoundPipeline, audio: Any, **options: Any) -> str:
+        found = pipe(audio, "rain", **more, **options).relation
         assert found is not None and found.name == "contradictory"
         return found.description
 
-    assert words(hearing, LOW).endswith(done)
-    assert words(hearing, {"foreground": LOW, "background": LOW}) == plain
-    assert words(hearing, LOW, audio_scale=0.0) == plain
-    hearing.set_adapter()
-    assert words(hearing, LOW) == plain
+    assert description(adapter_pipe, LOW).endswith(moved)
+    assert description(adapter_pipe, {"foreground": LOW, "background": LOW}) == plain
+    assert description(adapter_pipe, LOW, audio_scale=0.0) == plain
+    adapter_pipe.set_adapter()
+    assert description(adapter_pipe, LOW) == plain
 
 
 @pytest.mark.parametrize("value", [NAN, INF])
-def test_scales_that_are_no_numbers_are_refused(hearing: SoundPipeline, value: float) -> None:
-    attached = hearing.attached
+def test_scales_must_be_finite(adapter_pipe: SoundPipeline, value: float) -> None:
+    attached = adapter_pipe.attached
     assert attached is not None
     for refused in (
         lambda: attached.set_adapter_weights({"one": 0.5, "two": value}),
@@ -98,48 +101,43 @@ def test_scales_that_are_no_numbers_are_refused(hearing: SoundPipeline, value: f
         lambda: attached.set_audio_guidance_scale(value),
         lambda: attached.set_lora_scale(value),
     ):
-        with pytest.raises(ValueError, match=f"is a number, not {value}"):
+        with pytest.raises(ValueError, match=f"must be a finite number, not {value}"):
             refused()
     assert attached.adapter_weights() == {"one": 1.0, "two": 1.0}, "all or nothing"
     with pytest.raises(ValueError, match="no adapter is attached as 'three'"):
         attached.set_adapter_weights({"one": 0.5, "three": 0.5})
     assert attached.adapter_weights() == {"one": 1.0, "two": 1.0}
     for scale in (value, -1.0):
-        with pytest.raises(ValueError, match="level_scales of foreground is a number from 0 on"):
-            hearing(LOW, level_scales={"foreground": scale}, **STEPS)
+        with pytest.raises(
+            ValueError, match="level_scales of foreground must be a finite number >= 0"
+        ):
+            adapter_pipe(LOW, level_scales={"foreground": scale}, **STEPS)
     with pytest.raises(ValueError, match="no level 'far'"):
-        hearing(LOW, level_scales={"far": 1.0}, **STEPS)
-    with pytest.raises(ValueError, match="weights of the recordings are numbers from 0 on"):
-        hearing([LOW, LOW], audio_weights=[value, 1], **STEPS)
+        adapter_pipe(LOW, level_scales={"far": 1.0}, **STEPS)
+    with pytest.raises(ValueError, match="the weights of the clips must be finite"):
+        adapter_pipe([LOW, LOW], audio_weights=[value, 1], **STEPS)
 
 
-def test_pndm_is_refused_the_steps_that_it_cannot_draw_in(silent: SoundPipeline) -> None:
-    silent.pipeline.scheduler = new_scheduler("pndm", silent.pipeline.scheduler)
-    with pytest.raises(ValueError, match="pndm draws in at least 4 steps, not 3"):
-        silent(LOW, num_inference_steps=3)
-    assert silent(LOW, num_inference_steps=4).images
-    own = type(silent.pipeline.scheduler).from_config(
-        silent.pipeline.scheduler.config, skip_prk_steps=True
+def test_pndm_needs_four_steps(base_pipe: SoundPipeline) -> None:
+    base_pipe.pipeline.scheduler = new_scheduler("pndm", base_pipe.pipeline.scheduler)
+    with pytest.raises(ValueError, match="pndm needs at least 4 steps, not 3"):
+        base_pipe(LOW, num_inference_steps=3)
+    assert base_pipe(LOW, num_inference_steps=4).images
+    without_prk = type(base_pipe.pipeline.scheduler).from_config(
+        base_pipe.pipeline.scheduler.config, skip_prk_steps=True
     )
-    silent.pipeline.scheduler = own  # as Stable Diffusion 1's is
-    assert silent(LOW, num_inference_steps=1).images
+    base_pipe.pipeline.scheduler = without_prk  # as in Stable Diffusion 1
+    assert base_pipe(LOW, num_inference_steps=1).images
 
 
-def test_other_pictures_that_are_written_over_are_told(
+def test_save_images_reports_overwritten_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    settings = {"seed": 3, "num_images": 2, "prompt": "rain", "audio_interval": (0.0, 1.0)}
-    save_images(images, settings, tmp_path)
-    save_images(images[:1], settings | {"num_images": 1}, tmp_path)  # the same picture again
+    images = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    metadata = {"seed": 3, "num_images": 2, "prompt": "rain", "audio_interval": (0.0, 1.0)}
+    save_images(images, metadata, tmp_path)
     assert capsys.readouterr().err == ""
-    paths = save_images(images[:1], settings | {"prompt": "a dog"}, tmp_path)
-    said = capsys.readouterr()
-    assert said.err == f'{paths[0]} is written over: prompt was "rain"\n' and said.out == ""
+    paths = save_images(images[:1], metadata | {"prompt": "a dog"}, tmp_path)
+    printed = capsys.readouterr()
+    assert printed.err == f"overwrote {paths[0]}\n" and printed.out == ""
     assert json.loads(Image.open(paths[0]).text["soundprompt"])["prompt"] == "a dog"
-    save_images(images[1:], settings | {"prompt": "a dog"}, tmp_path)
-    assert "a recording or a model was another of the same name" in capsys.readouterr().err
-    for other in (lambda: images[1].save(paths[0]), lambda: paths[0].write_text("no picture")):
-        other()
-        save_images(images[:1], settings, tmp_path)
-        assert "it was no picture of these commands" in capsys.readouterr().err

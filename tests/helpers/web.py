@@ -1,4 +1,4 @@
-"""A local HTTP server that behaves or misbehaves, as a test asks."""
+"""A local HTTP server with scripted responses."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
 
-Answer = tuple[int, dict[str, str], bytes]
+Response = tuple[int, dict[str, str], bytes]
 
 
 class Server:
-    """A local HTTP server whose answers are functions of how often a path was asked for."""
+    """A local HTTP server whose responses depend on the number of requests for a path."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Callable[[int, dict[str, list[str]]], Answer]] = {}
-        self.asked: Counter[str] = Counter()
+        self.responses: dict[str, Callable[[int, dict[str, list[str]]], Response]] = {}
+        self.requests: Counter[str] = Counter()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
-    def gives(self, path: str, *answers: Answer) -> str:
-        """Answers in turn, the last one for ever; returns the address."""
-        self.answers[path] = lambda n, query: answers[min(n, len(answers)) - 1]
+    def serve(self, path: str, *responses: Response) -> str:
+        """Set the responses of a path, of which the last is repeated, and return its URL."""
+        self.responses[path] = lambda n, query: responses[min(n, len(responses)) - 1]
         return self.address + path
 
     def close(self) -> None:
@@ -35,10 +35,10 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                asked = urlparse(self.path)
-                server.asked[asked.path] += 1
-                answer = server.answers.get(asked.path, lambda n, query: (404, {}, b""))
-                status, headers, body = answer(server.asked[asked.path], parse_qs(asked.query))
+                url = urlparse(self.path)
+                server.requests[url.path] += 1
+                response = server.responses.get(url.path, lambda n, query: (404, {}, b""))
+                status, headers, body = response(server.requests[url.path], parse_qs(url.query))
                 if status == 0:  # hangs until the client gives up
                     threading.Event().wait(2.0)
                     return

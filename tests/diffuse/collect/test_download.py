@@ -1,4 +1,4 @@
-"""Fetching from a server that misbehaves: what passes is tried again, with an end."""
+"""Downloads from a local server with temporary and permanent errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffuse.collect.download import Downloader, DownloadError
-from tests.helpers.web import FAST, Answer, Server
+from tests.helpers.web import FAST, Response, Server
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ OK = (200, {}, b"whole")
     ],
     ids=["too many", "busy", "timeout", "half a file", "empty"],
 )
-def test_what_passes_is_tried_again(server: Server, tmp_path: Path, first: Answer) -> None:
-    address = server.gives("/file", first, OK)
+def test_temporary_errors_are_retried(server: Server, tmp_path: Path, first: Response) -> None:
+    address = server.serve("/file", first, OK)
     Downloader(**FAST).save(address, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b"whole"
-    assert server.asked["/file"] == 2
+    assert server.requests["/file"] == 2
 
 
 @pytest.mark.parametrize(
@@ -44,29 +44,31 @@ def test_what_passes_is_tried_again(server: Server, tmp_path: Path, first: Answe
     [(429, {}, b""), (0, {}, b""), (200, {"Content-Length": "9"}, b"half"), (200, {}, b"")],
     ids=["too many", "timeout", "half a file", "empty"],
 )
-def test_attempts_end_and_leave_nothing(server: Server, tmp_path: Path, always: Answer) -> None:
-    address = server.gives("/file", always)
-    with pytest.raises(DownloadError, match="given up after 3 attempts"):
+def test_download_fails_after_all_attempts(
+    server: Server, tmp_path: Path, always: Response
+) -> None:
+    address = server.serve("/file", always)
+    with pytest.raises(DownloadError, match="failed after 3 attempts"):
         Downloader(**FAST).save(address + "?key=secret", tmp_path / "file")
-    assert server.asked["/file"] == 3
+    assert server.requests["/file"] == 3
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_pass_is_asked_for_once(server: Server, tmp_path: Path) -> None:
+def test_permanent_errors_are_not_retried(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="404") as caught:
         Downloader(**FAST).save(server.address + "/missing?key=secret", tmp_path / "file")
-    assert server.asked["/missing"] == 1
+    assert server.requests["/missing"] == 1
     assert "secret" not in str(caught.value)
-    with pytest.raises(DownloadError, match="not an address"):
+    with pytest.raises(DownloadError, match="not a URL"):
         Downloader(**FAST).save("", tmp_path / "file")
 
 
-def test_the_wait_a_server_asks_for_has_an_end(
+def test_retry_after_is_limited(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr("diffuse.collect.download.time.sleep", waits.append)
-    asks = [(429, {"Retry-After": seconds}, b"") for seconds in ("7", "86400")]
-    address = server.gives("/file", *asks, OK)
+    responses = [(429, {"Retry-After": seconds}, b"") for seconds in ("7", "86400")]
+    address = server.serve("/file", *responses, OK)
     Downloader(**FAST).save(address, tmp_path / "file")
     assert waits[:2] == [7.0, 60.0]

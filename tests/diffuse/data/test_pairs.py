@@ -1,4 +1,4 @@
-"""Pairs of recordings and images: where they come from, what is left out, what is drawn."""
+"""Audio-image pairs: loading, preprocessing and sampling."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def wav(path: Path, frequency: float = 300.0) -> None:
     soundfile.write(path, tone(frequency), RATE)
 
 
-def picture(path: Path, colour: str = "red", size: tuple[int, int] = (40, 20)) -> None:
+def image_file(path: Path, color: str = "red", size: tuple[int, int] = (40, 20)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
 
 
 @pytest.fixture
 def paired(tmp_path: Path) -> Path:
-    """Three pairs by base name in two classes, captions of one, and four files too many."""
+    """Three pairs in two classes, captions of one, and four unpaired or duplicate files."""
     for i, (name, label) in enumerate((("a", "low"), ("b", "low"), ("c", "high"))):
         wav(tmp_path / label / f"{name}.wav", 200 + 300 * i)
-        picture(tmp_path / "images" / f"{name}.png")
+        image_file(tmp_path / "images" / f"{name}.png")
     (tmp_path / "low" / "a.txt").write_text("a low hum\na deep tone\n")
     wav(tmp_path / "low" / "alone.wav")
-    picture(tmp_path / "images" / "lonely.jpg")
-    picture(tmp_path / "images" / "c.jpeg")
+    image_file(tmp_path / "images" / "lonely.jpg")
+    image_file(tmp_path / "images" / "c.jpeg")
     return tmp_path
 
 
-def test_files_are_paired_by_base_name(paired: Path) -> None:
+def test_pairing_by_base_name(paired: Path) -> None:
     pairs = load_pairs(str(paired), "train")
     found = [(Path(r["audio"]).name, Path(r["image"]).name) for r in pairs.rows]
     assert sorted(found) == [("a.wav", "a.png"), ("b.wav", "b.png"), ("c.wav", "c.jpeg")]
@@ -71,23 +71,23 @@ def test_files_are_paired_by_base_name(paired: Path) -> None:
     assert Counter(pairs.labels) == {"low": 2, "high": 1}
 
 
-def test_what_is_left_out_is_named_and_counted(paired: Path) -> None:
+def test_skipped_files_are_reported(paired: Path) -> None:
     pairs = load_pairs(str(paired), "train")
     assert pairs.skipped == {
-        DUPLICATE: ["c.png beside c.jpeg"],
+        DUPLICATE: ["c.png (duplicate of c.jpeg)"],
         UNPAIRED_AUDIO: ["low/alone.wav"],
         UNPAIRED_IMAGE: ["images/lonely.jpg"],
     }
     report = pairs.summary()
     assert "3 pairs of 2 classes" in report
-    assert "1 recordings without an image: low/alone.wav" in report
+    assert "1 audio files without an image: low/alone.wav" in report
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_a_table_names_recording_image_and_caption(tmp_path: Path, kind: str) -> None:
+def test_metadata_table(tmp_path: Path, kind: str) -> None:
     for name in "ab":
         wav(tmp_path / f"{name}.wav")
-        picture(tmp_path / f"{name}.png")
+        image_file(tmp_path / f"{name}.png")
     rows = [("a.wav", "a.png", "one"), ("b.wav", "b.png", "two"), ("a.wav", "b.png", "three"),
             ("a.wav", "a.png", "one again"), ("gone.wav", "a.png", "four")]  # fmt: skip
     if kind == "csv":
@@ -111,23 +111,23 @@ def test_a_table_names_recording_image_and_caption(tmp_path: Path, kind: str) ->
         load_pairs(str(tmp_path), "train", columns=ColumnNames(image="picture"))
 
 
-def test_a_hub_s_parquet_with_columns_of_audio_and_images(tmp_path: Path) -> None:
+def test_parquet_with_audio_and_images(tmp_path: Path) -> None:
     from datasets import Dataset
 
-    sound, image = io.BytesIO(), io.BytesIO()
-    soundfile.write(sound, tone(300), RATE, format="WAV")
+    wav_bytes, image = io.BytesIO(), io.BytesIO()
+    soundfile.write(wav_bytes, tone(300), RATE, format="WAV")
     Image.new("RGB", (30, 30), "blue").save(image, "PNG")
-    row = {"bytes": sound.getvalue(), "path": "x.wav"}
+    row = {"bytes": wav_bytes.getvalue(), "path": "x.wav"}
     rows = {"audio": [row] * 2, "image": [{"bytes": image.getvalue(), "path": None}] * 2}
     Dataset.from_dict({**rows, "caption": ["a hum", "a tone"]}).to_parquet(tmp_path / "0.parquet")
     pairs = load_pairs(str(tmp_path), "train")
     assert pairs.captions == [["a hum"], ["a tone"]]
     assert open_image(pairs.rows[0]["image"]).getpixel((0, 0)) == (0, 0, 255)
-    assert pairs.rows[1]["audio"]["bytes"] == sound.getvalue()
+    assert pairs.rows[1]["audio"]["bytes"] == wav_bytes.getvalue()
 
 
 def video(path: Path) -> None:
-    """Three seconds: a tone, and frames that turn from black to white in the middle."""
+    """Write three seconds of video: a tone, and frames that turn from black to white."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -138,14 +138,14 @@ def video(path: Path) -> None:
             shade = np.full((32, 32, 3), 0 if i < 12 else 255, np.uint8)
             container.mux(frames.encode(av.VideoFrame.from_ndarray(shade, "rgb24")))
         samples = (tone(440, 3.0)[None] * 32767).astype(np.int16)
-        sound = av.AudioFrame.from_ndarray(samples, "s16", "mono")
-        sound.sample_rate = RATE
-        container.mux(track.encode(sound))
+        audio = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+        audio.sample_rate = RATE
+        container.mux(track.encode(audio))
         for stream in (frames, track):
             container.mux(stream.encode())
 
 
-def test_a_vggsound_list_with_local_videos(tmp_path: Path) -> None:
+def test_vggsound_list_with_local_videos(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
     video(videos / "abc_000030.mp4")
@@ -158,23 +158,24 @@ def test_a_vggsound_list_with_local_videos(tmp_path: Path) -> None:
     assert sorted(len(names) for names in pairs.skipped.values()) == [1, 1]
     row = pairs.rows[0]
     assert len(row["audio"]["array"]) > RATE and np.abs(row["audio"]["array"]).max() > 0.1
-    assert min(open_image(row["image"]).getpixel((16, 16))) > 200  # what is shown at five seconds
-    with pytest.raises(DataError, match="give the folder where they lie as --videos"):
+    assert min(open_image(row["image"]).getpixel((16, 16))) > 200  # the frame at five seconds
+    with pytest.raises(DataError, match="give their folder as --video_dir"):
         load_pairs(str(listed), "train")
     listed.write_text("not,a,list\n")
     with pytest.raises(DataError, match="not a VGGSound list"):
         load_pairs(str(listed), "train", video_dir=str(videos))
 
 
-def test_the_miniature_s_pairs_are_of_one_view() -> None:
+def test_mini_pairs_match_the_image_classifier() -> None:
     from soundprompt.mini.dataset import pairs as made
     from soundprompt.mini.image_classifier import load_image_classifier
 
     rows = made("test", 30)
     found = [rows[i] for i in range(0, 30, 3)]
-    right = [verdict.near == row["near"] and verdict.scene == row["scene"] for verdict, row in
-             zip(load_image_classifier().classify([row["image"] for row in found]), found, strict=True)]  # fmt: skip
-    assert len(right) == 10 and all(right)
+    predictions = load_image_classifier().classify([row["image"] for row in found])
+    assert len(predictions) == 10
+    for prediction, row in zip(predictions, found, strict=True):
+        assert prediction.near == row["near"] and prediction.scene == row["scene"]
     assert {bool(row["far"]) for row in found} == {True, False}
     for row in found:
         assert all(row["near"].split()[-1] not in text for text in row["captions"][1:])
@@ -185,26 +186,26 @@ def test_the_miniature_s_pairs_are_of_one_view() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda d: "no/such/data", "there is no dataset 'no/such/data'"),
-        (lambda d: str(d), "no pair of a recording and an image"),
-        (lambda d: "mini-retrieval", "recordings and no images"),
+        (lambda d: str(d), "has no audio-image pair"),
+        (lambda d: "mini-retrieval", "audio without images"),
     ],
 )
-def test_data_that_are_none(tmp_path: Path, make: Any, said: str) -> None:
-    with pytest.raises(DataError, match=said) as told:
+def test_invalid_dataset_raises(tmp_path: Path, make: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         load_pairs(make(tmp_path), "train")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
+def test_unreadable_table_raises(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_bytes(b"\x00\xff\x00")
     with pytest.raises(DataError, match=r"cannot be read as a table: .*(utf-8|decode)"):
         load_pairs(str(tmp_path), "train")
 
 
-def test_images_keep_their_aspect_and_are_cropped() -> None:
+def test_crops_keep_the_aspect_ratio() -> None:
     wide = Image.new("RGB", (80, 40), "red")
     wide.paste((0, 0, 255), (40, 0, 80, 40))
     left, right = crop_square(wide, 20, (0.0, 0.5)), crop_square(wide, 20, (1.0, 0.5))
@@ -213,14 +214,14 @@ def test_images_keep_their_aspect_and_are_cropped() -> None:
     rng = np.random.default_rng(0)
     found = make_crops(wide, 20, 3, True, rng)
     assert len(found) == 6
-    middle, mirrored = np.asarray(found[0]), np.asarray(found[3])
-    assert (middle[:, ::-1] == mirrored).all() and not (middle == mirrored).all()
+    center, mirrored = np.asarray(found[0]), np.asarray(found[3])
+    assert (center[:, ::-1] == mirrored).all() and not (center == mirrored).all()
     assert not (np.asarray(found[1]) == np.asarray(found[2])).all()
 
 
-def test_images_of_every_kind_and_none(tmp_path: Path) -> None:
-    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    clear.save(tmp_path / "clear.png")
+def test_open_image_modes_and_errors(tmp_path: Path) -> None:
+    transparent = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    transparent.save(tmp_path / "clear.png")
     assert open_image(str(tmp_path / "clear.png")).getpixel((0, 0)) == (255, 255, 255)
     turned = Image.new("RGB", (8, 4))
     exif = turned.getexif()
@@ -229,43 +230,43 @@ def test_images_of_every_kind_and_none(tmp_path: Path) -> None:
     assert open_image(tmp_path / "turned.jpg").size == (4, 8)
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("no image")
-    whole = (tmp_path / "turned.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) - 60])
+    data = (tmp_path / "turned.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) - 60])
     for name in ("empty.png", "text.png", "cut.jpg", "missing.png"):
-        with pytest.raises(ImageError, match=name) as told:
+        with pytest.raises(ImageError, match=name) as caught:
             open_image(tmp_path / name)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
 
 
-def test_a_class_is_drawn_as_often_as_another_when_balanced() -> None:
+def test_balanced_sampler_samples_classes_equally() -> None:
     labels = ["dog"] * 90 + ["rain"] * 9 + ["clock"] * 1
-    plain, even = BalancedSampler(labels, 0), BalancedSampler(labels, 0, class_balanced=True)
+    plain, balanced = BalancedSampler(labels, 0), BalancedSampler(labels, 0, class_balanced=True)
     assert Counter(labels[row] for _, _, row in plain) == Counter(labels)
-    drawn = list(even)
-    assert len(drawn) == len(even) == 100
-    assert sorted(Counter(labels[row] for _, _, row in drawn).values()) == [33, 33, 34]
-    dogs = [row for _, _, row in drawn if labels[row] == "dog"]
-    assert len(set(dogs)) == len(dogs), "no dog twice while others wait"
-    assert list(even) == drawn
-    even.set_epoch(1)
-    assert list(even) != drawn
+    sampled = list(balanced)
+    assert len(sampled) == len(balanced) == 100
+    assert sorted(Counter(labels[row] for _, _, row in sampled).values()) == [33, 33, 34]
+    dogs = [row for _, _, row in sampled if labels[row] == "dog"]
+    assert len(set(dogs)) == len(dogs), "no repetition before all rows are sampled"
+    assert list(balanced) == sampled
+    balanced.set_epoch(1)
+    assert list(balanced) != sampled
 
 
 def rows_of_two(
     dropout: ConditioningDropout, weighted: bool = False, n: int = 4
 ) -> AudioImageDataset:
-    """Four pairs of two sounds, with texts whose embeds are all their own number."""
+    """Return four pairs of two clips, with texts whose embeds are constants."""
     from datasets import Dataset
 
     captions = [[f"text {i}", f"other {i}"] for i in range(n)]
     labels = ["dog"] * (n - 1) + ["rain"]
-    nothing: Any = [None] * n
+    scenes: Any = [None] * n
     phrases: Any = [
         {"foreground": f"text {i}", "background": "" if i % 2 else "other 0", "ambience": ""}
         for i in range(n)
     ]
     pairs = AudioImagePairs(
-        Dataset.from_dict({"x": [0] * n}), captions, labels, phrases, [""] * n, nothing
+        Dataset.from_dict({"x": [0] * n}), captions, labels, phrases, [""] * n, scenes
     )
     prepared = PreprocessedPairs(
         latents=torch.arange(n * 2.0).view(n, 2, 1, 1, 1).expand(n, 2, 4, 2, 2).half(),
@@ -278,13 +279,15 @@ def rows_of_two(
     )
     texts = sorted({t for some in captions for t in some})
     table = torch.arange(1.0, len(texts) + 1).view(-1, 1, 1).expand(-1, 7, 6).half()
-    known = TextEmbeds(table, None, (torch.zeros(7, 6), None), {t: i for i, t in enumerate(texts)})
-    wanted = torch.zeros(n, 10, 6), torch.zeros(n, dtype=torch.bool)
+    text_embeds = TextEmbeds(
+        table, None, (torch.zeros(7, 6), None), {t: i for i, t in enumerate(texts)}
+    )
+    targets = torch.zeros(n, 10, 6), torch.zeros(n, dtype=torch.bool)
     options: dict[str, Any] = {"timesteps": 1000, "seed": 3, "weighted": weighted}
-    return AudioImageDataset(pairs, prepared, known, wanted, dropout=dropout, **options)
+    return AudioImageDataset(pairs, prepared, text_embeds, targets, dropout=dropout, **options)
 
 
-def test_a_row_follows_from_its_place_alone() -> None:
+def test_item_is_deterministic() -> None:
     rows = rows_of_two(ConditioningDropout())
     first, again = rows[2, 5, 1], rows_of_two(ConditioningDropout())[2, 5, 1]
     assert first.keys() == again.keys() and len(first) > 10
@@ -296,7 +299,7 @@ def test_a_row_follows_from_its_place_alone() -> None:
     assert [rows[i]["timesteps"].item() for i in range(4)] == [125, 375, 625, 875]
 
 
-def test_every_caption_and_square_of_a_row_is_drawn() -> None:
+def test_item_samples_all_captions_and_crops() -> None:
     rows = rows_of_two(ConditioningDropout())
     seen = [rows[epoch, 0, 0] for epoch in range(40)]
     assert len({item["prompt_embeds"][0, 0].item() for item in seen}) == 2
@@ -304,7 +307,7 @@ def test_every_caption_and_square_of_a_row_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dropout", "texts", "sounds", "neither"),
+    ("dropout", "with_text", "with_audio", "with_neither"),
     [
         (ConditioningDropout(caption=0.3), 0.7, 1.0, 0.0),
         (ConditioningDropout(audio=0.3), 1.0, 0.7, 0.0),
@@ -312,32 +315,34 @@ def test_every_caption_and_square_of_a_row_is_drawn() -> None:
         (ConditioningDropout(0.1, 0.2, 0.3), 0.6, 0.5, 0.3),
     ],
 )
-def test_shares_of_rows_lose_their_text_their_sound_or_both(
-    dropout: ConditioningDropout, texts: float, sounds: float, neither: float
+def test_dropout_probabilities(
+    dropout: ConditioningDropout, with_text: float, with_audio: float, with_neither: float
 ) -> None:
     rows = rows_of_two(dropout)
     seen = [rows[epoch, 0, epoch % 4] for epoch in range(800)]
     text = np.array([bool(item["prompt_embeds"].abs().sum() > 0) for item in seen])
-    sound = np.array([bool(item["keep_audio"]) for item in seen])
-    assert text.mean() == pytest.approx(texts, abs=0.06)
-    assert sound.mean() == pytest.approx(sounds, abs=0.06)
-    assert (~text & ~sound).mean() == pytest.approx(neither, abs=0.06)
+    audio = np.array([bool(item["keep_audio"]) for item in seen])
+    assert text.mean() == pytest.approx(with_text, abs=0.06)
+    assert audio.mean() == pytest.approx(with_audio, abs=0.06)
+    assert (~text & ~audio).mean() == pytest.approx(with_neither, abs=0.06)
 
 
-def test_some_rows_say_what_is_in_front_and_hear_what_is_behind() -> None:
+def test_background_prob_pairs_foreground_text_with_background_audio() -> None:
     rows = rows_of_two(ConditioningDropout(caption=0.5, audio=0.5, background=0.4))
     with_background = [rows[epoch, 0, 2] for epoch in range(400)]
-    behind = [item for item in with_background if item["background_only"]]
-    assert len(behind) / 400 == pytest.approx(0.4, abs=0.08)
-    front = rows._texts.get("text 2")[0][0, 0]
-    assert all(item["prompt_embeds"][0, 0] == front and item["keep_audio"] for item in behind)
-    assert not any(rows[epoch, 0, 1]["background_only"] for epoch in range(50)), (
-        "nothing is behind it"
+    background_only = [item for item in with_background if item["background_only"]]
+    assert len(background_only) / 400 == pytest.approx(0.4, abs=0.08)
+    foreground = rows._texts.get("text 2")[0][0, 0]
+    assert all(
+        item["prompt_embeds"][0, 0] == foreground and item["keep_audio"] for item in background_only
     )
-    assert not rows[2]["background_only"], "as evaluation sees it"
+    assert not any(rows[epoch, 0, 1]["background_only"] for epoch in range(50)), (
+        "the pair has no background"
+    )
+    assert not rows[2]["background_only"], "evaluation does not sample it"
 
 
-def test_rare_classes_weigh_more_when_asked() -> None:
+def test_class_weighted_loss() -> None:
     assert {rows_of_two(ConditioningDropout())[i]["loss_weight"].item() for i in range(4)} == {1.0}
     weights = [
         rows_of_two(ConditioningDropout(), weighted=True)[i]["loss_weight"].item() for i in range(4)
@@ -345,20 +350,20 @@ def test_rare_classes_weigh_more_when_asked() -> None:
     assert weights == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2.0])
 
 
-def test_pairs_are_told_apart_by_their_files(paired: Path) -> None:
-    def told() -> str:
+def test_fingerprint_depends_on_the_files(paired: Path) -> None:
+    def fingerprint() -> str:
         return pairs_fingerprint(load_pairs(str(paired), "train").rows)
 
-    first = told()
-    (paired / "low" / "a.txt").write_text("what is said has no part in it\n")
-    assert told() == first
+    first = fingerprint()
+    (paired / "low" / "a.txt").write_text("captions do not matter\n")
+    assert fingerprint() == first
     for path in (paired / "low" / "a.wav", paired / "images" / "b.png"):
         path.write_bytes(path.read_bytes() + b"\0\0")
-        assert told() != first
-        first = told()
+        assert fingerprint() != first
+        first = fingerprint()
 
 
-def test_pairs_that_are_made_are_told_apart_by_what_they_are_made_from() -> None:
+def test_fingerprint_of_generated_pairs() -> None:
     from soundprompt.mini.dataset import pairs as made
 
     assert pairs_fingerprint(made("test", 5)) == pairs_fingerprint(made("test", 5))
@@ -368,7 +373,7 @@ def test_pairs_that_are_made_are_told_apart_by_what_they_are_made_from() -> None
     )
 
 
-def test_what_was_interrupted_goes_on_and_gives_the_same(
+def test_interrupted_preprocessing_resumes(
     paired: Path, tiny_base: str, tiny_encoder: Any, tmp_path_factory: Any,
     monkeypatch: pytest.MonkeyPatch, capsys: Any,
 ) -> None:  # fmt: skip
@@ -377,18 +382,18 @@ def test_what_was_interrupted_goes_on_and_gives_the_same(
     vae = AutoencoderKL.from_pretrained(tiny_base, subfolder="vae")
     monkeypatch.setattr("diffuse.data.preprocessing.BLOCK_ROWS", 2)
     lines = ["file_name,image,caption"]
-    for i, sound in enumerate(("low/a", "low/b", "low/a", "high/c", "low/b", "low/alone")):
-        picture(paired / f"p{i}.png", ("red", "blue")[i % 2], (48, 24))
-        lines.append(f"{sound}.wav,p{i}.png,hum")
+    for i, clip in enumerate(("low/a", "low/b", "low/a", "high/c", "low/b", "low/alone")):
+        image_file(paired / f"p{i}.png", ("red", "blue")[i % 2], (48, 24))
+        lines.append(f"{clip}.wav,p{i}.png,hum")
     (paired / "metadata.csv").write_text("\n".join(lines) + "\n")
-    (paired / "p1.png").write_text("none")  # and so the fourth pair has no recording
+    (paired / "p1.png").write_text("none")  # the clip of the fifth pair, too
     monkeypatch.setattr("align.data.errors.MAX_ERROR_RATE", 0.4)
-    pairs, squares, cpu = (
+    pairs, crops, cpu = (
         load_pairs(str(paired), "train"),
         ImageCrops(16, 1, True, 0),
         torch.device("cpu"),
     )
-    whole = PairPreprocessor(vae, tiny_encoder, squares, cpu).preprocess(pairs, "pairs")
+    whole = PairPreprocessor(vae, tiny_encoder, crops, cpu).preprocess(pairs, "pairs")
     assert whole.kept == [0, 2, 3, 5] and whole.audio_index.tolist() == [0, 0, 1, 2]
     assert [text.partition(":")[0] for text in whole.unreadable] == ["pair 2", "pair 5"]
     cache, read = Cache(tmp_path_factory.mktemp("cache")), []
@@ -402,78 +407,78 @@ def test_what_was_interrupted_goes_on_and_gives_the_same(
 
     monkeypatch.setattr(PairReader, "read", failing)
     with pytest.raises(KeyboardInterrupt):
-        PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(pairs, "pairs")
-    assert read == [0, 0, 1, 2, 3]  # the first one for the size
-    found = PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(pairs, "pairs")
+        PairPreprocessor(vae, tiny_encoder, crops, cpu, cache).preprocess(pairs, "pairs")
+    assert read == [0, 0, 1, 2, 3]  # the first row is read twice, to estimate the size
+    found = PairPreprocessor(vae, tiny_encoder, crops, cpu, cache).preprocess(pairs, "pairs")
     assert read[5:] == [0, 2, 3, 4, 5]
     assert "resuming after 2" in capsys.readouterr().out
     for name, value in vars(whole).items():
         same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
         assert same(value, getattr(found, name)), name
-    # Another encoder hears other things, however little it differs.
+    # The cache depends on the weights of the encoder.
     other = copy.deepcopy(tiny_encoder)
     with torch.no_grad():
         next(other.backbone.parameters()).view(-1)[7] += 1e-3
-    PairPreprocessor(vae, other, squares, cpu, cache).preprocess(pairs, "pairs")
+    PairPreprocessor(vae, other, crops, cpu, cache).preprocess(pairs, "pairs")
     assert len([path for path in cache.folder.iterdir() if path.is_dir()]) == 2
 
 
-def test_pairs_become_latents_and_tokens_once(
+def test_preprocessing_is_cached(
     paired: Path, tiny_base: str, tiny_encoder: Any, tmp_path_factory: Any, capsys: Any
 ) -> None:
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(tiny_base, subfolder="vae")
-    # One recording twice, one image that is none.
+    # One clip in many pairs, and one unreadable image.
     lines = ["file_name,image,caption"]
     for i in range(40):
-        picture(paired / f"p{i}.png", ("red", "blue")[i % 2], (48, 24))
+        image_file(paired / f"p{i}.png", ("red", "blue")[i % 2], (48, 24))
         lines.append(f"high/c.wav,p{i}.png,hum" if i else "low/a.wav,p0.png,tone")
     (paired / "p7.png").write_text("none")
     (paired / "metadata.csv").write_text("\n".join(lines) + "\n")
     pairs = load_pairs(str(paired), "train")
     cache = Cache(tmp_path_factory.mktemp("cache"))
-    squares = ImageCrops(size=16, num_crops=1, mirror=True, seed=0)
+    crops = ImageCrops(size=16, num_crops=1, mirror=True, seed=0)
     cpu = torch.device("cpu")
-    prepared = PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(pairs, "pairs")
+    prepared = PairPreprocessor(vae, tiny_encoder, crops, cpu, cache).preprocess(pairs, "pairs")
     assert prepared.latents.shape == (39, 2, 4, 8, 8)
     assert len(prepared.tokens) == 2 and prepared.audio_index.tolist() == [0] + [1] * 38
     assert 7 not in prepared.kept and "p7.png" in prepared.unreadable[0]
-    said = capsys.readouterr().out
-    assert "left out: pair 8" in said and "pairs: about " in said
+    printed = capsys.readouterr().out
+    assert "skipped: pair 8" in printed and "pairs: about " in printed
     encoded = tiny_encoder.encode([str(paired / "high" / "c.wav")]).embeds[0]
     torch.testing.assert_close(prepared.embeds[1].float(), encoded, atol=1e-2, rtol=1e-2)
     image = crop_square(open_image(paired / "p0.png"), 16)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
-        wanted = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
-    torch.testing.assert_close(prepared.latents[0, :1].float(), wanted, atol=5e-3, rtol=1e-2)
-    again = PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(pairs, "pairs")
+        expected = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+    torch.testing.assert_close(prepared.latents[0, :1].float(), expected, atol=5e-3, rtol=1e-2)
+    again = PairPreprocessor(vae, tiny_encoder, crops, cpu, cache).preprocess(pairs, "pairs")
     assert torch.equal(again.latents, prepared.latents) and again.kept == prepared.kept
     assert "pairs: 40 from" in capsys.readouterr().out
     assert len(list(cache.folder.iterdir())) == 1
     for i in range(10):
         (paired / f"p{i}.png").write_text("none")
     with pytest.raises(DataError, match="3 of 40 pairs cannot be used, more than 5%; the first"):
-        PairPreprocessor(vae, tiny_encoder, squares, cpu, cache).preprocess(
+        PairPreprocessor(vae, tiny_encoder, crops, cpu, cache).preprocess(
             load_pairs(str(paired), "train"), "pairs"
         )
 
 
-def test_captions_that_were_made_fill_what_is_missing(paired: Path) -> None:
+def test_generated_captions_fill_missing_ones(paired: Path) -> None:
     lines = ["file_name,image,caption,captioner", "low/b.wav,images/b.png,a blue wall,blip",
              "low/a.wav,images/a.png,a red wall,blip"]  # fmt: skip
     (paired / "captions.csv").write_text("\n".join(lines) + "\n")
     pairs = load_pairs(str(paired), "train")
     names = [Path(path).name for path in pairs.rows["audio"]]
     found = dict(zip(names, pairs.captions, strict=True))
-    assert found["a.wav"] == ["a low hum", "a deep tone"], "what people wrote goes first"
+    assert found["a.wav"] == ["a low hum", "a deep tone"], "existing captions take precedence"
     assert found["b.wav"] == ["a blue wall"] and found["c.wav"] == [""]
 
 
-def test_levels_learn_from_columns_or_from_the_caption_s_words(tmp_path: Path) -> None:
+def test_phrases_from_columns_or_caption(tmp_path: Path) -> None:
     wav(tmp_path / "a.wav")
-    picture(tmp_path / "a.png")
+    image_file(tmp_path / "a.png")
     text = "a dog barking while rain falls in a street"
     (tmp_path / "metadata.csv").write_text(f"file_name,image,caption\na.wav,a.png,{text}\n")
     (phrases,) = load_pairs(str(tmp_path), "train").phrases

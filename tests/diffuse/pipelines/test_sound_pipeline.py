@@ -235,7 +235,7 @@ def test_set_adapter_replaces_adapters(
     assert differ(without, conditioned) and conditioned.metadata["adapter"] == str(saved)
     pipe.set_adapter(str(saved))
     assert not differ(conditioned, pipe(LOW, **plain))
-    with pytest.raises(ValueError, match="there is no .* adapter in"):
+    with pytest.raises(ValueError, match=r"there is no .* adapter in"):
         pipe.set_adapter(str(tmp_path / "none"))
     again = pipe(LOW, **plain)
     assert not differ(without, again) and "adapter" not in again.metadata
@@ -256,7 +256,7 @@ def test_unknown_models_raise(tiny_base: str, tiny_encoder: AudioPromptEncoder) 
         SoundPipeline.from_pretrained("nowhere/at-all", tiny_encoder)
     with pytest.raises(ValueError, match="no trained encoder"):
         SoundPipeline.from_pretrained(tiny_base, "nowhere/at-all")
-    with pytest.raises(ValueError, match="there is no .* adapter in"):
+    with pytest.raises(ValueError, match=r"there is no .* adapter in"):
         SoundPipeline.from_pretrained(tiny_base, tiny_encoder, "nowhere/at-all")
     with pytest.raises(ValueError, match="no device 'gpu'"):
         SoundPipeline.from_pretrained(tiny_base, tiny_encoder, device="gpu")
