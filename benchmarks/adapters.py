@@ -1,10 +1,9 @@
-"""Every adapter with both miniature backbones: `python -m benchmarks.adapters`.
+"""Compare all adapters with both `mini` backbones: `python -m benchmarks.adapters`.
 
-Each is trained on the same recordings, saved, loaded again, and drives the mini pipeline; the table
-says what it cost and what it is worth. With --by mini, all are trained alike, as the miniature is;
-with --by recipe, each by the recipe that is made for it: its loss, rate, batches, steps and what of
-the backbone is trained, at the miniature's sizes. Runs that are already measured are not repeated,
-so an interrupted benchmark goes on.
+Each adapter is trained on the same clips, saved, loaded again, and generates images with the `mini`
+pipeline. With --by mini, all adapters are trained by the recipe `mini`; with --by recipe, each by
+its own recipe (loss, learning rate, batch size, steps, trained part of the backbone), at the sizes
+of the `mini` models. Finished runs are not repeated, so an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from align.cli import DefaultsHelpFormatter
 
 if TYPE_CHECKING:
     from align.evaluation.evaluator import AlignmentEvaluator
@@ -34,9 +35,9 @@ RECIPES = {
 }
 KINDS = tuple(RECIPES)
 BACKBONES = ("mini-clap", "mini-w2v-bert")
-# SonicDiffusion's sizes are made for prompts six times as wide.
+# SonicDiffusion's sizes are for prompt embeds six times as wide.
 SMALLER = {"sonic": ("--adapter_head_width", "8")}
-# The sizes that the recipes give for real text encoders, as the miniature has them.
+# Sizes that replace those of the recipes, which are for full-size text encoders.
 MINI_SIZES = {
     "conv": ("--adapter_width", "256", "--adapter_heads", "4"),
     "multiscale": ("--adapter_width", "256"),
@@ -44,12 +45,18 @@ MINI_SIZES = {
     "resampler": ("--adapter_width", "256", "--adapter_heads", "4", "--adapter_depth", "2"),
 }
 
-# Their recipes give these CLAP's pooled embedding as the only audio token.
+# In their recipes, the only audio token is CLAP's pooled embedding.
 POOLED = ("linear", "mlp", "sonic")
 
 
 def write_clips(folder: Path, split: str, rows: int) -> Path:
-    """Writes the miniature's first rows of a split as wav files with metadata.csv."""
+    """Write the first synthetic clips of a split as WAV files with metadata.csv.
+
+    Args:
+        folder: Output directory.
+        split: "train" or "test".
+        rows: Number of clips.
+    """
     import csv
 
     import soundfile
@@ -71,12 +78,12 @@ def write_clips(folder: Path, split: str, rows: int) -> Path:
 
 
 def _trained(command: Sequence[str]) -> tuple[TrainingRun, float]:
-    """Trains by a command line of align.train and saves; also the CPU seconds of training."""
+    """Train and save as align.train does; returns the run and the CPU seconds of the training."""
     from align.config.options import parse_options
     from align.training.run import TrainingRun
 
     run = TrainingRun.from_options(parse_options("benchmarks.adapters", command))
-    # Features and tokens are computed here, once for all adapters of a backbone.
+    # Computes features and tokens, once for all adapters of a backbone.
     run._trainer()
     start = time.process_time()
     run.train()
@@ -90,32 +97,20 @@ def _command(options: argparse.Namespace, kind: str, backbone: str, rest: list[s
     return [
         *((RECIPES[kind], "--base_model", "mini") if by_recipe else ("mini",)),
         *("--backbone", backbone, "--adapter", kind, *SMALLER.get(kind, ()), *sizes),
-        # Wav2Vec2-BERT has no pooled embedding, whatever the recipe made for CLAP says.
+        # Wav2Vec2-BERT has no pooled embedding, unlike CLAP in the recipe.
         *(("--audio_tokens", "pooled" if pooled else "all") if pooled or by_recipe else ()),
-        *(
-            "--dataset",
-            str(options.output_dir / "train"),
-            "--eval_dataset",
-            str(options.output_dir / "test"),
-        ),
+        *("--dataset", str(options.output_dir / "train")),
+        *("--eval_dataset", str(options.output_dir / "test")),
         *("--num_train_epochs", str(options.epochs), "--seed", str(options.seed)),
-        *(
-            "--num_images",
-            "0",
-            "--num_sheet_samples",
-            "0",
-            "--image_classifier",
-            "none",
-            "--use_cpu",
-            "true",
-        ),
+        *("--num_images", "0", "--num_sheet_samples", "0"),
+        *("--image_classifier", "none", "--use_cpu", "true"),
         *("--eval_strategy", "no", "--save_strategy", "no", "--disable_tqdm", "true"),
         *("--output_dir", str(options.output_dir / f"{backbone}-{kind}"), *rest),
     ]
 
 
 def _run(command: list[str]) -> dict[str, Any]:
-    """Trains, saves, loads, and measures the embeds; or what was measured before."""
+    """Train, save, load and evaluate the embeds; or load the metrics of a finished run."""
     from align.evaluation.evaluator import AlignmentEvaluator
     from align.models.encoder import load_encoder
 
@@ -124,7 +119,7 @@ def _run(command: list[str]) -> dict[str, Any]:
     if cached.exists():
         found: dict[str, Any] = json.loads(cached.read_text())
         if found["command"] != command:
-            raise SystemExit(f"{folder} comes from other options: give another --out")
+            raise SystemExit(f"{folder} has a run with other options: give another --output_dir")
         return found
     run, seconds = _trained(command)
     encoder = load_encoder(str(folder))
@@ -146,9 +141,9 @@ def _run(command: list[str]) -> dict[str, Any]:
 
 
 def _image_accuracy(run: dict[str, Any], out: Path, count: int) -> list[float]:
-    """The share of right pictures drawn from sound, with its interval."""
+    """Image accuracy of images generated from audio, with its interval."""
     folder = out / f"{run['backbone']}-{run['adapter']}"
-    cached = folder / f"pictures-{count}.json"
+    cached = folder / f"images-{count}.json"
     if not cached.exists():
         evaluator = _evaluator(folder, out / "test", count)
         labels = evaluator.audio_features.labels
@@ -164,7 +159,7 @@ def _image_accuracy(run: dict[str, Any], out: Path, count: int) -> list[float]:
 
 
 def _evaluator(folder: Path, test: Path, count: int) -> AlignmentEvaluator:
-    """The answers of the encoder in a folder to recordings spread over the test set."""
+    """Evaluator of a saved encoder on clips spread over the test set."""
     from align.data.loading import load_rows
     from align.evaluation.evaluator import AlignmentEvaluator
     from align.hub.run_record import load
@@ -183,7 +178,7 @@ def _evaluator(folder: Path, test: Path, count: int) -> AlignmentEvaluator:
 def _score_images(
     prompts: PromptEmbeds, head: Head, labels: Sequence[str]
 ) -> tuple[float, float, float]:
-    """Draws prompts, the same noise for all adapters, and has the pictures judged."""
+    """Generate images, with the same noise for all adapters, and compute the image accuracy."""
     from align.evaluation.generation import ImageGenerator
     from align.evaluation.statistics import Estimate
     from align.registry import IMAGE_CLASSIFIERS, lookup
@@ -194,64 +189,77 @@ def _score_images(
     images = image_generator.generate(
         prompts, head.unconditional(len(labels)), list(range(len(labels)))
     )
-    share = Estimate.proportion(lookup(IMAGE_CLASSIFIERS, "mini")().is_correct(images, labels))
-    return share.value, share.low, share.high
+    correct = lookup(IMAGE_CLASSIFIERS, "mini")().is_correct(images, labels)
+    accuracy = Estimate.proportion(correct)
+    return accuracy.value, accuracy.low, accuracy.high
 
 
-def _share(found: Sequence[float]) -> str:
+def _percent(found: Sequence[float]) -> str:
     value, low, high = (100 * part for part in found)
     return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
 
 
 def as_table(runs: Sequence[dict[str, Any]], text: Sequence[float]) -> str:
-    """The runs as a Markdown table, the ceilings in its last lines."""
+    """Format the runs as a Markdown table; the last rows are the upper bounds.
+
+    Args:
+        runs: Metrics of the runs.
+        text: Image accuracy of the ground-truth captions with its interval; empty if not measured.
+    """
     lines = [
-        "| backbone | adapter | parameters | CPU seconds | class accuracy | centred cosine "
-        "| right pictures |",
+        "| backbone | adapter | parameters | CPU seconds | class accuracy "
+        "| centered cosine | image accuracy |",
         "| --- | --- | ---: | ---: | --- | ---: | --- |",
     ]
     for run in runs:
-        accuracy = _share(run["image_accuracy"]) if "image_accuracy" in run else ""
+        accuracy = _percent(run["image_accuracy"]) if "image_accuracy" in run else ""
         lines.append(
             f"| {run['backbone']} | {run['adapter']} | {run['parameters']:,} | {run['cpu_s']:.0f} "
-            f"| {_share(run['class_accuracy'])} | {run['centered_cosine']:.3f} | {accuracy} |"
+            f"| {_percent(run['class_accuracy'])} | {run['centered_cosine']:.3f} | {accuracy} |"
         )
     best = runs[0]["centered_cosine_oracle"]
-    accuracy = _share(text) if text else ""
-    lines.append(f"| | who hears everything | | | 100% | {best:.3f} | |")
-    lines.append(f"| | the true caption | | | | | {accuracy} |")
+    accuracy = _percent(text) if text else ""
+    lines.append(f"| | oracle | | | 100% | {best:.3f} | |")
+    lines.append(f"| | ground-truth captions | | | | | {accuracy} |")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs what is missing and prints the table; unknown flags go to the training."""
+    """Run the missing parts and print the table; unknown options are passed to align.train."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.adapters", description=__doc__, allow_abbrev=False
+        prog="python -m benchmarks.adapters", description=__doc__, allow_abbrev=False,
+        formatter_class=DefaultsHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--adapters", nargs="+", choices=KINDS, default=list(KINDS), help="Adapters to train."
     )
-    parser.add_argument("--adapters", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
+    parser.add_argument(
+        "--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="Backbones."
+    )
     parser.add_argument(
         "--by",
         choices=("mini", "recipe"),
         default="mini",
-        help="all alike, or each by the recipe that is made for it",
+        help="Train all adapters by the recipe mini, or each by its own recipe.",
     )
-    parser.add_argument("--rows", type=int, default=1500, help="recordings trained on")
-    parser.add_argument("--test_rows", type=int, default=250, help="recordings measured on")
-    parser.add_argument("--epochs", type=int, default=5, help="passes over the recordings")
+    parser.add_argument("--rows", type=int, default=1500, help="Number of training clips.")
+    parser.add_argument("--test_rows", type=int, default=250, help="Number of test clips.")
+    parser.add_argument("--epochs", type=int, default=5, help="Number of training epochs.")
     parser.add_argument(
-        "--num_images", type=int, default=60, help="pictures judged of each; 0: none"
+        "--num_images", type=int, default=60, help="Number of images per adapter; 0 disables it."
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="Random seed.")
     parser.add_argument(
-        "--output_dir", type=Path, help="default: runs/benchmarks/adapters[-by-recipe]"
+        "--output_dir",
+        type=Path,
+        help="Output directory. Defaults to runs/benchmarks/adapters[-by-recipe].",
     )
     options, rest = parser.parse_known_args(arguments)
     if options.output_dir is None:
         suffix = "-by-recipe" if options.by == "recipe" else ""
         options.output_dir = Path(f"runs/benchmarks/adapters{suffix}")
     if not 0 <= options.num_images <= options.test_rows:
-        parser.error("--num_images are of the --test_rows: at most as many; 0 for none")
+        parser.error("--num_images must be between 0 and --test_rows")
     write_clips(options.output_dir / "train", "train", options.rows)
     write_clips(options.output_dir / "test", "test", options.test_rows)
     pairs = [(kind, backbone) for backbone in options.backbones for kind in options.adapters]
@@ -261,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in runs:
             run["image_accuracy"] = _image_accuracy(run, options.output_dir, options.num_images)
         text = json.loads((options.output_dir / f"text-{options.num_images}.json").read_text())
-    print(f"\n{options.rows} recordings, {options.epochs} passes, seed {options.seed}:\n")
+    print(f"\n{options.rows} clips, {options.epochs} epochs, seed {options.seed}:\n")
     print(as_table(runs, text))
 
 

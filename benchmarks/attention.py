@@ -1,13 +1,12 @@
-"""What hearing costs at Stable Diffusion 1.5's full size: `python -m benchmarks.attention`.
+"""Cost of audio attention at the size of Stable Diffusion 1.5: `python -m benchmarks.attention`.
 
-Random weights. Parameters and floating point operations are counted, times measured: each form's
-cross-attentions in turn with the stock ones, so that whatever else the machine does falls on all
-alike; the added time is the median of the paired differences with a bootstrap interval.
+Uses random weights. Counts parameters and floating point operations, and measures times: the
+attention types and the stock cross-attention alternate, so that other load on the machine affects
+all of them; the added time is the median of the paired differences with a bootstrap interval.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from typing import Any
 
 import torch
 
-# Where SD1.5's cross-attention stands: positions at 64x64 latents, width, blocks of that size.
+from align.cli import CommandParser
+
+# SD1.5's cross-attentions at 64x64 latents: positions, width, number of blocks.
 BLOCKS = ((4096, 320, 5), (1024, 640, 5), (256, 1280, 5), (64, 1280, 1))
 HEADS, TEXT_TOKENS, TEXT_WIDTH = 8, 77, 768
 ATTENTION_TYPES = ("shared", "ip-adapter", "sonic")
@@ -23,12 +24,12 @@ ATTENTION_TYPES = ("shared", "ip-adapter", "sonic")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a form adds to the stock UNet.
+    """Cost that an attention type adds to the stock UNet.
 
     Attributes:
-        parameters: without the projector.
-        flops: of one row at one step.
-        seconds: by round, over all blocks.
+        parameters: Number of parameters without the level projector.
+        flops: Floating point operations of one step and row.
+        seconds: Processor time of all blocks in each round.
     """
 
     parameters: int
@@ -37,7 +38,7 @@ class Cost:
 
 
 def full_unet() -> Any:
-    """SD1.5's UNet with its own sizes and no weights that take memory."""
+    """Create SD1.5's UNet on the meta device, which allocates no weights."""
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
@@ -47,20 +48,30 @@ def full_unet() -> Any:
 
 
 def added_parameters(unet: Any, attention_type: str) -> int:
-    """The weights that a form adds in all blocks."""
-    from diffuse.models.configuration import ATTENTION_TYPES as ATTENTION_TYPES
+    """Count the parameters that an attention type adds in all blocks.
+
+    Args:
+        unet: Stock UNet.
+        attention_type: One of `ATTENTION_TYPES`.
+    """
+    from diffuse.models.configuration import ATTENTION_TYPES as LAYER_CLASSES
     from diffuse.models.unet import cross_attentions
 
     widths = [a.to_k.out_features for a in cross_attentions(unet).values()]
     if attention_type == "ip-adapter":
         return sum(2 * TEXT_WIDTH * width for width in widths)
     with torch.device("meta"):
-        layers = [ATTENTION_TYPES[attention_type](TEXT_WIDTH, width) for width in widths]
+        layers = [LAYER_CLASSES[attention_type](TEXT_WIDTH, width) for width in widths]
     return sum(p.numel() for layer in layers for p in layer.parameters())
 
 
 def new_block(width: int, dtype: torch.dtype) -> Any:
-    """One of the UNet's transformer blocks."""
+    """Create a transformer block of the UNet.
+
+    Args:
+        width: Hidden size.
+        dtype: Data type of the weights.
+    """
     from diffusers.models.attention import BasicTransformerBlock
 
     torch.manual_seed(0)
@@ -71,7 +82,17 @@ def new_block(width: int, dtype: torch.dtype) -> Any:
 def with_attention_type(
     block: Any, attention_type: str, tokens: int
 ) -> tuple[Any, dict[str, Any], Any]:
-    """Puts a form on a block: what its call takes beside text, and what becomes of the text."""
+    """Add an attention type to a block.
+
+    Args:
+        block: Transformer block, changed in place.
+        attention_type: One of `ATTENTION_TYPES`.
+        tokens: Number of audio tokens.
+
+    Returns:
+        The block, the additional arguments of its cross-attention, and a function that converts
+        the text embeds to its input.
+    """
     from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
     from diffuse.models.attention_processor import (
@@ -79,7 +100,7 @@ def with_attention_type(
         AudioAttnProcessor,
         SonicAttnProcessor,
     )
-    from diffuse.models.configuration import ATTENTION_TYPES as ATTENTION_TYPES
+    from diffuse.models.configuration import ATTENTION_TYPES as LAYER_CLASSES
 
     dtype, width = block.attn2.to_q.weight.dtype, block.attn2.to_q.in_features
     audio_tokens = torch.randn(1, tokens, TEXT_WIDTH, dtype=dtype)
@@ -87,7 +108,7 @@ def with_attention_type(
         ours = IPAdapterAttnProcessor2_0(width, TEXT_WIDTH, num_tokens=(tokens,)).to(dtype)
         block.attn2.set_processor(ours)
         return block, {}, lambda text: (text, [audio_tokens[:, None].flatten(1, 2)])
-    layer = ATTENTION_TYPES[attention_type](TEXT_WIDTH, width).to(dtype)
+    layer = LAYER_CLASSES[attention_type](TEXT_WIDTH, width).to(dtype)
     torch.nn.init.ones_(layer.gate)
     old = block.attn2.processor
     made = (
@@ -104,71 +125,94 @@ def with_attention_type(
 def calls(
     positions: int, width: int, tokens: int, dtype: torch.dtype
 ) -> dict[str, Callable[[], Any]]:
-    """A call of one block's cross-attention and its norm, by form, "stock" among them.
+    """Create calls of one block's cross-attention and its norm by attention type.
 
-    The rest of the block, self-attention and feed-forward network, is the same for all.
+    The self-attention and the feed-forward network are the same for all.
+
+    Args:
+        positions: Number of positions.
+        width: Hidden size.
+        tokens: Number of audio tokens.
+        dtype: Data type.
+
+    Returns:
+        Calls by attention type, including "stock".
     """
     hidden = torch.randn(1, positions, width, dtype=dtype)
     text = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH, dtype=dtype)
     found: dict[str, Callable[[], Any]] = {}
-    for form in ("stock", *ATTENTION_TYPES):
+    for attention_type in ("stock", *ATTENTION_TYPES):
         made: Any = new_block(width, dtype), {}, lambda text: text
-        if form != "stock":
-            made = with_attention_type(made[0], form, tokens)
+        if attention_type != "stock":
+            made = with_attention_type(made[0], attention_type, tokens)
 
         def call(made: Any = made) -> Any:
             block, extra, change = made
             return block.attn2(block.norm2(hidden), encoder_hidden_states=change(text), **extra)
 
-        found[form] = call
+        found[attention_type] = call
     return found
 
 
 def count_flops(call: Callable[[], Any]) -> int:
-    """Operations of a call, a multiplication and an addition counted as two."""
+    """Count the floating point operations of a call; a multiply-add counts as two.
+
+    Args:
+        call: Function to measure.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    # The fused CPU kernel is not counted; the plain formula of the same attention is.
+    # The counter does not support the fused CPU kernel.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         call()
     return int(counter.get_total_flops())
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Seconds of processor time: other processes' share of the machine is not in it."""
-    begun = time.process_time()
+    """Measure the processor time of a call in seconds, which excludes other processes.
+
+    Args:
+        call: Function to measure.
+    """
+    start = time.process_time()
     call()
-    return time.process_time() - begun
+    return time.process_time() - start
 
 
 @torch.no_grad()
 def measure_costs(tokens: int, rounds: int, dtype: torch.dtype) -> dict[str, Cost]:
-    """Every form's cost, and that of the stock cross-attention (key "stock")."""
+    """Measure the costs of all attention types, and of the stock cross-attention ("stock").
+
+    Args:
+        tokens: Number of audio tokens.
+        rounds: Number of measurements.
+        dtype: Data type.
+    """
     unet, names = full_unet(), ["stock", *ATTENTION_TYPES]
     flops = dict.fromkeys(names, 0)
-    seconds = {form: [0.0] * rounds for form in names}
+    seconds = {attention_type: [0.0] * rounds for attention_type in names}
     for positions, width, blocks in BLOCKS:
-        by_form = calls(positions, width, tokens, dtype)
-        for form in names:
-            flops[form] += blocks * count_flops(by_form[form])
-            by_form[form]()  # warm
+        by_type = calls(positions, width, tokens, dtype)
+        for attention_type in names:
+            flops[attention_type] += blocks * count_flops(by_type[attention_type])
+            by_type[attention_type]()  # warm-up
         for i in range(rounds):
-            turn = i % len(names)  # nobody is always the first
-            for form in names[turn:] + names[:turn]:
-                seconds[form][i] += blocks * timed(by_form[form])
+            turn = i % len(names)  # rotate the order
+            for attention_type in names[turn:] + names[:turn]:
+                seconds[attention_type][i] += blocks * timed(by_type[attention_type])
     stock = seconds["stock"]
     costs = {"stock": Cost(0, flops["stock"], stock)}
-    for form in ATTENTION_TYPES:
-        added = [own - plain for own, plain in zip(seconds[form], stock, strict=True)]
-        extra = flops[form] - flops["stock"]
-        costs[form] = Cost(added_parameters(unet, form), extra, added)
+    for attention_type in ATTENTION_TYPES:
+        added = [own - plain for own, plain in zip(seconds[attention_type], stock, strict=True)]
+        extra = flops[attention_type] - flops["stock"]
+        costs[attention_type] = Cost(added_parameters(unet, attention_type), extra, added)
     return costs
 
 
 @torch.no_grad()
 def step_flops() -> int:
-    """Operations of one row's step of the whole stock UNet."""
+    """Count the floating point operations of one step and row of the stock UNet."""
     unet = full_unet()
     with torch.device("meta"):
         latents, text = torch.empty(1, 4, 64, 64), torch.empty(1, TEXT_TOKENS, TEXT_WIDTH)
@@ -177,7 +221,11 @@ def step_flops() -> int:
 
 @torch.no_grad()
 def real_steps(tokens: int) -> dict[str, float]:
-    """Seconds of processor time of a real step at full size in bfloat16, stock and hearing."""
+    """Measure the processor time of a real step in bfloat16, without and with audio attention.
+
+    Args:
+        tokens: Number of audio tokens.
+    """
     from diffuse.models.attention_processor import (
         CROSS_ATTENTION_KWARG,
         AudioAttentionLayer,
@@ -192,7 +240,7 @@ def real_steps(tokens: int) -> dict[str, float]:
     text, time_step = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH).bfloat16(), torch.tensor(500)
     audio, audio_tokens = {}, torch.randn(1, tokens, TEXT_WIDTH)
     found = {"stock": timed(lambda: unet(latents, time_step, text))}
-    begun = time.process_time()
+    start = time.process_time()
     for name, attention in cross_attentions(unet).items():
         layer = AudioAttentionLayer(TEXT_WIDTH, attention.to_k.out_features)
         layer.init_from_attention(attention)
@@ -200,14 +248,21 @@ def real_steps(tokens: int) -> dict[str, float]:
         key_values = layer(audio_tokens, torch.ones(tokens), torch.ones(1, 1, 1))
         audio[name] = [key_values.to(torch.device("cpu"), torch.bfloat16)]
         attention.set_processor(AudioAttnProcessor(name, attention.processor))
-    found["keys and values, once a picture"] = time.process_time() - begun
+    found["keys and values, once per image"] = time.process_time() - start
     extra = {CROSS_ATTENTION_KWARG: audio}
-    found["hearing"] = timed(lambda: unet(latents, time_step, text, cross_attention_kwargs=extra))
+    found["with audio"] = timed(
+        lambda: unet(latents, time_step, text, cross_attention_kwargs=extra)
+    )
     return found
 
 
 def interval(values: Sequence[float], num_resamples: int = 2000) -> tuple[float, float, float]:
-    """The median and a 95% bootstrap interval of it."""
+    """Compute the median and its 95% bootstrap interval.
+
+    Args:
+        values: Measurements.
+        num_resamples: Number of bootstrap resamples.
+    """
     rows = torch.tensor(values)
     index = torch.randint(
         len(rows), (num_resamples, len(rows)), generator=torch.Generator().manual_seed(0)
@@ -218,34 +273,43 @@ def interval(values: Sequence[float], num_resamples: int = 2000) -> tuple[float,
 
 
 def report(costs: dict[str, Cost], whole_flops: int) -> str:
-    """The cost table."""
+    """Format the costs as a Markdown table.
+
+    Args:
+        costs: Costs by attention type.
+        whole_flops: Floating point operations of a step of the stock UNet.
+    """
     lines = [
-        "| form | parameters | FLOPs a step | added time, all blocks | of SonicDiffusion's |",
+        "| attention | parameters | FLOPs per step | added time, all blocks | relative to sonic |",
         "|---|---|---|---|---|",
     ]
     sonic = costs["sonic"].seconds
-    for form in ATTENTION_TYPES:
-        cost = costs[form]
+    for attention_type in ATTENTION_TYPES:
+        cost = costs[attention_type]
         time_s = "{:.3f} s ({:.3f} to {:.3f})".format(*interval(cost.seconds))
         ratios = [own / other for own, other in zip(cost.seconds, sonic, strict=True)]
         share = "{:.2f} ({:.2f} to {:.2f})".format(*interval(ratios))
         lines.append(
-            f"| {form} | {cost.parameters / 1e6:.2f} M | {cost.flops / whole_flops:+.3%} "
+            f"| {attention_type} | {cost.parameters / 1e6:.2f} M | {cost.flops / whole_flops:+.3%} "
             f"| {time_s} | {share} |"
         )
     stock = interval(costs["stock"].seconds)[0]
-    lines.append(f"\nStock cross-attention of all blocks: {stock:.3f} s.")
-    lines.append(f"Stock UNet: {whole_flops / 1e9:.1f} GFLOPs a step and row.")
+    lines.append(f"\nStock cross-attention, all blocks: {stock:.3f} s.")
+    lines.append(f"Stock UNet: {whole_flops / 1e9:.1f} GFLOPs per step and row.")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the cost table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.attention", description=__doc__)
-    parser.add_argument("--tokens", type=int, default=10, help="audio tokens")
-    parser.add_argument("--rounds", type=int, default=15, help="times each form is measured")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--step", action="store_true", help="a real step of the whole UNet too")
+    """Print the cost table."""
+    parser = CommandParser("python -m benchmarks.attention", description=__doc__)
+    parser.add_argument("--tokens", type=int, default=10, help="Number of audio tokens.")
+    parser.add_argument("--rounds", type=int, default=15, help="Number of measurements.")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="Data type."
+    )
+    parser.add_argument(
+        "--step", action="store_true", help="Measure a step of the whole UNet as well."
+    )
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     print(report(measure_costs(options.tokens, options.rounds, getattr(torch, options.dtype)),

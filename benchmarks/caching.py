@@ -1,17 +1,16 @@
-"""What keeping tokens costs and gains: `python -m benchmarks.caching [--only PART]`.
+"""Cost and gain of the token cache: `python -m benchmarks.caching [--only PART]`.
 
-Steps: one training step of an adapter of real size whose tokens come from a store on disk, against
-the same step with the same tokens as float32 tensors in memory; the two take turns, and the
-medians count. Backbones: seconds a recording that CLAP and Wav2Vec2-BERT of their published
-configurations (random weights) take to compute tokens, against reading them.
+Steps: time of a training step of a full-size adapter with tokens from disk, and with the same
+tokens in memory as float32; both alternate, and the medians are reported. Backbones: time per clip
+that CLAP and Wav2Vec2-BERT (published configurations, random weights) take to compute tokens, and
+the time to read them.
 
-All seconds are the process's own of the processor, reading from the system's page cache included:
-with one thread (OMP_NUM_THREADS=1) what an idle core takes, however busy the machine is.
+All times are processor times, including reads from the page cache. With OMP_NUM_THREADS=1 they do
+not depend on other load on the machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -19,13 +18,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-WIDTH, LENGTH = 768, 77  # Stable Diffusion 1's prompt
+from align.cli import CommandParser
+
+WIDTH, LENGTH = 768, 77  # Stable Diffusion 1's prompt embeds
 SPACE: dict[str, Any] = {"base_model": "none", "length": LENGTH, "width": WIDTH}
 ADAPTER = {"adapter_type": "resampler", "width": 256, "depth": 2, "heads": 4, "dropout": 0.0}
 
 
 def _store(folder: Path, rows: int, tokens: int, width: int) -> Any:
-    """Random tokens on disk."""
+    """Write random tokens to disk."""
     import numpy as np
 
     from align.preprocessing.store import Store
@@ -40,7 +41,7 @@ def _store(folder: Path, rows: int, tokens: int, width: int) -> Any:
 
 
 def _steps(data: Any, batch: int, seed: int) -> Iterator[float]:
-    """Seconds of one training step after the other, reading included."""
+    """Yield the seconds of consecutive training steps, including reading."""
     import torch
 
     from align.losses.functional import sequence_mse
@@ -58,18 +59,28 @@ def _steps(data: Any, batch: int, seed: int) -> Iterator[float]:
         order.set_epoch(epoch)
         rows = list(order)
         for start in range(0, len(rows) - batch + 1, batch):
-            begun = time.process_time()
-            given = collate([data[where] for where in rows[start : start + batch]])
+            before = time.process_time()
+            given = collate([data[row] for row in rows[start : start + batch]])
             embeds, _ = heads.for_space("space")(given["tokens"], given["tokens_mask"])
             optimizer.zero_grad()
             sequence_mse(embeds, target).backward()
             optimizer.step()
-            yield time.process_time() - begun
+            yield time.process_time() - before
         epoch += 1
 
 
 def measure_steps(rows: int, batch: int, steps: int, seed: int) -> list[tuple[str, float, float]]:
-    """Median seconds a step from disk and from memory, by backbone."""
+    """Measure the median seconds per step with tokens from disk and from memory.
+
+    Args:
+        rows: Number of rows.
+        batch: Batch size.
+        steps: Number of training steps.
+        seed: Random seed.
+
+    Returns:
+        Backbone, seconds from disk, and seconds from memory.
+    """
     import torch
 
     from align.training.datasets import TokenDataset
@@ -90,7 +101,7 @@ def measure_steps(rows: int, batch: int, steps: int, seed: int) -> list[tuple[st
 
 
 def _clap() -> tuple[Any, Any]:
-    """The audio configuration of laion/larger_clap_general, and its feature extractor."""
+    """Audio configuration and feature extractor of laion/larger_clap_general."""
     from transformers import ClapAudioConfig, ClapFeatureExtractor
 
     config = ClapAudioConfig(
@@ -101,7 +112,7 @@ def _clap() -> tuple[Any, Any]:
 
 
 def _w2v_bert() -> tuple[Any, Any]:
-    """The configuration of facebook/w2v-bert-2.0, and its feature extractor."""
+    """Configuration and feature extractor of facebook/w2v-bert-2.0."""
     from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig
 
     return Wav2Vec2BertConfig(), SeamlessM4TFeatureExtractor()
@@ -123,15 +134,22 @@ def _write_clips(folder: Path, count: int, duration_s: float) -> Any:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    begun = time.process_time()
+    start = time.process_time()
     found = work()
-    return found, time.process_time() - begun
+    return found, time.process_time() - start
 
 
 def measure_size(
     make: Callable[[], tuple[Any, Any]], count: int, duration_s: float, seed: int
 ) -> dict[str, float]:
-    """What a backbone of real size costs a recording, computed and read."""
+    """Measure the cost per clip of computing and of reading tokens.
+
+    Args:
+        make: Creates the configuration and the feature extractor of a backbone.
+        count: Number of clips.
+        duration_s: Duration of a clip in seconds.
+        seed: Random seed.
+    """
     import torch
 
     from align.models.configuration import AudioPromptConfig
@@ -144,9 +162,9 @@ def measure_size(
     torch.manual_seed(seed)
     own = AudioPromptConfig(config.to_dict(), ADAPTER, {"space": SPACE})
     encoder = AudioPromptEncoder(own).eval()
-    encoder.extractor = extractor
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    encoder.feature_extractor = extractor
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         (folder / "data").mkdir()
         rows, cache = _write_clips(folder / "data", count, duration_s), Cache(folder / "cache")
         features, features_s = _timed(
@@ -159,7 +177,7 @@ def measure_size(
     return {
         "parameters, M": sum(p.numel() for p in encoder.backbone.parameters()) / 1e6,
         "features, s": features_s / count,
-        # One recording more is heard to say beforehand how large all of it will be.
+        # One more clip is encoded, to estimate the size of the cache.
         "tokens, s": (made_s - open_s) / (count + 1),
         "read, s": read_s / count,
         "kB": size / count / 1e3,
@@ -168,20 +186,20 @@ def measure_size(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints both tables."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.caching", description=__doc__, allow_abbrev=False
+    """Measure and print both tables."""
+    parser = CommandParser("python -m benchmarks.caching", description=__doc__)
+    parser.add_argument(
+        "--only", choices=("steps", "clap", "w2v-bert"), help="Part to run. Defaults to all."
     )
-    parser.add_argument("--only", choices=("steps", "clap", "w2v-bert"), help="all by default")
-    parser.add_argument("--rows", type=int, default=64, help="rows of tokens")
-    parser.add_argument("--batch_size", type=int, default=16, help="rows a step")
-    parser.add_argument("--num_inference_steps", type=int, default=10, help="steps of each side")
-    parser.add_argument("--num_clips", type=int, default=2, help="for the real sizes")
-    parser.add_argument("--duration_s", type=float, default=10.0, help="of a recording")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, default=64, help="Number of rows.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Batch size.")
+    parser.add_argument("--steps", type=int, default=10, help="Number of training steps.")
+    parser.add_argument("--num_clips", type=int, default=2, help="Number of clips per backbone.")
+    parser.add_argument("--duration_s", type=float, default=10.0, help="Clip length in seconds.")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed.")
     options = parser.parse_args(arguments)
     if options.only in (None, "steps"):
-        print(f"{'tokens for_space':<22} {'from disk, s':>12} {'in memory, s':>12} {'ratio':>7}")
+        print(f"{'tokens of':<22} {'from disk, s':>12} {'in memory, s':>12} {'ratio':>7}")
         given = options.rows, options.batch_size, options.steps, options.seed
         for name, disk, ram in measure_steps(*given):
             print(f"{name:<22} {disk:12.4f} {ram:12.4f} {disk / ram:7.3f}", flush=True)

@@ -1,13 +1,13 @@
-"""What an edit by sound changes and what it keeps: `python -m benchmarks.editing`.
+"""Evaluate image editing with audio: `python -m benchmarks.editing`.
 
-Pictures of the miniature are drawn with one thing and edited by the sound of another. The judge
-says whether the other thing is seen and the time of day is still the same; outlines say how much
-of the layout is left. What changes nothing keeps everything: the figures are read together.
+Rendered images of one class are edited with audio of another class. The image classifier predicts
+whether the image shows the other class (object accuracy) and the same time of day (scene
+consistency); outlines measure how much of the layout is preserved. Interpret the metrics together:
+a method that changes nothing preserves everything.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from align.cli import CommandParser
 from align.evaluation.statistics import Estimate, format_table
 from diffuse.pipelines.inversion import Inversion
 from soundprompt.mini.image_classifier import load_image_classifier
@@ -31,7 +32,14 @@ Edit = Callable[["Case"], Image.Image]
 
 @dataclass(frozen=True)
 class Case:
-    """A picture, and the sound of another thing."""
+    """Image to edit and audio of another class.
+
+    Attributes:
+        view: View of the image.
+        image: Image to edit.
+        target: Class of the audio.
+        audio: Synthetic clip.
+    """
 
     view: View
     image: Image.Image
@@ -40,7 +48,12 @@ class Case:
 
 
 def cases(count: int, seed: int = SEED) -> list[Case]:
-    """Cases whose pictures show all things in turn, each edited by any other."""
+    """Create cases; the classes of the images alternate.
+
+    Args:
+        count: Number of cases.
+        seed: Seed of the first case.
+    """
     found = []
     for i in range(count):
         rng = np.random.default_rng(seed + i)
@@ -54,7 +67,12 @@ def cases(count: int, seed: int = SEED) -> list[Case]:
 
 
 def outline_f1(one: Image.Image, other: Image.Image) -> float:
-    """How well two pictures' outlines agree, a pixel beside counted as there: 0 to 1."""
+    """Compute the F1 score of the outlines of two images, with a tolerance of one pixel.
+
+    Args:
+        one: First image.
+        other: Second image.
+    """
     left, right = (np.asarray(outline(image))[..., 0] > 0 for image in (one, other))
     if not left.any() or not right.any():
         return float(left.any() == right.any())
@@ -66,25 +84,35 @@ def outline_f1(one: Image.Image, other: Image.Image) -> float:
 
 def _grown(lines: np.ndarray) -> np.ndarray:
     wide = np.pad(lines, 1)
-    beside = (wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:])
-    return np.logical_or.reduce((lines, *beside))
+    neighbors = (wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:])
+    return np.logical_or.reduce((lines, *neighbors))
 
 
 def psnr(one: Image.Image, other: Image.Image) -> float:
-    """Peak signal-to-noise ratio of two pictures of one size, in decibels."""
+    """Compute the peak signal-to-noise ratio in dB of two images of the same size.
+
+    Args:
+        one: First image.
+        other: Second image.
+    """
     left, right = (np.asarray(image.convert("RGB"), float) for image in (one, other))
     return float(10 * np.log10(255**2 / max(1e-9, ((left - right) ** 2).mean())))
 
 
 def measure(edited: Sequence[Image.Image], given: Sequence[Case]) -> dict[str, Estimate]:
-    """What is seen in edited pictures, and what of the sources is left."""
+    """Compute object accuracy, scene consistency and outline F1 of edited images.
+
+    Args:
+        edited: Edited images.
+        given: Their cases.
+    """
     predictions = load_image_classifier().classify(edited)
     pairs = list(zip(edited, given, strict=True))
     f1 = torch.tensor([outline_f1(image, case.image) for image, case in pairs])
     views = list(zip(predictions, given, strict=True))
     return {
-        "object_accuracy": Estimate.proportion([s.near == case.target for s, case in views]),
-        "scene_consistency": Estimate.proportion([s.scene == case.view.scene for s, case in views]),
+        "object_accuracy": Estimate.proportion([p.near == case.target for p, case in views]),
+        "scene_consistency": Estimate.proportion([p.scene == case.view.scene for p, case in views]),
         "outline_f1": Estimate.mean(f1),
     }
 
@@ -92,7 +120,13 @@ def measure(edited: Sequence[Image.Image], given: Sequence[Case]) -> dict[str, E
 def edit_methods(
     pipe: Any, strengths: Sequence[float], injection_ratios: Sequence[float]
 ) -> dict[str, Edit]:
-    """The methods by name; text says nothing in all of them."""
+    """Create the edit functions by name, all without a text prompt.
+
+    Args:
+        pipe: `SoundPipeline` with an adapter.
+        strengths: Strengths of image-to-image.
+        injection_ratios: Injection ratios of inversion.
+    """
     found: dict[str, Edit] = {}
 
     def img2img(strength: float) -> Edit:
@@ -105,9 +139,9 @@ def edit_methods(
             case.audio, prompt="", image=Inversion(case.image, injection_ratio=injection_ratio)
         ).images[0]  # fmt: skip
 
-    found |= {f"image, strength {s}": img2img(s) for s in strengths}
-    found |= {f"inversion, inject {i}": inversion(i) for i in injection_ratios}
-    found["inversion, to the end of the noise"] = lambda case: pipe(
+    found |= {f"image-to-image, strength {s}": img2img(s) for s in strengths}
+    found |= {f"inversion, injection ratio {i}": inversion(i) for i in injection_ratios}
+    found["inversion, strength 1.0"] = lambda case: pipe(
         case.audio, prompt="", image=Inversion(case.image, strength=1.0)
     ).images[0]  # fmt: skip
     found["inversion, audio scale 0"] = lambda case: pipe(
@@ -117,17 +151,20 @@ def edit_methods(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures all ways, and draws them side by side."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.editing", description=__doc__)
-    parser.add_argument("--encoder", default="runs/align/mini", help="of the miniature")
-    parser.add_argument("--adapter", default="runs/diffuse/mini", help="of the miniature")
-    parser.add_argument("--num_images", type=int, default=20, help="edited each way")
-    parser.add_argument("--seed", type=int, default=SEED, help="of the first picture")
-    parser.add_argument("--strength", type=float, nargs="*", default=[0.6, 0.8], help="of image")
+    """Print the metrics of all methods and optionally save the images side by side."""
+    parser = CommandParser("python -m benchmarks.editing", description=__doc__)
+    parser.add_argument("--encoder", default="runs/align/mini", help="Trained mini encoder.")
+    parser.add_argument("--adapter", default="runs/diffuse/mini", help="Trained mini adapter.")
+    parser.add_argument("--num_images", type=int, default=20, help="Number of images per method.")
+    parser.add_argument("--seed", type=int, default=SEED, help="Seed of the first image.")
     parser.add_argument(
-        "--injection_ratio", type=float, nargs="*", default=[0.0, 0.4, 0.8], help="of inversion"
+        "--strength", type=float, nargs="*", default=[0.6, 0.8], help="Strengths of image-to-image."
     )
-    parser.add_argument("--sample_sheet", type=Path, help="draw all pictures into this PNG")
+    parser.add_argument(
+        "--injection_ratio", type=float, nargs="*", default=[0.0, 0.4, 0.8],
+        help="Injection ratios of inversion.",
+    )  # fmt: skip
+    parser.add_argument("--sample_sheet", type=Path, help="Write all images to this PNG file.")
     options = parser.parse_args(arguments)
     from diffuse.pipelines.sound_pipeline import SoundPipeline
 

@@ -1,7 +1,7 @@
-"""Three-fold cross-validation on real recordings: `python -m benchmarks.esc10 --dataset FOLDER`.
+"""Three-fold cross-validation on real audio: `python -m benchmarks.esc10 --dataset FOLDER`.
 
-Trains align/recipes/esc10.yaml on two folds and measures on the third, for every fold and seed.
-Runs that are already measured are not repeated, so an interrupted benchmark goes on.
+Trains align/recipes/esc10.yaml on two folds and evaluates on the third, for every fold and seed.
+Finished runs are not repeated, so an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from align.cli import DefaultsHelpFormatter
 from align.evaluation.statistics import Estimate
 
 FIGURES = (
@@ -25,7 +26,7 @@ FIGURES = (
 
 
 def _run(options: argparse.Namespace, fold: int, seed: int, rest: Sequence[str]) -> dict[str, Any]:
-    """Trains without one fold and measures on it; returns its metrics."""
+    """Train without one fold and evaluate on it; returns the metrics."""
     from align.train import main as train
 
     folder = options.output_dir / f"fold{fold}-seed{seed}"
@@ -34,18 +35,23 @@ def _run(options: argparse.Namespace, fold: int, seed: int, rest: Sequence[str])
         *(options.recipe, "--dataset", options.dataset, "--output_dir", str(folder)),
         *("--folds", *others, "--eval_folds", str(fold), "--seed", str(seed), *rest),
     ]
-    noted = folder / "command.json"
+    command_file = folder / "command.json"
     if (folder / "metrics.json").exists():
-        if json.loads(noted.read_text()) != command:
-            raise SystemExit(f"{folder} comes from other options: give another --out")
+        if json.loads(command_file.read_text()) != command:
+            raise SystemExit(f"{folder} has a run with other options: give another --output_dir")
     else:
         train(command)
-        noted.write_text(json.dumps(command))
+        command_file.write_text(json.dumps(command))
     return json.loads((folder / "metrics.json").read_text())
 
 
 def summarize(runs: Sequence[dict[str, Any]], seeds: int) -> dict[str, Estimate]:
-    """Means over folds and seeds; the interval counts each recording once, not once a seed."""
+    """Average over folds and seeds; the interval counts each clip once, not once per seed.
+
+    Args:
+        runs: Metrics of the runs.
+        seeds: Number of seeds.
+    """
     found = {}
     for name in FIGURES:
         if any(name not in run for run in runs):
@@ -54,7 +60,7 @@ def summarize(runs: Sequence[dict[str, Any]], seeds: int) -> dict[str, Estimate]
         value = sum(run[name] * n for run, n in zip(runs, weights, strict=True)) / sum(weights)
         cases = round(sum(weights) / seeds)
         if name.startswith("centered_cosine"):
-            # No share: its range over the runs stands for an interval.
+            # Not a proportion: the interval is the range over the runs.
             found[name] = Estimate(value, *_range([run[name] for run in runs]), cases)
             continue
         share = Estimate.proportion(
@@ -69,17 +75,20 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs what is missing and prints the table; unknown flags go to align.train."""
+    """Run the missing parts and print the metrics; unknown options go to align.train."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.esc10", description=__doc__, allow_abbrev=False
-    )
+        prog="python -m benchmarks.esc10", description=__doc__, allow_abbrev=False,
+        formatter_class=DefaultsHelpFormatter,
+    )  # fmt: skip
     parser.add_argument(
-        "--dataset", required=True, help="folder with metadata.csv and a column fold"
+        "--dataset", required=True, help="Folder with metadata.csv and a column fold."
     )
-    parser.add_argument("--recipe", default="esc10")
-    parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/benchmarks/esc10"))
+    parser.add_argument("--recipe", default="esc10", help="Recipe of align.train.")
+    parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3], help="Folds.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Random seeds.")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("runs/benchmarks/esc10"), help="Output directory."
+    )
     options, rest = parser.parse_known_args(arguments)
     runs = [_run(options, fold, seed, rest) for seed in options.seeds for fold in options.folds]
     summary = summarize(runs, len(options.seeds))

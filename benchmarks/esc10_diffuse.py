@@ -1,10 +1,10 @@
-"""Three-fold cross-validation of a UNet that hears: `python -m benchmarks.esc10_diffuse --dataset F`.
+"""Three-fold cross-validation of audio adapters: `python -m benchmarks.esc10_diffuse --dataset F`.
 
-For every fold an encoder is aligned on the other two (align/recipes/esc10.yaml; taken from
---encoders where `benchmarks.esc10` trained it before), the UNet learns to hear on them
-(diffuse/recipes/esc10.yaml) and both meet the third. ESC-10 has no pictures: every recording gets
-some that are drawn by its label, with captions of which two of three name the time of day alone.
-Runs that are already measured are not repeated, so an interrupted benchmark goes on.
+For every fold, an encoder is trained on the other two (align/recipes/esc10.yaml; --encoders may
+contain those of `benchmarks.esc10`), then an audio adapter (diffuse/recipes/esc10.yaml), and both
+are evaluated on the fold. ESC-10 has no images: every clip gets rendered images of its class, with
+captions of which two of three name the time of day only. Finished runs are not repeated, so an
+interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from align.cli import DefaultsHelpFormatter
 from align.evaluation.statistics import Estimate
 
 FIGURES = (
@@ -33,15 +34,20 @@ COLUMNS = (
 
 
 def write_pairs(dataset: Path, output_dir: Path, images_per_clip: int) -> Path:
-    """Writes the folder of pairs, once: pictures, and metadata.jsonl that names the recordings.
+    """Write rendered images and metadata.jsonl for the clips of a dataset, unless they exist.
+
+    Args:
+        dataset: Folder with metadata.csv.
+        output_dir: Output directory.
+        images_per_clip: Number of images per clip.
 
     Raises:
-        ValueError: the data have a label that the miniature cannot draw.
+        ValueError: A label is not one of the `mini` classes.
     """
     import numpy as np
 
     from soundprompt.mini.captions import caption, class_caption, scene_caption
-    from soundprompt.mini.images_per_clip import render
+    from soundprompt.mini.pictures import render
     from soundprompt.mini.world import CLASSES, random_view
 
     table = output_dir / "metadata.jsonl"
@@ -54,7 +60,9 @@ def write_pairs(dataset: Path, output_dir: Path, images_per_clip: int) -> Path:
     for i, row in enumerate(clips):
         label = row["label"].replace("_", " ")
         if label not in CLASSES:
-            raise ValueError(f"{dataset} has the label {label!r}, which the miniature cannot draw")
+            raise ValueError(
+                f"{dataset} has the label {label!r}, expected one of {', '.join(CLASSES)}"
+            )
         for k in range(images_per_clip):
             rng = np.random.default_rng([20_000_001, i, k])
             view = random_view(rng, near=label, far_prob=0.0)
@@ -72,7 +80,7 @@ def write_pairs(dataset: Path, output_dir: Path, images_per_clip: int) -> Path:
 
 
 def _encoder(options: argparse.Namespace, fold: int, others: Sequence[str]) -> Path:
-    """The encoder that never heard a fold, trained where it is missing."""
+    """Encoder that was trained without a fold; trained if it is missing."""
     from align.train import main as align
 
     folder: Path = options.encoders / f"fold{fold}-seed{options.seed}"
@@ -86,7 +94,7 @@ def _encoder(options: argparse.Namespace, fold: int, others: Sequence[str]) -> P
 
 
 def _run(options: argparse.Namespace, fold: int, rest: Sequence[str]) -> dict[str, Any]:
-    """Trains without one fold and measures on it; returns its metrics."""
+    """Train without one fold and evaluate on it; returns the metrics."""
     from diffuse.train import main as train
 
     folder = options.output_dir / f"fold{fold}-seed{options.seed}"
@@ -98,19 +106,24 @@ def _run(options: argparse.Namespace, fold: int, rest: Sequence[str]) -> dict[st
         "--output_dir", str(folder), "--folds", *others, "--eval_folds", str(fold),
         "--num_images", str(options.num_images), "--seed", str(options.seed), *rest,
     ]  # fmt: skip
-    noted = folder / "command.json"
+    command_file = folder / "command.json"
     if (folder / "metrics.json").exists():
-        if json.loads(noted.read_text()) != command:
-            raise SystemExit(f"{folder} comes from other options: give another --out")
+        if json.loads(command_file.read_text()) != command:
+            raise SystemExit(f"{folder} has a run with other options: give another --output_dir")
     else:
         train(command)
-        noted.write_text(json.dumps(command))
+        command_file.write_text(json.dumps(command))
     found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return found
 
 
 def summarize(runs: Sequence[dict[str, Any]], num_clips: int) -> dict[str, Estimate]:
-    """Shares over all folds; a recording drawn several times counts once in the interval."""
+    """Average over all folds; the interval counts a clip with several images once.
+
+    Args:
+        runs: Metrics of the folds.
+        num_clips: Number of clips.
+    """
     found = {}
     for name in FIGURES:
         if any(name not in run for run in runs):
@@ -118,28 +131,35 @@ def summarize(runs: Sequence[dict[str, Any]], num_clips: int) -> dict[str, Estim
         counts = [run[f"{name}_n"] for run in runs]
         value = sum(run[name] * n for run, n in zip(runs, counts, strict=True)) / sum(counts)
         cases = min(num_clips, sum(counts))
-        right = round(value * cases)
-        share = Estimate.proportion([True] * right + [False] * (cases - right))
+        correct = round(value * cases)
+        share = Estimate.proportion([True] * correct + [False] * (cases - correct))
         found[name] = Estimate(value, share.low, share.high, cases)
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs what is missing and prints the table; unknown flags go to diffuse.train."""
+    """Run the missing parts and print the metrics; unknown options go to diffuse.train."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.esc10_diffuse", description=__doc__, allow_abbrev=False
-    )
+        prog="python -m benchmarks.esc10_diffuse", description=__doc__, allow_abbrev=False,
+        formatter_class=DefaultsHelpFormatter,
+    )  # fmt: skip
     parser.add_argument(
-        "--dataset", type=Path, required=True, help="ESC-10: metadata.csv with folds"
+        "--dataset", type=Path, required=True, help="Folder with metadata.csv and a column fold."
     )
-    parser.add_argument("--recipe", default="esc10")
-    parser.add_argument("--align_recipe", default="esc10")
-    parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_images", type=int, default=80, help="drawn and judged a fold")
-    parser.add_argument("--images_per_clip", type=int, default=8, help="trained on a recording")
-    parser.add_argument("--encoders", type=Path, default=Path("runs/benchmarks/esc10"))
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/benchmarks/esc10-diffuse"))
+    parser.add_argument("--recipe", default="esc10", help="Recipe of diffuse.train.")
+    parser.add_argument("--align_recipe", default="esc10", help="Recipe of align.train.")
+    parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3], help="Folds.")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed.")
+    parser.add_argument("--num_images", type=int, default=80, help="Number of images per fold.")
+    parser.add_argument("--images_per_clip", type=int, default=8, help="Images per training clip.")
+    parser.add_argument(
+        "--encoders", type=Path, default=Path("runs/benchmarks/esc10"),
+        help="Folder with the encoders of the folds; missing ones are trained.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("runs/benchmarks/esc10-diffuse"),
+        help="Output directory.",
+    )  # fmt: skip
     options, rest = parser.parse_known_args(arguments)
     runs = [_run(options, fold, rest) for fold in options.folds]
     summary = summarize(runs, options.num_images * len(options.folds))

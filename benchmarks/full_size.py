@@ -1,10 +1,10 @@
-"""The real sizes without the hub: `python -m benchmarks.full_size --folder FOLDER`.
+"""Full-size checkpoints without the Hub: `python -m benchmarks.full_size --output_dir FOLDER`.
 
-Builds Stable Diffusion 1.5, the text sides of 2.1 and SDXL, CLAP and w2v-bert-2.0 with random
-weights in the hub's layout (about 8 GB), and runs the project's own code on them: load, train two
-steps, save, load, draw; and every recipe of an alignment, for two steps. Each row is a process of
-its own; its time and its peak memory are printed. Pictures of random weights show nothing; what is
-tested is that every file loads and every shape fits.
+Creates Stable Diffusion 1.5, the text encoders of 2.1 and SDXL, CLAP and w2v-bert-2.0 with random
+weights in the layout of the Hub (about 8 GB), and runs the package on them: load, train two steps,
+save, load, generate; and every recipe of align.train for two steps. Each row is a separate process;
+its time and peak memory are printed. The images are meaningless; the benchmark tests that every
+file loads and every shape fits.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from align.cli import CommandParser
 from align.config.parser import recipe_folder
 
 SD15, SDXL = "stable-diffusion-v1-5", "stable-diffusion-xl-base-1.0"
 CLAP, W2V_BERT = "larger_clap_music_and_speech", "w2v-bert-2.0"
-# One stands for both checkpoints: they differ in what they were trained on.
+# Both checkpoints have the same architecture.
 SAME = {"larger_clap_general": CLAP}
 SUITE = recipe_folder("align")
-# In this order the second stage of the hierarchy follows the first, from which it starts.
+# Sorted, so that hierarchical-weights runs after hierarchical, which initializes it.
 RECIPES = sorted({path.stem for path in SUITE.glob("*.yaml")} - {"mini", "esc10"})
 
 
 def build(folder: Path) -> str:
-    """Builds the checkpoints."""
+    """Create the checkpoints and the clips.
+
+    Args:
+        folder: Output directory.
+    """
     from benchmarks.hub_layout import build
 
     build(folder)
@@ -43,7 +48,11 @@ def build(folder: Path) -> str:
 
 
 def save_clips(folder: Path) -> None:
-    """Four procedural recordings with captions."""
+    """Write four synthetic clips with captions.
+
+    Args:
+        folder: Output directory.
+    """
     import numpy as np
     import soundfile
 
@@ -61,7 +70,12 @@ def save_clips(folder: Path) -> None:
 
 
 def encode_text(folder: Path, base_model: str) -> str:
-    """A base's own encode_prompt."""
+    """Encode prompts with a base model.
+
+    Args:
+        folder: Output directory.
+        base_model: Name of the base model.
+    """
     from align.prompts.space import PromptSpace
 
     prompts = PromptSpace.from_pretrained(str(folder / base_model)).encode(["abc def", "ghi"])
@@ -70,7 +84,11 @@ def encode_text(folder: Path, base_model: str) -> str:
 
 
 def load_whole(folder: Path) -> str:
-    """SD1.5 with its text encoder, in half precision."""
+    """Load SD1.5 with its text encoder in float16.
+
+    Args:
+        folder: Output directory.
+    """
     import torch
     from diffusers import StableDiffusionPipeline
 
@@ -83,7 +101,11 @@ def load_whole(folder: Path) -> str:
 
 
 def load_without_text_encoder(folder: Path) -> str:
-    """SD1.5 as the encoder drives it, in half precision."""
+    """Load SD1.5 without its text encoder in float16.
+
+    Args:
+        folder: Output directory.
+    """
     import torch
 
     from align.prompts.loading import load_image_side
@@ -94,7 +116,11 @@ def load_without_text_encoder(folder: Path) -> str:
 
 
 def sdxl_text_weights(folder: Path) -> str:
-    """What SDXL's two text encoders weigh in half precision."""
+    """Load both text encoders of SDXL in float16.
+
+    Args:
+        folder: Output directory.
+    """
     import torch
 
     from align.prompts.loading import load_text_side
@@ -104,7 +130,14 @@ def sdxl_text_weights(folder: Path) -> str:
 
 
 def train(folder: Path, base_model: str, backbone: str, trained: str) -> str:
-    """Two steps of training through the command, and the saved encoder loaded again."""
+    """Train two steps with align.train and load the saved encoder.
+
+    Args:
+        folder: Output directory.
+        base_model: Name of the base model.
+        backbone: Name of the backbone.
+        trained: Value of --train_backbone.
+    """
     from align.train import main
 
     out = folder / "runs" / f"{backbone}-{base_model}"
@@ -114,14 +147,15 @@ def train(folder: Path, base_model: str, backbone: str, trained: str) -> str:
         "--base_model", str(folder / base_model), "--backbone", str(folder / backbone),
         "--dataset", str(folder / "sounds"), "--train_backbone", trained, "--cache", "false",
         "--num_train_epochs", "1", "--per_device_train_batch_size", "2", "--num_images", "0",
-        "--num_sheet_samples", "0", "--image_classifier", "none", "--eval_strategy", "no", "--save_strategy", "no",
-        "--num_workers", "1", "--logging_steps", "1", "--output_dir", str(out),
+        "--num_sheet_samples", "0", "--image_classifier", "none", "--eval_strategy", "no",
+        "--save_strategy", "no", "--num_workers", "1", "--logging_steps", "1",
+        "--output_dir", str(out),
     ])  # fmt: skip
-    return f"{time.monotonic() - start:.0f} s for the command; {_check_encoder(out, folder)}"
+    return f"{time.monotonic() - start:.0f} s in align.train; {_check_encoder(out, folder)}"
 
 
 def _check_encoder(run: Path, folder: Path) -> str:
-    """The shape of what a saved encoder answers, once it is seen to be numbers."""
+    """Check that a saved encoder returns finite embeds; returns their shape."""
     import torch
 
     from align.models.encoder import AudioPromptEncoder
@@ -133,7 +167,12 @@ def _check_encoder(run: Path, folder: Path) -> str:
 
 
 def run_recipe(folder: Path, name: str) -> str:
-    """Two steps of a recipe on four recordings; its checkpoints and folders are those made here."""
+    """Run two steps of a recipe on four clips with the checkpoints of this benchmark.
+
+    Args:
+        folder: Output directory.
+        name: Name of the recipe.
+    """
     import yaml
 
     from align.train import main
@@ -141,14 +180,14 @@ def run_recipe(folder: Path, name: str) -> str:
     own = yaml.safe_load((SUITE / f"{name}.yaml").read_text())
     out = folder / "runs" / name
     shutil.rmtree(out, ignore_errors=True)
-    init_from = own.get("start")
+    init_from = own.get("init_from")
     init_args = ("--init_from", _local(folder / "runs", init_from)) if init_from else (
         "--backbone", _local(folder, own["backbone"]))  # fmt: skip
     main([
-        name, "--base_model", _local(folder, own["base_model"]), *init_args, "--dataset", str(folder / "sounds"),
-        "--max_steps", "2", "--cache", "false", "--num_sheet_samples", "0", "--eval_strategy", "no",
-        "--save_strategy", "no", "--num_workers", "1", "--logging_steps", "1",
-        "--output_dir", str(out),
+        name, "--base_model", _local(folder, own["base_model"]), *init_args,
+        "--dataset", str(folder / "sounds"), "--max_steps", "2", "--cache", "false",
+        "--num_sheet_samples", "0", "--eval_strategy", "no", "--save_strategy", "no",
+        "--num_workers", "1", "--logging_steps", "1", "--output_dir", str(out),
     ])  # fmt: skip
     return _check_encoder(out, folder)
 
@@ -159,7 +198,11 @@ def _local(folder: Path, name: str) -> str:
 
 
 def generate_image(folder: Path) -> str:
-    """SD1.5 at 256x256, guidance on, driven by the saved encoder in bfloat16."""
+    """Generate a 256x256 image with SD1.5 in bfloat16 and a saved encoder.
+
+    Args:
+        folder: Output directory.
+    """
     import torch
 
     from align.models.encoder import AudioPromptEncoder
@@ -181,13 +224,13 @@ ROWS: dict[str, Callable[[Path], str]] = {
     "build all": build,
     "SD1.5: encode text": lambda folder: encode_text(folder, SD15),
     "SDXL: encode text": lambda folder: encode_text(folder, SDXL),
-    "SD1.5 fp16, text encoder loaded": load_whole,
-    "SD1.5 fp16, without": load_without_text_encoder,
-    "SDXL fp16, its text encoders alone": sdxl_text_weights,
+    "SD1.5 fp16, with text encoder": load_whole,
+    "SD1.5 fp16, without text encoder": load_without_text_encoder,
+    "SDXL fp16, text encoders only": sdxl_text_weights,
     "CLAP -> SD1.5, backbone frozen": lambda folder: train(folder, SD15, CLAP, "none"),
-    "CLAP -> SDXL, its last layer trained": lambda folder: train(folder, SDXL, CLAP, "1"),
-    "w2v-bert-2.0 -> SD1.5, its last layer trained": lambda f: train(f, SD15, W2V_BERT, "1"),
-    "CLAP -> SD1.5: draw": generate_image,
+    "CLAP -> SDXL, last layer trained": lambda folder: train(folder, SDXL, CLAP, "1"),
+    "w2v-bert-2.0 -> SD1.5, last layer trained": lambda f: train(f, SD15, W2V_BERT, "1"),
+    "CLAP -> SD1.5, generation": generate_image,
 } | {f"recipe {name}": partial(run_recipe, name=name) for name in RECIPES}
 
 
@@ -200,16 +243,9 @@ def _weights(pipeline: object) -> float:
 
 
 def _row(folder: Path, name: str) -> dict[str, object]:
-    """Runs a row in a process of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.full_size",
-        "--output_dir",
-        str(folder),
-        "--row",
-        name,
-    ]
+    """Run a row in a separate process."""
+    command = [sys.executable, "-m", "benchmarks.full_size"]
+    command += ["--output_dir", str(folder), "--row", name]
     start = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -218,9 +254,11 @@ def _row(folder: Path, name: str) -> dict[str, object]:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Runs all rows, or the one that is named, and prints them as a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size", description=__doc__)
-    parser.add_argument("--output_dir", type=Path, required=True, help="where 8 GB may lie")
+    """Run all rows, or the given one, and print them as a table."""
+    parser = CommandParser("python -m benchmarks.full_size", description=__doc__)
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="Output directory; needs 8 GB of disk space."
+    )
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
     options = parser.parse_args(given)
     if options.row:

@@ -1,10 +1,9 @@
-"""Full-size checkpoints with random weights, laid out and keyed as the hub's files are.
+"""Full-size checkpoints with random weights, in the layout and with the keys of the Hub's files.
 
-Where the hub's files are older than the libraries, so are these: position_ids among the weights,
-the prefix text_model., the autoencoder's attention as query, key, value and proj_attn, CLAP as a
-pytorch_model.bin. Weights are in half precision to halve the disk; the safety checker and the
-UNets and autoencoders of 2.1 and SDXL are named in model_index.json but not there: nothing may
-try to load them.
+Older formats are reproduced: position_ids among the weights, the prefix text_model., the
+autoencoder's attention as query, key, value and proj_attn, CLAP as a pytorch_model.bin. Weights are
+in float16 to halve the disk space. The safety checker and the UNets and autoencoders of 2.1 and
+SDXL are listed in model_index.json but missing, because the package must not load them.
 """
 
 from __future__ import annotations
@@ -42,7 +41,11 @@ OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "p
 
 
 def build(folder: Path) -> None:
-    """Writes every checkpoint that is not there yet."""
+    """Write the missing checkpoints.
+
+    Args:
+        folder: Output directory.
+    """
     made = {
         "stable-diffusion-v1-5": save_sd15,
         "stable-diffusion-2-1": save_sd21_text,
@@ -58,7 +61,11 @@ def build(folder: Path) -> None:
 
 
 def save_sd15(folder: Path) -> None:
-    """Stable Diffusion 1.5."""
+    """Write Stable Diffusion 1.5.
+
+    Args:
+        folder: Output directory.
+    """
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 
     _write_clip(folder, "text_encoder", CLIP_L)
@@ -85,7 +92,11 @@ def save_sd15(folder: Path) -> None:
 
 
 def save_sd21_text(folder: Path) -> None:
-    """Stable Diffusion 2.1's text side."""
+    """Write the text encoder of Stable Diffusion 2.1.
+
+    Args:
+        folder: Output directory.
+    """
     from diffusers import DDIMScheduler
 
     _write_clip(folder, "text_encoder", CLIP_H)
@@ -99,7 +110,11 @@ def save_sd21_text(folder: Path) -> None:
 
 
 def save_sdxl_text(folder: Path) -> None:
-    """SDXL's text side."""
+    """Write the text encoders of SDXL.
+
+    Args:
+        folder: Output directory.
+    """
     from diffusers import EulerDiscreteScheduler
 
     _write_clip(folder, "text_encoder", CLIP_L)
@@ -120,7 +135,11 @@ def save_sdxl_text(folder: Path) -> None:
 
 
 def save_clap(folder: Path) -> None:
-    """laion/larger_clap_music_and_speech."""
+    """Write laion/larger_clap_music_and_speech.
+
+    Args:
+        folder: Output directory.
+    """
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
     audio = {
@@ -128,7 +147,7 @@ def save_clap(folder: Path) -> None:
         "patch_embeds_hidden_size": 128, "enable_fusion": False, "window_size": 8,
         "num_mel_bins": 64, "spec_size": 256, "projection_dim": 512,
     }  # fmt: skip
-    # Its integer buffers are computed, so this one is made whole.
+    # Not on the meta device, because its integer buffers are computed.
     model = ClapModel(ClapConfig(audio_config=audio, projection_dim=512)).half()
     model.config.save_pretrained(folder)
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
@@ -140,7 +159,11 @@ def save_clap(folder: Path) -> None:
 
 
 def save_w2v_bert(folder: Path) -> None:
-    """facebook/w2v-bert-2.0."""
+    """Write facebook/w2v-bert-2.0.
+
+    Args:
+        folder: Output directory.
+    """
     from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
     config = Wav2Vec2BertConfig(position_embeddings_type="relative_key", layerdrop=0.0)
@@ -156,9 +179,9 @@ def _empty(kind: Any, **config: Any) -> Any:
 
 
 def _random(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A state of a model on the meta device whose signals neither die nor grow.
+    """Create a random state of a model on the meta device that preserves the signal variance.
 
-    Every tensor repeats one block of random numbers: drawing billions of them takes minutes.
+    Every tensor repeats one block of random numbers, because sampling billions takes minutes.
     """
     block = torch.randn(1_000_003, generator=torch.Generator().manual_seed(0))
     state = {}
@@ -214,7 +237,7 @@ def _old_attention(name: str) -> str:
 
 
 def _write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
-    """CLIP's vocabulary in size and layout; its 48,894 merges are made of letters in turn."""
+    """Write a tokenizer with the size and layout of CLIP's and 48,894 artificial merges."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = list(bytes_to_unicode().values())

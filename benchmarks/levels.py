@@ -1,9 +1,8 @@
-"""What levels, their routing and their options do for the pictures: `python -m benchmarks.levels`.
+"""Compare routings and options of the levels: `python -m benchmarks.levels`.
 
-Every variant learns to hear on the miniature by `python -m diffuse.train`, differing from the
-default in what its name says, and is measured by `python -m diffuse.evaluate`: sounds of one thing,
-sounds of two, and each level of a mixture swapped alone, from the same seeds. Runs that are
-already measured are not repeated, so an interrupted benchmark goes on.
+Every variant is trained on the `mini` models with `python -m diffuse.train` and evaluated with
+`python -m diffuse.evaluate`: clips with one source, clips with two, and mixtures with one level
+replaced, with the same seeds. Finished runs are not repeated, so an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# By name, what differs from the default. The strengths of the options are CLAP2Diffusion's plan's.
+from align.cli import DefaultsHelpFormatter
+
+# Options that differ from the default. The weights are those of CLAP2Diffusion.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
     "hierarchy": ("--routing", "hierarchy"),
@@ -25,17 +26,17 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "norm": ("--norm_weight", "0.01"),
 }
 FIGURES = {
-    "object_accuracy": "one thing",
-    "scene_accuracy": "time of day",
-    "mixture_foreground_accuracy": "front",
-    "mixture_background_accuracy": "behind",
+    "object_accuracy": "one source",
+    "scene_accuracy": "scene",
+    "mixture_foreground_accuracy": "mixture: foreground",
+    "mixture_background_accuracy": "background",
     "mixture_both_accuracy": "both",
-    "background_swapped_both_accuracy": "both, background swapped",
+    "background_swapped_both_accuracy": "both, background replaced",
 }
 
 
 def _run(name: str, options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
-    """Trains a variant and measures it, or reads what was measured before."""
+    """Train and evaluate a variant, or load the metrics of a finished run."""
     from diffuse.evaluate import main as evaluate
     from diffuse.train import main as train
 
@@ -45,29 +46,27 @@ def _run(name: str, options: argparse.Namespace, rest: Sequence[str]) -> dict[st
         "--num_images", "0", "--num_sheet_samples", "0", *rest,
     ]  # fmt: skip
     count = str(options.num_images)
-    shown = [
-        "--num_images",
-        count,
-        "--num_mixtures",
-        count,
-        "--num_contradictory",
-        "0",
-        "--num_captions",
-        "0",
-    ]
-    noted, figures = folder / "command.json", folder / "levels.json"
-    if noted.exists() and json.loads(noted.read_text()) != [command, shown]:
-        raise SystemExit(f"{folder} comes from other options: give another --out")
+    counts = [
+        "--num_images", count, "--num_mixtures", count, "--num_contradictory", "0",
+        "--num_captions", "0",
+    ]  # fmt: skip
+    command_file, figures = folder / "command.json", folder / "levels.json"
+    if command_file.exists() and json.loads(command_file.read_text()) != [command, counts]:
+        raise SystemExit(f"{folder} has a run with other options: give another --output_dir")
     if not figures.exists():
         train(command)
-        noted.write_text(json.dumps([command, shown]))
-        evaluate([str(folder), *shown, "--json", str(figures)])
+        command_file.write_text(json.dumps([command, counts]))
+        evaluate([str(folder), *counts, "--json", str(figures)])
     found: dict[str, Any] = json.loads(figures.read_text())
     return found
 
 
 def as_table(runs: dict[str, dict[str, Any]]) -> str:
-    """Variants in rows, figures in columns, as Markdown; the interval under each is 95%."""
+    """Format the metrics and their 95% intervals as a Markdown table.
+
+    Args:
+        runs: Metrics of the variants by name.
+    """
     lines = [
         f"| | {' | '.join(FIGURES.values())} |",
         f"| --- |{' --- |' * len(FIGURES)}",
@@ -82,18 +81,25 @@ def as_table(runs: dict[str, dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs what is missing and prints the table; unknown flags go to diffuse.train."""
+    """Run the missing parts and print the table; unknown options go to diffuse.train."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.levels", description=__doc__, allow_abbrev=False
+        prog="python -m benchmarks.levels", description=__doc__, allow_abbrev=False,
+        formatter_class=DefaultsHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="Variants to train."
     )
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--num_images", type=int, default=100, help="drawn and judged of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/benchmarks/levels"))
+    parser.add_argument(
+        "--num_images", type=int, default=100, help="Number of images of each kind."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Random seed.")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("runs/benchmarks/levels"), help="Output directory."
+    )
     options, rest = parser.parse_known_args(arguments)
     runs = {name: _run(name, options, rest) for name in options.variants}
     print(
-        f"\nseed {options.seed}, {options.num_images} pictures {' '.join(rest)}\n\n{as_table(runs)}"
+        f"\nseed {options.seed}, {options.num_images} images {' '.join(rest)}\n\n{as_table(runs)}"
     )
 
 

@@ -1,13 +1,12 @@
-"""How like real recordings the procedural ones are: `python -m benchmarks.likeness --dataset FOLDER`.
+"""Similarity of synthetic and real clips: `python -m benchmarks.likeness --dataset FOLDER`.
 
-Levels of short frames in bands, as a Markdown table: how much they vary, how lopsidedly, and how
-much the bands vary together. Steady noise varies little, and each band by itself; impacts lift all
-bands at once. Medians over the recordings of a class, and the range of the middle 80%.
+Prints statistics of the levels of short frames in frequency bands as a Markdown table: deviation,
+skewness, and correlation of the bands. Steady noise varies little and independently per band;
+impacts raise all bands at once. Medians over the clips of a class, and the range of the middle 80%.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,9 +16,11 @@ from numpy.typing import NDArray
 from scipy.signal import stft
 from scipy.stats import skew
 
+from align.cli import CommandParser
+
 RATE, FRAME_S = 16_000, 0.01
 BANDS_HZ = ((250, 500), (2000, 4000), (4000, 7900))
-# Resampling and padding leave their traces in the first and the last frames.
+# Resampling and padding affect the first and the last frames.
 EDGE = 8
 COLUMNS = (
     "deviation, 4-8 kHz (dB)", "skewness, 4-8 kHz", "correlation with 2-4 kHz",
@@ -28,7 +29,14 @@ COLUMNS = (
 
 
 def spectral_statistics(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The four figures (4,) of a waveform (T,) at RATE, heard 60 dB above a floor of noise."""
+    """Compute the statistics of a waveform with a noise floor at -60 dB.
+
+    Args:
+        waveform: Samples (T,) at RATE.
+
+    Returns:
+        Statistics (4,), one per column of `COLUMNS`.
+    """
     noisy = waveform / (np.abs(waveform).max() + 1e-9)
     noisy = noisy + 1e-3 * np.random.default_rng(0).standard_normal(len(noisy))
     f, _, spectra = stft(noisy, RATE, nperseg=round(FRAME_S * RATE), noverlap=0, boundary=None)
@@ -40,7 +48,12 @@ def spectral_statistics(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def real(folder: Path, label: str) -> list[NDArray[np.float64]]:
-    """Figures of a folder's recordings of a class."""
+    """Compute the statistics of the real clips of a class.
+
+    Args:
+        folder: Folder with metadata.csv.
+        label: Class.
+    """
     from align.audio.waveform import read
 
     with (folder / "metadata.csv").open(newline="") as file:
@@ -48,8 +61,13 @@ def real(folder: Path, label: str) -> list[NDArray[np.float64]]:
     return [spectral_statistics(read(folder / name, RATE)) for name in names]
 
 
-def procedural(label: str, count: int) -> list[NDArray[np.float64]]:
-    """Figures of procedural recordings of a class."""
+def synthetic(label: str, count: int) -> list[NDArray[np.float64]]:
+    """Compute the statistics of synthetic clips of a class.
+
+    Args:
+        label: Class.
+        count: Number of clips.
+    """
     import soxr
 
     from soundprompt.mini.sounds import SAMPLE_RATE, recording
@@ -59,27 +77,35 @@ def procedural(label: str, count: int) -> list[NDArray[np.float64]]:
 
 
 def row(label: str, kind: str, found: Iterable[NDArray[np.float64]]) -> str:
-    """A line of the table."""
+    """Format a row of the table.
+
+    Args:
+        label: Class.
+        kind: Origin of the clips.
+        found: Statistics of the clips.
+    """
     quantiles = np.quantile(np.stack(list(found)), [0.5, 0.1, 0.9], axis=0).T
     cells = (f"{middle:.2f} [{low:.2f}, {high:.2f}]" for middle, low, high in quantiles)
     return f"| {label} | {kind} | {' | '.join(cells)} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table."""
+    """Print the table."""
     from soundprompt.mini.world import CLASSES
 
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.likeness", description=__doc__, allow_abbrev=False
+    parser = CommandParser("python -m benchmarks.likeness", description=__doc__)
+    parser.add_argument("--dataset", type=Path, required=True, help="Folder with metadata.csv.")
+    parser.add_argument(
+        "--labels", nargs="+", choices=CLASSES, default=list(CLASSES), help="Classes to compare."
     )
-    parser.add_argument("--dataset", type=Path, required=True, help="folder with metadata.csv")
-    parser.add_argument("--labels", nargs="+", choices=CLASSES, default=list(CLASSES))
-    parser.add_argument("--count", type=int, default=100, help="procedural recordings of a class")
+    parser.add_argument(
+        "--count", type=int, default=100, help="Number of synthetic clips per class."
+    )
     options = parser.parse_args(arguments)
     print(f"| | | {' | '.join(COLUMNS)} |\n{'| --- ' * 6}|")
     for label in options.labels:
         print(row(label, "real", real(options.dataset, label)), flush=True)
-        print(row(label, "procedural", procedural(label, options.count)), flush=True)
+        print(row(label, "synthetic", synthetic(label, options.count)), flush=True)
 
 
 if __name__ == "__main__":

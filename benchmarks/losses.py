@@ -1,9 +1,9 @@
-"""The sequence loss and the gradient cache, measured: `python -m benchmarks.losses`.
+"""Precision and memory of InfoNCE over sequences and of GradCache: `python -m benchmarks.losses`.
 
-Prints three tables in Markdown: how equal loss and gradients are to audio2img's plain formula; the
-peak memory of a forward and backward pass at B = 64, T = 76, D = 768; and what the miniature's
-encoder keeps for its backward pass from batch 64 to 1,024, with and without the cache. Every
-memory figure is taken in a process of its own, above what that process held just before.
+Prints three Markdown tables: differences of loss and gradients from audio2img's formula; peak
+memory of a forward and backward pass at B = 64, T = 76, D = 768; and the memory that the `mini`
+encoder keeps for its backward pass at batch sizes from 64 to 1,024, with and without GradCache.
+Memory is measured in separate processes, above what the process held before.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from align.cli import CommandParser
 from benchmarks.memory import MIB, SavedTensorCounter, peak_above
 
 BATCH, POSITIONS, WIDTH, TEMPERATURE = 64, 76, 768, 0.15
 
 
 def plain(embeds1: Any, embeds2: Any) -> Any:
-    """audio2img's loss as its README has it: cosines through a (B, B, T, D) tensor."""
+    """Compute audio2img's loss as in its README: cosines through a (B, B, T, D) tensor.
+
+    Args:
+        embeds1: Embeds (B, T, D).
+        embeds2: Embeds (B, T, D).
+    """
     import torch
 
     similarity = torch.cosine_similarity(embeds1.unsqueeze(1), embeds2.unsqueeze(0), dim=-1)
@@ -31,7 +37,12 @@ def plain(embeds1: Any, embeds2: Any) -> Any:
 
 
 def ours(embeds1: Any, embeds2: Any) -> Any:
-    """The same by `align.losses.functional`."""
+    """Compute the same loss with `align.losses.functional`.
+
+    Args:
+        embeds1: Embeds (B, T, D).
+        embeds2: Embeds (B, T, D).
+    """
     import torch
 
     from align.losses.functional import same_group, sequence_info_nce
@@ -41,7 +52,14 @@ def ours(embeds1: Any, embeds2: Any) -> Any:
 
 
 def sequences(rows: int, width: int, dtype: Any, seed: int) -> list[Any]:
-    """Two sets of embeds that ask for gradients."""
+    """Create two random embeds that require gradients.
+
+    Args:
+        rows: Batch size.
+        width: Dimension of the embeds.
+        dtype: Data type.
+        seed: Random seed.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -50,30 +68,41 @@ def sequences(rows: int, width: int, dtype: Any, seed: int) -> list[Any]:
 
 
 def equality(seed: int) -> list[str]:
-    """Largest relative differences of loss and gradients from the plain formula in float64."""
+    """Measure relative differences of loss and gradients from audio2img's formula in float64.
+
+    Args:
+        seed: Random seed.
+    """
     import torch
 
-    lines = ["| precision | loss | gradient of sound | gradient of text |", "|---|---|---|---|"]
+    head = "| precision | loss | gradient of audio embeds | gradient of text embeds |"
+    lines = [head, "|---|---|---|---|"]
     exact = sequences(16, WIDTH, torch.float64, seed)
-    wanted = plain(*exact)
-    right = torch.autograd.grad(wanted, exact)
+    expected = plain(*exact)
+    expected_grads = torch.autograd.grad(expected, exact)
     for dtype, name in ((torch.float64, "fp64"), (torch.float32, "fp32")):
         pair = sequences(16, WIDTH, dtype, seed)
         loss = ours(*pair)
         found = torch.autograd.grad(loss, pair)
-        differences = [abs(loss.item() - wanted.item()) / wanted.item()]
-        pairs = zip(found, right, strict=True)
+        differences = [abs(loss.item() - expected.item()) / expected.item()]
+        pairs = zip(found, expected_grads, strict=True)
         differences += [((f - r).norm() / r.norm()).item() for f, r in pairs]
         lines.append(f"| {name} | " + " | ".join(f"{d:.1e}" for d in differences) + " |")
     return lines
 
 
 def loss_memory(which: str, batch: int, seed: int) -> dict[str, float]:
-    """Peak memory and seconds of one loss, forward and backward."""
+    """Measure peak memory and seconds of a forward and backward pass of a loss.
+
+    Args:
+        which: "plain" or "ours".
+        batch: Batch size.
+        seed: Random seed.
+    """
     import torch
 
     formula = {"plain": plain, "ours": ours}[which]
-    formula(*sequences(2, 8, torch.float32, seed)).backward()  # what is loaded once
+    formula(*sequences(2, 8, torch.float32, seed)).backward()  # warm-up
     pair = sequences(batch, WIDTH, torch.float32, seed)
     start = time.perf_counter()
     peak = peak_above(lambda: formula(*pair).backward())
@@ -81,12 +110,15 @@ def loss_memory(which: str, batch: int, seed: int) -> dict[str, float]:
 
 
 def encoder_memory(rows: int, batch: int, seed: int) -> dict[str, float]:
-    """What a step of the miniature's encoder keeps, its peak memory, and the embeds alone.
+    """Measure the memory of a training step of the `mini` encoder.
 
     Args:
-        rows: of the gradient cache; 0 for a plain step.
-        batch: recordings.
-        seed: of the features.
+        rows: Rows per chunk of GradCache; 0 disables it.
+        batch: Batch size.
+        seed: Random seed of the features.
+
+    Returns:
+        MiB kept for the backward pass, MiB at the peak, MiB of the embeds, and seconds.
     """
     import torch
 
@@ -98,10 +130,8 @@ def encoder_memory(rows: int, batch: int, seed: int) -> dict[str, float]:
     features = torch.randn(batch, 1, *_window(encoder), generator=generator)
     inputs = {"features": features, "features_mask": torch.ones(features.shape[:3]).bool()}
     target = torch.randn(batch, *_space(encoder), generator=generator)
-    kept, groups = (
-        SavedTensorCounter([*encoder.parameters(), *inputs.values()]),
-        same_group(torch.arange(batch)),
-    )
+    kept = SavedTensorCounter([*encoder.parameters(), *inputs.values()])
+    groups = same_group(torch.arange(batch))
     cache = GradientCache(rows)
     forward = encoder.forward
 
@@ -137,7 +167,7 @@ def _mini_encoder() -> Any:
 
 
 def _window(encoder: Any) -> tuple[int, int]:
-    """Frames and bins of the window that the extractor makes of a second of noise."""
+    """Frames and bins of the features of one second of noise."""
     import numpy as np
 
     rate = encoder.feature_extractor.sampling_rate
@@ -151,31 +181,41 @@ def _space(encoder: Any) -> tuple[int, int]:
 
 
 def _measured(*arguments: object) -> dict[str, float]:
-    """One figure's process."""
+    """Measure in a separate process."""
     line = [sys.executable, "-m", "benchmarks.losses", "--one", *map(str, arguments)]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def memory_table(seed: int) -> list[str]:
-    """The plain formula's peak beside ours."""
-    there, here = (_measured("loss", which, BATCH, seed) for which in ("plain", "ours"))
+    """Format the peak memory of both losses as a table.
+
+    Args:
+        seed: Random seed.
+    """
+    plain_run, own_run = (_measured("loss", which, BATCH, seed) for which in ("plain", "ours"))
     lines = ["| loss | peak, MiB | seconds |", "|---|---|---|"]
     lines += [
         f"| {n} | {m['mib']:,.0f} | {m['seconds']:.1f} |"
-        for n, m in (("plain formula", there), ("align.losses.functional", here))
+        for n, m in (("audio2img's formula", plain_run), ("align.losses.functional", own_run))
     ]
-    return [
-        *lines,
-        f"| ratio | {there['mib'] / here['mib']:.0f} | {there['seconds'] / here['seconds']:.1f} |",
-    ]
+    ratios = {key: plain_run[key] / own_run[key] for key in ("mib", "seconds")}
+    return [*lines, f"| ratio | {ratios['mib']:.0f} | {ratios['seconds']:.1f} |"]
 
 
 def cache_table(batches: Sequence[int], rows: int, most: int, seed: int) -> list[str]:
-    """What the encoder keeps, by batch, plain and cached; ratios are to the smallest batch."""
+    """Format the memory of the encoder with and without GradCache as a table.
+
+    Args:
+        batches: Batch sizes.
+        rows: Rows per chunk of GradCache.
+        most: Largest batch size without GradCache.
+        seed: Random seed.
+    """
     heads = (
-        "batch", "plain: kept, MiB", "cached: kept, MiB", "ratio to the first",
-        "cached: peak of the step, MiB", "one copy of the embeds, MiB", "cached to plain, seconds",
+        "batch", "plain: kept, MiB", "GradCache: kept, MiB", "ratio to the first batch",
+        "GradCache: peak of the step, MiB", "one copy of the embeds, MiB",
+        "time, GradCache / plain",
     )  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     first = None
@@ -195,12 +235,16 @@ def cache_table(batches: Sequence[int], rows: int, most: int, seed: int) -> list
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the tables; or, called by itself, one figure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.losses", description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--rows", type=int, default=32, help="of the gradient cache")
-    parser.add_argument("--plain_up_to", type=int, default=256, help="batch of a step without it")
-    parser.add_argument("--seed", type=int, default=0)
+    """Print the tables; a child process prints one measurement."""
+    parser = CommandParser("python -m benchmarks.losses", description=__doc__)
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=[64, 256, 1024], help="Batch sizes."
+    )
+    parser.add_argument("--rows", type=int, default=32, help="Rows per chunk of GradCache.")
+    parser.add_argument(
+        "--plain_up_to", type=int, default=256, help="Largest batch size without GradCache."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Random seed.")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
@@ -209,11 +253,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measures: dict[str, Any] = {"loss": loss_memory, "encoder": encoder_memory}
         print(json.dumps(measures[kind](*given)))
         return
-    print(f"Differences from the plain formula in fp64 (B = 16, T = {POSITIONS}, D = {WIDTH}):\n")
+    print(f"Differences from audio2img's formula in fp64 (B = 16, T = {POSITIONS}, D = {WIDTH}):\n")
     print("\n".join(equality(options.seed)), flush=True)
     print(f"\nForward and backward at B = {BATCH}, T = {POSITIONS}, D = {WIDTH}, fp32:\n")
     print("\n".join(memory_table(options.seed)), flush=True)
-    print(f"\nThe miniature's encoder, all of it training, {options.rows} rows at a time:\n")
+    print(f"\nThe mini encoder, all parameters trained, {options.rows} rows per chunk:\n")
     print("\n".join(cache_table(options.batches, options.rows, options.plain_up_to, options.seed)))
 
 

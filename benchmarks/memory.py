@@ -1,4 +1,4 @@
-"""Memory of this process: its peak, and what forward passes keep for backward passes."""
+"""Memory of the process: its peak, and the tensors saved for backward passes."""
 
 from __future__ import annotations
 
@@ -11,24 +11,37 @@ MIB = 2**20
 
 
 def resident(key: str) -> int:
-    """Bytes of this process's memory by a key of /proc/self/status, such as VmRSS."""
+    """Read a memory size of the process in bytes.
+
+    Args:
+        key: Key of /proc/self/status, such as VmRSS.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 def peak_above(call: Callable[[], None]) -> float:
-    """MiB by which a call raises this process's peak resident memory above what it holds now."""
+    """Measure the peak resident memory of a call in MiB, above the present memory.
 
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    Args:
+        call: Function to measure.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = resident("VmRSS")
     call()
     return (resident("VmHWM") - before) / MIB
 
 
 def anonymous_peak(call: Callable[[], Any]) -> tuple[Any, int]:
-    """What a call gives, and the most anonymous memory in bytes while it ran, seen every 2 ms.
+    """Measure the peak anonymous memory of a call, sampled every 2 ms.
 
-    Pages of files that are mapped, which `peak_above` counts, are left out.
+    Unlike `peak_above`, it does not count memory-mapped files.
+
+    Args:
+        call: Function to measure.
+
+    Returns:
+        The result of the call, and the peak in bytes.
     """
     peak, over = resident("RssAnon"), threading.Event()
 
@@ -48,10 +61,10 @@ def anonymous_peak(call: Callable[[], Any]) -> tuple[Any, int]:
 
 
 class SavedTensorCounter:
-    """Counts the bytes that forward passes keep for backward passes, as long as they are kept.
+    """Counts the bytes of the tensors that are saved for backward passes, while they exist.
 
     Args:
-        weights: what is there anyway and does not count.
+        weights: Tensors that are not counted.
     """
 
     def __init__(self, weights: Iterable[Any]) -> None:
@@ -60,7 +73,11 @@ class SavedTensorCounter:
         self._held: dict[int, list[int]] = {}
 
     def pack(self, tensor: Any) -> Any:
-        """Saved-tensor hook; a storage that is kept twice counts once."""
+        """Pack hook of `saved_tensors_hooks`; a storage that is saved twice counts once.
+
+        Args:
+            tensor: Tensor to save.
+        """
         storage = tensor.untyped_storage()
         if storage.data_ptr() in self._weights:
             return _SavedTensor(tensor, None)
@@ -71,21 +88,25 @@ class SavedTensorCounter:
         count[0] += 1
         return _SavedTensor(tensor, self)
 
-    def release(self, where: int) -> None:
-        """Called when a kept tensor is let go."""
-        count = self._held[where]
+    def release(self, address: int) -> None:
+        """Count a tensor as released.
+
+        Args:
+            address: Address of its storage.
+        """
+        count = self._held[address]
         count[0] -= 1
         if not count[0]:
             self.now -= count[1]
-            del self._held[where]
+            del self._held[address]
 
 
 class _SavedTensor:
     def __init__(self, tensor: Any, kept: SavedTensorCounter | None) -> None:
-        # Detached: a node that kept its own output with its graph would never be let go.
+        # Detached, because a node that references its own output would never be released.
         self.tensor, self._kept = tensor.detach(), kept
-        self._where = tensor.untyped_storage().data_ptr()
+        self._address = tensor.untyped_storage().data_ptr()
 
     def __del__(self) -> None:
         if self._kept is not None:
-            self._kept.release(self._where)
+            self._kept.release(self._address)

@@ -1,7 +1,8 @@
-"""One encoder in the miniature's pipelines, judged: `python -m benchmarks.pipelines --run RUN`.
+"""Evaluate one encoder in several pipelines: `python -m benchmarks.pipelines --encoder RUN`.
 
-Draws every test recording by text-to-image, image-to-image, inpainting, ControlNet (and with
-image-to-image) and AnimateDiff's class, beside its true caption by the same pipeline and seed.
+Generates images from the test clips with text-to-image, image-to-image, inpainting, ControlNet
+(also with image-to-image) and AnimateDiff pipelines, and from their ground-truth captions with the
+same pipelines and seeds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
+from align.cli import CommandParser
 from align.evaluation.statistics import Estimate
 from align.prompts.embeds import PromptEmbeds
 from soundprompt.mini.outlines import outline
@@ -26,7 +28,7 @@ from soundprompt.mini.world import CLASSES, View, random_view
 
 BATCH = 20
 FRAMES = 4
-MASK_BOX = (2, 10, 62, 63)  # left, top, right, bottom: where things stand, under the sky
+MASK_BOX = (2, 10, 62, 63)  # left, top, right, bottom: the objects, below the sky
 PIPELINES = (
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
@@ -39,12 +41,12 @@ PIPELINES = (
 
 @dataclass(frozen=True)
 class Case:
-    """What is given beside one prompt.
+    """Inputs of the pipelines besides the prompt.
 
     Attributes:
-        label: what the recording is of.
-        other: a drawing of something else, to be redrawn.
-        lines: outlines of another drawing of the label's own kind.
+        label: Class of the clip.
+        init_image: Rendered image of another class, for image-to-image and inpainting.
+        control_image: Outlines of a rendered image of the same class, for ControlNet.
     """
 
     label: str
@@ -53,7 +55,11 @@ class Case:
 
 
 def cases_of(labels: Sequence[str]) -> list[Case]:
-    """For every label, the drawings that its picture starts from."""
+    """Create the input images of each label.
+
+    Args:
+        labels: Classes of the clips.
+    """
     found = []
     for i, label in enumerate(labels):
         rng = np.random.default_rng([20_260, i])
@@ -65,7 +71,7 @@ def cases_of(labels: Sequence[str]) -> list[Case]:
 
 
 def inpainting_mask() -> Image.Image:
-    """The mask of inpainting, white where the picture is drawn anew."""
+    """Create the inpainting mask, white where the image is replaced."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
     left, top, right, bottom = MASK_BOX
     mask[top:bottom, left:right] = 255
@@ -73,7 +79,12 @@ def inpainting_mask() -> Image.Image:
 
 
 def pipeline_kwargs(pipeline_class: str, cases: Sequence[Case]) -> dict[str, Any]:
-    """What a pipeline takes beside the prompts."""
+    """Create the arguments of a pipeline besides the prompts.
+
+    Args:
+        pipeline_class: Name of the pipeline class.
+        cases: Input images.
+    """
     given: dict[str, Any] = {}
     if "ControlNet" in pipeline_class:
         name = "control_image" if "Img2Img" in pipeline_class else "image"
@@ -90,7 +101,12 @@ def pipeline_kwargs(pipeline_class: str, cases: Sequence[Case]) -> dict[str, Any
 
 
 def load(pipeline_class: str, controlnet: str) -> Any:
-    """A pipeline of the miniature without text encoders."""
+    """Load a pipeline of the `mini` models without text encoders.
+
+    Args:
+        pipeline_class: Name of the pipeline class.
+        controlnet: ControlNet to load.
+    """
     import diffusers
 
     from soundprompt.mini.models import STABLE_DIFFUSION
@@ -100,22 +116,17 @@ def load(pipeline_class: str, controlnet: str) -> Any:
         further["controlnet"] = diffusers.ControlNetModel.from_pretrained(
             controlnet, dtype=torch.float32
         )
+    if "Animate" in pipeline_class:
+        further["motion_adapter"] = static_motion_adapter()
     pipeline = getattr(diffusers, pipeline_class).from_pretrained(
-        STABLE_DIFFUSION,
-        text_encoder=None,
-        tokenizer=None,
-        dtype=torch.float32,
-        **(
-            further
-            | ({"motion_adapter": static_motion_adapter()} if "Animate" in pipeline_class else {})
-        ),
+        STABLE_DIFFUSION, text_encoder=None, tokenizer=None, dtype=torch.float32, **further
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def static_motion_adapter() -> Any:
-    """Untrained motion modules that close to nothing: every frame is a drawing of its own."""
+    """Create untrained motion modules with little effect, so that frames are independent."""
     from diffusers import MotionAdapter
 
     torch.manual_seed(0)
@@ -141,7 +152,18 @@ def generate(
     cases: Sequence[Case],
     steps: int,
 ) -> list[list[Image.Image]]:
-    """The pictures (frames, for a video) of each prompt; seeds are the prompts' numbers."""
+    """Generate images (for videos, frames) from prompt embeds; seeds are the row numbers.
+
+    Args:
+        pipeline: Pipeline.
+        prompts: Prompt embeds.
+        unconditional: Unconditional embeds.
+        cases: Input images.
+        steps: Number of denoising steps.
+
+    Returns:
+        The frames of each row; a single one for images.
+    """
     found: list[list[Image.Image]] = []
     pipeline_class = type(pipeline).__name__
     for start in range(0, len(cases), BATCH):
@@ -159,7 +181,12 @@ def generate(
 
 
 def outline_f1(image: Image.Image, control_image: Image.Image) -> float:
-    """How well a picture keeps to outlines: F1 of its own within one pixel of them."""
+    """Compute the F1 score of an image's outlines with a tolerance of one pixel.
+
+    Args:
+        image: Generated image.
+        control_image: Expected outlines.
+    """
     own, given = (np.asarray(i.convert("L")) > 127 for i in (outline(image), control_image))
     near_own, near_given = (binary_dilation(edges, np.ones((3, 3))) for edges in (own, given))
     precision = (own & near_given).sum() / max(1, own.sum())
@@ -168,19 +195,28 @@ def outline_f1(image: Image.Image, control_image: Image.Image) -> float:
 
 
 def accuracy(images: Sequence[Sequence[Image.Image]], cases: Sequence[Case]) -> Estimate:
-    """Share of prompts all of whose frames show just what the label says."""
+    """Compute the image accuracy; all frames of a row must be correct.
+
+    Args:
+        images: Frames of each row.
+        cases: Input images with the labels.
+    """
     from soundprompt.mini.image_classifier import load_image_classifier
 
-    right = []
+    correct = []
     for frames, case in zip(images, cases, strict=True):
-        right.append(
-            all(load_image_classifier().is_correct(list(frames), [case.label] * len(frames)))
-        )
-    return Estimate.proportion(right)
+        labels = [case.label] * len(frames)
+        correct.append(all(load_image_classifier().is_correct(list(frames), labels)))
+    return Estimate.proportion(correct)
 
 
 def save_grid(rows: Sequence[Sequence[Image.Image]], path: Path) -> None:
-    """Rows of pictures as one image, twice their size."""
+    """Save rows of images as one image, twice as large.
+
+    Args:
+        rows: Rows of images.
+        path: Output file.
+    """
     side = SIZE + 2
     whole = Image.new("RGB", (side * max(map(len, rows)), side * len(rows)))
     for y, row in enumerate(rows):
@@ -190,7 +226,13 @@ def save_grid(rows: Sequence[Sequence[Image.Image]], path: Path) -> None:
 
 
 def measure(pipeline_class: str, options: argparse.Namespace, inputs: Any) -> dict[str, Estimate]:
-    """Draws by one pipeline, from sound and from text; the pictures go to the folder."""
+    """Generate images with one pipeline from audio and from captions, and save them.
+
+    Args:
+        pipeline_class: Name of the pipeline class.
+        options: Command-line options.
+        inputs: Cases, prompt embeds by source, and unconditional embeds.
+    """
     cases, sources, unconditional = inputs
     pipeline = load(pipeline_class, options.controlnet)
     figures, rows = {}, []
@@ -207,22 +249,29 @@ def measure(pipeline_class: str, options: argparse.Namespace, inputs: Any) -> di
         fits = [
             outline_f1(f[0], case.control_image) for f, case in zip(generated, cases, strict=True)
         ]
-        figures[f"{source}: outlines kept"] = Estimate.mean(torch.tensor(fits))
+        figures[f"{source}_outline_f1"] = Estimate.mean(torch.tensor(fits))
     save_grid(rows, options.output_dir / f"{pipeline_class}.png")
     return figures
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Draws, judges, prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipelines", description=__doc__)
-    parser.add_argument("--encoder", default="runs/align/mini", help="an encoder of the miniature")
-    parser.add_argument("--num_images", type=int, default=100, help="prompts a pipeline")
+    """Generate and evaluate the images and print the table."""
+    parser = CommandParser("python -m benchmarks.pipelines", description=__doc__)
+    parser.add_argument("--encoder", default="runs/align/mini", help="Trained mini encoder.")
     parser.add_argument(
-        "--num_inference_steps", type=int, default=20, help="denoising steps a picture"
+        "--num_images", type=int, default=100, help="Number of images per pipeline."
     )
-    parser.add_argument("--pipelines", nargs="+", choices=PIPELINES, default=list(PIPELINES))
-    parser.add_argument("--controlnet", help="the miniature's own by default")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/benchmarks/pipelines"))
+    parser.add_argument(
+        "--num_inference_steps", type=int, default=20, help="Number of denoising steps per image."
+    )
+    parser.add_argument(
+        "--pipelines", nargs="+", choices=PIPELINES, default=list(PIPELINES), help="Pipelines."
+    )
+    parser.add_argument("--controlnet", help="ControlNet. Defaults to that of the mini models.")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("runs/benchmarks/pipelines"),
+        help="Output directory.",
+    )  # fmt: skip
     options = parser.parse_args(given)
     from align.data.loading import load_rows
     from align.models.encoder import load_encoder
@@ -236,19 +285,19 @@ def main(given: Sequence[str] | None = None) -> None:
     audio = encoder.encode([row["audio"] for row in rows])
     text = PromptSpace.from_pretrained("mini").encode([row["caption"] for row in rows])
     cases = cases_of([row["label"] for row in rows])
-    inputs = cases, {"sound": audio, "text": text}, encoder.head().unconditional(len(rows))
+    inputs = cases, {"audio": audio, "text": text}, encoder.head().unconditional(len(rows))
     table = {}
-    print(f"{'':<42}{'sound':>24}{'caption':>24}{'outlines kept':>15}")
-    for style in options.pipelines:
-        found = measure(style, options, inputs)
-        table[style] = {k: [m.value, m.low, m.high, m.n] for k, m in found.items()}
+    print(f"{'':<42}{'audio':>24}{'caption':>24}{'outline F1':>15}")
+    for name in options.pipelines:
+        found = measure(name, options, inputs)
+        table[name] = {k: [m.value, m.low, m.high, m.n] for k, m in found.items()}
         shares = [
-            f"{m.value:.1%} [{m.low:.1%}, {m.high:.1%}]" for m in (found["sound"], found["text"])
+            f"{m.value:.1%} [{m.low:.1%}, {m.high:.1%}]" for m in (found["audio"], found["text"])
         ]
-        kept = found["sound: outlines kept"].value
-        print(f"{style:<42}{shares[0]:>24}{shares[1]:>24}{kept:>15.2f}", flush=True)
+        outline_score = found["audio_outline_f1"].value
+        print(f"{name:<42}{shares[0]:>24}{shares[1]:>24}{outline_score:>15.2f}", flush=True)
     (options.output_dir / "figures.json").write_text(json.dumps(table, indent=1) + "\n")
-    print(f"Pictures are in {options.output_dir}.")
+    print(f"Images: {options.output_dir}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ the frames of a video. Nothing is selected: clips and images take the first seed
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from align.cli import CommandParser
 from soundprompt.mini.sounds import SAMPLE_RATE, recording
 
 TEXTS = ("a picture at night", "a drawing by day")
@@ -94,7 +94,7 @@ def figure(pipe: Any, path: Path, seed: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Load the mini models and write the image."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme_image", description=__doc__)
+    parser = CommandParser("python -m benchmarks.readme_image", description=__doc__)
     parser.add_argument("--encoder", default="runs/align/mini", help="Trained mini encoder.")
     parser.add_argument("--adapter", default="runs/diffuse/mini", help="Trained mini adapter.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the first clip and image.")

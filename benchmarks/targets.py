@@ -1,15 +1,13 @@
-"""What targets cost: `OMP_NUM_THREADS=1 python -m benchmarks.targets [--captions N]`.
+"""Memory and time of targets: `OMP_NUM_THREADS=1 python -m benchmarks.targets [--captions N]`.
 
-A table of random embeds of 77 x 768 in half precision lies on disk, more than all of which in
-float32 would be held. Each way of asking for targets runs in a process of its own: read from the
-file when a batch asks, as `text_embeds` does with so many, and held in float32. Told are the
-anonymous memory that it takes (the file's own pages do not count, they can be let go), and the
-processor's seconds for the targets of a batch beside those of a training step without them.
+Stores random embeds of 77 x 768 in float16 on disk, larger than the limit for targets in memory.
+Both modes run in separate processes: targets computed per batch from the memory-mapped file, and
+all targets in memory as float32. Prints the anonymous memory (without the reclaimable pages of the
+file) and the processor time of the targets of a batch and of a training step without them.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -21,16 +19,23 @@ from typing import Any
 
 import numpy as np
 
+from align.cli import CommandParser
 from benchmarks.caching import ADAPTER, LENGTH, SPACE, WIDTH
 from benchmarks.memory import anonymous_peak, resident
 
-MODES = ("read", "held")
+MODES = ("memory-mapped", "in memory")
 BATCHES = 10
 GIB = 2**30
 
 
 def write_table(path: Path, captions: int, seed: int) -> None:
-    """Random embeds (captions, LENGTH, WIDTH) in half precision."""
+    """Write random embeds (captions, LENGTH, WIDTH) in float16.
+
+    Args:
+        path: Output file.
+        captions: Number of captions.
+        seed: Random seed.
+    """
     table = np.lib.format.open_memmap(path, "w+", np.float16, (captions, LENGTH, WIDTH))
     rng = np.random.default_rng(seed)
     for start in range(0, captions, 100):
@@ -40,7 +45,17 @@ def write_table(path: Path, captions: int, seed: int) -> None:
 
 
 def measure(mode: str, path: Path, batch: int, seed: int) -> dict[str, float]:
-    """GiB at the peak and held, seconds of a batch's targets and of a step without them."""
+    """Measure memory and time of the targets.
+
+    Args:
+        mode: One of `MODES`.
+        path: File of `write_table`.
+        batch: Batch size.
+        seed: Random seed.
+
+    Returns:
+        GiB at the peak and held, seconds of the targets of a batch and of a step without them.
+    """
     import torch
 
     import align.preprocessing.text_embeds
@@ -53,7 +68,7 @@ def measure(mode: str, path: Path, batch: int, seed: int) -> dict[str, float]:
     space = EmbedStatistics(
         torch.zeros(shape), torch.ones(shape), torch.zeros(shape, dtype=torch.bool)
     )
-    align.preprocessing.text_embeds.MAX_IN_MEMORY_BYTES = (1 << 62) if mode == "held" else 0
+    align.preprocessing.text_embeds.MAX_IN_MEMORY_BYTES = (1 << 62) if mode == "in memory" else 0
     heads = Heads(1024, {"space": SpaceShape(**SPACE)}, ADAPTER)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=1e-3)
     tokens, mask = torch.randn(batch, 64, 1024), torch.ones(batch, 64, dtype=torch.bool)
@@ -68,48 +83,57 @@ def measure(mode: str, path: Path, batch: int, seed: int) -> dict[str, float]:
     lookups, steps = [], []
     for _ in range(BATCHES + 2):
         which = torch.randint(len(found), (batch,))
-        begun = time.process_time()
-        wanted = found[which]
-        looked = time.process_time()
+        start = time.process_time()
+        target = found[which]
+        loaded = time.process_time()
         optimizer.zero_grad()
-        sequence_mse(heads.for_space("space")(tokens, mask)[0], wanted).backward()
+        sequence_mse(heads.for_space("space")(tokens, mask)[0], target).backward()
         optimizer.step()
-        lookups.append(looked - begun)
-        steps.append(time.process_time() - looked)
+        lookups.append(loaded - start)
+        steps.append(time.process_time() - loaded)
     medians = [statistics.median(values[2:]) for values in (lookups, steps)]
     gib = [(value - before) / GIB for value in (max(peak, held), held)]
     return dict(zip(("peak", "held", "targets", "step"), [*gib, *medians], strict=True))
 
 
 def measure_in_process(mode: str, path: Path, batch: int, seed: int) -> dict[str, float]:
-    """As `measure`, in a process of its own: memory once let go of is used again, not counted."""
+    """Run `measure` in a separate process, because released memory would be reused.
+
+    Args:
+        mode: One of `MODES`.
+        path: File of `write_table`.
+        batch: Batch size.
+        seed: Random seed.
+    """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(measure, mode, path, batch, seed).result()
 
 
 def as_table(found: dict[str, dict[str, float]]) -> str:
-    """The measurements as Markdown."""
+    """Format the measurements as a Markdown table.
+
+    Args:
+        found: Measurements by mode.
+    """
     lines = [
-        "| targets | peak | held | a batch's targets | the step beside | together |",
+        "| targets | peak | held | targets of a batch | step without targets | total, ratio |",
         "|---|---|---|---|---|---|",
     ]
     whole = {mode: one["targets"] + one["step"] for mode, one in found.items()}
     for mode, one in found.items():
         lines.append(
             f"| {mode} | {one['peak']:.2f} GiB | {one['held']:.2f} GiB | {one['targets']:.4f} s | "
-            f"{one['step']:.4f} s | {whole[mode] / whole['held']:.3f} |"
+            f"{one['step']:.4f} s | {whole[mode] / whole['in memory']:.3f} |"
         )
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures both ways and prints the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.targets", description=__doc__, allow_abbrev=False
-    )
-    parser.add_argument("--captions", type=int, default=6000, help="different captions")
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
+    """Measure both modes and print the table."""
+    parser = CommandParser("python -m benchmarks.targets", description=__doc__)
+    parser.add_argument("--captions", type=int, default=6000, help="Number of different captions.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Batch size.")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed.")
     options = parser.parse_args(arguments)
     found = {}
     with tempfile.TemporaryDirectory() as folder:

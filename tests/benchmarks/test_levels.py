@@ -1,4 +1,4 @@
-"""The benchmark of levels: that its variants differ, what it runs, and its table."""
+"""The level benchmark: its variants, runs and table."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from diffuse.config.options import parse_options
 from diffuse.models.levels import ROUTINGS
 
 
-def test_every_variant_is_another_valid_command() -> None:
+def test_variants_are_valid_and_different() -> None:
     read = {n: parse_options("x", list(flags)) for n, flags in levels.VARIANTS.items()}
-    told = {name: repr(options) for name, options in read.items()}
-    assert len(set(told.values())) == len(told) > len(ROUTINGS)
+    shown = {name: repr(options) for name, options in read.items()}
+    assert len(set(shown.values())) == len(shown) > len(ROUTINGS)
 
 
-def test_a_variant_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_variant_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     shares = dict.fromkeys(levels.FIGURES, 0.5)
     figures = shares | {f"{name}_interval": [0.4, 0.6] for name in levels.FIGURES}
@@ -33,7 +33,7 @@ def test_a_variant_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("diffuse.train.main", train)
     monkeypatch.setattr("diffuse.evaluate.main", evaluate)
-    line = ["--out", str(tmp_path), "--variants", "default"]
+    line = ["--output_dir", str(tmp_path), "--variants", "default"]
     levels.main(line)
     levels.main(line)
     assert ran == ["train", "evaluate"]
@@ -41,7 +41,7 @@ def test_a_variant_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         levels.main([*line, "--num_images", "7"])
 
 
-def test_the_table_states_every_figure() -> None:
+def test_as_table_has_all_metrics() -> None:
     run = dict.fromkeys(levels.FIGURES, 0.25)
     lines = levels.as_table(
         {"reverse": run | {f"{name}_interval": [0.1, 0.4] for name in levels.FIGURES}}
