@@ -2,8 +2,8 @@
 
 The four relations are those of CLAP2Diffusion, classified from prompt embeds alone. The cosine of
 prompt and audio is computed between standardized embeds, where unrelated captions are near 0 (up to
-0.97 between raw ones). A low cosine means that the prompt names another sound or nothing audible;
-the cosine with the nearest training caption of the encoder tells which.
+0.97 between raw ones). A low cosine means that the prompt names another sound or nothing audible,
+which the cosine with the nearest training caption of the encoder distinguishes.
 """
 
 from __future__ import annotations

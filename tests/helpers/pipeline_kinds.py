@@ -1,4 +1,4 @@
-"""Further pipeline classes that CLIP's embeds condition: how each is built and called."""
+"""Further pipeline classes that are conditioned on CLIP embeds: how to build and call them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from PIL import Image
 from tests.conftest import WIDTH
 from tests.helpers import pipeline_parts as parts
 from tests.helpers import pipelines as tiny
-from tests.helpers.pipeline_parts import WIDE, picture
+from tests.helpers.pipeline_parts import WIDE, image
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a class is built and called.
+    """How to build and call a pipeline class.
 
     Attributes:
-        base: the tiny base whose parts it takes.
-        parts: what it has besides, or instead.
-        arguments: of its call, beside the prompt.
-        whole: it asks its own text encoder even where embeds are given.
+        base: Tiny base model whose components are used.
+        parts: Returns additional or replaced components.
+        arguments: Arguments of the call besides the prompt.
+        whole: Whether the pipeline runs its text encoder even with embeds.
     """
 
     base: str
@@ -35,34 +35,34 @@ class Kind:
     whole: bool = False
 
 
-def build(kind: type, given: dict[str, Any], *, text: bool = True) -> Any:
-    """A pipeline of what a class takes of the parts given, with its text side or without."""
-    taken = signature(kind).parameters
-    found = {name: None for name, p in taken.items() if p.default is Parameter.empty}
-    found |= {name: part for name, part in given.items() if name in taken}
+def build(pipeline_class: type, components: dict[str, Any], *, text: bool = True) -> Any:
+    """Build a pipeline from the components that its class takes, with or without text encoders."""
+    parameters = signature(pipeline_class).parameters
+    found = {name: None for name, p in parameters.items() if p.default is Parameter.empty}
+    found |= {name: part for name, part in components.items() if name in parameters}
     if not text:
         found |= {name: None for name in found if name.startswith(("text_encoder", "tokenizer"))}
-    torch.manual_seed(0)  # AnimateDiff draws anew what it does not take from SDXL's UNet
-    pipeline = kind(**found)
+    torch.manual_seed(0)  # AnimateDiff initializes layers that SDXL's UNet lacks
+    pipeline = pipeline_class(**found)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def class_of(name: str) -> type:
-    """A pipeline's class by the part of its name that tells it from others."""
+    """Return a pipeline class by the distinctive part of its name."""
     for pattern in ("StableDiffusion{}Pipeline", "{}Pipeline"):
         if hasattr(diffusers, pattern.format(name)):
             return getattr(diffusers, pattern.format(name))
     raise AssertionError(name)
 
 
-GIVEN: dict[str, Any] = {"image": picture(0), "strength": 0.9}
+GIVEN: dict[str, Any] = {"image": image(0), "strength": 0.9}
 HOLE: dict[str, Any] = {"mask_image": Image.fromarray(np.eye(16, dtype=np.uint8) * 255)}
-CONTROL: dict[str, Any] = {"control_image": picture(1)}
-UNION: dict[str, Any] = {"control_image": [picture(1)], "control_mode": [1]}
+CONTROL: dict[str, Any] = {"control_image": image(1)}
+UNION: dict[str, Any] = {"control_image": [image(1)], "control_mode": [1]}
 PAG: dict[str, Any] = {"pag_scale": 3.0}
-VIDEO: dict[str, Any] = {"video": [picture(0), picture(1)], "strength": 0.9}
-FRAMES: dict[str, Any] = {"conditioning_frames": [picture(2), picture(3)]}
+VIDEO: dict[str, Any] = {"video": [image(0), image(1)], "strength": 0.9}
+FRAMES: dict[str, Any] = {"conditioning_frames": [image(2), image(3)]}
 SMALL: dict[str, Any] = {"height": 16, "width": 16}
 
 
@@ -76,7 +76,7 @@ def pag(layers: str, more: Any = dict) -> Any:
 
 MID, BLOCK = pag("mid"), pag("blocks.0")
 KINDS: dict[str, Kind] = {
-    "InstructPix2Pix": Kind("sd1", lambda: parts.unet(in_channels=8), {"image": picture(0)}),
+    "InstructPix2Pix": Kind("sd1", lambda: parts.unet(in_channels=8), {"image": image(0)}),
     "LatentConsistencyModel": Kind(
         "sd1",
         lambda: parts.unet(time_cond_proj_dim=8) | {"scheduler": diffusers.LCMScheduler()},
@@ -90,14 +90,14 @@ KINDS: dict[str, Kind] = {
             parts.unet(in_channels=8, out_channels=5, time_cond_proj_dim=128 + WIDTH)
             | {"scheduler": diffusers.EulerDiscreteScheduler(prediction_type="sample")}
         ),
-        {"image": picture(0)},
+        {"image": image(0)},
     ),
     "AttendAndExcite": Kind(
         "sd1", dict, {"token_indices": [1, 2], "attn_res": (4, 4), "max_iter_to_alter": 1}
     ),
     "AnimateDiffSDXL": Kind("sdxl", parts.motion, {"num_frames": 2}),
     "XLInstructPix2Pix": Kind(
-        "sdxl", lambda: parts.unet(WIDE, in_channels=8, **tiny.XL), {"image": picture(0)} | SMALL
+        "sdxl", lambda: parts.unet(WIDE, in_channels=8, **tiny.XL), {"image": image(0)} | SMALL
     ),
     "Depth2Img": Kind(
         "sd1", lambda: parts.unet(in_channels=5), GIVEN | {"depth_map": torch.eye(16)[None]}
@@ -108,7 +108,7 @@ KINDS: dict[str, Kind] = {
             parts.unet(in_channels=7, num_class_embeds=1000)
             | {"low_res_scheduler": diffusers.DDPMScheduler()}
         ),
-        {"image": picture(0, 8)},
+        {"image": image(0, 8)},
     ),
     "StableUnCLIPImg2Img": Kind(
         "sd1", parts.image_unclip, {"image_embeds": torch.ones(1, WIDTH)}
@@ -134,11 +134,11 @@ KINDS: dict[str, Kind] = {
         "sd1", lambda: parts.unet(attention_type="gated"),
         {"gligen_phrases": ["a dog"], "gligen_boxes": [[0.1, 0.1, 0.6, 0.6]]}, whole=True,
     ),
-    "Adapter": Kind("sd1", lambda: parts.adapter(WIDTH), {"image": picture(1)}),
-    "XLAdapter": Kind("sdxl", lambda: parts.adapter(WIDE, **tiny.XL), {"image": picture(1)}),
-    "ControlNetXS": Kind("sd1", lambda: parts.small_controlnet(WIDTH), {"image": picture(1)}),
+    "Adapter": Kind("sd1", lambda: parts.adapter(WIDTH), {"image": image(1)}),
+    "XLAdapter": Kind("sdxl", lambda: parts.adapter(WIDE, **tiny.XL), {"image": image(1)}),
+    "ControlNetXS": Kind("sd1", lambda: parts.small_controlnet(WIDTH), {"image": image(1)}),
     "XLControlNetXS": Kind(
-        "sdxl", lambda: parts.small_controlnet(WIDE, **tiny.XL), {"image": picture(1)}
+        "sdxl", lambda: parts.small_controlnet(WIDE, **tiny.XL), {"image": image(1)}
     ),
     "ControlNetInpaint": Kind("sd1", parts.controlnet, GIVEN | HOLE | CONTROL),
     "XLControlNetImg2Img": Kind("sdxl", xl_control, GIVEN | CONTROL),
@@ -155,14 +155,14 @@ KINDS: dict[str, Kind] = {
     "PAG": Kind("sd1", MID, PAG),
     "PAGImg2Img": Kind("sd1", MID, PAG | GIVEN),
     "PAGInpaint": Kind("sd1", MID, PAG | GIVEN | HOLE),
-    "ControlNetPAG": Kind("sd1", pag("mid", parts.controlnet), PAG | {"image": picture(1)}),
+    "ControlNetPAG": Kind("sd1", pag("mid", parts.controlnet), PAG | {"image": image(1)}),
     "ControlNetPAGInpaint": Kind(
         "sd1", pag("mid", parts.controlnet), PAG | GIVEN | HOLE | CONTROL
     ),
     "XLPAG": Kind("sdxl", MID, PAG),
     "XLPAGImg2Img": Kind("sdxl", MID, PAG | GIVEN),
     "XLPAGInpaint": Kind("sdxl", MID, PAG | GIVEN | HOLE),
-    "XLControlNetPAG": Kind("sdxl", pag("mid", xl_control), PAG | {"image": picture(1)}),
+    "XLControlNetPAG": Kind("sdxl", pag("mid", xl_control), PAG | {"image": image(1)}),
     "XLControlNetPAGImg2Img": Kind("sdxl", pag("mid", xl_control), PAG | GIVEN | CONTROL),
     "3PAG": Kind("sd3", BLOCK, PAG),
     "3PAGImg2Img": Kind("sd3", BLOCK, PAG | GIVEN),
@@ -174,7 +174,7 @@ KINDS: dict[str, Kind] = {
     ),
     "AnimateDiffSparseControlNet": Kind(
         "sd1", parts.sparse,
-        {"num_frames": 2, "conditioning_frames": [picture(2)], "controlnet_frame_indices": [0]},
+        {"num_frames": 2, "conditioning_frames": [image(2)], "controlnet_frame_indices": [0]},
     ),
     "AnimateDiffVideoToVideo": Kind("sd1", parts.motion, VIDEO),
     "AnimateDiffVideoToVideoControlNet": Kind(
@@ -182,7 +182,7 @@ KINDS: dict[str, Kind] = {
     ),
     "PIA": Kind(
         "sd1", lambda: parts.motion(conv_in_channels=9),
-        {"num_frames": 2, "image": picture(0)} | SMALL,
+        {"num_frames": 2, "image": image(0)} | SMALL,
     ),
     "TextToVideoSD": Kind("sd1", parts.video_unet, {"num_frames": 2} | SMALL),
     "VideoToVideoSD": Kind("sd1", parts.video_unet, VIDEO),

@@ -1,4 +1,4 @@
-"""What further pipeline classes are built of beside the tiny bases' parts, at tiny sizes."""
+"""Components of further pipeline classes at tiny sizes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.helpers import pipelines as tiny
 WIDE = tiny.SDXL_WIDTH
 
 
-def picture(seed: int, size: int = 16) -> Image.Image:
+def image(seed: int, size: int = 16) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
-def shaken(model: Any) -> Any:
-    """A model whose closing convolutions are not zeros any more."""
+def perturb(model: Any) -> Any:
+    """Add noise to the weights of a model, whose last convolutions are zero-initialized."""
     torch.manual_seed(4)
     with torch.no_grad():
         for weight in model.parameters():
@@ -39,7 +39,7 @@ def unet(width: int = WIDTH, **more: Any) -> dict[str, Any]:
 
 def controlnet(width: int = WIDTH, **more: Any) -> dict[str, Any]:
     sizes = {"cross_attention_dim": width, "conditioning_embedding_out_channels": (8, 16)}
-    return {"controlnet": shaken(diffusers.ControlNetModel(**sizes, **tiny.BLOCKS, **more))}
+    return {"controlnet": perturb(diffusers.ControlNetModel(**sizes, **tiny.BLOCKS, **more))}
 
 
 def union() -> dict[str, Any]:
@@ -48,16 +48,18 @@ def union() -> dict[str, Any]:
         "num_control_type": 6, "num_trans_channel": 16, "num_trans_head": 2,
         "num_proj_channel": 16,
     }  # fmt: skip
-    return {"controlnet": shaken(diffusers.ControlNetUnionModel(**sizes, **tiny.BLOCKS, **tiny.XL))}
+    return {
+        "controlnet": perturb(diffusers.ControlNetUnionModel(**sizes, **tiny.BLOCKS, **tiny.XL))
+    }
 
 
 def small_controlnet(width: int, **more: Any) -> dict[str, Any]:
-    """ControlNet-XS, which wants two layers a block."""
+    """Return a ControlNet-XS, which requires two layers per block."""
     found = unet(width, layers_per_block=2, use_linear_projection=True, **more)
     control = diffusers.ControlNetXSAdapter.from_unet(
         found["unet"], size_ratio=0.5, conditioning_embedding_out_channels=(8, 16)
     )
-    return found | {"controlnet": shaken(control)}
+    return found | {"controlnet": perturb(control)}
 
 
 def sd3_controlnet(**more: Any) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def sd3_controlnet(**more: Any) -> dict[str, Any]:
         "attention_head_dim": 8, "num_attention_heads": 4, "caption_projection_dim": 32,
         "joint_attention_dim": tiny.SD3_JOINT, "pooled_projection_dim": tiny.SD3_POOLED,
     }  # fmt: skip
-    return {"controlnet": shaken(diffusers.SD3ControlNetModel(**(sizes | more)))}
+    return {"controlnet": perturb(diffusers.SD3ControlNetModel(**(sizes | more)))}
 
 
 def motion(**more: Any) -> dict[str, Any]:
@@ -86,11 +88,11 @@ def sparse() -> dict[str, Any]:
         cross_attention_dim=WIDTH, conditioning_embedding_out_channels=(8, 16),
         motion_num_attention_heads=2, motion_max_seq_length=8,
     )  # fmt: skip
-    return motion() | {"controlnet": shaken(control)}
+    return motion() | {"controlnet": perturb(control)}
 
 
 def adapter(width: int, **more: Any) -> dict[str, Any]:
-    """A T2I-Adapter, whose features meet the first block before it halves the picture."""
+    """Return a T2I-Adapter, whose features are added before the first block downsamples."""
     blocks = {
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -112,7 +114,7 @@ def video_unet() -> dict[str, Any]:
 
 
 def cascade(which: str) -> dict[str, Any]:
-    """Stable Cascade's prior or decoder, which read the second of SDXL's text encoders."""
+    """Return Stable Cascade's prior or decoder, which use the second text encoder of SDXL."""
     torch.manual_seed(0)
     sizes: dict[str, Any] = {
         "conditioning_dim": 16, "block_out_channels": (16, 32), "num_attention_heads": (2, 2),
@@ -140,12 +142,12 @@ def cascade(which: str) -> dict[str, Any]:
 def image_unclip() -> dict[str, Any]:
     from diffusers.pipelines.stable_diffusion import stable_unclip_image_normalizer as normalizer
 
-    looks = CLIPVisionConfig(
+    config = CLIPVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         image_size=16, patch_size=8, projection_dim=WIDTH,
     )  # fmt: skip
     return {
-        "image_encoder": CLIPVisionModelWithProjection(looks),
+        "image_encoder": CLIPVisionModelWithProjection(config),
         "image_normalizer": normalizer.StableUnCLIPImageNormalizer(embedding_dim=WIDTH),
         "image_noising_scheduler": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         **unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * WIDTH),

@@ -1,4 +1,4 @@
-"""Tiny real checkpoints of every kind of base, in the hub's layout, and an encoder for them all."""
+"""Tiny checkpoints of every kind of base model in the Hub layout, and encoders for them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from soundprompt.mini.build.clip import new_tokenizer
 from tests.conftest import WIDTH
 
 CAPTIONS = ["a dog in the rain", "a bell", "waves on a beach at night", "a crow"]
-WIDE = 48  # SD2's embeds beside SD1's 32
+WIDE = 48  # SD2's embeds, larger than SD1's 32
 SDXL_WIDTH, SDXL_POOLED = 16 + 24, 12
 SD3_WIDTH, SD3_JOINT, SD3_POOLED = 16 + 24, 64, 16 + 12
 TEXT = {
@@ -52,7 +52,7 @@ XL = {
 
 
 def unet(width: int, **more: Any) -> UNet2DConditionModel:
-    """A UNet that reads embeds of a width."""
+    """Return a UNet with a cross-attention dimension of `width`."""
     ups = ("CrossAttnUpBlock2D", "UpBlock2D")
     return UNet2DConditionModel(
         sample_size=8, up_block_types=ups, cross_attention_dim=width, **BLOCKS, **more
@@ -60,7 +60,7 @@ def unet(width: int, **more: Any) -> UNet2DConditionModel:
 
 
 def vae(channels: int = 4) -> AutoencoderKL:
-    """An autoencoder of a number of latent channels."""
+    """Return an autoencoder with a number of latent channels."""
     return AutoencoderKL(
         block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=channels, norm_num_groups=8,
@@ -69,7 +69,7 @@ def vae(channels: int = 4) -> AutoencoderKL:
 
 
 def save_stable_diffusion(folder: Path, width: int = WIDTH, **more: Any) -> str:
-    """Stable Diffusion 1 or 2, which differ in their embeds' width, or an inpainting one."""
+    """Save Stable Diffusion 1 or 2 (by the width of their embeds), or an inpainting model."""
     torch.manual_seed(width)
     text = CLIPTextModel(CLIPTextConfig(hidden_size=width, **TEXT))
     StableDiffusionPipeline(
@@ -82,11 +82,11 @@ def save_stable_diffusion(folder: Path, width: int = WIDTH, **more: Any) -> str:
 
 def _two_encoders(projections: tuple[int | None, int]) -> dict[str, Any]:
     first, second = projections
-    own = CLIPTextModel if first is None else CLIPTextModelWithProjection
+    first_class = CLIPTextModel if first is None else CLIPTextModelWithProjection
     sizes = {} if first is None else {"projection_dim": first}
     tokenizer = new_tokenizer()
     return {
-        "text_encoder": own(CLIPTextConfig(hidden_size=16, **sizes, **TEXT)),
+        "text_encoder": first_class(CLIPTextConfig(hidden_size=16, **sizes, **TEXT)),
         "text_encoder_2": CLIPTextModelWithProjection(
             CLIPTextConfig(hidden_size=24, projection_dim=second, **TEXT)
         ),
@@ -96,7 +96,7 @@ def _two_encoders(projections: tuple[int | None, int]) -> dict[str, Any]:
 
 
 def save_sdxl(folder: Path) -> str:
-    """SDXL: two text encoders, pooled embeds."""
+    """Save SDXL: two text encoders and pooled embeds."""
     torch.manual_seed(2)
     StableDiffusionXLPipeline(
         vae=vae(), unet=unet(SDXL_WIDTH, **XL), scheduler=DDIMScheduler(),
@@ -106,7 +106,7 @@ def save_sdxl(folder: Path) -> str:
 
 
 def save_sd3(folder: Path) -> str:
-    """SD3 with a third text encoder, T5, whose weights are missing: loading it would fail."""
+    """Save SD3 with a T5 encoder whose weights are missing, so that loading it would fail."""
     torch.manual_seed(3)
     t5 = T5EncoderModel(T5Config(
         vocab_size=20, d_model=SD3_JOINT, d_kv=8, d_ff=16, num_layers=1, num_heads=2
@@ -125,7 +125,7 @@ def save_sd3(folder: Path) -> str:
 
 
 def save_controlnet(folder: Path, width: int = WIDTH, **more: Any) -> str:
-    """A ControlNet for a UNet of a width; its closing convolutions are not zeros."""
+    """Save a ControlNet for a UNet, with nonzero last convolutions."""
     torch.manual_seed(4)
     controlnet = ControlNetModel(
         cross_attention_dim=width, conditioning_embedding_out_channels=(8, 16), **BLOCKS, **more
@@ -138,7 +138,7 @@ def save_controlnet(folder: Path, width: int = WIDTH, **more: Any) -> str:
 
 
 def save_motion_adapter(folder: Path) -> str:
-    """AnimateDiff's motion modules for a UNet of these blocks."""
+    """Save AnimateDiff's motion modules for these UNet blocks."""
     torch.manual_seed(5)
     MotionAdapter(
         block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=8,
@@ -148,21 +148,21 @@ def save_motion_adapter(folder: Path) -> str:
     return str(folder)
 
 
-class Dictation(nn.Module):
-    """An adapter that answers what it was told, whatever it hears."""
+class FixedAdapter(nn.Module):
+    """An adapter that predicts fixed embeds for any audio."""
 
-    def __init__(self, answer: PromptEmbeds) -> None:
+    def __init__(self, target: PromptEmbeds) -> None:
         super().__init__()
-        self.answer = answer
+        self.target = target
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.answer.embeds, self.answer.pooled
+        return self.target.embeds, self.target.pooled
 
 
 def new_encoder(backbone: str, spaces: dict[str, PromptSpace]) -> AudioPromptEncoder:
-    """An untrained encoder with a head for every space, by name."""
+    """Return an untrained encoder with a head for each prompt space."""
     torch.manual_seed(0)
     adapter = {"adapter_type": "resampler", "width": 16, "depth": 1, "heads": 2}
     shapes = {name: space.shape for name, space in spaces.items()}
@@ -176,10 +176,10 @@ def new_encoder(backbone: str, spaces: dict[str, PromptSpace]) -> AudioPromptEnc
     return encoder.eval()
 
 
-def dictate(encoder: AudioPromptEncoder, name: str, target: PromptEmbeds) -> None:
-    """Makes a head answer a text's own target, bit for bit: centred on zero, of unit spread."""
+def set_fixed_prediction(encoder: AudioPromptEncoder, name: str, target: PromptEmbeds) -> None:
+    """Make a head predict fixed prompt embeds bit for bit: zero mean and unit variance."""
     head = encoder.head(name)
-    head.adapter = Dictation(target)
+    head.adapter = FixedAdapter(target)
     for part in ("embeds", "pooled") if target.pooled is not None else ("embeds",):
         head.get_buffer(f"{part}_mean").zero_()
         head.get_buffer(f"{part}_std").fill_(1.0)

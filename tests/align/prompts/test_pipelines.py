@@ -57,7 +57,7 @@ def generate(pipeline: Any, **arguments: Any) -> np.ndarray:
 def target_prompt(clap: str, space: PromptSpace, **options: Any) -> dict[str, Any]:
     """Return the prompt of an encoder that always predicts the caption's own embeds."""
     encoder = tiny.new_encoder(clap, {"base": space})
-    tiny.dictate(encoder, "base", space.encode(CAPTION))
+    tiny.set_fixed_prediction(encoder, "base", space.encode(CAPTION))
     return encoder.encode_prompt(tone(300), sampling_rate=RATE, **options)
 
 

@@ -144,7 +144,7 @@ def test_target_embeds_generate_same_images_as_text(
     kind, base, scheduler, more = CASES[case]
     whole, textless = (load(kind, base, scheduler, text=text) for text in (True, False))
     encoder = tiny.new_encoder(tiny_clap, {base: spaces[base]})
-    tiny.dictate(encoder, base, spaces[base].encode(CAPTION))
+    tiny.set_fixed_prediction(encoder, base, spaces[base].encode(CAPTION))
     from_text, other = (generate(whole, prompt=caption, **more) for caption in (CAPTION, OTHER))
     assert getattr(textless, "text_encoder", None) is None
     from_audio = generate(
@@ -211,7 +211,7 @@ def test_negative_embeds_match_negative_prompt(
 ) -> None:
     whole, textless = (load(CASES[base][0], base, text=text) for text in (True, False))
     encoder = tiny.new_encoder(tiny_clap, {base: spaces[base]})
-    tiny.dictate(encoder, base, spaces[base].encode(CAPTION))
+    tiny.set_fixed_prediction(encoder, base, spaces[base].encode(CAPTION))
     negative = spaces[base].encode(OTHER)
     by_text = generate(whole, prompt=CAPTION, negative_prompt=OTHER)
     prompt = encoder.encode_prompt(

@@ -253,7 +253,7 @@ def test_balanced_sampler_samples_classes_equally() -> None:
 
 
 def rows_of_two(
-    dropout: ConditioningDropout, weighted: bool = False, n: int = 4
+    dropout: ConditioningDropout, class_weighted: bool = False, n: int = 4
 ) -> AudioImageDataset:
     """Return four pairs of two clips, with texts whose embeds are constants."""
     from datasets import Dataset
@@ -283,8 +283,10 @@ def rows_of_two(
         table, None, (torch.zeros(7, 6), None), {t: i for i, t in enumerate(texts)}
     )
     targets = torch.zeros(n, 10, 6), torch.zeros(n, dtype=torch.bool)
-    options: dict[str, Any] = {"timesteps": 1000, "seed": 3, "weighted": weighted}
-    return AudioImageDataset(pairs, prepared, text_embeds, targets, dropout=dropout, **options)
+    return AudioImageDataset(
+        pairs, prepared, text_embeds, targets, dropout=dropout, num_train_timesteps=1000, seed=3,
+        class_weighted=class_weighted,
+    )  # fmt: skip
 
 
 def test_item_is_deterministic() -> None:
@@ -344,9 +346,8 @@ def test_background_prob_pairs_foreground_text_with_background_audio() -> None:
 
 def test_class_weighted_loss() -> None:
     assert {rows_of_two(ConditioningDropout())[i]["loss_weight"].item() for i in range(4)} == {1.0}
-    weights = [
-        rows_of_two(ConditioningDropout(), weighted=True)[i]["loss_weight"].item() for i in range(4)
-    ]
+    weighted = rows_of_two(ConditioningDropout(), class_weighted=True)
+    weights = [weighted[i]["loss_weight"].item() for i in range(4)]
     assert weights == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2.0])
 
 

@@ -110,7 +110,7 @@ def test_video_and_negative_seed_are_rejected(visit: Callable, tmp_path: Path):
     page = visit()
     upload(page, film(tmp_path / "film.mp4"))  # the field accepts audio only
     page.get_by_text("Invalid file type: film.mp4").wait_for()
-    upload(page, film(tmp_path / "phone.m4a", picture=False))
+    upload(page, film(tmp_path / "phone.m4a", image=False))
     assert "2.0 s" in status(page, "Audio loaded")
     expand(page, "settings")
     set_field(page, "Seed", "-5")

@@ -35,7 +35,7 @@ BROKEN = np.where(np.arange(RATE) == 100, np.nan, tone(440, 1.0))
 
 ACCEPTED = {
     "stereo at 192 kHz": lambda d: wav(d / "a.wav", STEREO, 192_000, subtype="PCM_24"),
-    "m4a": lambda d: film(d / "a.m4a", picture=False),
+    "m4a": lambda d: film(d / "a.m4a", image=False),
     "video": lambda d: film(d / "a.mp4"),
     "video named .wav": lambda d: film(d / "a.wav"),
     "emoji in the name": lambda d: wav(d / "🐕 bark ✨.wav", tone(440)),
@@ -44,7 +44,7 @@ REJECTED = {
     "three hours": (
         lambda d: wav(d / "a.wav", LONG, 1000, subtype="PCM_U8"), "longer than 60 s"
     ),
-    "video without audio": (lambda d: film(d / "a.mp4", sound=False), "no audio track"),
+    "video without audio": (lambda d: film(d / "a.mp4", audio=False), "no audio track"),
     "empty file": (lambda d: text(d / "a.wav"), "is empty (0 bytes)"),
     "no samples": (lambda d: wav(d / "a.wav", np.zeros(0)), "has no samples"),
     "very short": (lambda d: wav(d / "a.wav", tone(440, 0.02)), "too short"),
