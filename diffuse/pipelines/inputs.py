@@ -154,15 +154,13 @@ def _check_scale(name: str, value: float) -> None:
 def _check_without_adapter(options: Mapping[str, Any], by_level: bool) -> None:
     for name in ("audio_guidance_scale", "level_scales"):
         if options[name] is not None:
-            raise ValueError(f"{name} needs an adapter: give --adapter or leave it out")
+            raise ValueError(f"{name} needs an adapter: give one or leave it out")
     if tuple(options["audio_interval"]) != (0.0, 1.0):
-        raise ValueError("audio_interval needs an adapter: give --adapter or leave it out")
+        raise ValueError("audio_interval needs an adapter: give one or leave it out")
     if by_level:
         raise ValueError("audio by level needs an adapter: give one audio file, or a list")
     if options["prompt"] == "":
-        raise ValueError(
-            "an empty prompt needs an adapter: give --adapter or leave the prompt out"
-        )
+        raise ValueError("an empty prompt needs an adapter: give one or leave the prompt out")
 
 
 def image_size(pipeline: Any, height: int | None, width: int | None) -> dict[str, int]:

@@ -119,7 +119,7 @@ def test_sounds_are_edits_of_an_inverted_picture(
 
     def edit(**arguments: Any) -> np.ndarray:
         generator = torch.Generator().manual_seed(0)
-        image = further.picture(0, 32)
+        image = further.image(0, 32)
         pipeline.invert(image=image, num_inversion_steps=4, skip=0.1, generator=generator)
         return generate(pipeline, use_intersect_mask=False, **arguments)
 
