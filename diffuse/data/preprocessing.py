@@ -112,10 +112,10 @@ class PairPreprocessor:
 
         key = {"pairs": pairs_fingerprint(pairs.rows), **self._cache_key()}
         store = self._cache.get_or_create("pairs", key, title, size_bytes, fill)
-        found = _to_tensors(store, first_rows)
-        for name in [] if filled else found.unreadable:
+        prepared = _to_tensors(store, first_rows)
+        for name in [] if filled else prepared.unreadable:
             print(f"skipped: {name}", flush=True)
-        return found
+        return prepared
 
     def _cache_key(self) -> dict[str, Any]:
         """Return all that the results depend on besides the pairs, as JSON values."""
@@ -137,13 +137,11 @@ class PairPreprocessor:
 
     def _size_bytes(self, reader: PairReader, num_clips: int) -> float:
         """Estimate the size of the results from the first readable pair."""
-        some = (i for i in probe_rows(len(reader.rows)) if i not in reader.repeated)
-        for result in map(reader.read, some):
+        candidates = (i for i in probe_rows(len(reader.rows)) if i not in reader.repeated)
+        for result in map(reader.read, candidates):
             if not isinstance(result, str) and result[0] is not None:
-                latents, (audio,) = (
-                    self._encode_images([result[1]]),
-                    self._encode_audio([result[0]]),
-                )
+                latents = self._encode_images([result[1]])
+                (audio,) = self._encode_audio([result[0]])
                 size = sum(part.nbytes for part in audio)
                 return float(len(reader.rows) * latents.nbytes + num_clips * size)
         return 0.0
@@ -160,33 +158,34 @@ class PairPreprocessor:
         results = read_rows(reader, count, start, self._num_workers, worth=MIN_ROWS_FOR_WORKERS)
         progress = iter(tqdm(results, title, count, initial=start, mininterval=2))
         while start < count:
-            block, found = list(islice(progress, BLOCK_ROWS)), {}
+            block, errors = list(islice(progress, BLOCK_ROWS)), {}
             for i, result in enumerate(block, start):
                 if isinstance(result, str):
-                    found[i] = result
+                    errors[i] = result
                 elif i == first_rows[i]:
                     known.add(i)
                 elif first_rows[i] not in known:
-                    found[i] = "its audio could not be read"
-            for i, error in found.items():
+                    errors[i] = "its audio could not be read"
+            for i, error in errors.items():
                 budget.add(i, error)
-            good = [result for i, result in enumerate(block, start) if i not in found]
-            made = iter(self._rows(good))
-            rows = [[] if i in found else next(made) for i in range(start, start + len(block))]
-            store.append(rows, errors=found)
+            readable = [result for i, result in enumerate(block, start) if i not in errors]
+            encoded = iter(self._rows(readable))
+            numbers = range(start, start + len(block))
+            store.append([[] if i in errors else next(encoded) for i in numbers], errors=errors)
             start += len(block)
         if len(budget.errors) == count:
             budget.check(0)
 
-    def _rows(self, good: list[Any]) -> list[list[np.ndarray]]:
+    def _rows(self, readable: list[Any]) -> list[list[np.ndarray]]:
         """Return the latents of each read pair, and tokens, mask and embeds of new clips."""
-        if not good:
+        if not readable:
             return []
-        latents = self._encode_images([pixels for _, pixels in good])
-        audio = iter(self._encode_audio([features for features, _ in good if features is not None]))
+        latents = self._encode_images([pixels for _, pixels in readable])
+        new_clips = [features for features, _ in readable if features is not None]
+        audio = iter(self._encode_audio(new_clips))
         return [
             [one.numpy(), *(() if features is None else next(audio))]
-            for one, (features, _) in zip(latents, good, strict=True)
+            for one, (features, _) in zip(latents, readable, strict=True)
         ]
 
     @torch.no_grad()

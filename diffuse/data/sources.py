@@ -189,10 +189,8 @@ def _match_files(
     folder: Path, files: Sequence[Path], skipped: dict[str, list[str]]
 ) -> list[tuple[Path, Path]]:
     """Match each audio file to an image; an image of another folder is used only once."""
-    audio_files, images = (
-        FilePairs(files, AUDIO_ENDINGS, ()),
-        FilePairs(files, IMAGE_ENDINGS, AUDIO_ENDINGS),
-    )
+    audio_files = FilePairs(files, AUDIO_ENDINGS, ())
+    images = FilePairs(files, IMAGE_ENDINGS, AUDIO_ENDINGS)
     out: dict[str, list[str]] = {
         DUPLICATE: [
             f"{a.name} (duplicate of {b.name})"

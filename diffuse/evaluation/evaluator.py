@@ -138,11 +138,8 @@ class UNetEvaluator:
         from diffuse.data.images import crop_square, open_image
         from diffuse.evaluation.clip_metrics import CLIPFeatures, ais, clip_distances, iis_and_aic
 
-        clip_features, rows, pair_generator = (
-            CLIPFeatures(clip),
-            self.select_rows(count, 1),
-            self.pair_generator,
-        )
+        clip_features, pair_generator = CLIPFeatures(clip), self.pair_generator
+        rows = self.select_rows(count, 1)
         prompts = self._select(self.pairs.prompts)
         generated = pair_generator.generate_from_texts(
             [prompts[i] for i in rows],

@@ -222,20 +222,20 @@ def ddim_invert(
     """
     trajectory, (inverse, _) = DDIMTrajectory(), ddim_schedulers(pipeline.scheduler, strength)
 
-    def store_latents(_: Any, step: int, time: Any, given: dict[str, Any]) -> dict[str, Any]:
-        trajectory.latents[int(time)] = given["latents"]
-        return given
+    def store_latents(_: Any, step: int, time: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        trajectory.latents[int(time)] = kwargs["latents"]
+        return kwargs
 
     def capture_kwargs(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
         names = ("encoder_hidden_states", "added_cond_kwargs", "timestep_cond")
         trajectory.unet_kwargs.update({name: kwargs[name] for name in names if name in kwargs})
 
     hook = pipeline.unet.register_forward_pre_hook(capture_kwargs, with_kwargs=True)
-    where = {"device": pipeline.device, "dtype": pipeline.unet.dtype}
+    to = {"device": pipeline.device, "dtype": pipeline.unet.dtype}
     try:
         with use_scheduler(pipeline, inverse):
             pipeline(
-                **{k: v.to(**where) for k, v in source.pipeline_kwargs(source).items()},
+                **{k: v.to(**to) for k, v in source.pipeline_kwargs(source).items()},
                 latents=encode_image(pipeline, image),
                 height=image.height,
                 width=image.width,

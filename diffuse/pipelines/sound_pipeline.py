@@ -266,15 +266,13 @@ class SoundPipeline:
         init_image: InitImage | DDIMInversion | None,
     ) -> tuple[list[Image.Image], bool]:
         steps, count = options["num_inference_steps"], options["num_images"]
-        first = options["seed"]
+        first_seed = options["seed"]
         starts = range(0, count, BATCH_SIZE)
         pipeline, num_steps = self.pipeline, steps
         extra: dict[str, Any] = image_size(pipeline, options["height"], options["width"])
         if init_image is not None:
-            pipeline, extra = (
-                init_image.pipeline,
-                init_image.pipeline_kwargs(options["height"], options["width"]),
-            )
+            pipeline = init_image.pipeline
+            extra = init_image.pipeline_kwargs(options["height"], options["width"])
             num_steps = init_image.num_denoising_steps(steps)
         if self.attached is not None:
             self.attached.set_pipeline(pipeline)
@@ -288,7 +286,7 @@ class SoundPipeline:
             else nullcontext()
         ):
             for start in starts:
-                seeds = range(first + start, first + min(count, start + BATCH_SIZE))
+                seeds = range(first_seed + start, first_seed + min(count, start + BATCH_SIZE))
                 images += pipeline(
                     **embeds,
                     **extra,
@@ -320,9 +318,9 @@ class ProgressCallback:
         self._callback, self._steps, self._done = callback, steps, 0
         self.stopped = False
 
-    def __call__(self, pipeline: Any, step: int, time: Any, given: dict[str, Any]) -> Any:
+    def __call__(self, pipeline: Any, step: int, time: Any, kwargs: dict[str, Any]) -> Any:
         """Implement `callback_on_step_end` of diffusers."""
         self._done += 1
         if self._callback is not None and self._callback(self._done, self._steps):
             self.stopped = pipeline._interrupt = True
-        return given
+        return kwargs
