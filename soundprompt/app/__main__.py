@@ -71,10 +71,5 @@ def run(command: str) -> None:
     os._exit(0)
 
 
-def console_entry() -> None:
-    """Entry point of the `soundprompt-app` command."""
-    run("soundprompt-app")
-
-
 if __name__ == "__main__":
     run(COMMAND)

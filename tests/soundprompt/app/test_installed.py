@@ -201,7 +201,7 @@ def test_train_runs_from_any_folder(fresh: Path, sound_folder: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_app_is_served_from_any_folder(fresh: Path, tmp_path: Path) -> None:
-    for line in ("soundprompt-app", "python -m soundprompt.app"):
+    for line in ("soundprompt app", "python -m soundprompt.app"):
         program, *rest = line.split()
         shown = _run(fresh / program, *rest, "--help", cwd=tmp_path)
         assert shown.returncode == 0 and f"usage: {line}" in shown.stdout
@@ -209,5 +209,5 @@ def test_app_is_served_from_any_folder(fresh: Path, tmp_path: Path) -> None:
     # With an encoder given, the app does not train the demo encoder.
     options = ("--server_port", str(port), "--encoder", "own/encoder")
     environment = {**os.environ, "PATH": str(fresh)}
-    line = [fresh / "soundprompt-app", *options]
+    line = [fresh / "soundprompt", "app", *options]
     serves_and_ends(line, port, cwd=tmp_path, env=environment)
