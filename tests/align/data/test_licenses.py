@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from datasets import Dataset
 
-from align.data.licenses import allowed_names, filter_by_license, is_allowed, license_family
+from align.data.licenses import (
+    allowed_names,
+    filter_by_license,
+    is_allowed,
+    license_counts,
+    license_family,
+)
+from align.data.streaming import Stream
 
 
 @pytest.mark.parametrize(
@@ -58,3 +66,10 @@ def test_license_named_none_does_not_match_unstated() -> None:
     assert filter_by_license(stated, ["cc0", "none"], "sounds") == [0, 2]
     names = allowed_names(["cc0", "none"])
     assert [is_allowed(one, names) for one in stated] == [True, False, True]
+
+
+def test_license_counts_of_rows_and_streams() -> None:
+    rows = Dataset.from_dict({"license": ["CC0", "CC BY 4.0", "CC0"]})
+    stream = Stream(["rain"], ["rain"], lambda seed, epoch: iter(()), ["CC0"])
+    assert license_counts(rows, None, stream) == {"cc0": 3, "cc-by": 1}
+    assert license_counts(rows.remove_columns("license")) == {}
