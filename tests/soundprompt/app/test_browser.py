@@ -63,7 +63,7 @@ def test_generate_by_keyboard(visit: Callable):
     page.get_by_role("button", name="Rooster").focus()
     page.keyboard.press("Enter")
     status(page, "Audio loaded")
-    page.get_by_label(re.compile("^Prompt")).focus()
+    page.locator("#prompt textarea").focus()
     page.keyboard.type("at night")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "generate"
