@@ -216,3 +216,23 @@ def check_evaluation_options(options: argparse.Namespace, *counts: str) -> None:
     for option, path in (("--json", options.json), ("--sample_sheet", options.sample_sheet)):
         if path is not None:
             check_output_file(path, option)
+
+
+def quiet_libraries() -> None:
+    """Silence what libraries print and a user cannot act on.
+
+    These are the progress bars of loading a model, the notice that torchvision is absent, and that
+    memory is not pinned without an accelerator.
+    """
+    import logging
+    import warnings
+
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers.utils.import_utils").addFilter(
+        lambda record: "requires torchvision" not in record.getMessage()
+    )
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")

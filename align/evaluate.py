@@ -13,6 +13,7 @@ from align.cli import (
     add_evaluation_options,
     argument_group,
     check_evaluation_options,
+    quiet_libraries,
     resolve_device,
 )
 from align.config.arguments import EvaluationArguments
@@ -89,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    quiet_libraries()
     from align.evaluation.evaluator import AlignmentEvaluator, evaluate_all
     from align.evaluation.generation import ImageGenerator
     from align.evaluation.statistics import flatten_metrics, format_table

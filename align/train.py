@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.cli import quiet_libraries
 from align.config.options import Options, parse_options
 from align.training.validation import check_model
 
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     from align.training.run import TrainingRun
 
+    quiet_libraries()
     init_process_group(options.training)
     is_main = is_main_process()
     try:
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\nalign.train: stopped; {_resume_note(options)}", flush=True)
         raise SystemExit(130) from None  # the exit status of an interrupted process
     if metrics is not None:
-        _report(run.folder, run.evaluated_on, metrics)
+        _report(run.folder, run.evaluated_on, metrics, options.training.verbose)
 
 
 def _resume_note(options: Options) -> str:
@@ -62,14 +64,16 @@ def _resume_note(options: Options) -> str:
     return "the same command starts over"
 
 
-def _report(folder: Path, evaluated_on: str, metrics: dict[str, Estimate]) -> None:
-    from align.evaluation.statistics import flatten_metrics, format_table
+def _report(folder: Path, evaluated_on: str, metrics: dict[str, Estimate], verbose: bool) -> None:
+    from align.evaluation.statistics import flatten_metrics, format_summary, format_table
     from align.hub.model_card import METRICS_NAME, MODEL_CARD_NAME, SAMPLE_SHEET_NAME, write_card
 
     metrics_json = flatten_metrics(metrics) | {"evaluated_on": evaluated_on}
     (folder / METRICS_NAME).write_text(json.dumps(metrics_json, indent=2) + "\n")
     write_card(folder)
-    print(f"\nEvaluated on {evaluated_on}:\n{format_table(metrics)}\n")
+    print(f"\nEvaluated on {evaluated_on}: {format_summary(metrics)}\n")
+    if verbose:
+        print(f"{format_table(metrics)}\n")
     print(f"The encoder is in {folder}; its metrics are in {folder / METRICS_NAME}.")
     print(f"The model card for the Hub is {folder / MODEL_CARD_NAME}.")
     if (folder / SAMPLE_SHEET_NAME).exists():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.cli import add_device, argument_group, check_audio
+from align.cli import add_device, argument_group, check_audio, quiet_libraries
 
 METADATA_KEY = "soundprompt"  # PNG text key of the generation metadata
 # Defaults of the inputs that only some of the commands have options for.
@@ -99,7 +99,7 @@ def add_output_dir(parser: argparse.ArgumentParser) -> None:
         parser: Parser of a command.
     """
     argument_group(parser, "output").add_argument(
-        "--output_dir", type=Path, required=True, metavar="FOLDER",
+        "--output_dir", type=Path, default=Path("images"), metavar="FOLDER",
         help="Output directory of the images.",
     )  # fmt: skip
 
@@ -115,6 +115,7 @@ def load_pipeline(options: argparse.Namespace) -> Any:
     Raises:
         ValueError: If a model does not exist, or the models do not belong together.
     """
+    quiet_libraries()
     import torch
 
     from diffuse.pipelines.sound_pipeline import SoundPipeline

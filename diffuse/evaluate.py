@@ -13,6 +13,7 @@ from align.cli import (
     add_evaluation_options,
     argument_group,
     check_evaluation_options,
+    quiet_libraries,
     resolve_device,
 )
 from align.config.arguments import EvaluationArguments
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    quiet_libraries()
     from align.evaluation.statistics import flatten_metrics, format_table
     from align.models.encoder import load_encoder
     from align.registry import lookup

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.cli import quiet_libraries
 from diffuse.config.arguments import MINI_ENCODER
 from diffuse.config.options import parse_options
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from align.training.distributed import destroy_process_group
     from diffuse.training.run import TrainingRun
 
+    quiet_libraries()
     try:
         _train_mini_encoder(options.model.encoder)
         run = TrainingRun.from_options(options)
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metrics = run.evaluate()
     except (AudioError, DataError, ValueError, OSError) as error:
         raise SystemExit(f"diffuse.train: {error}") from error
-    _report(run.folder, run.evaluated_on, metrics)
+    _report(run.folder, run.evaluated_on, metrics, options.training.verbose)
 
 
 def _train_mini_encoder(encoder: str) -> None:
@@ -53,13 +55,15 @@ def _train_mini_encoder(encoder: str) -> None:
     align(["--output_dir", encoder, "--num_images", "0", "--num_sheet_samples", "0"])
 
 
-def _report(folder: Path, evaluated_on: str, metrics: dict[str, Estimate]) -> None:
-    from align.evaluation.statistics import flatten_metrics, format_table
+def _report(folder: Path, evaluated_on: str, metrics: dict[str, Estimate], verbose: bool) -> None:
+    from align.evaluation.statistics import flatten_metrics, format_summary, format_table
 
     saved = flatten_metrics(metrics) | {"evaluated_on": evaluated_on}
     (folder / "metrics.json").write_text(json.dumps(saved, indent=2) + "\n")
     if metrics:
-        print(f"\nEvaluated on {evaluated_on}:\n{format_table(metrics)}\n")
+        print(f"\nEvaluated on {evaluated_on}: {format_summary(metrics)}\n")
+    if metrics and verbose:
+        print(f"{format_table(metrics)}\n")
     print(f"The adapter is in {folder}; its metrics are in {folder / 'metrics.json'}.")
     if (folder / "samples.png").exists():
         print(f"A sheet of samples is in {folder / 'samples.png'}.")

@@ -600,6 +600,9 @@ class TrainingOptions:
         default=False,
         metadata={"help": "Delete the checkpoints of an earlier run in --output_dir."},
     )
+    verbose: bool = field(
+        default=False, metadata={"help": "Print all metrics at the end, not only the main ones."}
+    )
 
 
 @dataclass

@@ -31,7 +31,7 @@ GROUPS = {
     "AugmentArguments": "data", "LossArguments": "loss", "EvaluationArguments": "evaluation",
 }  # fmt: skip
 OUTPUT = (
-    "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_steps",
+    "output_dir", "overwrite_output_dir", "verbose", "resume_from_checkpoint", "logging_steps",
     "save_strategy", "save_total_limit", "report_to", "sample_every_eval",
 )  # fmt: skip
 GROUP_ORDER = ("model", "data", "loss", "training", "evaluation", "output")

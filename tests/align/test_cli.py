@@ -16,6 +16,7 @@ from align.cli import (
     check_audio,
     check_output_dir,
     check_output_file,
+    quiet_libraries,
 )
 from tests.conftest import RATE, tone
 from tests.helpers.doors import assert_refused
@@ -142,3 +143,15 @@ def test_parser_help_has_groups_defaults_and_examples() -> None:
     text = command_parser().format_help()
     assert "\noutput:\n" in text and "Seed. (default: 0)" in text
     assert text.endswith("examples:\n  python -m command --seed 1\n")
+
+
+def test_quiet_libraries_hides_the_torchvision_notice_only() -> None:
+    import logging
+
+    quiet_libraries()
+    logger = logging.getLogger("transformers.utils.import_utils")
+    records = [
+        logging.LogRecord(logger.name, logging.WARNING, "", 0, text, (), None)
+        for text in ("`CLIPImageProcessor` requires torchvision (not installed)", "another warning")
+    ]
+    assert [bool(logger.filter(record)) for record in records] == [False, True]
