@@ -101,7 +101,7 @@ def differing(options: Any, stated: Sequence[str] = ()) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for part in vars(options).values():
-        default, hints = type(part)(), get_type_hints(type(part))
+        default, hints = _default(type(part)), get_type_hints(type(part))
         for option in fields(part):
             value = getattr(part, option.name)
             changed = value != getattr(default, option.name)
@@ -113,3 +113,18 @@ def differing(options: Any, stated: Sequence[str] = ()) -> dict[str, Any]:
                 word = isinstance(value, bool) and hints[option.name] is not bool
                 found[option.name] = str(value).lower() if word else value
     return found
+
+
+def _default(kind: Any) -> Any:
+    """Return an instance with defaults, without side effects on a distributed run."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    # TrainingArguments reset these shared states, and with them the world size.
+    states = (PartialState._shared_state, AcceleratorState._shared_state)
+    before = [dict(state) for state in states]
+    try:
+        return kind()
+    finally:
+        for state, values in zip(states, before, strict=True):
+            state.clear()
+            state.update(values)
