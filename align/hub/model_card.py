@@ -168,7 +168,8 @@ pipeline = DiffusionPipeline.from_pretrained({loaded})
 image = pipeline(**encoder.encode_prompt("dog.wav")).images[0]
 ```
 
-After `import align`, transformers' `AutoModel.from_pretrained("{name}")` loads it too."""
+After `from align import AudioPromptEncoder`, `AutoModel.from_pretrained("{name}")` of
+transformers loads it too."""
 
 
 def _provenance_table(provenance: dict[str, Provenance], licenses: dict[str, int]) -> str:

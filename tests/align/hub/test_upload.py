@@ -126,7 +126,8 @@ def test_push_missing_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize("first", ["import align", "import transformers.models.auto.modeling_auto"])
 def test_auto_classes_load_the_encoder(run: Path, first: str) -> None:
     code = (
-        f"{first}\nimport align, sys\nfrom transformers import AutoConfig, AutoModel\n"
+        f"{first}\nimport sys\nfrom align import AudioPromptEncoder\n"
+        "from transformers import AutoConfig, AutoModel\n"
         "print(type(AutoConfig.from_pretrained(sys.argv[1])).__name__)\n"
         "print(type(AutoModel.from_pretrained(sys.argv[1])).__name__)"
     )
