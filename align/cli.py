@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,3 +237,21 @@ def quiet_libraries() -> None:
         lambda record: "requires torchvision" not in record.getMessage()
     )
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+
+
+def check_extra(command: str, extra: str, *modules: str) -> None:
+    """Stop a command whose optional dependencies are not installed.
+
+    Args:
+        command: Name of the command in the message.
+        extra: Extra of the package that installs them.
+        modules: Modules that the command imports.
+
+    Raises:
+        SystemExit: A module is missing; the message says what to install.
+    """
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise SystemExit(
+            f'{command}: {" and ".join(missing)} not installed: pip install "soundprompt[{extra}]"'
+        )

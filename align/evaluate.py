@@ -13,6 +13,7 @@ from align.cli import (
     add_evaluation_options,
     argument_group,
     check_evaluation_options,
+    check_extra,
     quiet_libraries,
     resolve_device,
 )
@@ -78,6 +79,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate on the test rows of a dataset and print the metrics."""
     options = _arguments(arguments)
+    check_extra("align.evaluate", "eval", "datasets", "evaluate")
     from align.audio.files import AudioError
     from align.data.errors import DataError
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.cli import quiet_libraries
+from align.cli import check_extra, quiet_libraries
 from align.config.options import Options, parse_options
 from align.training.validation import check_model
 
@@ -25,6 +25,7 @@ EXAMPLES = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, train, evaluate, and print where the results are."""
     options = parse_options(COMMAND, arguments, check=check_model, examples=EXAMPLES)
+    check_extra("align.train", "train", "datasets")
     # Slow imports come after the options are checked.
     from align.audio.files import AudioError
     from align.data.errors import DataError

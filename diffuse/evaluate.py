@@ -13,6 +13,7 @@ from align.cli import (
     add_evaluation_options,
     argument_group,
     check_evaluation_options,
+    check_extra,
     quiet_libraries,
     resolve_device,
 )
@@ -83,6 +84,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate on held-out pairs and print a table of the metrics."""
     options = _arguments(arguments)
+    check_extra("diffuse.evaluate", "eval", "datasets", "evaluate")
     from align.audio.files import AudioError
     from align.data.errors import DataError
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.cli import quiet_libraries
+from align.cli import check_extra, quiet_libraries
 from diffuse.config.arguments import MINI_ENCODER
 from diffuse.config.options import parse_options
 
@@ -25,6 +25,7 @@ EXAMPLES = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, train, evaluate and print where the results are."""
     options = parse_options(COMMAND, arguments, examples=EXAMPLES)
+    check_extra("diffuse.train", "train", "datasets")
     # Import heavy modules only after the options have been validated.
     from align.audio.files import AudioError
     from align.data.errors import DataError

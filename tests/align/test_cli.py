@@ -14,6 +14,7 @@ from align.cli import (
     CommandParser,
     argument_group,
     check_audio,
+    check_extra,
     check_output_dir,
     check_output_file,
     quiet_libraries,
@@ -155,3 +156,12 @@ def test_quiet_libraries_hides_the_torchvision_notice_only() -> None:
         for text in ("`CLIPImageProcessor` requires torchvision (not installed)", "another warning")
     ]
     assert [bool(logger.filter(record)) for record in records] == [False, True]
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_extra("align.train", "train", "json")
+    monkeypatch.setattr("align.cli.find_spec", lambda name: None)
+    with pytest.raises(
+        SystemExit, match=r'datasets not installed: pip install "soundprompt\[train\]"'
+    ):
+        check_extra("align.train", "train", "datasets")
