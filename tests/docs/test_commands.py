@@ -46,8 +46,12 @@ def _in(folder: str, *names: str) -> list[str]:
 
 # Printed command: the options added to it, and the files it writes. They run in this order.
 RUN: dict[str, tuple[str, list[str]]] = {
-    "python -m align.train": (FEW, _in("runs/align/mini", *ENCODER, "samples.png")),
-    "python -m diffuse.train": (FEW, _in("runs/diffuse/mini", *ADAPTER)),
+    "python -m align.train": (
+        f"{FEW} --output_dir runs/align/mini", _in("runs/align/mini", *ENCODER, "samples.png")
+    ),
+    "python -m diffuse.train": (
+        f"{FEW} --output_dir runs/diffuse/mini", _in("runs/diffuse/mini", *ADAPTER)
+    ),
     f"python -m diffuse.generate dog.wav --adapter runs/diffuse/mini {NIGHT} "
     "--output_dir images": (GENERATE, ["images/seed-0.png"]),
     "python -m diffuse.edit images/seed-0.png rain.wav --adapter runs/diffuse/mini "
