@@ -526,7 +526,7 @@ def _encode_negative(
         given = negative if isinstance(negative, (list, tuple)) else [negative]
         if any(isinstance(one, str) and not os.path.exists(one) for one in given):
             raise AudioError(
-                f"{error}; to use a text as negative prompt, give "
+                f"{str(error).rstrip('.')}; to use a text as negative prompt, give "
                 f"PromptSpace.from_pretrained({base_model!r}).encode(text)"
             ) from error
         raise
