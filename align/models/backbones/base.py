@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """An audio model that maps the features of windows to audio tokens.
 
     Features are (T, F) per window for every backbone, so that caching, padding and augmentation do
@@ -32,31 +33,32 @@ class Backbone(nn.Module):
     model: Any
 
     @staticmethod
+    @abstractmethod
     def window_s(feature_extractor: Any) -> float:
         """Length of a window in seconds."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def extract_features(feature_extractor: Any, windows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Log-mel features (T, F), float32, of windows (n,) at the extractor's sampling rate."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def token_width(self) -> int:
         """H, width of an audio token."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def layers(self) -> nn.ModuleList:
         """The layers, from input to output."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(
         self, features: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps features (N, T, F) and mask (N, T) to audio tokens (N, S, H) and mask (N, S)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, pretrained_model_name_or_path: str, config: PretrainedConfig) -> None:
         """Loads the weights of a checkpoint.
 
@@ -64,4 +66,3 @@ class Backbone(nn.Module):
             pretrained_model_name_or_path: Folder or Hub id.
             config: The checkpoint's configuration.
         """
-        raise NotImplementedError
