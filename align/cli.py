@@ -248,7 +248,7 @@ def check_extra(command: str, extra: str, *modules: str) -> None:
         modules: Modules that the command imports.
 
     Raises:
-        SystemExit: A module is missing; the message says what to install.
+        SystemExit: A module is missing; the message names the extra to install.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:

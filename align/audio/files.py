@@ -25,7 +25,7 @@ DAMAGE_MESSAGES = (
 
 
 class AudioError(ValueError):
-    """Unusable audio, or an invalid argument for it; the message says what to do."""
+    """Unusable audio, or an invalid argument for it; the message states the remedy."""
 
 
 class AudioWarning(UserWarning):

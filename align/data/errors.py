@@ -6,7 +6,7 @@ from align.registry import first_line
 
 
 class DataError(ValueError):
-    """Unusable dataset; the message names it and says what it needs."""
+    """Unusable dataset; the message names it and what it needs."""
 
 
 def root_cause(error: BaseException) -> str:
